@@ -1,0 +1,4 @@
+//! The node.
+#![forbid(unsafe_code)]
+
+fn main() {}

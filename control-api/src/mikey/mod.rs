@@ -1,0 +1,1 @@
+//! MIKEY-TICKET (RFC 6043) on top of MIKEY (RFC 3830).

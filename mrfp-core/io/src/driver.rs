@@ -1,0 +1,135 @@
+//! The seam between a shard and whatever moves its bytes.
+
+use std::io;
+use std::net::SocketAddr;
+
+use crate::{SendBuffer, Token};
+
+/// A socket of one driver. Opaque; meaningless to another driver.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Socket(pub(crate) u32);
+
+/// An error number of the kernel (`ECONNRESET`, `ENOBUFS`, …).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Errno(pub i32);
+
+/// How to listen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Listen {
+    /// Connections the kernel may hold before they are accepted.
+    pub backlog: i32,
+    /// Several listeners may share the address (`SO_REUSEPORT`).
+    pub reuse_port: bool,
+}
+
+/// A connection that has just been accepted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AcceptedSocket {
+    /// The connection.
+    pub socket: Socket,
+    /// Who connected.
+    pub peer: SocketAddr,
+}
+
+/// Names one received run of bytes inside the driver's buffer ring. Must go back with
+/// [`Driver::recv_release`] in the turn that delivered it; reading is [`Driver::recv_bytes`].
+#[derive(PartialEq, Eq, Debug)]
+#[must_use]
+pub struct RecvBuffer {
+    pub(crate) id: u16,
+    pub(crate) length: u32,
+}
+
+/// What has happened. One `match` in the shard handles them all.
+#[derive(Debug)]
+pub enum Completion {
+    /// A listener accepted. `more` false: the multishot ended, arm it again.
+    Accept {
+        token: Token,
+        result: Result<AcceptedSocket, Errno>,
+        more: bool,
+    },
+    /// An outgoing connection is up, or is not.
+    Connect {
+        token: Token,
+        result: Result<(), Errno>,
+    },
+    /// Bytes arrived. `Ok(None)`: the peer has closed its direction. `more` false: the multishot
+    /// ended (also on `ENOBUFS` and `ECANCELED`), arm it again if the connection goes on.
+    Recv {
+        token: Token,
+        result: Result<Option<RecvBuffer>, Errno>,
+        more: bool,
+    },
+    /// The kernel has taken `result` bytes of `buffer`, which comes back here. A short count is
+    /// possible only after an error condition; the caller advances and sends the rest.
+    Send {
+        token: Token,
+        result: Result<usize, Errno>,
+        buffer: SendBuffer,
+    },
+    /// The descriptor is gone. Always the last completion of a socket.
+    Close { token: Token },
+    /// Another thread has put something into a queue of this shard.
+    Doorbell,
+}
+
+/// Moves bytes for one shard. Single-threaded; built on the thread that uses it.
+///
+/// Rules of use, asserted by both implementations: at most one send in flight per key; no
+/// operation on a socket after [`Driver::close`]; a socket is closed only when its recv, connect
+/// and send have completed (call [`Driver::shutdown`] to make them).
+pub trait Driver {
+    /// Monotonic time, in nanoseconds from an arbitrary origin, as it was when the current turn
+    /// began (refreshed by [`Driver::wait`]).
+    fn now_ns(&self) -> u64;
+
+    /// Binds, listens and arms a multishot accept. Port 0 picks one; the bound address returns.
+    fn listen(
+        &mut self,
+        address: SocketAddr,
+        listen: Listen,
+        token: Token,
+    ) -> io::Result<(Socket, SocketAddr)>;
+
+    /// Arms the multishot accept of a listener again.
+    fn accept(&mut self, listener: Socket, token: Token);
+
+    /// Starts an outgoing connection; [`Completion::Connect`] follows.
+    fn connect(&mut self, address: SocketAddr, token: Token) -> io::Result<Socket>;
+
+    /// Arms a multishot receive.
+    fn recv(&mut self, socket: Socket, token: Token);
+
+    /// Ends the multishot accept, recv or the connect that was started with `token`: its last
+    /// completion (`more` false, `ECANCELED`, or what raced it) follows.
+    fn cancel(&mut self, token: Token);
+
+    /// Sends the whole buffer ([`SendBuffer::bytes`]); it comes back with the completion.
+    fn send(&mut self, socket: Socket, buffer: SendBuffer, token: Token);
+
+    /// Ends both directions, so that everything in flight completes soon.
+    fn shutdown(&mut self, socket: Socket);
+
+    /// Ends our direction only (the peer sees EOF, its bytes still arrive).
+    fn shutdown_write(&mut self, socket: Socket);
+
+    /// Frees the descriptor; [`Completion::Close`] follows.
+    fn close(&mut self, socket: Socket, token: Token);
+
+    /// The next thing that has happened, until none is left in this turn.
+    fn next_completion(&mut self) -> Option<Completion>;
+
+    /// The bytes of a received run, writable for decryption in place.
+    fn recv_bytes(&mut self, buffer: &RecvBuffer) -> &mut [u8];
+
+    /// Gives a received run's memory back to the kernel.
+    fn recv_release(&mut self, buffer: RecvBuffer);
+
+    /// Receive buffers that lie with the kernel, waiting for bytes, of how many there are.
+    fn recv_buffers_free(&self) -> (usize, usize);
+
+    /// Submits what was started and waits until something completes or `deadline_ns` has come.
+    /// A deadline that has passed submits and returns at once.
+    fn wait(&mut self, deadline_ns: Option<u64>) -> io::Result<()>;
+}

@@ -1,0 +1,137 @@
+//! Memory for bytes on their way out: a pool that is filled once and never grows.
+
+use std::ops::Range;
+
+/// Which of the two sizes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SendBufferClass {
+    /// For chat messages and responses.
+    Small,
+    /// One full TLS record.
+    Large,
+}
+
+/// Sizes and counts of the pool.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SendBuffersConfig {
+    /// Bytes of a small buffer.
+    pub small_size_bytes: usize,
+    /// How many small ones.
+    pub small_count_max: usize,
+    /// Bytes of a large buffer.
+    pub large_size_bytes: usize,
+    /// How many large ones.
+    pub large_count_max: usize,
+}
+
+/// One buffer: memory and the range of it that holds bytes.
+#[derive(Debug)]
+pub struct SendBuffer {
+    memory: Box<[u8]>,
+    range: Range<usize>,
+    class: SendBufferClass,
+}
+
+impl SendBuffer {
+    /// The bytes to send.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.memory[self.range.clone()]
+    }
+
+    /// Where the bytes lie in the memory.
+    #[must_use]
+    pub fn range(&self) -> Range<usize> {
+        self.range.clone()
+    }
+
+    /// Moves the range, e.g. to the sealed record that now surrounds the plaintext. Panics if it
+    /// does not fit the memory.
+    pub fn set_range(&mut self, range: Range<usize>) {
+        assert!(range.start <= range.end);
+        assert!(range.end <= self.memory.len());
+        self.range = range;
+    }
+
+    /// The whole memory, to write or seal in place.
+    pub fn memory_mut(&mut self) -> &mut [u8] {
+        &mut self.memory
+    }
+
+    /// Drops `count` bytes from the front (a short send). Panics if there are fewer.
+    pub fn advance(&mut self, count: usize) {
+        assert!(count <= self.range.len());
+        self.range.start += count;
+    }
+
+    /// Bytes of memory, used or not.
+    #[must_use]
+    pub fn capacity_bytes(&self) -> usize {
+        self.memory.len()
+    }
+
+    /// Which size this is.
+    #[must_use]
+    pub fn class(&self) -> SendBufferClass {
+        self.class
+    }
+}
+
+/// The pool. Buffers are made lazily up to the counts and then only reused.
+#[derive(Debug)]
+pub struct SendBuffers {
+    config: SendBuffersConfig,
+    free: [Vec<SendBuffer>; 2],
+    made: [usize; 2],
+}
+
+impl SendBuffers {
+    /// A pool of the given shape.
+    #[must_use]
+    pub fn new(config: SendBuffersConfig) -> Self {
+        Self {
+            config,
+            free: [
+                Vec::with_capacity(config.small_count_max),
+                Vec::with_capacity(config.large_count_max),
+            ],
+            made: [0, 0],
+        }
+    }
+
+    /// An empty buffer whose range starts (and ends) at `headroom_bytes`; `None` when the class is
+    /// exhausted, which is the caller's back-pressure.
+    pub fn take(&mut self, class: SendBufferClass, headroom_bytes: usize) -> Option<SendBuffer> {
+        let (size, count_max) = match class {
+            SendBufferClass::Small => (self.config.small_size_bytes, self.config.small_count_max),
+            SendBufferClass::Large => (self.config.large_size_bytes, self.config.large_count_max),
+        };
+        let mut buffer = match self.free[class as usize].pop() {
+            Some(buffer) => buffer,
+            None if self.made[class as usize] < count_max => {
+                self.made[class as usize] += 1;
+                SendBuffer {
+                    memory: vec![0; size].into_boxed_slice(),
+                    range: 0..0,
+                    class,
+                }
+            }
+            None => return None,
+        };
+        buffer.set_range(headroom_bytes..headroom_bytes);
+        Some(buffer)
+    }
+
+    /// Takes a buffer back.
+    pub fn put(&mut self, buffer: SendBuffer) {
+        let free = &mut self.free[buffer.class as usize];
+        assert!(free.len() < self.made[buffer.class as usize]);
+        free.push(buffer);
+    }
+
+    /// Buffers that are out, both classes.
+    #[must_use]
+    pub fn outstanding(&self) -> usize {
+        self.made[0] + self.made[1] - self.free[0].len() - self.free[1].len()
+    }
+}

@@ -1,0 +1,7 @@
+//! The wire formats of the media plane as pure state machines: no sockets, no clock, no randomness
+//! of their own. Bytes go in, events and bytes come out.
+#![forbid(unsafe_code)]
+
+pub mod cpim;
+pub mod msrp;
+pub mod tls;

@@ -1,0 +1,102 @@
+//! Counters of a shard: plain integers on the shard, published for readers once per housekeeping
+//! turn, so that counting costs an addition and no cache line is contended per message.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! shard_metrics {
+    ($($(#[doc = $help:literal])+ $name:ident: $kind:ident,)+) => {
+        /// The counters and gauges of one shard.
+        #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+        pub struct ShardMetrics { $($(#[doc = $help])+ pub $name: u64,)+ }
+
+        /// What readers on other threads see; at most one housekeeping turn old.
+        #[derive(Default, Debug)]
+        pub struct PublishedMetrics { $($name: AtomicU64,)+ }
+
+        impl PublishedMetrics {
+            pub(crate) fn publish(&self, metrics: &ShardMetrics) {
+                $(self.$name.store(metrics.$name, Ordering::Relaxed);)+
+            }
+
+            /// The newest published values.
+            #[must_use]
+            pub fn read(&self) -> ShardMetrics {
+                ShardMetrics { $($name: self.$name.load(Ordering::Relaxed),)+ }
+            }
+        }
+
+        impl ShardMetrics {
+            /// Name, help text and kind of every metric, in the order of [`ShardMetrics::values`].
+            pub const DESCRIPTIONS: &'static [(&'static str, &'static str, MetricKind)] =
+                &[$((stringify!($name), concat!($($help),+), MetricKind::$kind),)+];
+
+            /// The values, in the order of [`ShardMetrics::DESCRIPTIONS`].
+            #[must_use]
+            pub fn values(&self) -> Vec<u64> {
+                vec![$(self.$name,)+]
+            }
+        }
+    };
+}
+
+/// How a metric behaves over time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MetricKind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+}
+
+shard_metrics! {
+    /// Contexts that exist.
+    contexts: Gauge,
+    /// Terminations that exist.
+    terminations: Gauge,
+    /// TCP connections that exist, bound or not.
+    connections: Gauge,
+    /// Connections accepted.
+    connections_accepted: Counter,
+    /// Connections refused or closed because a limit was reached.
+    connections_refused: Counter,
+    /// Connections closed because they did not bind in time.
+    connections_unbound_timeout: Counter,
+    /// TLS handshakes completed.
+    handshakes_completed: Counter,
+    /// TLS handshakes that failed on the key or the identity.
+    handshakes_failed_authentication: Counter,
+    /// TLS handshakes that failed otherwise.
+    handshakes_failed_other: Counter,
+    /// TLS handshakes that did not complete in time.
+    handshakes_timeout: Counter,
+    /// MSRP SEND requests received.
+    messages_received: Counter,
+    /// MSRP SEND requests sent.
+    messages_sent: Counter,
+    /// MSRP responses received that are not 200.
+    responses_error_received: Counter,
+    /// MSRP responses other than 200 sent.
+    responses_error_sent: Counter,
+    /// Bytes received on media connections, as on the wire.
+    bytes_received: Counter,
+    /// Bytes sent on media connections, as on the wire.
+    bytes_sent: Counter,
+    /// Members dropped because they did not keep up.
+    drops_slow_member: Counter,
+    /// Connections closed because the peer violated a protocol.
+    drops_protocol_violation: Counter,
+    /// Connections that broke.
+    drops_connection_lost: Counter,
+    /// Connections closed because nothing was received for too long.
+    drops_idle: Counter,
+    /// Times the receive buffers were exhausted.
+    recv_buffers_exhausted: Counter,
+    /// Times a sender was paused because a receiver lagged.
+    recv_paused: Counter,
+    /// Send buffers in use.
+    send_buffers_outstanding: Gauge,
+    /// Carry buffers in use.
+    carry_buffers_outstanding: Gauge,
+    /// Turns of the shard.
+    turns: Counter,
+}

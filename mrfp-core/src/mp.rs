@@ -1,0 +1,212 @@
+//! The Mp reference point: the only door between the control plane and the shards. Its commands are
+//! the procedures of TS 23.333 (Reserve and Configure, Modify, Subtract), its notifications the
+//! ones that clause 5.20 asks for.
+
+use std::net::SocketAddr;
+
+use mrfp_protocol::tls::Psk;
+
+/// Which shard of this node.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ShardId(pub u16);
+
+/// A conference or two-party call. Chosen by the controller, unique in the node's life; the shard
+/// creates the Context with its first Termination and ends it with its last.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ContextId(pub u64);
+
+/// One media stream of one party. Chosen by the controller, unique in the node's life.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct TerminationId(pub u64);
+
+/// What the controller asks of a shard.
+#[derive(Debug)]
+pub enum Command {
+    /// TS 23.333 "Reserve and Configure IMS Resources". Answered by `Reserved` or `Refused`.
+    ReserveAndConfigure(Box<ReserveAndConfigure>),
+    /// TS 23.333 "Modify": the remote side or the direction changed. Answered by `Modified` or
+    /// `Refused`.
+    Modify(Box<Modify>),
+    /// TS 23.333 "Subtract". Answered by `Subtracted` once the connection is gone, also where the
+    /// Termination is not known (any more).
+    Subtract {
+        /// Which.
+        termination: TerminationId,
+    },
+    /// Stop accepting, end what is left, answer `Stopped`.
+    Stop,
+}
+
+/// Everything a shard needs to know of a new Termination.
+#[derive(Debug)]
+pub struct ReserveAndConfigure {
+    /// The Context, made where it does not exist.
+    pub context: ContextId,
+    /// The new Termination.
+    pub termination: TerminationId,
+    /// Plain or TLS-PSK.
+    pub security: Security,
+    /// TCP server (and TLS server), or client with the address to connect to.
+    pub setup: Setup,
+    /// Session-id part of our own MSRP URI; unique and unguessable (>= 80 bits, RFC 4975 14.1).
+    pub session_id: String,
+    /// The peer's `a=path`, as in its SDP, leftmost URI first.
+    pub remote_path: String,
+    /// Who the member is (SIP URI of the authenticated user), for CPIM and logs.
+    pub member: String,
+    /// What the member is willing to receive (`a=accept-types`), as in its SDP.
+    pub accept_types: String,
+    /// What it takes inside a container (`a=accept-wrapped-types`), empty where absent.
+    pub accept_wrapped_types: String,
+    /// What it may do.
+    pub direction: Direction,
+    /// Largest message it takes (`a=max-size`).
+    pub max_size_bytes: Option<u64>,
+    /// A port of its own instead of the shard's shared one (then any psk_identity is accepted).
+    pub own_port: bool,
+}
+
+/// How the stream is protected.
+#[derive(Debug)]
+pub enum Security {
+    /// TCP/MSRP.
+    Plain,
+    /// TCP/TLS/MSRP with a pre-shared key (TS 23.333 5.20.2).
+    TlsPsk {
+        /// The identity the TLS client names.
+        identity: Vec<u8>,
+        /// The TEK.
+        psk: Psk,
+    },
+}
+
+/// a=setup as it concerns us.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Setup {
+    /// The peer connects; for MSRP we are also TLS server.
+    Passive,
+    /// We connect; for MSRP we are also TLS client.
+    Active {
+        /// Where to.
+        remote: SocketAddr,
+    },
+}
+
+/// Direction of the stream as seen from the member (hold, RFC 3264 section 8.4).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Direction {
+    /// Sends and receives.
+    SendRecv,
+    /// The member only sends.
+    SendOnly,
+    /// The member only receives.
+    RecvOnly,
+    /// Neither: on hold.
+    Inactive,
+}
+
+/// What may change while a Termination lives.
+#[derive(Debug)]
+pub struct Modify {
+    /// Which.
+    pub termination: TerminationId,
+    /// New direction.
+    pub direction: Direction,
+    /// New remote path, where it changed.
+    pub remote_path: Option<String>,
+}
+
+/// What a shard tells the controller, answers and notifications in one stream, in order.
+#[derive(Debug)]
+pub enum Event {
+    /// Answer to `ReserveAndConfigure`.
+    Reserved {
+        /// Which.
+        termination: TerminationId,
+        /// Where the peer is to connect to (its port is the shard's, or the Termination's own).
+        address: SocketAddr,
+    },
+    /// The command could not be carried out; nothing is left of it.
+    Refused {
+        /// Which.
+        termination: TerminationId,
+        /// Why.
+        reason: Refusal,
+    },
+    /// Answer to `Modify`.
+    Modified {
+        /// Which.
+        termination: TerminationId,
+    },
+    /// Answer to `Subtract`: connection closed, everything given back.
+    Subtracted {
+        /// Which.
+        termination: TerminationId,
+        /// What it carried.
+        statistics: TerminationStatistics,
+    },
+    /// The peer's connection is bound to its Termination and, where asked, secured.
+    Bound {
+        /// Which.
+        termination: TerminationId,
+    },
+    /// "Notify" (TS 23.333 5.20): the bearer of a Termination is gone or did not come up. The
+    /// Termination stays until it is subtracted.
+    BearerReleased {
+        /// Which.
+        termination: TerminationId,
+        /// Why.
+        cause: ReleaseCause,
+    },
+    /// Answer to `Stop`; the shard's thread ends.
+    Stopped,
+}
+
+/// Why a command was refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    /// The shard's table of Terminations is full.
+    TerminationsExhausted,
+    /// The Context has as many members as one may have.
+    ContextFull,
+    /// The identity or session-id is in use on this shard.
+    IdentityInUse,
+    /// The identifier is in use, or not known.
+    TerminationId,
+    /// No port of its own could be had, or no connection started.
+    Transport,
+    /// The shard is stopping.
+    Stopping,
+}
+
+/// Why a bearer was released.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum ReleaseCause {
+    /// No TCP connection came up (as client), or none was bound in time (as server).
+    TcpEstablishmentFailure,
+    /// The TLS handshake failed.
+    TlsEstablishmentFailure,
+    /// The peer closed, TLS first where there is TLS.
+    PeerClosed,
+    /// The connection broke.
+    ConnectionLost,
+    /// The peer violated a protocol.
+    ProtocolViolation,
+    /// The member did not keep up with the conference.
+    TooSlow,
+    /// Nothing was received for longer than allowed.
+    Idle,
+}
+
+/// Counters of one Termination.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct TerminationStatistics {
+    /// SEND requests received.
+    pub messages_received: u64,
+    /// SEND requests sent.
+    pub messages_sent: u64,
+    /// Body bytes received.
+    pub bytes_received: u64,
+    /// Body bytes sent.
+    pub bytes_sent: u64,
+}
