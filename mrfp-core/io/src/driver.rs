@@ -60,7 +60,8 @@ pub enum Completion {
         result: Result<(), Errno>,
     },
     /// Bytes arrived. `Ok(None)`: the peer has closed its direction. `more` false: the multishot
-    /// ended (also on `ENOBUFS` and `ECANCELED`), arm it again if the connection goes on.
+    /// ended (also on `ENOBUFS` and `ECANCELED`), arm it again if the connection goes on. One busy
+    /// connection can use up the buffers of a turn: arm again first who has waited longest.
     Recv {
         /// The token it was started with.
         token: Token,

@@ -34,6 +34,8 @@ pub struct Faults {
     pub short_sends_per_mille: u16,
     /// A receive ends with `ENOBUFS` although there are buffers.
     pub out_of_buffers_per_mille: u16,
+    /// A multishot ends with a good result, as it does when the completion queue is full.
+    pub ended_multishots_per_mille: u16,
     /// What could complete in this turn completes in a later one.
     pub delays_per_mille: u16,
 }
@@ -45,6 +47,7 @@ impl Faults {
         shuffle_completions: false,
         short_sends_per_mille: 0,
         out_of_buffers_per_mille: 0,
+        ended_multishots_per_mille: 0,
         delays_per_mille: 0,
     };
 
@@ -54,6 +57,7 @@ impl Faults {
         shuffle_completions: true,
         short_sends_per_mille: 100,
         out_of_buffers_per_mille: 50,
+        ended_multishots_per_mille: 50,
         delays_per_mille: 200,
     };
 }

@@ -173,8 +173,13 @@ impl Simulator {
                 unreachable!("not a reading operation")
             }
         };
-        if let Some(last) = last {
-            completions.push_back(last);
+        completions.extend(last);
+        let faults = self.config.faults;
+        if self.random.happens(faults.ended_multishots_per_mille) {
+            end_multishot(completions);
+        }
+        let is_last = completions.back().is_some_and(|last| !has_more(last));
+        if is_last {
             let socket = self.sockets.get_mut(&id).expect("stepped while live");
             socket.reading.as_mut().expect("was in flight").ended = true;
         }
@@ -312,7 +317,7 @@ impl Simulator {
         }
         let faults = self.config.faults;
         let is_short = self.random.happens(faults.short_sends_per_mille);
-        let error = self.move_sent_bytes(id);
+        let error = self.move_sent_bytes(id, is_short);
         let socket = self.sockets.get_mut(&id).expect("stepped while live");
         let sending = socket.sending.as_mut().expect("was in flight");
         let wanted_bytes = sending.buffer.as_ref().map_or(0, |it| it.bytes().len());
@@ -332,7 +337,7 @@ impl Simulator {
     }
 
     /// Moves what the peer's window takes. The error is what the rest meets.
-    fn move_sent_bytes(&mut self, id: u32) -> Option<Errno> {
+    fn move_sent_bytes(&mut self, id: u32, is_short: bool) -> Option<Errno> {
         let socket = self.sockets.get_mut(&id)?;
         let Kind::Stream { peer } = socket.kind else {
             return Some(Errno(libc::ENOTCONN));
@@ -344,8 +349,7 @@ impl Simulator {
         let sending = socket.sending.as_mut()?;
         let left = &sending.buffer.as_ref()?.bytes()[sending.taken_bytes..];
         let mut count = left.len().min(peer.window_bytes);
-        let faults = self.config.faults;
-        if count > 1 && self.random.happens(faults.short_sends_per_mille) {
+        if is_short && count > 1 {
             count = 1 + self.random.below(count - 1);
         }
         peer.take_bytes(&left[..count]);
@@ -361,7 +365,7 @@ impl Simulator {
             .as_ref()
             .is_some_and(|it| it.buffer.is_some())
         {
-            self.move_sent_bytes(socket.0);
+            self.move_sent_bytes(socket.0, false);
         }
     }
 
@@ -384,6 +388,25 @@ impl Simulator {
             }
             Kind::Connecting { .. } | Kind::Dead => {}
         }
+    }
+}
+
+/// The last result, a good one, is also the end.
+fn end_multishot(completions: &mut VecDeque<Completion>) {
+    if let Some(Completion::Accept { more, .. } | Completion::Recv { more, .. }) =
+        completions.back_mut()
+    {
+        *more = false;
+    }
+}
+
+fn has_more(completion: &Completion) -> bool {
+    match completion {
+        Completion::Accept { more, .. } | Completion::Recv { more, .. } => *more,
+        Completion::Connect { .. }
+        | Completion::Send { .. }
+        | Completion::Close { .. }
+        | Completion::Doorbell => false,
     }
 }
 

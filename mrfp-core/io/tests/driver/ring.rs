@@ -15,6 +15,7 @@ pub(crate) fn small_config() -> RingConfig {
         completion_entries: 256,
         recv_buffer_count: 16,
         recv_buffer_size_bytes: 1024,
+        gather_ns: 20_000,
         sockets_expected: 16,
     }
 }
@@ -168,12 +169,14 @@ pub(crate) fn run_rearming(
     done: impl Fn(&Harness<Ring>) -> bool,
 ) {
     while !done(harness) {
-        let dry: Vec<u32> = harness
+        let mut dry: Vec<u32> = harness
             .seen
             .iter()
             .filter(|(_, seen)| !seen.recv_armed && !seen.eof && seen.recv_error.is_none())
             .map(|(&index, _)| index)
             .collect();
+        // The kernel serves them in this order, each as long as it has bytes and buffers last.
+        dry.sort_by_key(|index| harness.seen[index].received.len());
         for index in dry {
             harness.arm_recv(index);
         }
