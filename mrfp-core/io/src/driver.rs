@@ -123,7 +123,8 @@ pub trait Driver {
     /// Sends the whole buffer ([`SendBuffer::bytes`]); it comes back with the completion.
     fn send(&mut self, socket: Socket, buffer: SendBuffer, token: Token);
 
-    /// Ends both directions, so that everything in flight completes soon.
+    /// Ends both directions, so that everything in flight completes soon. An accept or a connect
+    /// ends as by [`Driver::cancel`].
     fn shutdown(&mut self, socket: Socket);
 
     /// Ends our direction only (the peer sees EOF, its bytes still arrive).

@@ -372,6 +372,10 @@ impl Driver for Ring {
     }
 
     fn shutdown(&mut self, socket: Socket) {
+        let open = self.sockets.get_mut(socket);
+        if let Some((Operation::Accept | Operation::Connect, token)) = open.reading {
+            return self.cancel(token);
+        }
         self.shutdown_now(socket, Shutdown::Both);
     }
 

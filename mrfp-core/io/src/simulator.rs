@@ -303,10 +303,7 @@ impl Driver for Simulator {
     }
 
     fn connect(&mut self, address: SocketAddr, token: Token) -> io::Result<Socket> {
-        let socket = self.insert_socket(Kind::Connecting {
-            address,
-            shut: false,
-        });
+        let socket = self.insert_socket(Kind::Connecting { address });
         self.start_reading(Operation::Connect, socket, token);
         Ok(socket)
     }
@@ -341,15 +338,17 @@ impl Driver for Simulator {
 
     fn shutdown(&mut self, socket: Socket) {
         self.flush_before_shutdown(socket);
-        match &mut self.socket(socket).kind {
-            Kind::Stream { peer } => {
+        let shut = self.socket(socket);
+        match (&shut.kind, &mut shut.reading) {
+            (Kind::Stream { peer }, _) => {
                 let peer = *peer;
                 self.peers[peer.0].shard_shut_write = true;
                 self.peers[peer.0].shard_shut_read = true;
             }
-            Kind::Connecting { shut, .. } => *shut = true,
-            Kind::Listener { .. } => self.shutdown_listener(socket),
-            Kind::Dead => {}
+            (Kind::Connecting { .. } | Kind::Listener { .. }, Some(reading)) => {
+                reading.cancelled = true;
+            }
+            (Kind::Connecting { .. } | Kind::Listener { .. }, None) | (Kind::Dead, _) => {}
         }
     }
 

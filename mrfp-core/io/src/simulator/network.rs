@@ -31,12 +31,11 @@ pub(super) enum Kind {
     },
     Connecting {
         address: SocketAddr,
-        shut: bool,
     },
     Stream {
         peer: PeerId,
     },
-    /// A connection that never came about, or a listener that was shut down.
+    /// A connection that never came about.
     Dead,
 }
 
@@ -111,9 +110,7 @@ impl Simulator {
             reading.cancelled
                 || match &socket.kind {
                     Kind::Listener { backlog, .. } => !backlog.is_empty(),
-                    Kind::Connecting { address, shut } => {
-                        *shut || self.answer(*address) != ConnectAnswer::Silence
-                    }
+                    Kind::Connecting { address } => self.answer(*address) != ConnectAnswer::Silence,
                     Kind::Stream { peer } => self.peers[peer.0].has_something_to_read(),
                     Kind::Dead => true,
                 }
@@ -200,8 +197,9 @@ impl Simulator {
         loop {
             let waiting = match &mut self.sockets.get_mut(&id)?.kind {
                 Kind::Listener { backlog, .. } => backlog.pop_front(),
-                Kind::Dead => return Some(ended(libc::EINVAL)),
-                Kind::Connecting { .. } | Kind::Stream { .. } => unreachable!("not a listener"),
+                Kind::Connecting { .. } | Kind::Stream { .. } | Kind::Dead => {
+                    unreachable!("not a listener")
+                }
             };
             let Some(peer) = waiting else {
                 return cancelled.then(|| ended(libc::ECANCELED));
@@ -220,13 +218,12 @@ impl Simulator {
     }
 
     fn step_connect(&mut self, id: u32, token: Token, cancelled: bool) -> Option<Completion> {
-        let Kind::Connecting { address, shut } = self.sockets[&id].kind else {
+        let Kind::Connecting { address } = self.sockets[&id].kind else {
             unreachable!("not connecting");
         };
         let refused = |errno| (Kind::Dead, Err(Errno(errno)));
         let (kind, result) = match self.answer(address) {
             _ if cancelled => refused(libc::ECANCELED),
-            _ if shut => refused(libc::ECONNABORTED),
             ConnectAnswer::Silence => return None,
             ConnectAnswer::Refuse => refused(libc::ECONNREFUSED),
             ConnectAnswer::Accept => {
@@ -367,11 +364,6 @@ impl Simulator {
         {
             self.move_sent_bytes(socket.0, false);
         }
-    }
-
-    pub(super) fn shutdown_listener(&mut self, socket: Socket) {
-        self.abandon_peers(socket);
-        self.socket(socket).kind = Kind::Dead;
     }
 
     /// Tells the peers of a socket that it goes away.
