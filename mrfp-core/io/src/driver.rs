@@ -43,7 +43,8 @@ pub struct RecvBuffer {
 /// What has happened. One `match` in the shard handles them all.
 #[derive(Debug)]
 pub enum Completion {
-    /// A listener accepted. `more` false: the multishot ended, arm it again.
+    /// A listener accepted. `more` false: the multishot ended (also with a good result, when the
+    /// completion queue was full), arm it again; after `EMFILE` not before a socket has closed.
     Accept {
         /// The token it was started with.
         token: Token,
@@ -56,7 +57,7 @@ pub enum Completion {
     Connect {
         /// The token it was started with.
         token: Token,
-        /// Why it is not.
+        /// Nothing, or why it is not up.
         result: Result<(), Errno>,
     },
     /// Bytes arrived. `Ok(None)`: the peer has closed its direction. `more` false: the multishot
