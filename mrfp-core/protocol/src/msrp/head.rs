@@ -303,9 +303,12 @@ fn has_control_character(bytes: &[u8]) -> bool {
     })
 }
 
-/// The first line without its CRLF, and what follows it. The framer has seen to it that every LF
+/// A line without its CRLF, and what follows it.
+type LineAndRest<'a> = (&'a [u8], &'a [u8]);
+
+/// The first line. The framer has seen to it that every LF
 /// has its CR, here every CR must have its LF.
-fn split_line(bytes: &[u8]) -> Result<Option<(&[u8], &[u8])>, Reason> {
+fn split_line(bytes: &[u8]) -> Result<Option<LineAndRest<'_>>, Reason> {
     let Some(end) = memchr::memchr(b'\r', bytes) else {
         return Ok(None);
     };

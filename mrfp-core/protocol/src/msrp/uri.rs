@@ -54,7 +54,7 @@ impl<'a> Path<'a> {
         let foreign = self
             .0
             .iter()
-            .fold(false, |found, &b| found | (b < b' ') | (b > b'~'));
+            .fold(false, |found, &b| found | !(b' '..=b'~').contains(&b));
         !foreign && self.iter().all(|uri| !uri.is_empty())
     }
 }
