@@ -255,7 +255,7 @@ impl Handshake {
                 return Ok(Session::from_openssl(OpenSslSession::new(stream, suite)));
             }
         };
-        Ok(Session::from_record_layer(RecordLayer::new(keys)))
+        Ok(Session::from_record_layer(Box::new(RecordLayer::new(keys))))
     }
 
     fn tls12_keys(&self, suite: &'static Suite, aead: Aead) -> Result<TrafficKeys, HandshakeError> {

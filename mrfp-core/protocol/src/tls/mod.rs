@@ -88,9 +88,9 @@ pub enum RecordError {
 }
 
 impl Session {
-    fn from_record_layer(records: RecordLayer) -> Self {
+    fn from_record_layer(records: Box<RecordLayer>) -> Self {
         Self {
-            records: Records::Own(Box::new(records)),
+            records: Records::Own(records),
         }
     }
 

@@ -93,21 +93,21 @@ impl OpenSslSession {
         if self.broken {
             return Err(RecordError::Other);
         }
-        // What OpenSSL wanted to send on its own stands before the data; it is asked for first.
-        let waiting = self.stream.get_ref().outbound.len();
         let start = plaintext.start - SEAL_HEADROOM_BYTES;
         let written = self.stream.ssl_write(&memory[plaintext.clone()]);
         if written.ok() != Some(plaintext.len()) {
             self.broken = true;
             return Err(RecordError::Other);
         }
-        let outbound = &mut self.stream.get_mut().outbound;
-        let length = outbound.len() - waiting;
-        assert!(length <= SEAL_HEADROOM_BYTES + plaintext.len() + SEAL_TAILROOM_BYTES);
-        memory[start..start + length].copy_from_slice(&outbound[waiting..]);
-        outbound.truncate(waiting);
+        // A warning OpenSSL sealed before and nobody fetched goes first: its number is lower.
+        let outbound = std::mem::take(&mut self.stream.get_mut().outbound);
+        if outbound.len() > SEAL_HEADROOM_BYTES + plaintext.len() + SEAL_TAILROOM_BYTES {
+            self.broken = true;
+            return Err(RecordError::Other);
+        }
+        memory[start..start + outbound.len()].copy_from_slice(&outbound);
         self.stream.get_mut().release();
-        Ok(start..start + length)
+        Ok(start..start + outbound.len())
     }
 
     pub(super) fn pending_output(&mut self) -> Vec<u8> {
