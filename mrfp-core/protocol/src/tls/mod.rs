@@ -11,6 +11,7 @@ mod openssl_session;
 mod profile;
 mod psk;
 mod record;
+mod ssl_reason;
 mod suite;
 
 use openssl_session::OpenSslSession;
