@@ -1,5 +1,7 @@
 use super::super::keys::{DirectionKeys, tls12_traffic_keys};
+use super::super::memory_stream::MemoryStream;
 use super::super::suite::suite_by_name;
+use super::super::{Handshake, Profile, ProfileConfig, Progress, Psk, Records, Session};
 use super::*;
 
 const AEAD_SUITES: [&str; 5] = [
@@ -392,4 +394,84 @@ fn keeps_the_record_layer_while_an_answer_is_owed() {
     };
     assert!(!client.pending_output().is_empty());
     assert!(client.into_traffic_keys().is_ok());
+}
+
+/// Our record layer as the TLS 1.3 client of a stock OpenSSL server.
+fn against_stock_server() -> (Box<RecordLayer>, openssl::ssl::SslStream<MemoryStream>) {
+    use openssl::ssl::{Ssl, SslContextBuilder, SslMethod, SslStream};
+    let mut builder = SslContextBuilder::new(SslMethod::tls()).unwrap();
+    builder.set_psk_server_callback(|_, _, key| {
+        key[..32].copy_from_slice(&[5; 32]);
+        Ok(32)
+    });
+    let mut ssl = Ssl::new(&builder.build()).unwrap();
+    ssl.set_accept_state();
+    let mut stock = SslStream::new(ssl, MemoryStream::default()).unwrap();
+    let profile = Profile::new(&ProfileConfig {
+        suites: Vec::new(),
+        tls13: true,
+    })
+    .unwrap();
+    let psk = Psk::new(vec![5; 32]).unwrap();
+    let mut handshake = Handshake::client(&profile, b"alice", &psk).unwrap();
+    let mut output = Vec::new();
+    let mut session = None;
+    while session.is_none() {
+        let input = std::mem::take(&mut stock.get_mut().outbound);
+        if let (_, Progress::Done(done)) = handshake.advance(&input, &mut output).unwrap() {
+            session = Some(done);
+        }
+        stock.get_mut().feed(&std::mem::take(&mut output));
+        let _ = stock.do_handshake();
+    }
+    let Some(Session {
+        records: Records::Own(layer),
+    }) = session
+    else {
+        panic!("TLS 1.3 records are ours");
+    };
+    (layer, stock)
+}
+
+/// Data one way and back through a stock OpenSSL end, whatever else it sends.
+fn echo(layer: &mut RecordLayer, stock: &mut openssl::ssl::SslStream<MemoryStream>) {
+    let record = seal(layer, b"ping").unwrap();
+    stock.get_mut().feed(&record);
+    let mut received = [0; 16];
+    assert_eq!(stock.ssl_read(&mut received).unwrap(), 4);
+    assert_eq!(stock.ssl_write(&received[..4]).unwrap(), 4);
+    let mut wire = std::mem::take(&mut stock.get_mut().outbound);
+    let mut data = Vec::new();
+    while !wire.is_empty() {
+        let consumed = match layer.open(&mut wire).unwrap() {
+            Opened::Data {
+                plaintext,
+                consumed,
+            } => {
+                data.extend_from_slice(&wire[plaintext]);
+                consumed
+            }
+            Opened::Handled { consumed } => consumed,
+            other => panic!("{other:?}"),
+        };
+        wire.drain(..consumed);
+    }
+    assert_eq!(data, b"ping");
+}
+
+#[test]
+fn stock_openssl_follows_our_key_update_and_answers_it() {
+    let (mut layer, mut stock) = against_stock_server();
+    echo(&mut layer, &mut stock);
+    let secret_before = layer.keys.read.secret;
+    let update = layer.seal_small(HANDSHAKE, &[KEY_UPDATE, 0, 0, 1, 1]);
+    layer.advance_write_keys();
+    stock.get_mut().feed(&update);
+    echo(&mut layer, &mut stock);
+    echo(&mut layer, &mut stock);
+    assert_ne!(layer.keys.read.secret, secret_before);
+    // The one that is due on our own account, in one range with data.
+    layer.keys.write.blocks = BLOCKS_MAX;
+    echo(&mut layer, &mut stock);
+    echo(&mut layer, &mut stock);
 }
