@@ -604,6 +604,29 @@ fn clocks_too_far_apart_are_refused_on_both_sides_of_the_window() {
 }
 
 #[test]
+fn a_ticket_may_start_as_much_ahead_of_our_clock_as_clocks_may_differ() {
+    let mut world = World::plain();
+    let (_, transfer_init) = world.call();
+    let before = |seconds: u64| NtpTime::from_unix(Duration::from_secs(1_790_000_000 - seconds));
+    assert!(world.begin_at(&transfer_init, before(60)).is_ok());
+    let refused = world.begin_at(&transfer_init, before(61)).err();
+    assert_eq!(refused, Some(Error::TicketNotYetValid));
+}
+
+#[test]
+fn keys_too_short_to_be_safe_are_refused() {
+    let mut world = World::plain();
+    let mut config = responder_config(Parameters::default());
+    config.kms_key.key = Zeroizing::new(vec![0; 15]);
+    world.responder = Responder::new(config);
+    let (_, transfer_init) = world.call();
+    assert_eq!(
+        world.begin(&transfer_init).err(),
+        Some(Error::KeyLength(15))
+    );
+}
+
+#[test]
 fn an_expired_ticket_is_refused_without_the_kms() {
     let parameters = Parameters {
         ticket_lifetime: Duration::from_secs(10),
