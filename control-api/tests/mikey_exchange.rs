@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use control_api::kms::{Kms, KmsConfig};
-use control_api::mikey::codec::code_point::{ROLE_RESPONDER, TICKET_3GPP_BASE};
+use control_api::mikey::codec::code_point::{ROLE_INITIATOR, ROLE_RESPONDER, TICKET_3GPP_BASE};
 use control_api::mikey::codec::{
-    self, CsIdMap, DataType, Message, ParseReason, Payload, TicketFlags,
+    self, CsIdMap, DataType, MacAlgorithm, Message, ParseReason, Payload, TicketFlags,
 };
+use control_api::mikey::derivation::{KeySource, Prf, constant};
 use control_api::mikey::error::PolicyProblem;
+use control_api::mikey::protection::{self, Encryption};
 use control_api::mikey::{
     Error, Established, GrantedTicket, Initiator, NtpTime, Parameters, Pending, PreSharedKey,
     Responder, ResponderConfig, Suite, TicketProtectionKey, UriPattern, error_message,
@@ -310,15 +312,81 @@ fn accepts_a_message_without_sdp_ids_and_with_3gpp_ticket_type() {
     assert!(world.answer(&transfer_init).is_ok());
 }
 
+/// Changes a TRANSFER_INIT of ours as its initiator could: with a good MAC.
+fn changed_by_initiator(transfer_init: &[u8], change: impl FnOnce(&mut Message)) -> Vec<u8> {
+    let mut message = codec::parse(transfer_init).expect("our own message");
+    change(&mut message);
+    let ticket = codec::parse_base_ticket(&message.ticket().expect("TICKET").data);
+    let ticket = Message {
+        header: message.header.clone(),
+        payloads: ticket.expect("ours").payloads,
+    };
+    let rand = ticket.payloads.iter().find_map(|payload| match payload {
+        Payload::Rand(rand) => Some(rand.clone()),
+        _ => None,
+    });
+    let rand = rand.expect("RAND");
+    let tpk = tpk();
+    let source = KeySource::ticket(Prf::Mikey1, &tpk.key, &rand);
+    let mut keys = ticket.kemac().expect("KEMAC").encrypted.clone();
+    let time = ticket.timestamp().expect("T").to_bits();
+    protection::apply_aes_cm(&source, Encryption::AesCm128, u32::MAX, time, &mut keys);
+    let keys = codec::parse_key_data(&keys).expect("keys");
+    let source = KeySource::message_protection(Prf::Mikey1, &keys[0].key, &rand);
+    let mpki = source.derive(constant::MPKI, 16);
+    let randri = message.rand(ROLE_INITIATOR).expect("RANDRi").to_vec();
+    let csb_id = message.header.csb_id;
+    let source = KeySource::initial_message(Prf::Mikey1, &mpki, csb_id, &randri, &[]);
+    let covered = codec::encode_without_initiator_data(&message);
+    let covered = &covered[..covered.len() - 20];
+    let parts = [covered, ALICE.as_bytes(), ROOM.as_bytes()];
+    let mac = protection::mac(&source, MacAlgorithm::HmacSha1, &parts);
+    let mut bytes = codec::encode(&message);
+    let mac_at = bytes.len() - mac.len();
+    bytes[mac_at..].copy_from_slice(&mac);
+    bytes
+}
+
 #[test]
-fn a_session_without_policy_is_acceptable() {
+fn a_session_without_policy_and_spi_is_answered_with_ours() {
     let mut world = World::plain();
     let (_, transfer_init) = world.call();
-    let mut message = codec::parse(&transfer_init).expect("our own message");
-    if let CsIdMap::GenericId(sessions) = &mut message.header.map {
-        sessions[0].policy_numbers.clear();
+    let transfer_init = changed_by_initiator(&transfer_init, |message| {
+        message
+            .payloads
+            .retain(|payload| !matches!(payload, Payload::SecurityPolicy(_)));
+        if let CsIdMap::GenericId(sessions) = &mut message.header.map {
+            sessions[0].policy_numbers.clear();
+            sessions[0].spi.clear();
+        }
+    });
+    let (_, transfer_resp) = world.answer(&transfer_init).expect("answered");
+    let message = codec::parse(&transfer_resp).expect("an answer");
+    let CsIdMap::GenericId(sessions) = &message.header.map else {
+        panic!("GENERIC-ID")
+    };
+    assert_eq!(sessions[0].policy_numbers, [0]);
+    assert_eq!(sessions[0].spi, [0, 0, 0, 2]);
+    assert_eq!(message.security_policies().count(), 1);
+}
+
+#[test]
+fn an_spi_that_is_not_in_the_ticket_is_refused() {
+    let mut world = World::plain();
+    let (_, transfer_init) = world.call();
+    // 1 names the MPK, which is no session key.
+    for spi in [vec![0, 0, 0, 1], vec![7]] {
+        let transfer_init = changed_by_initiator(&transfer_init, |message| {
+            message.header.csb_id ^= u32::from(spi[0]) + 1;
+            if let CsIdMap::GenericId(sessions) = &mut message.header.map {
+                sessions[0].spi = spi;
+            }
+        });
+        assert_eq!(
+            world.answer(&transfer_init).err(),
+            Some(Error::UnknownSessionKey)
+        );
     }
-    assert!(world.begin(&codec::encode(&message)).is_ok());
 }
 
 #[test]
