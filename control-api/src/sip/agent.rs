@@ -183,7 +183,7 @@ impl Agent {
     }
 
     async fn give_to_stack(
-        &self,
+        self: &Arc<Self>,
         bytes: &[u8],
         body: &[u8],
         transport: gate::Transport,
@@ -200,6 +200,11 @@ impl Agent {
             gate::Transport::Udp => sip::Transport::Udp,
             gate::Transport::Tcp => sip::Transport::Tcp,
         };
+        if let SipMessage::Request(request) = &message
+            && request.method == Method::Ack
+        {
+            self.acknowledged(request);
+        }
         let message = SipConnection::update_msg_received(message, source, transport)?;
         let from = SipAddr::new(transport, source.into());
         self.endpoint
@@ -387,12 +392,7 @@ impl Agent {
     ) {
         loop {
             match transaction.receive().await {
-                Some(message) if is_ack(&message) => {
-                    if is_answered(&transaction) {
-                        self.acknowledged(call).await;
-                    }
-                    break;
-                }
+                Some(message) if is_ack(&message) => break,
                 Some(SipMessage::Request(request)) if request.method == Method::Cancel => {
                     self.cancelled(&mut transaction, call).await;
                 }
@@ -444,13 +444,22 @@ impl Agent {
         }
     }
 
-    async fn acknowledged(self: &Arc<Self>, call: CallId) {
+    /// An ACK, looked at before the stack queues it for its transaction: a request right behind
+    /// it must find the dialog confirmed.
+    fn acknowledged(self: &Arc<Self>, ack: &Request) {
+        let Ok(cseq) = ack.cseq_header().and_then(|cseq| cseq.seq()) else {
+            return;
+        };
         let bye = {
             let mut table = self.table();
+            let Some(call) = table.find(ack) else { return };
             let Some(dialog) = table.get_mut(call) else {
                 return;
             };
-            dialog.ack_due = false;
+            if dialog.ack_due != Some(cseq) {
+                return;
+            }
+            dialog.ack_due = None;
             match std::mem::replace(&mut dialog.phase, Phase::Confirmed) {
                 Phase::Answered {
                     hang_up: Some(reason),
@@ -557,7 +566,7 @@ impl Agent {
                     headers,
                 });
             }
-            if dialog.ack_due || dialog.phase != Phase::Confirmed {
+            if dialog.ack_due.is_some() || dialog.phase != Phase::Confirmed {
                 return Err(Refusal::new(491));
             }
         }
@@ -618,7 +627,7 @@ impl Agent {
                             .iter()
                             .map(|route| Header::RecordRoute(route.clone().into())),
                     );
-                    dialog.ack_due = true;
+                    dialog.ack_due = Some(pending.cseq);
                 }
                 if dialog.phase == Phase::Early {
                     dialog.phase = Phase::Answered { hang_up: None };

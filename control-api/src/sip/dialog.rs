@@ -33,8 +33,8 @@ pub(super) struct Dialog {
     pub(super) phase: Phase,
     /// The request that waits for the MRFC's answer.
     pub(super) pending: Option<Pending>,
-    /// A re-INVITE was answered with 2xx and its ACK is due.
-    pub(super) ack_due: bool,
+    /// CSeq number of an INVITE answered with 2xx whose ACK is due.
+    pub(super) ack_due: Option<u32>,
     pub(super) terms: Option<Terms>,
     /// What the sweep does next, and when.
     deadline: Option<(Instant, Deadline)>,
@@ -94,7 +94,7 @@ impl Dialog {
             contact: identity.contact,
             phase: Phase::Early,
             pending: Some(pending),
-            ack_due: false,
+            ack_due: None,
             terms: None,
             deadline: None,
         })

@@ -81,9 +81,6 @@ pub struct SipMetrics {
     pub dropped_unanswerable: Counter,
     /// Passed the gate and was refused by the stack.
     pub stack_refused: Counter,
-    /// Requests received again for a transaction that had been answered already, and ours sent
-    /// again, are inside the stack; this counts 2xx sent again because no ACK came.
-    pub retransmissions: Counter,
     /// TCP connections refused over the limit.
     pub connections_refused: Counter,
     /// TCP connections closed for broken framing, slow sending or idleness.
