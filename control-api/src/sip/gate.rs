@@ -162,7 +162,7 @@ fn check_response(
     if !version.eq_ignore_ascii_case(b"SIP/2.0") {
         return Err(malformed("Bad SIP Version"));
     }
-    if code.len() != 3 || !wire::decimal(code, 699).is_some_and(|code| code >= 100) {
+    if code.len() != 3 || wire::decimal(code, 699).is_none_or(|code| code < 100) {
         return Err(malformed("Bad Status Code"));
     }
     check_fields(message)?;

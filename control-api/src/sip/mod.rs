@@ -10,6 +10,7 @@ mod dialog;
 pub mod framer;
 pub mod gate;
 mod metrics;
+mod outgoing;
 mod reply;
 mod session;
 mod transport;
