@@ -5,3 +5,4 @@ pub mod kms;
 pub mod mikey;
 pub mod mrfc;
 pub mod sdp;
+pub mod sip;
