@@ -181,6 +181,8 @@ pub struct Mikey {
     /// MIKEY protocol type that stands for TLS. IANA has assigned none and TS 33.328 Annex H.3 is
     /// where 3GPP says it, so it must be settable; the default lies in the private range 241-255.
     pub prot_type_tls: u8,
+    /// Protocol types that stand for TLS in what callers send.
+    pub prot_types_accepted: Vec<u8>,
     /// How far a peer's timestamp may be from ours (RFC 3830 section 5.4).
     pub clock_skew_seconds: u64,
 }
@@ -191,43 +193,35 @@ pub struct Mikey {
 pub struct Kms {
     /// Listener of the embedded KMS.
     pub listen: SocketAddr,
-    /// The KMS's own identity, the IDRkms of its messages.
-    pub identity: String,
-    /// Our identity with the KMS: we resolve tickets as this user.
+    /// The KMS's own URI, the IDRkms of its messages.
+    pub uri: String,
+    /// Our key with the KMS, by its `id` among the users: we resolve tickets with it.
     pub resolver: String,
-    /// Host parts of the URIs that may ask; empty accepts every host.
-    pub hosts: Vec<String>,
-    /// Who may ask, each with the key it shares with the KMS.
+    /// Keys of those who ask the KMS for tickets or have them resolved.
     #[serde(rename = "user")]
-    pub users: Vec<KmsUser>,
-    /// The keys under which tickets are protected; the first one issues.
+    pub users: Vec<KmsKey>,
+    /// Keys of those who make their tickets themselves (ticket protection keys).
     #[serde(rename = "ticket_key")]
-    pub ticket_keys: Vec<TicketKey>,
+    pub ticket_keys: Vec<KmsKey>,
 }
 
-/// One `[[kms.user]]`.
+/// One `[[kms.user]]` or `[[kms.ticket_key]]`: a key somebody shares with the KMS.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub struct KmsUser {
-    /// The user's SIP URI.
-    pub identity: String,
-    /// Name of the key in requests (IDRpsk).
-    pub key_id: String,
-    /// The key, hex.
-    #[serde(skip_serializing)]
-    pub key: Secret,
-}
-
-/// One `[[kms.ticket_key]]`: a ticket protection key.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct TicketKey {
-    /// Name of the key in tickets (IDRtpk).
+pub struct KmsKey {
+    /// Name of the key in messages (IDRpsk).
     pub id: String,
     /// The key, hex.
     #[serde(skip_serializing)]
     pub key: Secret,
+    /// As whom its owner may act.
+    pub may_act_as: Vec<UriPattern>,
 }
+
+/// A set of URIs: `*` is all, `*@host` those of a host, anything else the one URI.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(transparent)]
+pub struct UriPattern(pub String);
 
 /// Section `[http]`.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -343,7 +337,8 @@ impl Default for Mikey {
     fn default() -> Self {
         Self {
             prot_type_tls: 241,
-            clock_skew_seconds: 300,
+            prot_types_accepted: vec![241],
+            clock_skew_seconds: 60,
         }
     }
 }
@@ -352,18 +347,23 @@ impl Default for Kms {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8088)),
-            identity: "sip:kms@localhost".to_owned(),
-            resolver: "sip:mrf@localhost".to_owned(),
-            hosts: Vec::new(),
-            users: vec![KmsUser {
-                identity: "sip:mrf@localhost".to_owned(),
-                key_id: DEVELOPMENT_KEY_ID.to_owned(),
-                key: Secret::from_bytes(DEVELOPMENT_KEY.to_vec()),
-            }],
-            ticket_keys: vec![TicketKey {
-                id: DEVELOPMENT_TICKET_KEY_ID.to_owned(),
-                key: Secret::from_bytes(DEVELOPMENT_TICKET_KEY.to_vec()),
-            }],
+            uri: "sip:kms@localhost".to_owned(),
+            resolver: DEVELOPMENT_KEY_ID.to_owned(),
+            users: vec![KmsKey::development(DEVELOPMENT_KEY_ID, DEVELOPMENT_KEY)],
+            ticket_keys: vec![KmsKey::development(
+                DEVELOPMENT_TICKET_KEY_ID,
+                DEVELOPMENT_TICKET_KEY,
+            )],
+        }
+    }
+}
+
+impl KmsKey {
+    fn development(id: &str, key: [u8; 16]) -> Self {
+        Self {
+            id: id.to_owned(),
+            key: Secret::from_bytes(key.to_vec()),
+            may_act_as: vec![UriPattern("*".to_owned())],
         }
     }
 }
@@ -412,7 +412,7 @@ pub const SHARDS_MAX: usize = 512;
 /// Name of the development key that the embedded configuration shares with the load generator.
 pub const DEVELOPMENT_KEY_ID: &str = "development-psk";
 /// The development key: public, therefore refused wherever the node listens beyond loopback.
-pub const DEVELOPMENT_KEY: [u8; 32] = *b"MRF development key: not secret!";
+pub const DEVELOPMENT_KEY: [u8; 16] = *b"MRF resolve: dev";
 /// Name of the development ticket protection key.
 pub const DEVELOPMENT_TICKET_KEY_ID: &str = "development-tpk";
 /// The development ticket protection key: as public as the other.

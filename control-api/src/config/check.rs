@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
-use super::{Config, SHARDS_MAX, Shards};
+use mrfp_protocol::tls::{Profile, ProfileConfig};
+
+use super::{Config, KmsKey, SHARDS_MAX, Shards};
 
 /// A rule that is broken.
 #[derive(Debug)]
@@ -77,24 +79,26 @@ impl Config {
     }
 
     fn check_tls(&self) -> Check {
-        let profile = mrfp_protocol::tls::ProfileConfig {
-            suites: self.tls.suites.clone(),
-            tls13: self.tls.tls13,
-        };
         ensure(
             self.tls.tls13 || !self.tls.suites.is_empty(),
             &["tls", "suites"],
             || "neither a TLS 1.2 suite nor TLS 1.3 is left".to_owned(),
             || "name a suite, or set tls.tls13 = true".to_owned(),
         )?;
-        match mrfp_protocol::tls::Profile::new(&profile) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(Finding {
-                path: steps(&["tls", "suites"]),
-                message: format!("OpenSSL does not take this list: {}", error.0),
-                remedy: "list names shown by: openssl ciphers -s -psk -tls1_2".to_owned(),
-            }),
+        for (index, suite) in self.tls.suites.iter().enumerate() {
+            let profile = ProfileConfig {
+                suites: vec![suite.clone()],
+                tls13: false,
+            };
+            if let Err(error) = Profile::new(&profile) {
+                return Err(Finding {
+                    path: vec![Step::Name("tls"), Step::Name("suites"), Step::Index(index)],
+                    message: error.0,
+                    remedy: "use names of that list".to_owned(),
+                });
+            }
         }
+        Ok(())
     }
 
     fn check_rooms(&self) -> Check {
@@ -125,6 +129,12 @@ impl Config {
             || "use the value your UEs use; 241 to 255 is for private use".to_owned(),
         )?;
         ensure(
+            !self.mikey.prot_types_accepted.is_empty(),
+            &["mikey", "prot_types_accepted"],
+            || "no offer of TLS could be accepted".to_owned(),
+            || "list the values your UEs send".to_owned(),
+        )?;
+        ensure(
             (1..=86_400).contains(&self.mikey.clock_skew_seconds),
             &["mikey", "clock_skew_seconds"],
             || "outside 1 to 86400 seconds".to_owned(),
@@ -133,26 +143,30 @@ impl Config {
     }
 
     fn check_kms(&self) -> Check {
-        for (index, user) in self.kms.users.iter().enumerate() {
-            check_key(user.key.expose(), "user", index)?;
+        for (table, keys) in [
+            ("user", &self.kms.users),
+            ("ticket_key", &self.kms.ticket_keys),
+        ] {
+            for (index, key) in keys.iter().enumerate() {
+                check_key(key, table, index)?;
+                let repeated = keys[..index].iter().any(|earlier| earlier.id == key.id);
+                if repeated {
+                    return Err(Finding {
+                        path: key_path(table, index, "id"),
+                        message: format!("a second key named {:?}", key.id),
+                        remedy: "give each key its own id: messages name keys by it".to_owned(),
+                    });
+                }
+            }
         }
-        for (index, ticket_key) in self.kms.ticket_keys.iter().enumerate() {
-            check_key(ticket_key.key.expose(), "ticket_key", index)?;
-        }
-        ensure(
-            !self.kms.ticket_keys.is_empty(),
-            &["kms"],
-            || "the KMS has no ticket protection key".to_owned(),
-            || "add [[kms.ticket_key]] with id and key".to_owned(),
-        )?;
         ensure(
             self.kms
                 .users
                 .iter()
-                .any(|user| user.identity == self.kms.resolver),
+                .any(|user| user.id == self.kms.resolver),
             &["kms", "resolver"],
-            || format!("{} is no user of the KMS", self.kms.resolver),
-            || "add a [[kms.user]] with this identity: the node resolves tickets as it".to_owned(),
+            || format!("no [[kms.user]] has the id {:?}", self.kms.resolver),
+            || "name the key with which the node has tickets resolved".to_owned(),
         )
     }
 
@@ -294,22 +308,32 @@ impl Config {
     }
 }
 
-fn check_key(key: &[u8], table: &'static str, index: usize) -> Check {
-    if (KEY_BYTES_MIN..=KEY_BYTES_MAX).contains(&key.len()) {
-        return Ok(());
+fn check_key(key: &KmsKey, table: &'static str, index: usize) -> Check {
+    let bytes = key.key.expose().len();
+    if !KEY_BYTES.contains(&bytes) {
+        return Err(Finding {
+            path: key_path(table, index, "key"),
+            message: format!("a key of {bytes} bytes"),
+            remedy: "use 16 or 32 bytes; make one with: openssl rand -hex 32".to_owned(),
+        });
     }
-    Err(Finding {
-        path: vec![
-            Step::Name("kms"),
-            Step::Name(table),
-            Step::Index(index),
-            Step::Name("key"),
-        ],
-        message: format!("a key of {} bytes", key.len()),
-        remedy: format!(
-            "use {KEY_BYTES_MIN} to {KEY_BYTES_MAX} bytes; make one with: openssl rand -hex 32"
-        ),
-    })
+    if key.may_act_as.is_empty() {
+        return Err(Finding {
+            path: key_path(table, index, "may_act_as"),
+            message: "a key nobody may use".to_owned(),
+            remedy: "list SIP URIs, \"*@host\" for all of a host, or \"*\" for all".to_owned(),
+        });
+    }
+    Ok(())
+}
+
+fn key_path(table: &'static str, index: usize, name: &'static str) -> Vec<Step> {
+    vec![
+        Step::Name("kms"),
+        Step::Name(table),
+        Step::Index(index),
+        Step::Name(name),
+    ]
 }
 
 fn collide(one: (IpAddr, u16), other: (IpAddr, u16)) -> bool {
@@ -340,7 +364,5 @@ fn steps(path: &[&'static str]) -> Vec<Step> {
 const SECONDS_MAX: u64 = 86_400;
 /// One whole TLS record and the next must fit, or a member is slow by definition.
 const EGRESS_BYTES_MIN: u32 = 64 * 1024;
-/// AES-128, the floor of RFC 6043's algorithms.
-const KEY_BYTES_MIN: usize = 16;
-/// Longer keys add nothing to HMAC-SHA-256 (its block size).
-const KEY_BYTES_MAX: usize = 64;
+/// AES-128 and AES-256, the algorithms of RFC 6043's messages and tickets.
+const KEY_BYTES: [usize; 2] = [16, 32];
