@@ -1,1 +1,13 @@
 //! CPIM (RFC 3862): as much of the head as switching messages needs.
+//!
+//! `head.rs` reads the two header blocks in front of the content: [`Head::parse`] borrows them and
+//! says where the content begins. `address.rs` reads the value of From and To, `write.rs` puts a
+//! head in front of content that had none.
+
+mod address;
+mod head;
+mod write;
+
+pub use address::Address;
+pub use head::{HEAD_BYTES_MAX, Head, Malformed};
+pub use write::Wrapper;

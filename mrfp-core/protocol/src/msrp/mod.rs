@@ -14,7 +14,7 @@ mod id;
 mod malformed;
 mod range;
 mod uri;
-mod write;
+pub(crate) mod write;
 
 pub use framer::{Continuation, Framer, HEAD_BYTES_MAX, Piece};
 pub use head::{FailureReport, Head, Method, Start, Status};

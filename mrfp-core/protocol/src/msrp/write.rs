@@ -162,10 +162,10 @@ pub fn comment(status: u16) -> &'static [u8] {
         408 => b"Timeout",
         413 => b"Stop Sending",
         415 => b"Unsupported Media Type",
-        423 => b"Interval Out of Bounds",
-        424 => b"Malformed Nickname",
-        425 => b"Nickname Reserved or In Use",
-        428 => b"Private Messages Not Supported",
+        423 => b"Interval Out-of-Bounds",
+        424 => b"Malformed nickname",
+        425 => b"Nickname reserved or already in use",
+        428 => b"Private messages not supported",
         481 => b"No Such Session",
         501 => b"Unknown Method",
         506 => b"Session Already Bound",
@@ -174,22 +174,22 @@ pub fn comment(status: u16) -> &'static [u8] {
 }
 
 /// Appends to a buffer of fixed size; `None` says that it is full.
-pub(super) struct Writer<'a> {
+pub(crate) struct Writer<'a> {
     out: &'a mut [u8],
     len: usize,
 }
 
 impl<'a> Writer<'a> {
-    pub(super) fn new(out: &'a mut [u8]) -> Self {
+    pub(crate) fn new(out: &'a mut [u8]) -> Self {
         Self { out, len: 0 }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
     #[inline]
-    pub(super) fn put(&mut self, text: &[u8]) -> Option<()> {
+    pub(crate) fn put(&mut self, text: &[u8]) -> Option<()> {
         let end = self.len + text.len();
         self.out.get_mut(self.len..end)?.copy_from_slice(text);
         self.len = end;

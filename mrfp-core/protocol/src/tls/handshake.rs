@@ -11,7 +11,7 @@ use super::profile::{EXCHANGE_INDEX, Profile};
 use super::psk::IdentityScanner;
 use super::record::RecordLayer;
 use super::suite::{Aead, Protection, Suite, Version, suite_by_name};
-use super::{Psk, RECORD_BYTES_MAX, Session};
+use super::{Psk, RECORD_BYTES_MAX, Session, ssl_reason};
 
 /// A handshake in progress, driven in memory.
 pub struct Handshake {
@@ -255,7 +255,7 @@ impl Handshake {
                 return Ok(Session::from_openssl(OpenSslSession::new(stream, suite)));
             }
         };
-        Ok(Session::from_record_layer(RecordLayer::new(keys)))
+        Ok(Session::from_record_layer(Box::new(RecordLayer::new(keys))))
     }
 
     fn tls12_keys(&self, suite: &'static Suite, aead: Aead) -> Result<TrafficKeys, HandshakeError> {
@@ -350,26 +350,27 @@ fn last_record_nonce(mut records: &[u8]) -> Option<[u8; 8]> {
     last?.try_into().ok()
 }
 
-/// Sorts OpenSSL's reason codes (`openssl/sslerr.h`).
 fn reason_of(error: &ssl::Error) -> HandshakeError {
-    let reason = error
-        .ssl_error()
-        .and_then(|stack| stack.errors().first())
-        .map_or(0, openssl::error::Error::reason_code);
+    let reason = ssl_reason::ssl_reason(error);
     match reason {
-        // BAD_RECORD_MAC, DIGEST_CHECK_FAILED, BINDER_DOES_NOT_VERIFY
-        281 | 149 | 253 => HandshakeError::Authentication,
-        // NO_SHARED_CIPHER, NO_SUITABLE_KEY_SHARE, NO_SUITABLE_SIGNATURE_ALGORITHM,
-        // NO_SUITABLE_GROUPS, UNSUPPORTED_PROTOCOL, VERSION_TOO_HIGH, VERSION_TOO_LOW,
-        // UNSUPPORTED_SSL_VERSION, WRONG_SSL_VERSION
-        193 | 101 | 118 | 295 | 258 | 166 | 396 | 259 | 266 => HandshakeError::NoCommonParameters,
-        // OpenSSL adds the alert to 1000.
-        1000..=1255 => {
-            u8::try_from(reason - 1000).map_or(HandshakeError::Other, HandshakeError::AlertReceived)
-        }
-        // UNEXPECTED_MESSAGE, LENGTH_MISMATCH, WRONG_VERSION_NUMBER
-        244 | 159 | 267 => HandshakeError::Malformed,
-        _ => HandshakeError::Other,
+        ssl_reason::DECRYPTION_FAILED_OR_BAD_RECORD_MAC
+        | ssl_reason::DIGEST_CHECK_FAILED
+        | ssl_reason::BINDER_DOES_NOT_VERIFY => HandshakeError::Authentication,
+        ssl_reason::NO_SHARED_CIPHER
+        | ssl_reason::NO_SUITABLE_GROUPS
+        | ssl_reason::NO_SUITABLE_KEY_SHARE
+        | ssl_reason::NO_SUITABLE_SIGNATURE_ALGORITHM
+        | ssl_reason::UNSUPPORTED_PROTOCOL
+        | ssl_reason::UNSUPPORTED_SSL_VERSION
+        | ssl_reason::VERSION_TOO_HIGH
+        | ssl_reason::VERSION_TOO_LOW
+        | ssl_reason::WRONG_SSL_VERSION => HandshakeError::NoCommonParameters,
+        ssl_reason::LENGTH_MISMATCH
+        | ssl_reason::LENGTH_TOO_SHORT
+        | ssl_reason::UNEXPECTED_MESSAGE
+        | ssl_reason::WRONG_VERSION_NUMBER => HandshakeError::Malformed,
+        _ => ssl_reason::received_alert(reason)
+            .map_or(HandshakeError::Other, HandshakeError::AlertReceived),
     }
 }
 

@@ -24,10 +24,20 @@ pub struct TrafficKeys {
 }
 
 impl TrafficKeys {
+    /// A second copy; it must replace the first, or nonces would repeat.
+    pub(super) fn duplicate(&self) -> Self {
+        Self {
+            suite: self.suite,
+            role: self.role,
+            read: self.read.clone(),
+            write: self.write.clone(),
+        }
+    }
+
     /// Expands the keys again; the session goes on where it stopped.
     #[must_use]
     pub fn into_session(self) -> Session {
-        Session::from_record_layer(RecordLayer::new(self))
+        Session::from_record_layer(Box::new(RecordLayer::new(self)))
     }
 }
 
@@ -38,7 +48,7 @@ impl std::fmt::Debug for TrafficKeys {
 }
 
 /// The keys of one direction.
-#[derive(Zeroize, ZeroizeOnDrop)]
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub(super) struct DirectionKeys {
     /// TLS 1.2: the key (AES-128 uses the first half). TLS 1.3: the traffic secret.
     pub(super) secret: [u8; 32],
@@ -179,4 +189,53 @@ fn hkdf_expand_label(secret: &[u8; 32], label: &[u8], out: &mut [u8]) {
         )
         .and_then(|material| material.fill(out))
         .expect("the output is within HKDF's limit");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(hex: &str) -> Vec<u8> {
+        hex.as_bytes()
+            .chunks(2)
+            .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+            .collect()
+    }
+
+    fn master_secret(premaster: &str) -> Vec<u8> {
+        let client_random = "4922c6b1e4ed94aea9c46bbd10536bdb8691171dfffe4425cd1a52b124406af8";
+        let server_random = "2c2e9ef2390195a160393f8c25e89d84a40e367e9c7e234346ef5d5845e865b7";
+        let seed = bytes(&[client_random, server_random].concat());
+        let mut out = vec![0; 48];
+        tls12_prf(
+            Hash::Sha256,
+            &bytes(premaster),
+            b"master secret",
+            &seed,
+            &mut out,
+        );
+        out
+    }
+
+    #[test]
+    fn prf_derives_the_master_secret_of_a_plain_psk() {
+        let premaster = "00100000000000000000000000000000000000101a4512035d19ccf94d3c47366b0b9872";
+        let expected = "5d2f8059dc47dcbaf51a5fc254f82e3a6ba6f00517f5dff2c2b6fc8874a1726c\
+                        962fc1d3cc0d3074204364f6b8e9ee90";
+        assert_eq!(master_secret(premaster), bytes(expected));
+    }
+
+    #[test]
+    fn prf_derives_the_master_secret_of_an_ecdhe_psk() {
+        let premaster = "00201c045ba1fc95030ce520d270f2a94f65d736ea1b8c6bf4bdee9a3967e9003870\
+                         00101a4512035d19ccf94d3c47366b0b9872";
+        let expected = "54256d472074eb62ca043fc47a00542328e7ee6afd7f803d54dde6896bc2cbf2\
+                        0fe500f62f10856c7002771696fd0d4d";
+        assert_eq!(master_secret(premaster), bytes(expected));
+    }
+
+    #[test]
+    fn raw_keys_stay_small() {
+        assert!(size_of::<TrafficKeys>() <= 160);
+    }
 }

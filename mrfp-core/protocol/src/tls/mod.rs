@@ -11,6 +11,7 @@ mod openssl_session;
 mod profile;
 mod psk;
 mod record;
+mod ssl_reason;
 mod suite;
 
 use openssl_session::OpenSslSession;
@@ -88,9 +89,9 @@ pub enum RecordError {
 }
 
 impl Session {
-    fn from_record_layer(records: RecordLayer) -> Self {
+    fn from_record_layer(records: Box<RecordLayer>) -> Self {
         Self {
-            records: Records::Own(Box::new(records)),
+            records: Records::Own(records),
         }
     }
 

@@ -9,7 +9,7 @@ use super::record::HEADER_BYTES;
 use super::suite::Suite;
 use super::{
     Opened, PLAINTEXT_BYTES_MAX, RECORD_BYTES_MAX, RecordError, SEAL_HEADROOM_BYTES,
-    SEAL_TAILROOM_BYTES,
+    SEAL_TAILROOM_BYTES, ssl_reason,
 };
 
 /// An established session inside OpenSSL.
@@ -93,21 +93,21 @@ impl OpenSslSession {
         if self.broken {
             return Err(RecordError::Other);
         }
-        // What OpenSSL wanted to send on its own stands before the data; it is asked for first.
-        let waiting = self.stream.get_ref().outbound.len();
         let start = plaintext.start - SEAL_HEADROOM_BYTES;
         let written = self.stream.ssl_write(&memory[plaintext.clone()]);
         if written.ok() != Some(plaintext.len()) {
             self.broken = true;
             return Err(RecordError::Other);
         }
-        let outbound = &mut self.stream.get_mut().outbound;
-        let length = outbound.len() - waiting;
-        assert!(length <= SEAL_HEADROOM_BYTES + plaintext.len() + SEAL_TAILROOM_BYTES);
-        memory[start..start + length].copy_from_slice(&outbound[waiting..]);
-        outbound.truncate(waiting);
+        // A warning OpenSSL sealed before and nobody fetched goes first: its number is lower.
+        let outbound = std::mem::take(&mut self.stream.get_mut().outbound);
+        if outbound.len() > SEAL_HEADROOM_BYTES + plaintext.len() + SEAL_TAILROOM_BYTES {
+            self.broken = true;
+            return Err(RecordError::Other);
+        }
+        memory[start..start + outbound.len()].copy_from_slice(&outbound);
         self.stream.get_mut().release();
-        Ok(start..start + length)
+        Ok(start..start + outbound.len())
     }
 
     pub(super) fn pending_output(&mut self) -> Vec<u8> {
@@ -124,22 +124,19 @@ impl OpenSslSession {
 }
 
 fn reason_of(error: &ssl::Error) -> RecordError {
-    let reason = error
-        .ssl_error()
-        .and_then(|stack| stack.errors().first())
-        .map_or(0, openssl::error::Error::reason_code);
+    let reason = ssl_reason::ssl_reason(error);
     match reason {
-        // DECRYPTION_FAILED_OR_BAD_RECORD_MAC, LENGTH_TOO_SHORT
-        281 | 160 => RecordError::BadRecordMac,
-        // DATA_LENGTH_TOO_LONG, ENCRYPTED_LENGTH_TOO_LONG, PACKET_LENGTH_TOO_LONG
-        146 | 150 | 198 => RecordError::RecordOverflow,
-        // UNEXPECTED_MESSAGE, UNEXPECTED_RECORD
-        244 | 245 => RecordError::UnexpectedMessage,
-        // OpenSSL adds the alert to 1000.
-        1000..=1255 => {
-            u8::try_from(reason - 1000).map_or(RecordError::Other, RecordError::AlertReceived)
+        ssl_reason::DECRYPTION_FAILED_OR_BAD_RECORD_MAC | ssl_reason::LENGTH_TOO_SHORT => {
+            RecordError::BadRecordMac
         }
-        _ => RecordError::Other,
+        ssl_reason::DATA_LENGTH_TOO_LONG
+        | ssl_reason::ENCRYPTED_LENGTH_TOO_LONG
+        | ssl_reason::PACKET_LENGTH_TOO_LONG => RecordError::RecordOverflow,
+        ssl_reason::UNEXPECTED_MESSAGE | ssl_reason::UNEXPECTED_RECORD => {
+            RecordError::UnexpectedMessage
+        }
+        _ => ssl_reason::received_alert(reason)
+            .map_or(RecordError::Other, RecordError::AlertReceived),
     }
 }
 

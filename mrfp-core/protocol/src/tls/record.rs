@@ -53,12 +53,13 @@ impl RecordLayer {
     }
 
     /// The raw keys, unless something is under way that they do not describe.
-    pub(super) fn into_traffic_keys(self) -> Result<TrafficKeys, Self> {
+    pub(super) fn into_traffic_keys(self: Box<Self>) -> Result<TrafficKeys, Box<Self>> {
         let owes = self.owed.key_update || self.owed.no_renegotiation != 0;
         if owes || self.skip_bytes != 0 || self.read_closed {
             return Err(self);
         }
-        Ok(self.keys)
+        // A copy, since what is moved out of the box would stay behind in it.
+        Ok(self.keys.duplicate())
     }
 
     pub(super) fn suite(&self) -> &'static str {
@@ -170,6 +171,10 @@ impl RecordLayer {
         match self.keys.suite.version {
             Version::Tls12 => Ok((header[0], start..start + plaintext_bytes)),
             Version::Tls13 => {
+                // RFC 8446 section 5.4: padding counts.
+                if plaintext_bytes > PLAINTEXT_BYTES_MAX + 1 {
+                    return Err(RecordError::RecordOverflow);
+                }
                 // RFC 8446 section 5.4: the last byte that is not zero is the content type.
                 let Some(at) = opened.iter().rposition(|&byte| byte != 0) else {
                     return Err(RecordError::UnexpectedMessage);
@@ -486,3 +491,6 @@ pub(super) const LEVEL_FATAL: u8 = 2;
 pub(super) const ALERT_CLOSE_NOTIFY: u8 = 0;
 const ALERT_USER_CANCELED: u8 = 90;
 const ALERT_NO_RENEGOTIATION: u8 = 100;
+
+#[cfg(test)]
+mod tests;

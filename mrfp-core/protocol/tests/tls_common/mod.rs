@@ -1,5 +1,5 @@
 //! What the TLS tests share: two ends in memory.
-#![allow(dead_code)]
+#![allow(dead_code, unreachable_pub)]
 
 use mrfp_protocol::tls::{
     Handshake, HandshakeError, Opened, Profile, ProfileConfig, Progress, Psk, RecordError,

@@ -1,0 +1,393 @@
+//! What happens to the shard's sockets in a turn.
+
+#![forbid(unsafe_code)]
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+
+use super::{BufferState, ConnectAnswer, PeerId, Simulator};
+use crate::SendBuffer;
+use crate::driver::{AcceptedSocket, Completion, Errno, RecvBuffer, Socket};
+use crate::token::{Operation, Token};
+
+/// Receive completions of one socket in one turn, at most.
+const RECVS_PER_TURN_MAX: usize = 4;
+
+/// Longest piece of a receive that is cut at random: short, so that heads and records are hit.
+const SPLIT_BYTES_MAX: usize = 300;
+
+pub(super) struct SimulatedSocket {
+    pub(super) kind: Kind,
+    pub(super) reading: Option<Reading>,
+    pub(super) sending: Option<Sending>,
+    pub(super) closing: Option<Token>,
+    close_ready: bool,
+}
+
+pub(super) enum Kind {
+    Listener {
+        address: SocketAddr,
+        backlog: VecDeque<PeerId>,
+    },
+    Connecting {
+        address: SocketAddr,
+        shut: bool,
+    },
+    Stream {
+        peer: PeerId,
+    },
+    /// A connection that never came about, or a listener that was shut down.
+    Dead,
+}
+
+/// An accept, connect or recv in flight.
+pub(super) struct Reading {
+    pub(super) operation: Operation,
+    pub(super) token: Token,
+    pub(super) cancelled: bool,
+    /// The last completion waits to be delivered.
+    pub(super) ended: bool,
+}
+
+pub(super) struct Sending {
+    pub(super) token: Token,
+    /// `None`: the completion waits to be delivered.
+    pub(super) buffer: Option<SendBuffer>,
+    pub(super) taken_bytes: usize,
+}
+
+impl SimulatedSocket {
+    pub(super) fn new(kind: Kind) -> Self {
+        Self {
+            kind,
+            reading: None,
+            sending: None,
+            closing: None,
+            close_ready: false,
+        }
+    }
+}
+
+impl Simulator {
+    /// Lets every socket make what progress it can and lines the completions up.
+    pub(super) fn step(&mut self) {
+        let ids: Vec<u32> = self.sockets.keys().copied().collect();
+        let mut completions = BTreeMap::new();
+        for id in ids {
+            let mut of_socket = VecDeque::new();
+            self.step_reading(id, &mut of_socket);
+            self.step_sending(id, &mut of_socket);
+            self.step_closing(id, &mut of_socket);
+            if !of_socket.is_empty() {
+                completions.insert(id, of_socket);
+            }
+        }
+        self.line_up(completions);
+    }
+
+    /// Order is kept within a socket, not between sockets.
+    fn line_up(&mut self, mut completions: BTreeMap<u32, VecDeque<Completion>>) {
+        while !completions.is_empty() {
+            let position = match self.config.faults.shuffle_completions {
+                true => self.random.below(completions.len()),
+                false => 0,
+            };
+            let Some((&id, of_socket)) = completions.iter_mut().nth(position) else {
+                return;
+            };
+            self.ready
+                .extend(of_socket.pop_front().map(|first| (id, first)));
+            if of_socket.is_empty() {
+                completions.remove(&id);
+            }
+        }
+    }
+
+    /// Whether a step could complete something on this socket, chance permitting.
+    pub(super) fn could_complete(&self, id: u32) -> bool {
+        let socket = &self.sockets[&id];
+        let reading = socket.reading.as_ref().filter(|reading| !reading.ended);
+        let could_read = reading.is_some_and(|reading| {
+            reading.cancelled
+                || match &socket.kind {
+                    Kind::Listener { backlog, .. } => !backlog.is_empty(),
+                    Kind::Connecting { address, shut } => {
+                        *shut || self.answer(*address) != ConnectAnswer::Silence
+                    }
+                    Kind::Stream { peer } => self.peers[peer.0].has_something_to_read(),
+                    Kind::Dead => true,
+                }
+        });
+        let could_send = match (&socket.kind, &socket.sending) {
+            (Kind::Stream { peer }, Some(sending)) if sending.buffer.is_some() => {
+                self.peers[peer.0].send_error().is_some() || self.peers[peer.0].window_bytes > 0
+            }
+            _ => false,
+        };
+        could_read || could_send || (socket.closing.is_some() && !socket.close_ready)
+    }
+
+    pub(super) fn listener(&self, wanted: SocketAddr) -> Option<u32> {
+        let listens = |kind: &Kind| match kind {
+            Kind::Listener { address, .. } => *address == wanted,
+            Kind::Connecting { .. } | Kind::Stream { .. } | Kind::Dead => false,
+        };
+        let mut sockets = self.sockets.iter();
+        let found = sockets.find(|(_, socket)| socket.closing.is_none() && listens(&socket.kind));
+        found.map(|(&id, _)| id)
+    }
+
+    fn answer(&self, address: SocketAddr) -> ConnectAnswer {
+        let answer = self.answers.get(&address).copied();
+        answer.unwrap_or(ConnectAnswer::Refuse)
+    }
+
+    fn is_delayed(&mut self) -> bool {
+        self.random.happens(self.config.faults.delays_per_mille)
+    }
+
+    fn step_closing(&mut self, id: u32, completions: &mut VecDeque<Completion>) {
+        let socket = self.sockets.get_mut(&id).expect("stepped while live");
+        if let Some(token) = socket.closing
+            && !socket.close_ready
+        {
+            socket.close_ready = true;
+            completions.push_back(Completion::Close { token });
+        }
+    }
+
+    fn step_reading(&mut self, id: u32, completions: &mut VecDeque<Completion>) {
+        let reading = self.sockets[&id].reading.as_ref();
+        let Some(reading) = reading.filter(|reading| !reading.ended) else {
+            return;
+        };
+        let (token, cancelled) = (reading.token, reading.cancelled);
+        if self.is_delayed() {
+            return;
+        }
+        let last = match reading_operation(&self.sockets[&id]) {
+            Operation::Accept => self.step_accept(id, token, cancelled, completions),
+            Operation::Connect => self.step_connect(id, token, cancelled),
+            Operation::Recv => self.step_recv(id, token, cancelled, completions),
+            Operation::Send | Operation::Cancel | Operation::Close | Operation::Doorbell => {
+                unreachable!("not a reading operation")
+            }
+        };
+        if let Some(last) = last {
+            completions.push_back(last);
+            let socket = self.sockets.get_mut(&id).expect("stepped while live");
+            socket.reading.as_mut().expect("was in flight").ended = true;
+        }
+    }
+
+    fn step_accept(
+        &mut self,
+        id: u32,
+        token: Token,
+        cancelled: bool,
+        completions: &mut VecDeque<Completion>,
+    ) -> Option<Completion> {
+        let ended = |errno| Completion::Accept {
+            token,
+            result: Err(Errno(errno)),
+            more: false,
+        };
+        loop {
+            let waiting = match &mut self.sockets.get_mut(&id)?.kind {
+                Kind::Listener { backlog, .. } => backlog.pop_front(),
+                Kind::Dead => return Some(ended(libc::EINVAL)),
+                Kind::Connecting { .. } | Kind::Stream { .. } => unreachable!("not a listener"),
+            };
+            let Some(peer) = waiting else {
+                return cancelled.then(|| ended(libc::ECANCELED));
+            };
+            let socket = self.insert_socket(Kind::Stream { peer });
+            self.peers[peer.0].accepted = true;
+            completions.push_back(Completion::Accept {
+                token,
+                result: Ok(AcceptedSocket {
+                    socket,
+                    peer: self.peers[peer.0].address,
+                }),
+                more: true,
+            });
+        }
+    }
+
+    fn step_connect(&mut self, id: u32, token: Token, cancelled: bool) -> Option<Completion> {
+        let Kind::Connecting { address, shut } = self.sockets[&id].kind else {
+            unreachable!("not connecting");
+        };
+        let refused = |errno| (Kind::Dead, Err(Errno(errno)));
+        let (kind, result) = match self.answer(address) {
+            _ if cancelled => refused(libc::ECANCELED),
+            _ if shut => refused(libc::ECONNABORTED),
+            ConnectAnswer::Silence => return None,
+            ConnectAnswer::Refuse => refused(libc::ECONNREFUSED),
+            ConnectAnswer::Accept => {
+                let peer = self.insert_peer(address);
+                self.peers[peer.0].accepted = true;
+                self.connected.push_back(peer);
+                (Kind::Stream { peer }, Ok(()))
+            }
+        };
+        self.sockets.get_mut(&id)?.kind = kind;
+        Some(Completion::Connect { token, result })
+    }
+
+    /// Pushes runs of bytes; returns what ends the multishot, if anything does.
+    fn step_recv(
+        &mut self,
+        id: u32,
+        token: Token,
+        cancelled: bool,
+        completions: &mut VecDeque<Completion>,
+    ) -> Option<Completion> {
+        let Kind::Stream { peer } = self.sockets[&id].kind else {
+            unreachable!("not connected");
+        };
+        let ended = |result| Completion::Recv {
+            token,
+            result,
+            more: false,
+        };
+        for _ in 0..RECVS_PER_TURN_MAX {
+            if self.peers[peer.0].take_reset() {
+                return Some(ended(Err(Errno(libc::ECONNRESET))));
+            }
+            // Cancellation races arrival: bytes may come first.
+            if cancelled && (self.peers[peer.0].to_shard.is_empty() || self.random.happens(500)) {
+                break;
+            }
+            if self.peers[peer.0].to_shard.is_empty() {
+                return self.peers[peer.0].is_at_end().then(|| ended(Ok(None)));
+            }
+            let Some(buffer) = self.fill_buffer(peer) else {
+                return Some(ended(Err(Errno(libc::ENOBUFS))));
+            };
+            completions.push_back(Completion::Recv {
+                token,
+                result: Ok(Some(buffer)),
+                more: true,
+            });
+        }
+        cancelled.then(|| ended(Err(Errno(libc::ECANCELED))))
+    }
+
+    fn fill_buffer(&mut self, peer: PeerId) -> Option<RecvBuffer> {
+        let faults = self.config.faults;
+        if self.random.happens(faults.out_of_buffers_per_mille) {
+            return None;
+        }
+        let states = &mut self.recv_states;
+        let id = states.iter().position(|it| *it == BufferState::Free)?;
+        states[id] = BufferState::Filled;
+        let size_bytes = self.config.recv_buffer_size_bytes;
+        let pending = &mut self.peers[peer.0].to_shard;
+        let mut length = pending.len().min(size_bytes);
+        if faults.split_receives {
+            length = 1 + self.random.below(length.min(SPLIT_BYTES_MAX));
+        }
+        let memory = &mut self.recv_memory[id * size_bytes..][..length];
+        for (to, from) in memory.iter_mut().zip(pending.drain(..length)) {
+            *to = from;
+        }
+        Some(RecvBuffer {
+            id: id as u16,
+            length: length as u32,
+        })
+    }
+
+    fn step_sending(&mut self, id: u32, completions: &mut VecDeque<Completion>) {
+        let in_flight = |sending: &&Sending| sending.buffer.is_some();
+        if !self.sockets[&id]
+            .sending
+            .as_ref()
+            .is_some_and(|it| in_flight(&it))
+        {
+            return;
+        }
+        if self.is_delayed() {
+            return;
+        }
+        let faults = self.config.faults;
+        let is_short = self.random.happens(faults.short_sends_per_mille);
+        let error = self.move_sent_bytes(id);
+        let socket = self.sockets.get_mut(&id).expect("stepped while live");
+        let sending = socket.sending.as_mut().expect("was in flight");
+        let wanted_bytes = sending.buffer.as_ref().map_or(0, |it| it.bytes().len());
+        let result = match error {
+            _ if sending.taken_bytes == wanted_bytes => Ok(wanted_bytes),
+            // As MSG_WAITALL does: what was taken before the error counts.
+            Some(_) if sending.taken_bytes > 0 => Ok(sending.taken_bytes),
+            Some(error) => Err(error),
+            None if is_short && sending.taken_bytes > 0 => Ok(sending.taken_bytes),
+            None => return,
+        };
+        completions.extend(sending.buffer.take().map(|buffer| Completion::Send {
+            token: sending.token,
+            result,
+            buffer,
+        }));
+    }
+
+    /// Moves what the peer's window takes. The error is what the rest meets.
+    fn move_sent_bytes(&mut self, id: u32) -> Option<Errno> {
+        let socket = self.sockets.get_mut(&id)?;
+        let Kind::Stream { peer } = socket.kind else {
+            return Some(Errno(libc::ENOTCONN));
+        };
+        let peer = &mut self.peers[peer.0];
+        if let Some(error) = peer.send_error() {
+            return Some(error);
+        }
+        let sending = socket.sending.as_mut()?;
+        let left = &sending.buffer.as_ref()?.bytes()[sending.taken_bytes..];
+        let mut count = left.len().min(peer.window_bytes);
+        let faults = self.config.faults;
+        if count > 1 && self.random.happens(faults.short_sends_per_mille) {
+            count = 1 + self.random.below(count - 1);
+        }
+        peer.take_bytes(&left[..count]);
+        sending.taken_bytes += count;
+        None
+    }
+
+    /// What was sent before a shutdown is on its way before it, as far as the window allows.
+    pub(super) fn flush_before_shutdown(&mut self, socket: Socket) {
+        if self
+            .socket(socket)
+            .sending
+            .as_ref()
+            .is_some_and(|it| it.buffer.is_some())
+        {
+            self.move_sent_bytes(socket.0);
+        }
+    }
+
+    pub(super) fn shutdown_listener(&mut self, socket: Socket) {
+        self.abandon_peers(socket);
+        self.socket(socket).kind = Kind::Dead;
+    }
+
+    /// Tells the peers of a socket that it goes away.
+    pub(super) fn abandon_peers(&mut self, socket: Socket) {
+        let Some(socket) = self.sockets.get_mut(&socket.0) else {
+            return;
+        };
+        match &mut socket.kind {
+            Kind::Stream { peer } => self.peers[peer.0].abandon(),
+            Kind::Listener { backlog, .. } => {
+                for peer in backlog.drain(..) {
+                    self.peers[peer.0].abandon();
+                }
+            }
+            Kind::Connecting { .. } | Kind::Dead => {}
+        }
+    }
+}
+
+fn reading_operation(socket: &SimulatedSocket) -> Operation {
+    let reading = socket.reading.as_ref().expect("checked by the caller");
+    reading.operation
+}

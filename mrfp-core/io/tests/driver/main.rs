@@ -1,0 +1,8 @@
+//! Both drivers, through the seam: the ring against real sockets on the loopback interface, the
+//! simulator against peers that the test plays.
+
+mod doorbell;
+mod harness;
+mod ring;
+mod ring_faults;
+mod simulator;

@@ -1,0 +1,248 @@
+//! The ring: what goes wrong.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use mrfp_io::{Completion, Driver, Errno, Operation, Ring, RingConfig};
+
+use crate::harness::{Harness, token};
+use crate::ring::{finish, pattern, run_rearming, small_config, small_ring};
+
+/// A peer that resets on drop instead of closing in peace.
+fn reset(peer: TcpStream) {
+    let peer = socket2::Socket::from(peer);
+    peer.set_linger(Some(Duration::ZERO)).unwrap();
+}
+
+#[test]
+fn runs_out_of_receive_buffers_and_recovers() {
+    let config = RingConfig {
+        recv_buffer_count: 2,
+        recv_buffer_size_bytes: 64,
+        ..small_config()
+    };
+    let mut harness = Harness::new(Ring::new(config).unwrap());
+    let address = harness.listen();
+    let mut peer = TcpStream::connect(address).unwrap();
+    let sent = pattern(5000);
+    peer.write_all(&sent).unwrap();
+    run_rearming(&mut harness, "all bytes arrive", |harness| {
+        let seen = harness.seen.get(&1);
+        seen.is_some_and(|seen| seen.received.len() == 5000)
+    });
+    assert!(harness.seen[&1].received == sent);
+    assert!(harness.seen[&1].out_of_buffers > 0);
+    finish(harness);
+}
+
+#[test]
+fn reports_a_reset_to_recv_and_send() {
+    let mut harness = small_ring();
+    let address = harness.listen();
+    let mut peer = TcpStream::connect(address).unwrap();
+    peer.write_all(b"begin").unwrap();
+    harness.run_until("begun", |harness| {
+        let seen = harness.seen.get(&1);
+        seen.is_some_and(|seen| seen.received == b"begin")
+    });
+    // More than the socket buffers hold: in flight when the reset comes.
+    harness.send(1, &pattern(4 << 20));
+    harness.turn(Duration::ZERO);
+    harness.turn(Duration::ZERO);
+    assert!(harness.seen[&1].send_in_flight);
+    reset(peer);
+    harness.run_until("both end", |harness| {
+        let seen = &harness.seen[&1];
+        !seen.recv_armed && !seen.send_in_flight
+    });
+    let seen = &harness.seen[&1];
+    assert!(seen.eof || seen.recv_error == Some(Errno(libc::ECONNRESET)));
+    // Short or failed, never whole.
+    assert_ne!(seen.sends, [Ok(4 << 20)]);
+    finish(harness);
+}
+
+#[test]
+fn loses_no_byte_when_a_recv_is_cancelled_and_armed_again() {
+    const LENGTH: usize = 1 << 20;
+    let mut harness = small_ring();
+    let address = harness.listen();
+    let mut peer = TcpStream::connect(address).unwrap();
+    let writer = std::thread::spawn(move || {
+        for piece in pattern(LENGTH).chunks(700) {
+            peer.write_all(piece).unwrap();
+        }
+        peer
+    });
+    harness.run_until("accepted", |harness| harness.seen.contains_key(&1));
+    let mut cancelled = 0;
+    while harness.seen[&1].received.len() < LENGTH {
+        harness.driver.cancel(token(Operation::Recv, 1));
+        harness.run_until("recv ends", |harness| !harness.seen[&1].recv_armed);
+        let error = harness.seen.get_mut(&1).unwrap().recv_error.take();
+        cancelled += usize::from(error == Some(Errno(libc::ECANCELED)));
+        let before = harness.seen[&1].received.len();
+        harness.arm_recv(1);
+        harness.run_until("more arrives", |harness| {
+            let seen = &harness.seen[&1];
+            seen.received.len() > before || !seen.recv_armed || before == LENGTH
+        });
+        if !harness.seen[&1].recv_armed {
+            harness.arm_recv(1);
+        }
+    }
+    assert!(cancelled > 0);
+    assert!(harness.seen[&1].received == pattern(LENGTH));
+    drop(writer.join().unwrap());
+    finish(harness);
+}
+
+#[test]
+fn pausing_holds_the_peer_back() {
+    let mut harness = small_ring();
+    let address = harness.listen();
+    let mut peer = TcpStream::connect(address).unwrap();
+    harness.run_until("accepted", |harness| harness.seen.contains_key(&1));
+    harness.driver.cancel(token(Operation::Recv, 1));
+    harness.run_until("paused", |harness| !harness.seen[&1].recv_armed);
+    peer.write_all(b"later").unwrap();
+    harness.turn(Duration::from_millis(20));
+    assert!(harness.seen[&1].received.is_empty());
+    harness.arm_recv(1);
+    harness.run_until("resumed", |harness| harness.seen[&1].received == b"later");
+    finish(harness);
+}
+
+#[test]
+fn ends_under_load_with_every_buffer_back() {
+    let mut harness = small_ring();
+    let address = harness.listen();
+    let mut peers = Vec::new();
+    for _ in 0..20 {
+        peers.push(TcpStream::connect(address).unwrap());
+    }
+    harness.run_until("accepted", |harness| harness.seen.len() == 20);
+    for index in 1..=20 {
+        harness.send(index, &pattern(1 << 20));
+    }
+    let writers: Vec<_> = peers
+        .into_iter()
+        .map(|mut peer| {
+            std::thread::spawn(move || {
+                let mut answer = [0; 100];
+                while peer.write_all(&pattern(900)).is_ok() && peer.read(&mut answer).is_ok() {}
+            })
+        })
+        .collect();
+    run_rearming(&mut harness, "bytes flow", |harness| {
+        harness.seen.values().all(|seen| seen.received.len() > 2000)
+    });
+    // Shuts everything down with sends and recvs in flight, and counts.
+    finish(harness);
+    for writer in writers {
+        writer.join().unwrap();
+    }
+}
+
+#[test]
+fn cancels_a_connect_that_gets_no_answer() {
+    let mut harness = small_ring();
+    // A listener with a full backlog does not answer: the kernel drops the SYN.
+    let silent = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    silent.bind(&crate::harness::loopback().into()).unwrap();
+    silent.listen(0).unwrap();
+    let address = silent.local_addr().unwrap().as_socket().unwrap();
+    let _fill = TcpStream::connect(address).unwrap();
+    let index = harness.connect(address);
+    harness.turn(Duration::from_millis(20));
+    assert_eq!(harness.seen[&index].connected, None);
+    harness.driver.cancel(token(Operation::Connect, index));
+    harness.run_until("cancelled", |harness| {
+        harness.seen[&index].connected == Some(Err(Errno(libc::ECANCELED)))
+    });
+    finish(harness);
+}
+
+#[test]
+fn drops_with_operations_in_flight() {
+    let mut harness = small_ring();
+    let address = harness.listen();
+    let mut peers: Vec<TcpStream> = (0..10)
+        .map(|_| TcpStream::connect(address).unwrap())
+        .collect();
+    harness.run_until("accepted", |harness| harness.seen.len() == 10);
+    for index in 1..=10 {
+        harness.send(index, &pattern(4 << 20));
+    }
+    harness.turn(Duration::ZERO);
+    for peer in &mut peers {
+        peer.write_all(b"never read").unwrap();
+    }
+    // One that is accepted by the kernel and never delivered.
+    let mut undelivered = TcpStream::connect(address).unwrap();
+    drop(harness);
+    for peer in &mut peers {
+        // The descriptors are gone: what was sent, then the end or a reset.
+        let mut bytes = Vec::new();
+        let _ = peer.read_to_end(&mut bytes);
+        assert!(bytes.len() < 4 << 20);
+    }
+    let _ = undelivered.read_to_end(&mut Vec::new());
+    assert!(TcpStream::connect(address).is_err());
+}
+
+#[test]
+fn drops_with_unsubmitted_operations() {
+    let mut harness = small_ring();
+    let address = harness.listen();
+    let _peer = TcpStream::connect(address).unwrap();
+    harness.run_until("accepted", |harness| harness.seen.contains_key(&1));
+    harness.send(1, b"queued only");
+    drop(harness);
+}
+
+#[test]
+#[should_panic(expected = "sending.is_none")]
+fn refuses_a_second_send_in_flight() {
+    let mut harness = small_ring();
+    let address = harness.listen();
+    let _peer = TcpStream::connect(address).unwrap();
+    harness.run_until("accepted", |harness| harness.seen.contains_key(&1));
+    harness.send(1, b"one");
+    harness.send(1, b"two");
+}
+
+#[test]
+#[should_panic(expected = "stale socket")]
+fn refuses_a_socket_whose_slot_has_a_new_tenant() {
+    let mut harness = small_ring();
+    let address = harness.listen();
+    let peer = TcpStream::connect(address).unwrap();
+    harness.run_until("accepted", |harness| harness.seen.contains_key(&1));
+    drop(peer);
+    harness.run_until("end", |harness| harness.seen[&1].eof);
+    let stale = harness.sockets[&1];
+    harness.close(1);
+    harness.run_until("closed", |harness| harness.seen[&1].closed);
+    let _peer = TcpStream::connect(address).unwrap();
+    harness.run_until("accepted", |harness| harness.seen.contains_key(&2));
+    harness.driver.shutdown(stale);
+}
+
+#[test]
+#[should_panic(expected = "release before wait")]
+fn refuses_a_receive_buffer_that_outlives_its_turn() {
+    let mut harness = small_ring();
+    let address = harness.listen();
+    let mut peer = TcpStream::connect(address).unwrap();
+    harness.run_until("accepted", |harness| harness.seen.contains_key(&1));
+    peer.write_all(b"kept").unwrap();
+    loop {
+        harness.driver.wait(None).unwrap();
+        let completion = harness.driver.next_completion();
+        if matches!(completion, Some(Completion::Recv { .. })) {
+            harness.driver.wait(None).unwrap();
+        }
+    }
+}
