@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use control_api::mikey::NtpTime;
 use control_api::mrfc::{
-    Action, Answer, CallId, Event, HangUpCause, MemberState, Mrfc, MrfcConfig, Now, NtpTime,
-    RoomPolicy, SHARD_TIMEOUT_NS, SUBTRACT_TIMEOUT_NS, SecurityPolicy, ShardDescription,
+    Action, Answer, CallId, Event, HangUpCause, MemberState, Mrfc, MrfcConfig, Now, RoomPolicy,
+    SHARD_TIMEOUT_NS, SUBTRACT_TIMEOUT_NS, SecurityPolicy, ShardDescription,
 };
 use mrfp_core::mp::{
     Command, Direction, Event as Mp, Refusal, ReleaseCause, ReserveAndConfigure, Security, Setup,
@@ -24,7 +25,7 @@ const OFFER: &str = "v=0\r\n\
     a=path:msrp://198.51.100.10:40210/q7Fz0K2m9XbA4cD1;tcp\r\n";
 
 const ANSWER: &str = "v=0\r\n\
-    o=mrfc 72623859790382856 1 IN IP4 203.0.113.5\r\n\
+    o=mrfc 36311929895191428 1 IN IP4 203.0.113.5\r\n\
     s=-\r\n\
     c=IN IP4 203.0.113.5\r\n\
     t=0 0\r\n\

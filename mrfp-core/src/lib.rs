@@ -1,7 +1,49 @@
-//! The MRFP: the media plane.
+//! The MRFP: the media plane of the node, thread per core.
+//!
+//! A *shard* ([`Shard`]) is one pinned thread with one ring and one set of pools; shards share
+//! nothing. A Context (a conference) lives on one shard with all its Terminations, and the port in
+//! the SDP is the shard's, so a connection arrives where its Context is and no data crosses cores.
+//!
+//! # A turn
+//!
+//! `shard` runs it: drain commands (bounded), match completions (bounded), look at timers, attend
+//! to the connections that were touched (at most one send each, carrying all the turn has
+//! produced), wait. Everything that needs no driver is in `plane` and the modules around it, so
+//! the whole logic runs on a simulated driver in the tests of this crate.
+//!
+//! # A byte's way
+//!
+//! `receive`: the first byte tells TLS from MSRP; a handshake takes whole records until it yields
+//! a session; records are opened in the receive buffer; the framer cuts pieces. `switch`: a SEND
+//! is passed on piece by piece, one copy per receiver into its `egress`. The shard seals what a
+//! turn has gathered as one record when it sends it. What is incomplete waits in a `carry` buffer;
+//! an idle connection owns none.
+//!
+//! # Control
+//!
+//! [`mp`] is the only door. [`Mrfp::start`] returns one [`Port`] per shard.
 #![forbid(unsafe_code)]
 
+mod carry;
+mod command;
+mod config;
+mod connection;
+mod context;
+mod egress;
+mod housekeeping;
+mod identifiers;
+mod incoming;
 pub mod metrics;
 pub mod mp;
+mod plane;
+mod port;
+mod receive;
+mod shard;
+mod switch;
+mod table;
+mod termination;
 
+pub use config::{Config, Limits, ShardConfig};
 pub use mrfp_protocol::tls::Psk;
+pub use port::{Mrfp, Port, StartError};
+pub use shard::{Shard, ShardParts};

@@ -97,6 +97,8 @@ shard_metrics! {
     send_buffers_outstanding: Gauge,
     /// Carry buffers in use.
     carry_buffers_outstanding: Gauge,
+    /// Looks at the timers.
+    housekeepings: Counter,
     /// Turns of the shard.
     turns: Counter,
 }

@@ -11,15 +11,15 @@ use super::admission::Refusal;
 use super::call::{Agreed, Call, Reservation, Stage};
 use super::config::{KMS_TIMEOUT_NS, MrfcConfig, SHARD_TIMEOUT_NS};
 use super::counters::{HangUpCause, MrfcCounters, count};
-use super::keys::{self, NtpTime, Responder};
+use super::keys::{self, KeyFailure};
 use super::offers::{Negotiation, OwnEnd};
 use super::rooms::{Rooms, Shards};
 use super::timers::{Timer, Timers};
 use super::{Action, Answer, CallId, Event, ResolveId};
+use crate::mikey::{NtpTime, Responder};
 
 /// The MRFC: events in, actions out. After every `handle` and `handle_timeout`, poll actions until
 /// there are none.
-#[derive(Debug)]
 pub struct Mrfc {
     pub(super) config: MrfcConfig,
     pub(super) calls: BTreeMap<CallId, Call>,
@@ -246,10 +246,7 @@ impl Mrfc {
         };
         match keys::begin(responder, offered, turn.now.ntp, turn.random) {
             Ok((pending, message)) => Ok(Some((Box::new(pending), message))),
-            Err(reason) => {
-                count(&mut self.counters.mikey_failures, reason);
-                Err(Refusal::with_text(488, "Key management failed"))
-            }
+            Err(failure) => Err(self.key_failure(&failure)),
         }
     }
 
@@ -305,8 +302,9 @@ impl Mrfc {
             unreachable!("only this stage asks the KMS");
         };
         let responder = self.responder.as_mut().expect("it asked");
-        let outcome =
-            response.map(|response| pending.finish(responder, response, turn.now.ntp, turn.random));
+        let outcome = response.map(|response| {
+            pending.finish(responder, response, &call.from, turn.now.ntp, turn.random)
+        });
         let refusal = match outcome {
             Some(Ok(keys)) => {
                 let session_id = random_session_id(turn.random);
@@ -320,15 +318,21 @@ impl Mrfc {
                 self.reserve(turn.now, id, call);
                 return;
             }
-            Some(Err(reason)) => {
-                count(&mut self.counters.mikey_failures, reason);
-                Refusal::with_text(488, "Key management failed")
-            }
+            Some(Err(failure)) => self.key_failure(&failure),
             None => self.kms_silent(),
         };
         self.refuse(id, refusal);
         self.forget(id, &call.room, &call.from, call.termination);
         self.shards.remove_termination(call.shard);
+    }
+
+    /// RFC 4567 section 5.2: the answerer that cannot accept the key management rejects with 488.
+    fn key_failure(&mut self, failure: &KeyFailure) -> Refusal {
+        count(&mut self.counters.mikey_failures, failure.name());
+        match failure {
+            KeyFailure::Mikey(_) => Refusal::with_text(488, "Key management failed"),
+            KeyFailure::OtherCaller => Refusal::with_text(403, "The key is not the caller's"),
+        }
     }
 
     /// RFC 3261 section 21.5.5: 504 is for a server that we asked and that did not answer. The

@@ -23,7 +23,6 @@ pub use config::{
 };
 pub use counters::{HangUpCause, MrfcCounters};
 pub use engine::{Mrfc, Now};
-pub use keys::{NtpTime, Responder};
 pub use rooms::{MemberState, MemberView, RoomView};
 
 /// One call, named by the front end that owns it; unique in the node's life.

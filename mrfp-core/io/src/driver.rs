@@ -13,6 +13,13 @@ pub struct Socket(pub(crate) u32);
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Errno(pub i32);
 
+impl Errno {
+    /// The buffer ring was empty (`ENOBUFS`): arm the receive again.
+    pub const NO_BUFFERS: Self = Self(libc::ENOBUFS);
+    /// The operation was cancelled (`ECANCELED`).
+    pub const CANCELED: Self = Self(libc::ECANCELED);
+}
+
 /// How to listen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Listen {

@@ -1,0 +1,126 @@
+//! What the media plane is told at start: where it listens and how much it may use. Every limit is
+//! named here with its reason, and the ones that depend on each other are tied by assertions.
+
+use std::net::{IpAddr, SocketAddr};
+
+use mrfp_protocol::tls::{
+    PLAINTEXT_BYTES_MAX, ProfileConfig, RECORD_BYTES_MAX, SEAL_HEADROOM_BYTES, SEAL_TAILROOM_BYTES,
+};
+
+/// The media plane of one node.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// One entry per shard.
+    pub shards: Vec<ShardConfig>,
+    /// The same for every shard.
+    pub limits: Limits,
+    /// TLS suites and versions.
+    pub profile: ProfileConfig,
+}
+
+/// Where one shard lives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ShardConfig {
+    /// Core to pin the thread to; `None` leaves it to the kernel.
+    pub core: Option<mrfp_io::Core>,
+    /// The shared media port; port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// Address to announce to peers instead, where the one listened on is not theirs to reach
+    /// (`0.0.0.0`, or behind a one-to-one NAT). The port stays.
+    pub advertise: Option<IpAddr>,
+}
+
+/// Limits of one shard.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Connections, bound or not. Bounded by the descriptors a process gets (20,000 is a common
+    /// hard limit) less what listeners, SIP and HTTP need.
+    pub connections_max: usize,
+    /// Terminations: one per media stream of a call.
+    pub terminations_max: usize,
+    /// Members of one Context. A message is copied to each of them in one turn, so this bounds the
+    /// longest turn.
+    pub context_members_max: usize,
+    /// Connections that have not yet named their Termination. They cost a handshake each, and
+    /// nobody has vouched for them.
+    pub connections_unbound_max: usize,
+    /// The same for one source address, so that a single source cannot use them all up.
+    pub connections_unbound_per_source_max: usize,
+    /// Bytes queued for one receiver before its senders are paused. Large enough for the
+    /// bandwidth-delay product of a national path (100 Mbit/s at 80 ms is 1 MB).
+    pub egress_bytes_max: usize,
+    /// How long a lagging member of a conference of more than two may hold up the others before it
+    /// is dropped: a healthy member drains `egress_bytes_max` in that time at 40 Mbit/s.
+    pub slow_member_grace_ns: u64,
+    /// A connection whose kernel buffer takes nothing for this long is broken (any party).
+    pub send_stall_timeout_ns: u64,
+    /// From accept to the completed TLS handshake or, in the clear, the first request.
+    pub unbound_timeout_ns: u64,
+    /// From Reserve to a bound connection; covers the answer's way to the peer and its connect.
+    pub establishment_timeout_ns: u64,
+    /// A bound connection on which nothing arrives for this long is released.
+    pub idle_timeout_ns: u64,
+    /// How long the last bytes of an ending connection may take to leave.
+    pub drain_timeout_ns: u64,
+    /// Receive buffers of the ring, a power of two. One turn's burst must fit, or connections wait
+    /// a turn (ENOBUFS).
+    pub recv_buffers: u16,
+    /// Bytes of each. Holds a chat message with its TLS record many times over; larger ones would
+    /// lie mostly empty, as every burst of bytes takes a whole buffer.
+    pub recv_buffer_size_bytes: usize,
+    /// Small send buffers: one per receiver with a chat message or a response under way.
+    pub send_buffers_small_max: usize,
+    /// Large send buffers, each one full TLS record.
+    pub send_buffers_large_max: usize,
+    /// Carry buffers: connections that may stand in the middle of a record or head at once.
+    pub carry_buffers_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: 16_384,
+            terminations_max: 16_384,
+            context_members_max: 2_048,
+            connections_unbound_max: 8_192,
+            connections_unbound_per_source_max: 6_144,
+            egress_bytes_max: 1024 * 1024,
+            slow_member_grace_ns: 200_000_000,
+            send_stall_timeout_ns: 60_000_000_000,
+            unbound_timeout_ns: 5_000_000_000,
+            establishment_timeout_ns: 32_000_000_000,
+            idle_timeout_ns: 3_600_000_000_000,
+            drain_timeout_ns: 2_000_000_000,
+            recv_buffers: 2_048,
+            recv_buffer_size_bytes: 8 * 1024,
+            send_buffers_small_max: 32_768,
+            send_buffers_large_max: 16_384,
+            carry_buffers_max: 8_192,
+        }
+    }
+}
+
+/// Commands taken in one turn, so that a burst of calls does not hold up the media.
+pub(crate) const COMMANDS_PER_TURN_MAX: usize = 64;
+/// Completions handled before what they produced is flushed.
+pub(crate) const COMPLETIONS_PER_TURN_MAX: usize = 1_024;
+/// How often timers are looked at.
+pub(crate) const HOUSEKEEPING_INTERVAL_NS: u64 = 50_000_000;
+/// Every slot is looked at once in so many housekeeping turns: timers are a second exact, and a
+/// turn never scans more than its share of the table.
+pub(crate) const HOUSEKEEPING_SLICES: u32 = 16;
+/// Commands and events a shard's queues hold.
+pub(crate) const QUEUE_CAPACITY: usize = 4_096;
+
+/// A chat message with its head, or a few responses.
+pub(crate) const SEND_BUFFER_SMALL_SIZE_BYTES: usize = 2 * 1024;
+/// One sealed TLS record must fit one send buffer, or `seal` would have to split it.
+pub(crate) const SEND_BUFFER_LARGE_SIZE_BYTES: usize =
+    SEAL_HEADROOM_BYTES + PLAINTEXT_BYTES_MAX + SEAL_TAILROOM_BYTES;
+/// A carry buffer holds an incomplete TLS record, or an incomplete MSRP head with the run behind it.
+pub(crate) const CARRY_BUFFER_SIZE_BYTES: usize = 20 * 1024;
+
+const _: () = assert!(CARRY_BUFFER_SIZE_BYTES >= RECORD_BYTES_MAX);
+const _: () = assert!(CARRY_BUFFER_SIZE_BYTES >= 2 * mrfp_protocol::msrp::HEAD_BYTES_MAX);
+const _: () =
+    assert!(SEND_BUFFER_SMALL_SIZE_BYTES > SEAL_HEADROOM_BYTES + SEAL_TAILROOM_BYTES + 1024);

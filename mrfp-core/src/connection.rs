@@ -1,0 +1,147 @@
+//! The life of a TCP connection. Ending it is a protocol of its own: terminate (say goodbye, flush),
+//! join (every operation in the kernel has come back), close. Only close frees the slot.
+
+use std::net::IpAddr;
+
+use mrfp_io::{Key, Socket};
+use mrfp_protocol::msrp::{Framer, TransactionId};
+use mrfp_protocol::tls::{Handshake, Session};
+
+use crate::carry::CarryBuffer;
+use crate::egress::Egress;
+use crate::incoming::{Incoming, MessageInProgress};
+
+/// A connection as its shard holds it. Small when idle: no buffer, no OpenSSL object.
+pub(crate) struct Connection {
+    pub(crate) socket: Socket,
+    pub(crate) life: Life,
+    pub(crate) transport: Transport,
+    /// The Termination it is bound to, or was opened for (as client).
+    pub(crate) termination: Option<Key>,
+    /// The Termination whose own port it came in by.
+    pub(crate) own_port_of: Option<Key>,
+    /// The Termination whose key the peer's identity claims, until the handshake proves it.
+    pub(crate) claimed: Option<Key>,
+    /// Counted against this source until bound.
+    pub(crate) unbound_source: Option<IpAddr>,
+    pub(crate) framer: Framer,
+    /// The request whose body is being received.
+    pub(crate) incoming: Incoming,
+    /// The message whose chunks are being received, between its chunks too.
+    pub(crate) message: Option<MessageInProgress>,
+    /// The chunk that is open towards the peer.
+    pub(crate) outgoing: Option<OpenChunk>,
+    /// Incomplete TLS record.
+    pub(crate) carry_record: Option<CarryBuffer>,
+    /// Incomplete MSRP head or end-line.
+    pub(crate) carry_message: Option<CarryBuffer>,
+    pub(crate) egress: Egress,
+    /// Since when the egress is above its limit.
+    pub(crate) lagging_since_ns: Option<u64>,
+    /// Nothing is read until the receivers have caught up.
+    pub(crate) paused: bool,
+    pub(crate) recv: Recv,
+    pub(crate) connect_in_flight: bool,
+    /// On the list of connections to attend to at the end of the turn.
+    pub(crate) dirty: bool,
+    /// The goodbye of the record layer has been queued.
+    pub(crate) close_notify_queued: bool,
+    /// When the current stage of life must be over; `u64::MAX` where it may last.
+    pub(crate) deadline_ns: u64,
+    /// When bytes last arrived.
+    pub(crate) received_ns: u64,
+    /// When a send last started or ended.
+    pub(crate) sent_ns: u64,
+}
+
+/// Stages of life, in order.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Life {
+    /// Our connect is under way.
+    Connecting,
+    /// Up, but not known to belong to any Termination (or its handshake is not done).
+    Unbound,
+    /// Bound.
+    Open,
+    /// Ending: what is queued still leaves; what arrives is discarded.
+    Draining,
+    /// Ending: to be shut down at the end of the turn, whatever is queued.
+    Terminating,
+    /// Shut down; waits for the operations in the kernel.
+    Joining,
+    /// The close has been submitted.
+    Closing,
+}
+
+/// What lies on top of TCP.
+pub(crate) enum Transport {
+    /// No byte has been seen.
+    Unknown,
+    /// MSRP in the clear.
+    Plain,
+    /// The handshake is under way.
+    Handshaking(Box<Handshake>),
+    /// Application data in TLS records.
+    Tls(Box<Session>),
+}
+
+/// Where the multishot receive stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Recv {
+    Idle,
+    Armed,
+    Cancelling,
+}
+
+/// A chunk that has begun and not ended towards a receiver.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OpenChunk {
+    /// Key of the message, see [`MessageInProgress`].
+    pub(crate) message: mrfp_protocol::msrp::MessageId,
+    pub(crate) transaction: TransactionId,
+}
+
+impl Connection {
+    pub(crate) fn new(socket: Socket, life: Life, now_ns: u64, deadline_ns: u64) -> Self {
+        Self {
+            socket,
+            life,
+            transport: Transport::Unknown,
+            termination: None,
+            own_port_of: None,
+            claimed: None,
+            unbound_source: None,
+            framer: Framer::default(),
+            incoming: Incoming::Idle,
+            message: None,
+            outgoing: None,
+            carry_record: None,
+            carry_message: None,
+            egress: Egress::default(),
+            lagging_since_ns: None,
+            paused: false,
+            recv: Recv::Idle,
+            connect_in_flight: false,
+            dirty: false,
+            close_notify_queued: false,
+            deadline_ns,
+            received_ns: now_ns,
+            sent_ns: now_ns,
+        }
+    }
+
+    /// Whether the receive ought to be armed: also while draining, as bytes left unread would turn
+    /// our FIN into a reset that destroys what we sent last.
+    pub(crate) fn wants_recv(&self) -> bool {
+        match self.life {
+            Life::Unbound | Life::Open => !self.paused,
+            Life::Draining => true,
+            Life::Connecting | Life::Terminating | Life::Joining | Life::Closing => false,
+        }
+    }
+
+    /// Whether nothing of this connection is in the kernel.
+    pub(crate) fn is_joined(&self) -> bool {
+        self.recv == Recv::Idle && !self.connect_in_flight && !self.egress.is_in_flight()
+    }
+}

@@ -1,0 +1,27 @@
+//! A conference: the members among whom messages are switched.
+
+use mrfp_io::Key;
+
+use crate::mp::ContextId;
+
+/// A Context as its shard holds it.
+pub(crate) struct Context {
+    pub(crate) id: ContextId,
+    /// Terminations reserved for it, bound or not: it ends with the last.
+    pub(crate) terminations: usize,
+    /// The bound ones, in the order of joining: among them messages are switched.
+    pub(crate) members: Vec<Key>,
+    /// Grows with every bound member: a message belongs to the members that were there when it
+    /// began, so that nobody gets the end of a message without its beginning.
+    pub(crate) epoch: u64,
+    /// Members whose egress is above its limit.
+    pub(crate) lagging: u32,
+    /// Connections paused until nobody lags.
+    pub(crate) paused: Vec<Key>,
+}
+
+impl Context {
+    pub(crate) fn new(id: ContextId) -> Self {
+        Self { id, terminations: 0, members: Vec::new(), epoch: 0, lagging: 0, paused: Vec::new() }
+    }
+}

@@ -1,0 +1,105 @@
+//! Timers. Looked at a slice of the tables at a time, so that no turn pays for all of them.
+
+use crate::config::HOUSEKEEPING_SLICES;
+use crate::connection::{Life, Transport};
+use crate::mp::{Event, ReleaseCause};
+use crate::plane::{Ending, Plane};
+use crate::termination::Stage;
+
+impl Plane {
+    /// One slice of the timers, and every lagging member.
+    pub(crate) fn housekeeping(&mut self) {
+        self.drop_slow_members();
+        let slice = (self.metrics.housekeepings % u64::from(HOUSEKEEPING_SLICES)) as u32;
+        self.metrics.housekeepings += 1;
+        for index in (slice..self.connections.slots()).step_by(HOUSEKEEPING_SLICES as usize) {
+            self.check_connection(index);
+        }
+        for index in (slice..self.terminations.slots()).step_by(HOUSEKEEPING_SLICES as usize) {
+            self.check_termination(index);
+        }
+    }
+
+    /// In a conference of more than two a member may hold up the others for a moment only; between
+    /// two parties the slower one sets the pace.
+    fn drop_slow_members(&mut self) {
+        let mut index = 0;
+        while let Some(&key) = self.lagging.get(index) {
+            index += 1;
+            let Some(connection) = self.connections.get(key) else { continue };
+            let lags_too_long = connection
+                .lagging_since_ns
+                .is_some_and(|since| self.now_ns - since >= self.limits.slow_member_grace_ns);
+            let members = connection
+                .termination
+                .and_then(|termination_key| self.terminations.get(termination_key))
+                .and_then(|termination| self.contexts.get(termination.context))
+                .map_or(0, |context| context.members.len());
+            if lags_too_long && members > 2 {
+                self.release(key, ReleaseCause::TooSlow, Ending::Abort);
+                // The list has shrunk.
+                index = 0;
+            }
+        }
+    }
+
+    fn check_connection(&mut self, index: u32) {
+        let Some(key) = self.connections.key_at(index) else { return };
+        let Some(connection) = self.connections.get(key) else { return };
+        let overdue = self.now_ns >= connection.deadline_ns;
+        let stalled = connection.egress.is_in_flight()
+            && self.now_ns - connection.sent_ns >= self.limits.send_stall_timeout_ns;
+        let idle = self.now_ns - connection.received_ns >= self.limits.idle_timeout_ns;
+        match connection.life {
+            Life::Connecting if overdue => {
+                self.release(key, ReleaseCause::TcpEstablishmentFailure, Ending::Abort);
+            }
+            Life::Unbound if overdue => {
+                let cause = match connection.transport {
+                    Transport::Handshaking(_) => {
+                        self.metrics.handshakes_timeout += 1;
+                        ReleaseCause::TlsEstablishmentFailure
+                    }
+                    Transport::Unknown | Transport::Plain | Transport::Tls(_) => {
+                        self.metrics.connections_unbound_timeout += 1;
+                        ReleaseCause::TcpEstablishmentFailure
+                    }
+                };
+                self.release(key, cause, Ending::Abort);
+            }
+            Life::Open if stalled => {
+                self.release(key, ReleaseCause::TooSlow, Ending::Abort);
+            }
+            Life::Open if idle && !connection.paused => {
+                self.release(key, ReleaseCause::Idle, Ending::Graceful);
+            }
+            Life::Draining if overdue => self.end(key, Ending::Abort),
+            Life::Connecting
+            | Life::Unbound
+            | Life::Open
+            | Life::Draining
+            | Life::Terminating
+            | Life::Joining
+            | Life::Closing => {}
+        }
+    }
+
+    fn check_termination(&mut self, index: u32) {
+        let Some(key) = self.terminations.key_at(index) else { return };
+        let Some(termination) = self.terminations.get_mut(key) else { return };
+        if termination.stage == Stage::Reserved
+            && termination.connection.is_none()
+            && self.now_ns >= termination.establishment_deadline_ns
+        {
+            let termination_id = termination.id;
+            self.leave_context(key);
+            if let Some(termination) = self.terminations.get_mut(key) {
+                termination.stage = Stage::Released;
+            }
+            self.events.push_back(Event::BearerReleased {
+                termination: termination_id,
+                cause: ReleaseCause::TcpEstablishmentFailure,
+            });
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! Starting the shards, and the controller's end of each.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+use mrfp_io::{
+    Consumer, Doorbell, DoorbellReceiver, Producer, Ring, RingConfig, doorbell, pin_current_thread,
+    queue,
+};
+use mrfp_protocol::tls::{Profile, ProfileConfig, ProfileError};
+
+use crate::config::{Config, Limits, QUEUE_CAPACITY, ShardConfig};
+use crate::metrics::PublishedMetrics;
+use crate::mp::{Command, Event, ShardId};
+use crate::shard::{Shard, ShardParts};
+
+/// The media plane of one node.
+#[derive(Debug)]
+pub struct Mrfp;
+
+/// The controller's end of one shard.
+#[derive(Debug)]
+pub struct Port {
+    shard: ShardId,
+    address: SocketAddr,
+    metrics: Arc<PublishedMetrics>,
+    commands: Producer<Command>,
+    events: Consumer<Event>,
+    shard_bell: Doorbell,
+    thread: JoinHandle<io::Result<()>>,
+}
+
+/// The media plane could not be started.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The TLS configuration names something that does not exist.
+    Profile(ProfileError),
+    /// The shard's ring could not be made.
+    Ring(io::Error),
+    /// The shard could not listen.
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        error: io::Error,
+    },
+    /// A thread, an event descriptor or randomness could not be had.
+    System(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Profile(error) => write!(f, "TLS configuration: {error}"),
+            Self::Ring(error) => write!(f, "io_uring: {error}"),
+            Self::Listen { address, error } => {
+                write!(f, "cannot listen for media on {address}: {error}")
+            }
+            Self::System(error) => write!(f, "cannot start a shard: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl Mrfp {
+    /// Starts every shard of the configuration, each on its own thread, and returns once all of
+    /// them listen. `controller_bell` wakes the controller after events; one bell serves all
+    /// shards.
+    ///
+    /// # Errors
+    ///
+    /// The first shard that could not be started says why; the others end by themselves.
+    pub fn start(config: &Config, controller_bell: &Doorbell) -> Result<Vec<Port>, StartError> {
+        config
+            .shards
+            .iter()
+            .zip(0..)
+            .map(|(shard, id)| start_shard(ShardId(id), *shard, config, controller_bell.clone()))
+            .collect()
+    }
+}
+
+impl Port {
+    /// Which shard this is.
+    #[must_use]
+    pub fn shard(&self) -> ShardId {
+        self.shard
+    }
+
+    /// Its shared media port, as peers reach it.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its counters.
+    #[must_use]
+    pub fn metrics(&self) -> Arc<PublishedMetrics> {
+        Arc::clone(&self.metrics)
+    }
+
+    /// Gives the shard a command. `Err` gives it back: the queue is full, try again after the
+    /// shard's next events.
+    pub fn send(&mut self, command: Command) -> Result<(), Command> {
+        self.commands.push(command)?;
+        self.shard_bell.ring();
+        Ok(())
+    }
+
+    /// The shard's next event.
+    pub fn receive(&mut self) -> Option<Event> {
+        self.events.pop()
+    }
+
+    /// Whether the shard's thread has ended.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Waits for the shard's thread, after `Stop`.
+    ///
+    /// # Errors
+    ///
+    /// What ended the shard before it was told to.
+    pub fn join(self) -> io::Result<()> {
+        match self.thread.join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+}
+
+fn start_shard(
+    id: ShardId,
+    shard: ShardConfig,
+    config: &Config,
+    controller_bell: Doorbell,
+) -> Result<Port, StartError> {
+    let (commands, shard_commands) = queue(QUEUE_CAPACITY);
+    let (shard_events, events) = queue(QUEUE_CAPACITY);
+    let (shard_bell, shard_bell_receiver) = doorbell().map_err(StartError::System)?;
+    let metrics = Arc::new(PublishedMetrics::default());
+    let (started, starting) = mpsc::sync_channel(1);
+    let seat = Seat {
+        shard,
+        limits: config.limits,
+        profile: config.profile.clone(),
+        commands: shard_commands,
+        events: shard_events,
+        controller_bell,
+        shard_bell_receiver,
+        metrics: Arc::clone(&metrics),
+    };
+    let thread = std::thread::Builder::new()
+        .name(format!("shard-{}", id.0))
+        .spawn(move || match seat.shard() {
+            Ok(mut shard) => {
+                let reported = started.send(Ok(shard.address()));
+                drop(started);
+                if reported.is_ok() { shard.run() } else { Ok(()) }
+            }
+            Err(error) => {
+                // Nobody listening means that the start was given up.
+                let _ = started.send(Err(error));
+                Ok(())
+            }
+        })
+        .map_err(StartError::System)?;
+    let address = starting
+        .recv()
+        .unwrap_or_else(|_| Err(StartError::System(io::ErrorKind::BrokenPipe.into())))?;
+    Ok(Port { shard: id, address, metrics, commands, events, shard_bell, thread })
+}
+
+/// What a shard's thread takes with it: ring and tables are built on the thread that uses them.
+struct Seat {
+    shard: ShardConfig,
+    limits: Limits,
+    profile: ProfileConfig,
+    commands: Consumer<Command>,
+    events: Producer<Event>,
+    controller_bell: Doorbell,
+    shard_bell_receiver: DoorbellReceiver,
+    metrics: Arc<PublishedMetrics>,
+}
+
+impl Seat {
+    fn shard(self) -> Result<Shard<Ring>, StartError> {
+        if let Some(core) = self.shard.core
+            && !pin_current_thread(core)
+        {
+            tracing::warn!(?core, "cannot pin the shard to its core");
+        }
+        let ring_config = RingConfig {
+            recv_buffer_count: self.limits.recv_buffers,
+            recv_buffer_size_bytes: self.limits.recv_buffer_size_bytes as u32,
+            ..RingConfig::default()
+        };
+        let ring =
+            Ring::with_doorbell(ring_config, self.shard_bell_receiver).map_err(StartError::Ring)?;
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).map_err(|error| StartError::System(io::Error::other(error)))?;
+        let parts = ShardParts {
+            limits: self.limits,
+            profile: Profile::new(&self.profile).map_err(StartError::Profile)?,
+            listen: self.shard.listen,
+            advertise: self.shard.advertise,
+            seed,
+            commands: self.commands,
+            events: self.events,
+            doorbell: self.controller_bell,
+            metrics: self.metrics,
+        };
+        let address = parts.listen;
+        Shard::new(ring, parts).map_err(|error| StartError::Listen { address, error })
+    }
+}

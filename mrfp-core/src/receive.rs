@@ -1,0 +1,449 @@
+//! From received bytes to pieces of messages: first byte, handshake, records, frames. Everything
+//! happens in the buffer the bytes arrived in; what is incomplete waits in a carry buffer.
+
+use mrfp_io::Key;
+use mrfp_protocol::msrp::Malformed;
+use mrfp_protocol::tls::{Handshake, HandshakeError, Opened, Progress, RECORD_BYTES_MAX, Session};
+
+use crate::carry::CarryBuffer;
+use crate::connection::{Life, Transport};
+use crate::mp::ReleaseCause;
+use crate::plane::{Ending, Plane};
+use crate::termination::Protection;
+
+/// First byte of a TLS handshake record (RFC 5246 section 6.2.1).
+const CONTENT_TYPE_HANDSHAKE: u8 = 0x16;
+/// First byte of every MSRP message.
+const MSRP_FIRST: u8 = b'M';
+/// Bytes of a TLS record header.
+const RECORD_HEADER_BYTES: usize = 5;
+
+impl Plane {
+    /// Takes what has arrived on a connection.
+    pub(crate) fn receive(&mut self, key: Key, bytes: &mut [u8]) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        self.metrics.bytes_received += bytes.len() as u64;
+        connection.received_ns = self.now_ns;
+        if self.is_unknown(key) && !self.recognise(key, bytes) {
+            return;
+        }
+        let handshake_end = self.receive_handshake(key, bytes);
+        let Some(connection) = self.connections.get(key) else { return };
+        match (&connection.transport, connection.life) {
+            (Transport::Tls(_), Life::Unbound | Life::Open) => {
+                self.receive_records(key, &mut bytes[handshake_end..]);
+            }
+            (Transport::Plain, Life::Unbound | Life::Open) => self.receive_messages(key, bytes),
+            (Transport::Unknown | Transport::Handshaking(_), _) => {}
+            (
+                Transport::Plain | Transport::Tls(_),
+                Life::Connecting
+                | Life::Draining
+                | Life::Terminating
+                | Life::Joining
+                | Life::Closing,
+            ) => {}
+        }
+    }
+
+    /// The first byte tells what is spoken. False: nothing we know; the connection is ending.
+    fn recognise(&mut self, key: Key, bytes: &[u8]) -> bool {
+        let Some(connection) = self.connections.get_mut(key) else { return false };
+        if !matches!(connection.life, Life::Unbound | Life::Open) {
+            return false;
+        }
+        match bytes.first() {
+            Some(&MSRP_FIRST) => connection.transport = Transport::Plain,
+            Some(&CONTENT_TYPE_HANDSHAKE) => match Handshake::server(&self.profile) {
+                Ok(handshake) => {
+                    connection.transport = Transport::Handshaking(Box::new(handshake));
+                }
+                Err(error) => {
+                    self.handshake_failed(key, error);
+                    return false;
+                }
+            },
+            Some(_) | None => {
+                self.release(key, ReleaseCause::ProtocolViolation, Ending::Abort);
+                return false;
+            }
+        }
+        true
+    }
+
+    /// As client: begins the TLS handshake on a connection that is up.
+    pub(crate) fn start_handshake(&mut self, key: Key, termination_key: Key) {
+        let Some(termination) = self.terminations.get(termination_key) else { return };
+        let Protection::TlsPsk { identity, psk: Some(psk) } = &termination.protection else {
+            return;
+        };
+        let started = Handshake::client(&self.profile, identity, psk);
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        match started {
+            Ok(handshake) => {
+                connection.transport = Transport::Handshaking(Box::new(handshake));
+                self.receive_handshake(key, &mut []);
+            }
+            Err(error) => self.handshake_failed(key, error),
+        }
+    }
+
+    /// Feeds a handshake. Returns how many of the bytes it took; all of them unless it is over.
+    fn receive_handshake(&mut self, key: Key, bytes: &mut [u8]) -> usize {
+        let Some(connection) = self.connections.get_mut(key) else { return bytes.len() };
+        if !matches!(connection.transport, Transport::Handshaking(_)) {
+            return 0;
+        }
+        let Some(mut carry) = connection.carry_record.take() else {
+            let taken = self.advance_handshake(key, bytes);
+            return self.keep_record(key, bytes, taken);
+        };
+        let before = carry.len();
+        let appended = carry.append(bytes);
+        let taken = self.advance_handshake(key, carry.bytes());
+        if taken >= before {
+            self.carry_buffers.put(carry);
+            // What remains lies in `bytes` again.
+            return self.keep_record(key, bytes, taken - before);
+        }
+        carry.consume(taken);
+        match self.connections.get_mut(key) {
+            Some(connection) if appended == bytes.len() && connection.life < Life::Draining => {
+                connection.carry_record = Some(carry);
+            }
+            Some(_) | None => {
+                self.carry_buffers.put(carry);
+                self.release(key, ReleaseCause::ProtocolViolation, Ending::Abort);
+            }
+        }
+        bytes.len()
+    }
+
+    /// Keeps the incomplete record behind `taken` while the handshake goes on.
+    fn keep_record(&mut self, key: Key, bytes: &[u8], taken: usize) -> usize {
+        let Some(connection) = self.connections.get(key) else { return bytes.len() };
+        match (&connection.transport, connection.life) {
+            (Transport::Handshaking(_), Life::Unbound | Life::Open) => {
+                self.carry_rest(key, &bytes[taken..]);
+                bytes.len()
+            }
+            (_, Life::Unbound | Life::Open) => taken,
+            _ => bytes.len(),
+        }
+    }
+
+    /// Copies the beginning of a record to a carry buffer.
+    fn carry_rest(&mut self, key: Key, rest: &[u8]) {
+        if rest.is_empty() {
+            return;
+        }
+        let carry = self.carry_buffers.take();
+        let Some(connection) = self.connections.get_mut(key) else {
+            carry.into_iter().for_each(|buffer| self.carry_buffers.put(buffer));
+            return;
+        };
+        let Some(mut carry) = carry else {
+            self.metrics.connections_refused += 1;
+            return self.release(key, ReleaseCause::TooSlow, Ending::Abort);
+        };
+        if carry.append(rest) < rest.len() {
+            self.carry_buffers.put(carry);
+            return self.release(key, ReleaseCause::ProtocolViolation, Ending::Abort);
+        }
+        connection.carry_record = Some(carry);
+    }
+
+    /// Lets the handshake take whole records; returns how many bytes that were.
+    fn advance_handshake(&mut self, key: Key, bytes: &[u8]) -> usize {
+        let mut taken = 0;
+        loop {
+            let Some(connection) = self.connections.get_mut(key) else { return taken };
+            let Transport::Handshaking(handshake) = &mut connection.transport else {
+                return taken;
+            };
+            let mut wire = std::mem::take(&mut self.scratch.wire);
+            wire.clear();
+            let result = handshake.advance(&bytes[taken..], &mut wire);
+            let queued = connection.egress.append_wire(&mut self.send_buffers, &wire);
+            self.scratch.wire = wire;
+            self.mark(key);
+            if queued.is_err() {
+                self.release(key, ReleaseCause::TooSlow, Ending::Abort);
+                return taken;
+            }
+            match result {
+                Ok((count, Progress::NeedInput)) => return taken + count,
+                Ok((count, Progress::NeedPsk)) => {
+                    taken += count;
+                    self.provide_psk(key);
+                }
+                Ok((count, Progress::Done(session))) => {
+                    self.secured(key, session);
+                    return taken + count;
+                }
+                Err(error) => {
+                    self.handshake_failed(key, error);
+                    return bytes.len();
+                }
+            }
+        }
+    }
+
+    /// Looks the client's identity up: on the shared port among all Terminations that wait, on a
+    /// port of its own the port is the binding and any identity will do.
+    fn provide_psk(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Transport::Handshaking(handshake) = &mut connection.transport else { return };
+        let candidate = connection
+            .own_port_of
+            .or_else(|| self.by_identity.get(handshake.identity()).copied())
+            .filter(|&termination_key| {
+                self.terminations.get(termination_key).is_some_and(|t| t.awaits_tls_client())
+            });
+        connection.claimed = candidate;
+        let psk = candidate.and_then(|key| self.terminations.get(key)).and_then(|t| t.psk());
+        handshake.provide_psk(psk);
+    }
+
+    /// The handshake has proved that the peer has the key.
+    fn secured(&mut self, key: Key, session: Session) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        tracing::debug!(suite = session.suite(), "TLS session established");
+        self.metrics.handshakes_completed += 1;
+        connection.transport = Transport::Tls(Box::new(session));
+        if let Some(termination_key) = connection.termination {
+            self.bind(key, termination_key);
+            return self.send_binding_request(key, termination_key);
+        }
+        let claimed = connection.claimed.take().filter(|&termination_key| {
+            self.terminations.get(termination_key).is_some_and(|t| t.awaits_tls_client())
+        });
+        match claimed {
+            Some(termination_key) => self.bind(key, termination_key),
+            // Another connection with the same key was faster, or the Termination is gone.
+            None => self.release(key, ReleaseCause::TlsEstablishmentFailure, Ending::Graceful),
+        }
+    }
+
+    fn handshake_failed(&mut self, key: Key, error: HandshakeError) {
+        tracing::debug!(?error, "TLS handshake failed");
+        match error {
+            HandshakeError::Authentication => self.metrics.handshakes_failed_authentication += 1,
+            _ => self.metrics.handshakes_failed_other += 1,
+        }
+        if let Some(connection) = self.connections.get_mut(key) {
+            // There is no session to say goodbye in; the alert is queued already.
+            connection.close_notify_queued = true;
+        }
+        self.release(key, ReleaseCause::TlsEstablishmentFailure, Ending::Graceful);
+    }
+
+    /// Opens record after record in place.
+    fn receive_records(&mut self, key: Key, bytes: &mut [u8]) {
+        let mut rest = bytes;
+        loop {
+            let Some(connection) = self.connections.get_mut(key) else { return };
+            if !matches!(connection.life, Life::Unbound | Life::Open) {
+                return;
+            }
+            if let Some(mut carry) = connection.carry_record.take() {
+                let appended = complete_record(&mut carry, rest);
+                rest = &mut rest[appended..];
+                if rest.is_empty() && record_bytes_missing(carry.bytes()) > 0 {
+                    connection.carry_record = Some(carry);
+                    return;
+                }
+                let Transport::Tls(session) = &mut connection.transport else { return };
+                let opened = session.open(carry.bytes_mut());
+                self.opened(key, opened, carry.bytes());
+                self.carry_buffers.put(carry);
+                continue;
+            }
+            let Transport::Tls(session) = &mut connection.transport else { return };
+            match session.open(rest) {
+                Ok(Opened::NeedInput) => return self.carry_rest(key, rest),
+                opened => {
+                    let consumed = self.opened(key, opened, rest);
+                    rest = &mut rest[consumed..];
+                }
+            }
+        }
+    }
+
+    /// Acts on one opened record; returns how long it was.
+    fn opened(
+        &mut self,
+        key: Key,
+        opened: Result<Opened, mrfp_protocol::tls::RecordError>,
+        memory: &[u8],
+    ) -> usize {
+        match opened {
+            Ok(Opened::Data { plaintext, consumed }) => {
+                self.receive_messages(key, &memory[plaintext]);
+                consumed
+            }
+            Ok(Opened::Handled { consumed }) => {
+                self.send_pending_output(key);
+                consumed
+            }
+            // TS 23.333 5.20.2: TCP is released as soon as TLS is.
+            Ok(Opened::CloseNotify { consumed }) => {
+                self.release(key, ReleaseCause::PeerClosed, Ending::Graceful);
+                consumed
+            }
+            Ok(Opened::NeedInput) => memory.len(),
+            Err(error) => {
+                self.record_failed(key, error);
+                memory.len()
+            }
+        }
+    }
+
+    /// Sends what the record layer wants to say by itself.
+    fn send_pending_output(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Transport::Tls(session) = &mut connection.transport else { return };
+        let output = session.pending_output();
+        if connection.egress.insert_wire_first(&mut self.send_buffers, &output).is_err() {
+            return self.release(key, ReleaseCause::TooSlow, Ending::Abort);
+        }
+        self.mark(key);
+    }
+
+    /// The session is broken: what is queued cannot be trusted to arrive, the alert can.
+    pub(crate) fn record_failed(&mut self, key: Key, error: mrfp_protocol::tls::RecordError) {
+        tracing::debug!(?error, "TLS session failed");
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if let Transport::Tls(session) = &mut connection.transport {
+            let alert = session.fatal_alert(error);
+            connection.egress.discard(&mut self.send_buffers);
+            // Without a buffer for the alert the connection just ends.
+            let _ = connection.egress.append_wire(&mut self.send_buffers, &alert);
+            connection.close_notify_queued = true;
+        }
+        self.release(key, ReleaseCause::ProtocolViolation, Ending::Graceful);
+    }
+
+    /// Cuts plaintext into pieces of messages.
+    fn receive_messages(&mut self, key: Key, bytes: &[u8]) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(mut carry) = connection.carry_message.take() else {
+            let taken = self.frames(key, bytes);
+            return self.carry_message(key, &bytes[taken..]);
+        };
+        let mut rest = bytes;
+        loop {
+            let before = carry.len();
+            let appended = carry.append(rest);
+            let taken = self.frames(key, carry.bytes());
+            if taken >= before {
+                // What remains lies in the received bytes again.
+                self.carry_buffers.put(carry);
+                let rest = &rest[taken - before..];
+                let direct = self.frames(key, rest);
+                return self.carry_message(key, &rest[direct..]);
+            }
+            carry.consume(taken);
+            rest = &rest[appended..];
+            if rest.is_empty() || (taken == 0 && appended == 0) {
+                break;
+            }
+        }
+        let stuck = !rest.is_empty();
+        match self.connections.get_mut(key) {
+            Some(connection) if connection.life < Life::Draining && !stuck => {
+                connection.carry_message = Some(carry);
+            }
+            Some(_) | None => self.carry_buffers.put(carry),
+        }
+        if stuck {
+            // The framer asks for more than a head can be.
+            self.release(key, ReleaseCause::ProtocolViolation, Ending::Abort);
+        }
+    }
+
+    /// Handles every piece of a run of bytes; returns how many were consumed (all, where the
+    /// connection ended meanwhile).
+    fn frames(&mut self, key: Key, bytes: &[u8]) -> usize {
+        let mut taken = 0;
+        loop {
+            let Some(connection) = self.connections.get_mut(key) else { return bytes.len() };
+            if !matches!(connection.life, Life::Unbound | Life::Open) {
+                return bytes.len();
+            }
+            match connection.framer.next(&bytes[taken..]) {
+                Ok(Some(piece)) => {
+                    taken += piece.consumed;
+                    self.piece(key, &piece);
+                }
+                Ok(None) => return taken,
+                Err(malformed) => {
+                    self.malformed(key, &bytes[taken..], &malformed);
+                    return bytes.len();
+                }
+            }
+        }
+    }
+
+    fn carry_message(&mut self, key: Key, rest: &[u8]) {
+        if rest.is_empty() {
+            return;
+        }
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if connection.life >= Life::Draining {
+            return;
+        }
+        let Some(mut carry) = self.carry_buffers.take() else {
+            self.metrics.connections_refused += 1;
+            return self.release(key, ReleaseCause::TooSlow, Ending::Abort);
+        };
+        if carry.append(rest) < rest.len() {
+            // The framer leaves at most a head, which is bounded.
+            self.carry_buffers.put(carry);
+            return self.release(key, ReleaseCause::ProtocolViolation, Ending::Abort);
+        }
+        connection.carry_message = Some(carry);
+    }
+
+    /// The stream cannot be understood any more: a 400 where there is somebody to send it to, and
+    /// the end.
+    fn malformed(&mut self, key: Key, bytes: &[u8], malformed: &Malformed) {
+        tracing::debug!(reason = ?malformed.reason, "malformed MSRP");
+        if let Some(answer) = &malformed.answer {
+            self.respond(
+                key,
+                &bytes[answer.transaction_id.clone()],
+                400,
+                &bytes[answer.from_first.clone()],
+                &bytes[answer.to_first.clone()],
+            );
+        }
+        self.release(key, ReleaseCause::ProtocolViolation, Ending::Graceful);
+    }
+}
+
+/// Appends as much as the record in the carry buffer still misses; returns how much that was.
+fn complete_record(carry: &mut CarryBuffer, bytes: &[u8]) -> usize {
+    let mut appended = 0;
+    loop {
+        let missing = record_bytes_missing(carry.bytes()).min(bytes.len() - appended);
+        if missing == 0 {
+            return appended;
+        }
+        let count = carry.append(&bytes[appended..appended + missing]);
+        if count == 0 {
+            return appended;
+        }
+        appended += count;
+    }
+}
+
+/// Bytes until the record's header, then the record, is whole. A record longer than allowed is
+/// "whole" at once: opening it fails as it should.
+fn record_bytes_missing(record: &[u8]) -> usize {
+    if record.len() < RECORD_HEADER_BYTES {
+        return RECORD_HEADER_BYTES - record.len();
+    }
+    let length = RECORD_HEADER_BYTES + usize::from(u16::from_be_bytes([record[3], record[4]]));
+    if length > RECORD_BYTES_MAX { 0 } else { length.saturating_sub(record.len()) }
+}

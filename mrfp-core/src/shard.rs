@@ -1,0 +1,525 @@
+//! One thread, one driver, one set of tables: the turn, and the one match on completions.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use mrfp_io::{
+    AcceptedSocket, Completion, Consumer, Doorbell, Driver, Errno, Key, Listen, Operation,
+    Producer, RecvBuffer, SendBuffer, Socket, Token,
+};
+use mrfp_protocol::tls::Profile;
+
+use crate::config::{
+    COMMANDS_PER_TURN_MAX, COMPLETIONS_PER_TURN_MAX, HOUSEKEEPING_INTERVAL_NS, Limits,
+};
+use crate::connection::{Connection, Life, Recv, Transport};
+use crate::egress::Form;
+use crate::metrics::PublishedMetrics;
+use crate::mp::{Command, Event, Refusal, ReleaseCause, ReserveAndConfigure};
+use crate::plane::{Ending, Plane};
+use crate::table::Table;
+use crate::termination::remote_address;
+
+/// The kernel's queue of connections that are not accepted yet; it cuts to its own maximum.
+const LISTEN_BACKLOG: i32 = 4_096;
+/// Listeners beside the shared one: one per Termination with a port of its own.
+const LISTENERS_MAX: usize = 4_096;
+
+/// What a shard is made of, beside its driver.
+pub struct ShardParts {
+    /// Limits and timers.
+    pub limits: Limits,
+    /// TLS suites and versions.
+    pub profile: Profile,
+    /// The shared media port.
+    pub listen: SocketAddr,
+    /// Address to announce instead of the one listened on.
+    pub advertise: Option<IpAddr>,
+    /// Random and secret in production, fixed in a simulation.
+    pub seed: [u8; 32],
+    /// Commands from the controller.
+    pub commands: Consumer<Command>,
+    /// Events to the controller.
+    pub events: Producer<Event>,
+    /// Wakes the controller after events.
+    pub doorbell: Doorbell,
+    /// Where counters are published.
+    pub metrics: Arc<PublishedMetrics>,
+}
+
+/// One shard.
+pub struct Shard<D: Driver> {
+    driver: D,
+    plane: Plane,
+    listeners: Table<Listener>,
+    address: SocketAddr,
+    advertise: Option<IpAddr>,
+    commands: Consumer<Command>,
+    events: Producer<Event>,
+    doorbell: Doorbell,
+    metrics: Arc<PublishedMetrics>,
+    housekeeping_due_ns: u64,
+    stopping: Stopping,
+    work_left: bool,
+}
+
+struct Listener {
+    socket: Socket,
+    /// The Termination whose own port this is; `None` for the shared port.
+    termination: Option<Key>,
+    accepting: bool,
+    ending: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stopping {
+    No,
+    Asked,
+    Reported,
+}
+
+impl<D: Driver> Shard<D> {
+    /// Listens on the shared port. Fails as `bind` and `listen` do.
+    pub fn new(mut driver: D, parts: ShardParts) -> std::io::Result<Self> {
+        let mut listeners = Table::new(LISTENERS_MAX);
+        let key = Key { index: 0, generation: 0 };
+        let options = Listen { backlog: LISTEN_BACKLOG, reuse_port: false };
+        let token = Token::new(Operation::Accept, key);
+        let (socket, address) = driver.listen(parts.listen, options, token)?;
+        let listener = Listener { socket, termination: None, accepting: true, ending: false };
+        assert!(listeners.insert(listener).is_ok_and(|made| made == key));
+        Ok(Self {
+            driver,
+            plane: Plane::new(parts.limits, parts.profile, parts.seed),
+            listeners,
+            address,
+            advertise: parts.advertise,
+            commands: parts.commands,
+            events: parts.events,
+            doorbell: parts.doorbell,
+            metrics: parts.metrics,
+            housekeeping_due_ns: 0,
+            stopping: Stopping::No,
+            work_left: false,
+        })
+    }
+
+    /// The shared port, as peers are to reach it.
+    pub fn address(&self) -> SocketAddr {
+        self.advertised(self.address)
+    }
+
+    /// The driver, for a simulation to play the peers.
+    pub fn driver_mut(&mut self) -> &mut D {
+        &mut self.driver
+    }
+
+    /// Turns until a `Stop` has been carried out.
+    pub fn run(&mut self) -> std::io::Result<()> {
+        while self.turn()? {}
+        Ok(())
+    }
+
+    /// One turn: commands, completions, timers, flush, wait. False: stopped.
+    pub fn turn(&mut self) -> std::io::Result<bool> {
+        self.plane.now_ns = self.driver.now_ns();
+        self.plane.metrics.turns += 1;
+        self.work_left = false;
+        self.drain_commands();
+        self.drain_completions();
+        if self.plane.now_ns >= self.housekeeping_due_ns {
+            self.housekeeping_due_ns = self.plane.now_ns + HOUSEKEEPING_INTERVAL_NS;
+            self.plane.housekeeping();
+            self.plane.measure();
+            self.metrics.publish(&self.plane.metrics);
+        }
+        self.attend_dirty();
+        self.report();
+        if self.stopping == Stopping::Reported && self.plane.events.is_empty() {
+            return Ok(false);
+        }
+        let deadline_ns = if self.work_left { 0 } else { self.housekeeping_due_ns };
+        self.driver.wait(Some(deadline_ns))?;
+        Ok(true)
+    }
+
+    fn advertised(&self, mut address: SocketAddr) -> SocketAddr {
+        if let Some(ip) = self.advertise {
+            address.set_ip(ip);
+        }
+        address
+    }
+
+    /// Control first, bounded; and only while its answers find room.
+    fn drain_commands(&mut self) {
+        for _ in 0..COMMANDS_PER_TURN_MAX {
+            if !self.plane.events.is_empty() {
+                return;
+            }
+            let Some(command) = self.commands.pop() else { return };
+            self.command(command);
+            self.report();
+        }
+        self.work_left = true;
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::ReserveAndConfigure(reserve) => {
+                let termination = reserve.termination;
+                let event = match self.reserve(*reserve) {
+                    Ok(address) => Event::Reserved { termination, address },
+                    Err(reason) => Event::Refused { termination, reason },
+                };
+                self.plane.events.push_back(event);
+            }
+            Command::Modify(modify) => self.plane.modify(&modify),
+            Command::Subtract { termination } => {
+                if let Some(listener) = self.plane.subtract(termination) {
+                    self.end_listener(listener);
+                }
+            }
+            Command::Stop => self.stop(),
+        }
+    }
+
+    fn reserve(&mut self, reserve: ReserveAndConfigure) -> Result<SocketAddr, Refusal> {
+        if self.stopping != Stopping::No {
+            return Err(Refusal::Stopping);
+        }
+        let remote = remote_address(reserve.setup);
+        let own_port = reserve.own_port && remote.is_none();
+        let listener = if own_port { Some(self.listen_own()?) } else { None };
+        let address = listener.map_or(self.address, |(_, address)| address);
+        let address = self.advertised(address);
+        let key = match self.plane.reserve(reserve, address) {
+            Ok(key) => key,
+            Err(refusal) => {
+                listener.into_iter().for_each(|(listener, _)| self.end_listener(listener));
+                return Err(refusal);
+            }
+        };
+        if let Some((listener_key, _)) = listener {
+            if let Some(listener) = self.listeners.get_mut(listener_key) {
+                listener.termination = Some(key);
+            }
+            if let Some(termination) = self.plane.terminations.get_mut(key) {
+                termination.listener = Some(listener_key);
+            }
+        }
+        if let Some(remote) = remote
+            && let Err(refusal) = self.connect(key, remote)
+        {
+            self.plane.unreserve(key);
+            return Err(refusal);
+        }
+        Ok(address)
+    }
+
+    /// A port for one Termination: the port is the binding.
+    fn listen_own(&mut self) -> Result<(Key, SocketAddr), Refusal> {
+        let key = self.listeners.vacant().ok_or(Refusal::Transport)?;
+        let address = SocketAddr::new(self.address.ip(), 0);
+        let options = Listen { backlog: 1, reuse_port: false };
+        let token = Token::new(Operation::Accept, key);
+        let (socket, address) = self.driver.listen(address, options, token).map_err(|error| {
+            tracing::warn!(%error, "no port for a Termination of its own");
+            Refusal::Transport
+        })?;
+        let listener = Listener { socket, termination: None, accepting: true, ending: false };
+        assert!(self.listeners.insert(listener).is_ok_and(|made| made == key));
+        Ok((key, address))
+    }
+
+    /// TS 23.333 5.20.2: as TCP client, the MRFP starts the connection when told to.
+    fn connect(&mut self, termination_key: Key, remote: SocketAddr) -> Result<(), Refusal> {
+        let key = self.plane.connections.vacant().ok_or(Refusal::TerminationsExhausted)?;
+        let token = Token::new(Operation::Connect, key);
+        let socket = self.driver.connect(remote, token).map_err(|_| Refusal::Transport)?;
+        let now_ns = self.plane.now_ns;
+        let deadline_ns = now_ns + self.plane.limits.unbound_timeout_ns;
+        let mut connection = Connection::new(socket, Life::Connecting, now_ns, deadline_ns);
+        connection.termination = Some(termination_key);
+        connection.connect_in_flight = true;
+        assert!(self.plane.connections.insert(connection).is_ok_and(|made| made == key));
+        if let Some(termination) = self.plane.terminations.get_mut(termination_key) {
+            termination.connection = Some(key);
+        }
+        Ok(())
+    }
+
+    fn end_listener(&mut self, key: Key) {
+        let Some(listener) = self.listeners.get_mut(key) else { return };
+        if listener.ending {
+            return;
+        }
+        listener.ending = true;
+        if listener.accepting {
+            self.driver.cancel(Token::new(Operation::Accept, key));
+        } else {
+            let socket = listener.socket;
+            self.listeners.remove(key);
+            self.driver.close(socket, Token::new(Operation::Close, LISTENER_CLOSED));
+        }
+    }
+
+    /// Stops accepting and ends every connection.
+    fn stop(&mut self) {
+        self.stopping = Stopping::Asked;
+        let listeners: Vec<Key> = self.listeners.keys().collect();
+        listeners.into_iter().for_each(|key| self.end_listener(key));
+        let connections: Vec<Key> = self.plane.connections.keys().collect();
+        for key in connections {
+            self.plane.release(key, ReleaseCause::PeerClosed, Ending::Graceful);
+        }
+    }
+
+    /// The one match on completions.
+    fn drain_completions(&mut self) {
+        for _ in 0..COMPLETIONS_PER_TURN_MAX {
+            let Some(completion) = self.driver.next_completion() else { return };
+            match completion {
+                Completion::Accept { token, result, more } => {
+                    self.accepted(token.key(), result, more);
+                }
+                Completion::Connect { token, result } => self.connected(token.key(), result),
+                Completion::Recv { token, result, more } => {
+                    self.received(token.key(), result, more);
+                }
+                Completion::Send { token, result, buffer } => {
+                    self.sent(token, result, buffer);
+                }
+                Completion::Close { token } => self.plane.closed(token.key()),
+                Completion::Doorbell => {}
+            }
+        }
+        self.work_left = true;
+    }
+
+    fn accepted(&mut self, key: Key, result: Result<AcceptedSocket, Errno>, more: bool) {
+        let Some(listener) = self.listeners.get_mut(key) else {
+            if let Ok(accepted) = result {
+                self.refuse_socket(accepted.socket);
+            }
+            return;
+        };
+        let (socket, own_port_of) = (listener.socket, listener.termination);
+        if !more {
+            listener.accepting = false;
+            if listener.ending {
+                self.listeners.remove(key);
+                self.driver.close(socket, Token::new(Operation::Close, LISTENER_CLOSED));
+            } else {
+                listener.accepting = true;
+                self.driver.accept(socket, Token::new(Operation::Accept, key));
+            }
+        }
+        if let Ok(accepted) = result {
+            self.admit(accepted, own_port_of);
+        }
+    }
+
+    fn admit(&mut self, accepted: AcceptedSocket, own_port_of: Option<Key>) {
+        self.plane.metrics.connections_accepted += 1;
+        let source = accepted.peer.ip();
+        if self.stopping != Stopping::No || !self.plane.admit_unbound(source) {
+            self.plane.metrics.connections_refused += 1;
+            return self.refuse_socket(accepted.socket);
+        }
+        let now_ns = self.plane.now_ns;
+        let deadline_ns = now_ns + self.plane.limits.unbound_timeout_ns;
+        let mut connection = Connection::new(accepted.socket, Life::Unbound, now_ns, deadline_ns);
+        connection.own_port_of = own_port_of;
+        connection.unbound_source = Some(source);
+        match self.plane.connections.insert(connection) {
+            Ok(key) => self.plane.mark(key),
+            Err(_) => {
+                self.plane.settle_unbound(Some(source));
+                self.plane.metrics.connections_refused += 1;
+                self.refuse_socket(accepted.socket);
+            }
+        }
+    }
+
+    /// There is no word for "full" before a protocol is spoken: the connection is closed.
+    fn refuse_socket(&mut self, socket: Socket) {
+        self.driver.shutdown(socket);
+        self.driver.close(socket, Token::new(Operation::Close, LISTENER_CLOSED));
+    }
+
+    fn connected(&mut self, key: Key, result: Result<(), Errno>) {
+        let Some(connection) = self.plane.connections.get_mut(key) else { return };
+        connection.connect_in_flight = false;
+        self.plane.mark(key);
+        let Some(connection) = self.plane.connections.get_mut(key) else { return };
+        if connection.life != Life::Connecting {
+            return;
+        }
+        if result.is_err() {
+            let cause = ReleaseCause::TcpEstablishmentFailure;
+            return self.plane.release(key, cause, Ending::Abort);
+        }
+        connection.life = Life::Unbound;
+        let Some(termination_key) = connection.termination else { return };
+        if self.plane.is_protected(termination_key) {
+            self.plane.start_handshake(key, termination_key);
+        } else {
+            if let Some(connection) = self.plane.connections.get_mut(key) {
+                connection.transport = Transport::Plain;
+            }
+            self.plane.bind(key, termination_key);
+            self.plane.send_binding_request(key, termination_key);
+        }
+    }
+
+    fn received(&mut self, key: Key, result: Result<Option<RecvBuffer>, Errno>, more: bool) {
+        // The flags come before the result: on success and on error.
+        if let Some(connection) = self.plane.connections.get_mut(key)
+            && !more
+        {
+            connection.recv = Recv::Idle;
+            self.plane.mark(key);
+        }
+        match result {
+            Ok(Some(buffer)) => {
+                let bytes = self.driver.recv_bytes(&buffer);
+                self.plane.receive(key, bytes);
+                self.driver.recv_release(buffer);
+            }
+            Ok(None) => self.plane.release(key, ReleaseCause::PeerClosed, Ending::Graceful),
+            Err(Errno::NO_BUFFERS) => self.plane.metrics.recv_buffers_exhausted += 1,
+            Err(Errno::CANCELED) => {}
+            Err(_) => self.plane.release(key, ReleaseCause::ConnectionLost, Ending::Abort),
+        }
+    }
+
+    fn sent(&mut self, token: Token, result: Result<usize, Errno>, mut buffer: SendBuffer) {
+        let key = token.key();
+        let Some(connection) = self.plane.connections.get_mut(key) else {
+            return self.plane.send_buffers.put(buffer);
+        };
+        connection.sent_ns = self.plane.now_ns;
+        if let Ok(count) = result {
+            self.plane.metrics.bytes_sent += count as u64;
+            buffer.advance(count);
+            if !buffer.bytes().is_empty() && connection.life < Life::Terminating {
+                return self.driver.send(connection.socket, buffer, token);
+            }
+        }
+        connection.egress.sent();
+        self.plane.send_buffers.put(buffer);
+        self.plane.sent(key);
+        self.plane.mark(key);
+        if result.is_err() {
+            self.plane.release(key, ReleaseCause::ConnectionLost, Ending::Abort);
+            self.plane.end(key, Ending::Abort);
+        }
+    }
+
+    /// Brings the driver in line with what the turn has decided for each connection it touched.
+    fn attend_dirty(&mut self) {
+        let mut index = 0;
+        while let Some(&key) = self.plane.dirty.get(index) {
+            index += 1;
+            if let Some(connection) = self.plane.connections.get_mut(key) {
+                connection.dirty = false;
+            }
+            self.attend(key);
+        }
+        self.plane.dirty.clear();
+    }
+
+    fn attend(&mut self, key: Key) {
+        self.flush(key);
+        let Some(connection) = self.plane.connections.get_mut(key) else { return };
+        match (connection.recv, connection.wants_recv()) {
+            (Recv::Idle, true) => {
+                connection.recv = Recv::Armed;
+                self.driver.recv(connection.socket, Token::new(Operation::Recv, key));
+            }
+            (Recv::Armed, false) if connection.life <= Life::Open => {
+                connection.recv = Recv::Cancelling;
+                self.driver.cancel(Token::new(Operation::Recv, key));
+            }
+            (Recv::Idle | Recv::Armed | Recv::Cancelling, _) => {}
+        }
+        if connection.life == Life::Draining
+            && connection.egress.is_empty()
+            && !connection.egress.is_in_flight()
+        {
+            connection.life = Life::Terminating;
+        }
+        if connection.life == Life::Terminating {
+            connection.life = Life::Joining;
+            self.driver.shutdown(connection.socket);
+            if connection.connect_in_flight {
+                self.driver.cancel(Token::new(Operation::Connect, key));
+            }
+        }
+        if connection.life == Life::Joining && connection.is_joined() {
+            connection.life = Life::Closing;
+            self.driver.close(connection.socket, Token::new(Operation::Close, key));
+        }
+    }
+
+    /// At most one send per connection: everything the turn has gathered goes out together.
+    fn flush(&mut self, key: Key) {
+        let Some(connection) = self.plane.connections.get_mut(key) else { return };
+        if !matches!(connection.life, Life::Unbound | Life::Open | Life::Draining) {
+            return;
+        }
+        if connection.life == Life::Draining
+            && connection.egress.is_empty()
+            && !connection.close_notify_queued
+            && let Transport::Tls(session) = &mut connection.transport
+        {
+            connection.close_notify_queued = true;
+            let alert = session.close_notify();
+            // Without a buffer for it the connection just ends.
+            let _ = connection.egress.append_wire(&mut self.plane.send_buffers, &alert);
+        }
+        let Some((mut buffer, form)) = connection.egress.next() else { return };
+        if form == Form::Plaintext
+            && let Transport::Tls(session) = &mut connection.transport
+        {
+            let plaintext = buffer.range();
+            match session.seal(buffer.memory_mut(), plaintext) {
+                Ok(record) => buffer.set_range(record),
+                Err(error) => {
+                    connection.egress.sent();
+                    self.plane.send_buffers.put(buffer);
+                    return self.plane.record_failed(key, error);
+                }
+            }
+        }
+        connection.sent_ns = self.plane.now_ns;
+        self.driver.send(connection.socket, buffer, Token::new(Operation::Send, key));
+    }
+
+    /// Hands events to the controller, in order, as far as its queue takes them.
+    fn report(&mut self) {
+        if self.stopping == Stopping::Asked
+            && self.plane.connections.len() == 0
+            && self.listeners.len() == 0
+        {
+            self.stopping = Stopping::Reported;
+            self.plane.events.push_back(Event::Stopped);
+            self.plane.measure();
+            self.metrics.publish(&self.plane.metrics);
+        }
+        let mut reported = false;
+        while let Some(event) = self.plane.events.pop_front() {
+            if let Err(event) = self.events.push(event) {
+                self.plane.events.push_front(event);
+                break;
+            }
+            reported = true;
+        }
+        if reported {
+            self.doorbell.ring();
+        }
+    }
+}
+
+/// No connection: closes of listeners and of refused sockets interest nobody.
+const LISTENER_CLOSED: Key = Key { index: Key::INDEX_MAX, generation: 0 };

@@ -1,0 +1,655 @@
+//! The MSRP switch: each SEND of a member goes to every other member of its Context as a request of
+//! ours, piece by piece as it arrives, without waiting for the whole message.
+
+use std::io::Write;
+
+use mrfp_io::{Key, SendBuffers};
+use mrfp_protocol::msrp::{
+    Continuation, END_LINE_BYTES_MAX, FailureReport, Head, MessageId, Method, Piece, Start,
+    TransactionId, Uri, comment, write_end_line,
+};
+
+use crate::connection::{Connection, Life, OpenChunk};
+use crate::egress::PoolExhausted;
+use crate::incoming::{Forward, Identifier, Incoming, MessageInProgress, Transaction};
+use crate::mp::ReleaseCause;
+use crate::plane::{Ending, Plane};
+use crate::table::Table;
+use crate::termination::{Protection, Stage};
+
+/// RFC 4975 section 7.1: a chunk longer than this has `*` as its range-end, so that it may be
+/// interrupted.
+const INTERRUPTIBLE_BYTES_MIN: usize = 2_048;
+/// Message-ID and Byte-Range lines of a request.
+const MESSAGE_LINES_BYTES_MAX: usize = 160;
+
+/// A piece of a message on its way to the receivers.
+struct Outbound<'a> {
+    message: MessageId,
+    epoch: u64,
+    /// Message-ID and Byte-Range.
+    message_lines: &'a [u8],
+    /// Further lines up to Content-Type, each with its CRLF; empty where no body goes with it.
+    lines: &'a [u8],
+    body: &'a [u8],
+    end: Option<Continuation>,
+}
+
+impl Plane {
+    /// Takes one piece from the framer.
+    pub(crate) fn piece(&mut self, key: Key, piece: &Piece<'_>) {
+        if let Some(head) = &piece.head {
+            let incoming = self.begin(key, head);
+            let Some(connection) = self.connections.get_mut(key) else { return };
+            connection.incoming = incoming;
+        }
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        match std::mem::replace(&mut connection.incoming, Incoming::Idle) {
+            Incoming::Forward(forward) => self.forward(key, forward, piece),
+            Incoming::Empty(transaction) => match piece.end {
+                Some(_) => self.answer(key, &transaction, 200),
+                None => connection.incoming = Incoming::Empty(transaction),
+            },
+            Incoming::Discard => {
+                if piece.end.is_none() {
+                    connection.incoming = Incoming::Discard;
+                }
+            }
+            Incoming::Idle => {}
+        }
+    }
+
+    /// Decides from the head what happens to a message.
+    fn begin(&mut self, key: Key, head: &Head<'_>) -> Incoming {
+        let method = match head.start {
+            Start::Request(method) => method,
+            Start::Response(status, _) => {
+                if status != 200 {
+                    self.metrics.responses_error_received += 1;
+                }
+                return Incoming::Discard;
+            }
+        };
+        match method {
+            // RFC 4975 section 7.1.2: a REPORT is never answered.
+            Method::Report => return Incoming::Discard,
+            Method::Send => self.metrics.messages_received += 1,
+            Method::Auth | Method::Nickname | Method::Unknown(_) => {}
+        }
+        let refusal = match self.bound_termination(key, head) {
+            Ok(termination_key) => match self.accept(termination_key, head, method) {
+                Ok(incoming) => return incoming,
+                Err(status) => status,
+            },
+            Err(status) => status,
+        };
+        if head.failure_report != FailureReport::No {
+            let from_first = head.from_path.first();
+            self.respond(key, head.transaction_id, refusal, from_first, head.to_path.first());
+        }
+        Incoming::Discard
+    }
+
+    /// The Termination this connection is bound to, binding it now where this is the first request
+    /// of a connection in the clear (RFC 4975 section 5.4).
+    fn bound_termination(&mut self, key: Key, head: &Head<'_>) -> Result<Key, u16> {
+        let connection = self.connections.get(key).ok_or(481u16)?;
+        let to_first = head.to_path.first();
+        let termination_key = match (connection.life, connection.termination) {
+            (Life::Open, Some(termination_key)) => termination_key,
+            _ => {
+                let session_id = Uri::parse(to_first).map_err(|_| 400u16)?.session_id;
+                let own_port_of = connection.own_port_of;
+                let termination_key = *self.by_session_id.get(session_id).ok_or(481u16)?;
+                let termination = self.terminations.get(termination_key).ok_or(481u16)?;
+                // Plain text is never accepted where TLS was asked for, and what cannot be had is
+                // not there.
+                if !matches!(termination.protection, Protection::Plain)
+                    || own_port_of.is_some_and(|own| own != termination_key)
+                {
+                    return Err(481);
+                }
+                if termination.stage != Stage::Reserved || termination.connection.is_some() {
+                    return Err(506);
+                }
+                if !is_peer(head, &termination.remote_first) {
+                    return Err(481);
+                }
+                self.bind(key, termination_key);
+                termination_key
+            }
+        };
+        let termination = self.terminations.get(termination_key).ok_or(481u16)?;
+        let addressed = head.to_path.iter().count() == 1 && termination.is_addressed_by(to_first);
+        if addressed && is_peer(head, &termination.remote_first) {
+            Ok(termination_key)
+        } else {
+            Err(481)
+        }
+    }
+
+    /// What to do with a request of a bound member.
+    fn accept(
+        &mut self,
+        termination_key: Key,
+        head: &Head<'_>,
+        method: Method<'_>,
+    ) -> Result<Incoming, u16> {
+        match method {
+            Method::Send => {}
+            // RFC 7701 section 7.4: nicknames are not on offer here.
+            Method::Nickname => return Err(403),
+            Method::Auth | Method::Unknown(_) | Method::Report => return Err(501),
+        }
+        let termination = self.terminations.get_mut(termination_key).ok_or(481u16)?;
+        termination.statistics.messages_received += 1;
+        let transaction = Transaction {
+            id: Identifier::new(head.transaction_id).ok_or(400u16)?,
+            failure_report: head.failure_report,
+        };
+        let message_id = head.message_id.and_then(Identifier::new).ok_or(400u16)?;
+        if head.content_type.is_none() {
+            return Ok(Incoming::Empty(transaction));
+        }
+        if !termination.may_send() {
+            return Err(403);
+        }
+        let start = head.byte_range.map_or(1, |range| range.start);
+        let lines = &mut self.scratch.lines;
+        lines.clear();
+        keep_lines(head.header_lines, lines);
+        Ok(Incoming::Forward(Forward {
+            transaction,
+            message_id,
+            success_report: head.success_report,
+            start,
+            next: start,
+            total: head.byte_range.and_then(|range| range.total),
+            lines: None,
+        }))
+    }
+
+    /// Passes a piece of a SEND on to the other members.
+    fn forward(&mut self, key: Key, mut forward: Forward, piece: &Piece<'_>) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(termination_key) = connection.termination else { return };
+        let Some(termination) = self.terminations.get_mut(termination_key) else { return };
+        termination.statistics.bytes_received += piece.body.len() as u64;
+        let Some(context) = self.contexts.get(termination.context) else { return };
+        let context_key = termination.context;
+        let id = self.identifiers.message(termination.id, forward.message_id.as_bytes());
+        let epoch = match connection.message {
+            Some(message) if message.id == id => message.epoch,
+            Some(_) | None => context.epoch,
+        };
+        let mut memory = [0; MESSAGE_LINES_BYTES_MAX];
+        let whole = piece.head.is_some() && piece.end == Some(Continuation::Last);
+        let end = (whole && piece.body.len() <= INTERRUPTIBLE_BYTES_MIN)
+            .then(|| forward.next + piece.body.len() as u64 - 1);
+        let total = if whole { Some(end_of(&forward, piece)) } else { forward.total };
+        let message_lines = message_lines(&mut memory, &id, forward.next, end, total);
+        forward.next += piece.body.len() as u64;
+        connection.message = match piece.end {
+            None | Some(Continuation::More) => {
+                Some(MessageInProgress { id, epoch, next: forward.next, total: forward.total })
+            }
+            Some(Continuation::Last | Continuation::Abort) => None,
+        };
+        if !piece.body.is_empty() || piece.end.is_some() {
+            let scratch_lines = std::mem::take(&mut self.scratch.lines);
+            let lines = match &forward.lines {
+                Some(kept) => kept.bytes(),
+                None => scratch_lines.as_slice(),
+            };
+            let outbound = Outbound {
+                message: id,
+                epoch,
+                message_lines,
+                lines,
+                body: piece.body,
+                end: piece.end,
+            };
+            self.deliver(context_key, termination_key, &outbound);
+            self.scratch.lines = scratch_lines;
+            self.hold_back(key, context_key);
+        }
+        match piece.end {
+            Some(end) => self.finish(key, forward, end),
+            None => self.keep_forward(key, forward, termination_key),
+        }
+    }
+
+    /// The body goes on in a later receive: keeps the lines its next chunk may need.
+    fn keep_forward(&mut self, key: Key, mut forward: Forward, termination_key: Key) {
+        if forward.lines.is_none() {
+            let Some(mut kept) = self.carry_buffers.take() else {
+                self.metrics.connections_refused += 1;
+                self.give_up_message(key, termination_key);
+                self.answer(key, &forward.transaction, 413);
+                if let Some(connection) = self.connections.get_mut(key) {
+                    connection.incoming = Incoming::Discard;
+                }
+                return;
+            };
+            assert_eq!(kept.append(&self.scratch.lines), self.scratch.lines.len());
+            forward.lines = Some(kept);
+        }
+        match self.connections.get_mut(key) {
+            Some(connection) if connection.life == Life::Open => {
+                connection.incoming = Incoming::Forward(forward);
+            }
+            Some(_) | None => {
+                forward.lines.into_iter().for_each(|buffer| self.carry_buffers.put(buffer));
+            }
+        }
+    }
+
+    /// A chunk has come to its end: every member has it queued (or was dropped for not keeping up,
+    /// which the controller was told), so the 200 is true.
+    fn finish(&mut self, key: Key, forward: Forward, end: Continuation) {
+        self.answer(key, &forward.transaction, 200);
+        if forward.success_report && end != Continuation::Abort && forward.next > forward.start {
+            let total =
+                if end == Continuation::Last { Some(forward.next - 1) } else { forward.total };
+            self.report_success(key, &forward, total);
+        }
+        forward.lines.into_iter().for_each(|buffer| self.carry_buffers.put(buffer));
+    }
+
+    /// Copies a piece to every other member of the Context that was there when the message began.
+    fn deliver(&mut self, context_key: Key, sender: Key, outbound: &Outbound<'_>) {
+        let transaction = self.identifiers.transaction();
+        let mut unserved = std::mem::take(&mut self.scratch.unserved);
+        let mut index = 0;
+        while let Some(&member) =
+            self.contexts.get(context_key).and_then(|context| context.members.get(index))
+        {
+            index += 1;
+            if member == sender {
+                continue;
+            }
+            let Some(termination) = self.terminations.get_mut(member) else { continue };
+            if !termination.receives(outbound.epoch) {
+                continue;
+            }
+            let Some(key) = termination.connection else { continue };
+            let Some(connection) = self.connections.get_mut(key) else { continue };
+            termination.statistics.bytes_sent += outbound.body.len() as u64;
+            let open = connection.outgoing.take();
+            let continues = open.is_some_and(|open| open.message == outbound.message);
+            let own = match open {
+                Some(open) if continues => open.transaction,
+                Some(_) | None => transaction,
+            };
+            let end_line =
+                EndLine::new(&own, outbound.end, !outbound.lines.is_empty() || continues);
+            let queued = if continues {
+                let parts: &[&[u8]] = &[outbound.body, end_line.bytes()];
+                connection.egress.append(&mut self.send_buffers, parts)
+            } else {
+                self.metrics.messages_sent += 1;
+                termination.statistics.messages_sent += 1;
+                let interrupt = EndLine::interrupt(open.as_ref());
+                let blank: &[u8] = if outbound.lines.is_empty() { b"" } else { b"\r\n" };
+                let parts: &[&[u8]] = &[
+                    interrupt.bytes(),
+                    b"MSRP ",
+                    own.as_bytes(),
+                    b" SEND\r\n",
+                    &termination.request_paths,
+                    outbound.message_lines,
+                    outbound.lines,
+                    blank,
+                    outbound.body,
+                    end_line.bytes(),
+                ];
+                connection.egress.append(&mut self.send_buffers, parts)
+            };
+            if queued.is_err() {
+                unserved.push(key);
+                continue;
+            }
+            if outbound.end.is_none() {
+                connection.outgoing =
+                    Some(OpenChunk { message: outbound.message, transaction: own });
+            }
+            self.mark(key);
+            self.check_egress(key);
+        }
+        for key in unserved.drain(..) {
+            self.release(key, ReleaseCause::TooSlow, Ending::Abort);
+        }
+        self.scratch.unserved = unserved;
+    }
+
+    /// Reads nothing more from a sender while somebody lags in its Context.
+    fn hold_back(&mut self, key: Key, context_key: Key) {
+        if self.contexts.get(context_key).is_some_and(|context| context.lagging > 0) {
+            self.pause(key, context_key);
+        }
+    }
+
+    /// The sender will not finish its message: the receivers learn that with `#`.
+    pub(crate) fn give_up_message(&mut self, key: Key, termination_key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(message) = connection.message.take() else { return };
+        let Some(termination) = self.terminations.get(termination_key) else { return };
+        let context_key = termination.context;
+        let mut memory = [0; MESSAGE_LINES_BYTES_MAX];
+        let message_lines =
+            message_lines(&mut memory, &message.id, message.next, None, message.total);
+        let outbound = Outbound {
+            message: message.id,
+            epoch: message.epoch,
+            message_lines,
+            lines: b"",
+            body: b"",
+            end: Some(Continuation::Abort),
+        };
+        self.deliver(context_key, termination_key, &outbound);
+    }
+
+    /// Answers a member's request as its Failure-Report demands (RFC 4975 section 7.1.1).
+    fn answer(&mut self, key: Key, transaction: &Transaction, status: u16) {
+        let due = match transaction.failure_report {
+            FailureReport::Yes => true,
+            FailureReport::Partial => status != 200,
+            FailureReport::No => false,
+        };
+        if !due {
+            return;
+        }
+        let bound = self
+            .connections
+            .get(key)
+            .and_then(|connection| connection.termination)
+            .and_then(|termination_key| self.terminations.get(termination_key));
+        let Some(termination) = bound else { return };
+        let (to, from) = (&termination.remote_first, &termination.local_uri);
+        let response = Response { transaction_id: transaction.id.as_bytes(), status, to, from };
+        let queued = append_response(&mut self.connections, &mut self.send_buffers, key, &response);
+        self.responded(key, status, queued);
+    }
+
+    /// Answers a request from what stood in its head.
+    pub(crate) fn respond(
+        &mut self,
+        key: Key,
+        transaction_id: &[u8],
+        status: u16,
+        to: &[u8],
+        from: &[u8],
+    ) {
+        let response = Response { transaction_id, status, to, from };
+        let queued = append_response(&mut self.connections, &mut self.send_buffers, key, &response);
+        self.responded(key, status, queued);
+    }
+
+    fn responded(&mut self, key: Key, status: u16, queued: Result<(), PoolExhausted>) {
+        if queued.is_err() {
+            return self.release(key, ReleaseCause::TooSlow, Ending::Abort);
+        }
+        if status != 200 {
+            self.metrics.responses_error_sent += 1;
+        }
+        self.mark(key);
+        self.check_egress(key);
+        // Whoever reads no answers gets nothing more to answer.
+        let context_key = self
+            .connections
+            .get(key)
+            .filter(|connection| connection.lagging_since_ns.is_some())
+            .and_then(|connection| connection.termination)
+            .and_then(|termination_key| self.terminations.get(termination_key))
+            .map(|termination| termination.context);
+        if let Some(context_key) = context_key {
+            self.pause(key, context_key);
+        }
+    }
+
+    /// RFC 4975 section 7.1.2: what has been taken over is reported to a sender who wants to know.
+    fn report_success(&mut self, key: Key, forward: &Forward, total: Option<u64>) {
+        let transaction = self.identifiers.transaction();
+        let mut memory = [0; MESSAGE_LINES_BYTES_MAX];
+        let mut rest = memory.as_mut_slice();
+        let length_max = rest.len();
+        let written =
+            write!(rest, "Byte-Range: {}-{}/", forward.start, forward.next - 1).and_then(|()| {
+                match total {
+                    Some(total) => write!(rest, "{total}\r\n"),
+                    None => write!(rest, "*\r\n"),
+                }
+            });
+        if written.is_err() {
+            return;
+        }
+        let length = length_max - rest.len();
+        let Some(termination) = self
+            .connections
+            .get(key)
+            .and_then(|connection| connection.termination)
+            .and_then(|termination_key| self.terminations.get(termination_key))
+        else {
+            return;
+        };
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let interrupt = EndLine::interrupt(connection.outgoing.take().as_ref());
+        let parts: &[&[u8]] = &[
+            interrupt.bytes(),
+            b"MSRP ",
+            transaction.as_bytes(),
+            b" REPORT\r\n",
+            &termination.request_paths,
+            b"Message-ID: ",
+            forward.message_id.as_bytes(),
+            b"\r\n",
+            &memory[..length],
+            b"Status: 000 200 OK\r\n-------",
+            transaction.as_bytes(),
+            b"$\r\n",
+        ];
+        if connection.egress.append(&mut self.send_buffers, parts).is_err() {
+            return self.release(key, ReleaseCause::TooSlow, Ending::Abort);
+        }
+        self.mark(key);
+        self.check_egress(key);
+    }
+
+    /// RFC 4975 section 5.4: the side that connects sends a request at once, so that the other can
+    /// bind the connection to the session.
+    pub(crate) fn send_binding_request(&mut self, key: Key, termination_key: Key) {
+        let transaction = self.identifiers.transaction();
+        let Some(termination) = self.terminations.get(termination_key) else { return };
+        let id = self.identifiers.message(termination.id, transaction.as_bytes());
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let parts: &[&[u8]] = &[
+            b"MSRP ",
+            transaction.as_bytes(),
+            b" SEND\r\n",
+            &termination.request_paths,
+            b"Message-ID: ",
+            id.as_bytes(),
+            b"\r\nByte-Range: 1-0/0\r\n-------",
+            transaction.as_bytes(),
+            b"$\r\n",
+        ];
+        if connection.egress.append(&mut self.send_buffers, parts).is_err() {
+            return self.release(key, ReleaseCause::TooSlow, Ending::Abort);
+        }
+        self.mark(key);
+    }
+}
+
+/// What a response says, and to whom.
+struct Response<'a> {
+    transaction_id: &'a [u8],
+    status: u16,
+    to: &'a [u8],
+    from: &'a [u8],
+}
+
+/// Queues a response, interrupting a chunk that is open towards the peer (RFC 4975 section 7.1:
+/// responses and reports must not wait for a long message).
+fn append_response(
+    connections: &mut Table<Connection>,
+    send_buffers: &mut SendBuffers,
+    key: Key,
+    response: &Response<'_>,
+) -> Result<(), PoolExhausted> {
+    let Some(connection) = connections.get_mut(key) else { return Ok(()) };
+    if connection.life >= Life::Draining {
+        return Ok(());
+    }
+    let interrupt = EndLine::interrupt(connection.outgoing.take().as_ref());
+    let mut number = Decimal::default();
+    let parts: &[&[u8]] = &[
+        interrupt.bytes(),
+        b"MSRP ",
+        response.transaction_id,
+        b" ",
+        number.format(Some(u64::from(response.status))),
+        b" ",
+        comment(response.status),
+        b"\r\nTo-Path: ",
+        response.to,
+        b"\r\nFrom-Path: ",
+        response.from,
+        b"\r\n-------",
+        response.transaction_id,
+        b"$\r\n",
+    ];
+    connection.egress.append(send_buffers, parts)
+}
+
+/// RFC 4975 section 5.4: the From-Path must be the path the peer announced.
+fn is_peer(head: &Head<'_>, remote_first: &[u8]) -> bool {
+    let from_first = head.from_path.first();
+    from_first == remote_first
+        || matches!(
+            (Uri::parse(from_first), Uri::parse(remote_first)),
+            (Ok(from), Ok(remote)) if from.same_as(&remote)
+        )
+}
+
+/// Last byte of a message that lies whole in one piece.
+fn end_of(forward: &Forward, piece: &Piece<'_>) -> u64 {
+    forward.next + piece.body.len() as u64 - 1
+}
+
+/// Message-ID and Byte-Range of a request of ours.
+fn message_lines<'a>(
+    memory: &'a mut [u8; MESSAGE_LINES_BYTES_MAX],
+    id: &MessageId,
+    start: u64,
+    end: Option<u64>,
+    total: Option<u64>,
+) -> &'a [u8] {
+    let mut rest = memory.as_mut_slice();
+    let mut write = |bytes: &[u8]| rest.write_all(bytes);
+    let mut number = Decimal::default();
+    let written = write(b"Message-ID: ")
+        .and_then(|()| write(id.as_bytes()))
+        .and_then(|()| write(b"\r\nByte-Range: "))
+        .and_then(|()| write(number.format(Some(start))))
+        .and_then(|()| write(b"-"))
+        .and_then(|()| write(number.format(end)))
+        .and_then(|()| write(b"/"))
+        .and_then(|()| write(number.format(total)))
+        .and_then(|()| write(b"\r\n"));
+    // Three numbers of 20 digits and an identifier of 32 characters fit.
+    assert!(written.is_ok());
+    let length = MESSAGE_LINES_BYTES_MAX - rest.len();
+    &memory[..length]
+}
+
+/// Decimal digits without a detour through `fmt`, which would cost more than all the rest of a
+/// request's head.
+#[derive(Default)]
+struct Decimal {
+    digits: [u8; 20],
+}
+
+impl Decimal {
+    /// The number, or `*`.
+    fn format(&mut self, number: Option<u64>) -> &[u8] {
+        let Some(mut number) = number else { return b"*" };
+        let mut position = self.digits.len();
+        loop {
+            position -= 1;
+            self.digits[position] = b'0' + (number % 10) as u8;
+            number /= 10;
+            if number == 0 {
+                return &self.digits[position..];
+            }
+        }
+    }
+}
+
+/// An end-line (with the CRLF that ends the body before it), or nothing.
+struct EndLine {
+    bytes: [u8; END_LINE_BYTES_MAX],
+    length: usize,
+}
+
+impl EndLine {
+    fn new(transaction: &TransactionId, end: Option<Continuation>, has_body: bool) -> Self {
+        let mut line = Self { bytes: [0; END_LINE_BYTES_MAX], length: 0 };
+        if let Some(end) = end {
+            let written = write_end_line(transaction.as_bytes(), end, has_body, &mut line.bytes);
+            line.length = written.unwrap_or_else(|| unreachable!("the memory fits any end-line"));
+        }
+        line
+    }
+
+    /// The end-line that interrupts an open chunk.
+    fn interrupt(open: Option<&OpenChunk>) -> Self {
+        match open {
+            Some(open) => Self::new(&open.transaction, Some(Continuation::More), true),
+            None => Self { bytes: [0; END_LINE_BYTES_MAX], length: 0 },
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
+/// Keeps the header lines that go on to the receivers: all but the ones that are ours to set on
+/// every hop.
+fn keep_lines(header_lines: &[u8], kept: &mut Vec<u8>) {
+    const OURS: [&[u8]; 4] =
+        [b"message-id:", b"byte-range:", b"success-report:", b"failure-report:"];
+    for line in header_lines.split_inclusive(|&byte| byte == b'\n') {
+        let ours = OURS.iter().any(|name| {
+            line.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name))
+        });
+        if !ours {
+            kept.extend_from_slice(line);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_foreign_header_lines_and_drops_those_of_the_hop() {
+        let mut kept = Vec::new();
+        let lines = b"Message-ID: 1\r\nX-Tag: a\r\nBYTE-RANGE: 1-5/5\r\nSuccess-Report: yes\r\n\
+            Failure-Report: no\r\nContent-Type: text/plain\r\n";
+        keep_lines(lines, &mut kept);
+        assert_eq!(kept, b"X-Tag: a\r\nContent-Type: text/plain\r\n");
+    }
+
+    #[test]
+    fn message_lines_hold_the_largest_numbers() {
+        let mut memory = [0; MESSAGE_LINES_BYTES_MAX];
+        let id = MessageId::from_u128(u128::MAX);
+        let max = Some(u64::MAX);
+        let lines = message_lines(&mut memory, &id, u64::MAX, max, max).to_vec();
+        let text = String::from_utf8(lines).unwrap();
+        let max = u64::MAX;
+        assert!(text.ends_with(&format!("Byte-Range: {max}-{max}/{max}\r\n")), "{text}");
+    }
+}
