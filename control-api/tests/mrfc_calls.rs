@@ -50,10 +50,7 @@ impl Bench {
     fn with(adjust: impl FnOnce(&mut MrfcConfig)) -> Self {
         let mut config = MrfcConfig {
             shards: vec![shard(0, "203.0.113.5:2855"), shard(1, "203.0.113.5:2856")],
-            rooms: RoomPolicy {
-                open: true,
-                names: BTreeSet::new(),
-            },
+            rooms: RoomPolicy { open: true, names: BTreeSet::new() },
             room_members_max: 3,
             calls_max: 5,
             user_calls_max: 2,
@@ -62,17 +59,11 @@ impl Bench {
             message_bytes_max: None,
         };
         adjust(&mut config);
-        Self {
-            mrfc: Mrfc::new(config, None),
-            now_ns: 1,
-        }
+        Self { mrfc: Mrfc::new(config, None), now_ns: 1 }
     }
 
     fn now(&self) -> Now {
-        Now {
-            monotonic_ns: self.now_ns,
-            ntp: NtpTime(0),
-        }
+        Now { monotonic_ns: self.now_ns, ntp: NtpTime(0) }
     }
 
     fn event(&mut self, event: Event) -> Vec<Action> {
@@ -109,10 +100,7 @@ impl Bench {
 
     fn reinvite(&mut self, call: u64, offer: &str) -> Vec<Action> {
         let offer = Some(offer.as_bytes().to_vec());
-        self.event(Event::Reinvite {
-            call: CallId(call),
-            offer,
-        })
+        self.event(Event::Reinvite { call: CallId(call), offer })
     }
 
     fn mp(&mut self, shard: ShardId, event: Mp) -> Vec<Action> {
@@ -125,37 +113,19 @@ impl Bench {
         let (shard, reserve) = reservation(actions);
         let termination = reserve.termination;
         let address = "203.0.113.5:2855".parse().unwrap();
-        let actions = self.mp(
-            shard,
-            Mp::Reserved {
-                termination,
-                address,
-            },
-        );
+        let actions = self.mp(shard, Mp::Reserved { termination, address });
         assert!(accepted(actions).starts_with("v=0"));
         (shard, termination)
     }
 
     fn subtracted(&mut self, shard: ShardId, termination: TerminationId) -> Vec<Action> {
-        let statistics = TerminationStatistics {
-            messages_received: 7,
-            ..Default::default()
-        };
-        self.mp(
-            shard,
-            Mp::Subtracted {
-                termination,
-                statistics,
-            },
-        )
+        let statistics = TerminationStatistics { messages_received: 7, ..Default::default() };
+        self.mp(shard, Mp::Subtracted { termination, statistics })
     }
 }
 
 fn shard(id: u16, address: &str) -> ShardDescription {
-    ShardDescription {
-        id: ShardId(id),
-        address: address.parse().unwrap(),
-    }
+    ShardDescription { id: ShardId(id), address: address.parse().unwrap() }
 }
 
 fn only(actions: Vec<Action>) -> Action {
@@ -167,49 +137,34 @@ fn only(actions: Vec<Action>) -> Action {
 
 fn reservation(actions: Vec<Action>) -> (ShardId, ReserveAndConfigure) {
     match only(actions) {
-        Action::Command {
-            shard,
-            command: Command::ReserveAndConfigure(reserve),
-        } => (shard, *reserve),
+        Action::Command { shard, command: Command::ReserveAndConfigure(reserve) } => {
+            (shard, *reserve)
+        }
         other => panic!("{other:?}"),
     }
 }
 
 fn subtraction(action: &Action) -> (ShardId, TerminationId) {
     match action {
-        Action::Command {
-            shard,
-            command: Command::Subtract { termination },
-        } => (*shard, *termination),
+        Action::Command { shard, command: Command::Subtract { termination } } => {
+            (*shard, *termination)
+        }
         other => panic!("{other:?}"),
     }
 }
 
 fn accepted(actions: Vec<Action>) -> String {
     match only(actions) {
-        Action::Answer {
-            answer: Answer::Accepted { sdp },
-            ..
-        } => String::from_utf8(sdp).unwrap(),
+        Action::Answer { answer: Answer::Accepted { sdp }, .. } => String::from_utf8(sdp).unwrap(),
         other => panic!("{other:?}"),
     }
 }
 
 fn refused(action: &Action) -> (u16, Option<u16>, Option<Duration>) {
     match action {
-        Action::Answer {
-            answer:
-                Answer::Refused {
-                    status,
-                    warning,
-                    retry_after,
-                },
-            ..
-        } => (
-            *status,
-            warning.as_ref().map(|(code, _)| *code),
-            *retry_after,
-        ),
+        Action::Answer { answer: Answer::Refused { status, warning, retry_after }, .. } => {
+            (*status, warning.as_ref().map(|(code, _)| *code), *retry_after)
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -230,10 +185,7 @@ fn plain_call_goes_from_invite_to_subtracted() {
     assert!(matches!(reserve.security, Security::Plain));
     assert_eq!(reserve.setup, Setup::Passive);
     assert_eq!(reserve.session_id, "AQIDBAUGBwgJCgsMDQ4P");
-    assert_eq!(
-        reserve.remote_path,
-        "msrp://198.51.100.10:40210/q7Fz0K2m9XbA4cD1;tcp"
-    );
+    assert_eq!(reserve.remote_path, "msrp://198.51.100.10:40210/q7Fz0K2m9XbA4cD1;tcp");
     assert_eq!(reserve.member, "sip:alice@example.com");
     assert_eq!(reserve.accept_types, "message/cpim text/plain");
     assert_eq!(reserve.accept_wrapped_types, "text/plain");
@@ -242,16 +194,7 @@ fn plain_call_goes_from_invite_to_subtracted() {
 
     let termination = reserve.termination;
     let address = "203.0.113.5:2855".parse().unwrap();
-    assert_eq!(
-        accepted(bench.mp(
-            shard,
-            Mp::Reserved {
-                termination,
-                address
-            }
-        )),
-        ANSWER
-    );
+    assert_eq!(accepted(bench.mp(shard, Mp::Reserved { termination, address })), ANSWER);
     assert!(bench.mp(shard, Mp::Bound { termination }).is_empty());
     let room = bench.mrfc.rooms().next().unwrap();
     assert_eq!(room.name, "tea");
