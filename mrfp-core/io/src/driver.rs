@@ -50,7 +50,8 @@ pub struct RecvBuffer {
 /// What has happened. One `match` in the shard handles them all.
 #[derive(Debug)]
 pub enum Completion {
-    /// A listener accepted. `more` false: the multishot ended, arm it again.
+    /// A listener accepted. `more` false: the multishot ended (also with a good result, when the
+    /// completion queue was full), arm it again; after `EMFILE` not before a socket has closed.
     Accept {
         /// The token it was started with.
         token: Token,
@@ -63,11 +64,12 @@ pub enum Completion {
     Connect {
         /// The token it was started with.
         token: Token,
-        /// Why it is not.
+        /// Nothing, or why it is not up.
         result: Result<(), Errno>,
     },
     /// Bytes arrived. `Ok(None)`: the peer has closed its direction. `more` false: the multishot
-    /// ended (also on `ENOBUFS` and `ECANCELED`), arm it again if the connection goes on.
+    /// ended (also on `ENOBUFS` and `ECANCELED`), arm it again if the connection goes on. One busy
+    /// connection can use up the buffers of a turn: arm again first who has waited longest.
     Recv {
         /// The token it was started with.
         token: Token,
@@ -129,7 +131,8 @@ pub trait Driver {
     /// Sends the whole buffer ([`SendBuffer::bytes`]); it comes back with the completion.
     fn send(&mut self, socket: Socket, buffer: SendBuffer, token: Token);
 
-    /// Ends both directions, so that everything in flight completes soon.
+    /// Ends both directions, so that everything in flight completes soon. An accept or a connect
+    /// ends as by [`Driver::cancel`].
     fn shutdown(&mut self, socket: Socket);
 
     /// Ends our direction only (the peer sees EOF, its bytes still arrive).

@@ -34,6 +34,8 @@ pub struct Faults {
     pub short_sends_per_mille: u16,
     /// A receive ends with `ENOBUFS` although there are buffers.
     pub out_of_buffers_per_mille: u16,
+    /// A multishot ends with a good result, as it does when the completion queue is full.
+    pub ended_multishots_per_mille: u16,
     /// What could complete in this turn completes in a later one.
     pub delays_per_mille: u16,
 }
@@ -45,6 +47,7 @@ impl Faults {
         shuffle_completions: false,
         short_sends_per_mille: 0,
         out_of_buffers_per_mille: 0,
+        ended_multishots_per_mille: 0,
         delays_per_mille: 0,
     };
 
@@ -54,6 +57,7 @@ impl Faults {
         shuffle_completions: true,
         short_sends_per_mille: 100,
         out_of_buffers_per_mille: 50,
+        ended_multishots_per_mille: 50,
         delays_per_mille: 200,
     };
 }
@@ -299,10 +303,7 @@ impl Driver for Simulator {
     }
 
     fn connect(&mut self, address: SocketAddr, token: Token) -> io::Result<Socket> {
-        let socket = self.insert_socket(Kind::Connecting {
-            address,
-            shut: false,
-        });
+        let socket = self.insert_socket(Kind::Connecting { address });
         self.start_reading(Operation::Connect, socket, token);
         Ok(socket)
     }
@@ -337,15 +338,17 @@ impl Driver for Simulator {
 
     fn shutdown(&mut self, socket: Socket) {
         self.flush_before_shutdown(socket);
-        match &mut self.socket(socket).kind {
-            Kind::Stream { peer } => {
+        let shut = self.socket(socket);
+        match (&shut.kind, &mut shut.reading) {
+            (Kind::Stream { peer }, _) => {
                 let peer = *peer;
                 self.peers[peer.0].shard_shut_write = true;
                 self.peers[peer.0].shard_shut_read = true;
             }
-            Kind::Connecting { shut, .. } => *shut = true,
-            Kind::Listener { .. } => self.shutdown_listener(socket),
-            Kind::Dead => {}
+            (Kind::Connecting { .. } | Kind::Listener { .. }, Some(reading)) => {
+                reading.cancelled = true;
+            }
+            (Kind::Connecting { .. } | Kind::Listener { .. }, None) | (Kind::Dead, _) => {}
         }
     }
 

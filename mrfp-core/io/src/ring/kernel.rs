@@ -14,6 +14,25 @@ use crate::token::{Key, Operation, Token};
 /// How often the drain on drop waits for one second before it gives up and leaks.
 const DRAIN_ROUNDS_MAX: u32 = 10;
 
+/// How long to sleep, and for how much.
+#[derive(Clone, Copy)]
+pub(super) struct Patience {
+    /// Completions to wake up for; 0 does not sleep.
+    pub(super) want: u32,
+    /// Wake up after this in any case.
+    pub(super) timeout: Option<Duration>,
+    /// Not 0: after this many microseconds a single completion is enough.
+    pub(super) gather_us: u32,
+}
+
+impl Patience {
+    pub(super) const NONE: Self = Self {
+        want: 0,
+        timeout: None,
+        gather_us: 0,
+    };
+}
+
 /// One ring and the count of what it still owes.
 ///
 /// `register_ring_fd` spares the kernel a descriptor lookup per enter, but the `io-uring` crate
@@ -57,6 +76,14 @@ impl Kernel {
         &self.submitter
     }
 
+    /// Whether [`Patience::gather_us`] is understood (Linux 6.12).
+    pub(super) fn can_gather(&self) -> bool {
+        // SAFETY: a shared view of an immutable part, which ends here.
+        unsafe { self.ring.as_ref() }
+            .params()
+            .is_feature_min_timeout()
+    }
+
     /// Queues an entry; enters the kernel when the submission queue is full.
     ///
     /// # Safety
@@ -90,7 +117,7 @@ impl Kernel {
     /// Hands the queued entries to the kernel without running completions.
     pub(super) fn submit(&mut self) -> io::Result<()> {
         loop {
-            self.enter(0, None, EnterFlags::empty())?;
+            self.enter(Patience::NONE, EnterFlags::empty())?;
             let waiting = self.backlog.len();
             self.flush_backlog();
             // Either there is no more, or the kernel takes none before completions are popped.
@@ -100,12 +127,8 @@ impl Kernel {
         }
     }
 
-    /// Submits, runs completions, and waits for `want` of them or `timeout`.
-    pub(super) fn submit_and_wait(
-        &mut self,
-        want: u32,
-        timeout: Option<Duration>,
-    ) -> io::Result<()> {
+    /// Submits, runs completions, and waits for them as long as `patience` says.
+    pub(super) fn submit_and_wait(&mut self, patience: Patience) -> io::Result<()> {
         if !self.backlog.is_empty() {
             self.submit()?;
         }
@@ -114,26 +137,29 @@ impl Kernel {
             let submission = unsafe { self.ring.as_ref().submission_shared() };
             submission.is_empty() && !submission.taskrun() && !submission.cq_overflow()
         };
-        if idle && want == 0 {
+        if idle && patience.want == 0 {
             return Ok(());
         }
-        self.enter(want, timeout, EnterFlags::GETEVENTS)
+        self.enter(patience, EnterFlags::GETEVENTS)
     }
 
-    fn enter(&mut self, want: u32, timeout: Option<Duration>, flags: EnterFlags) -> io::Result<()> {
+    fn enter(&mut self, patience: Patience, flags: EnterFlags) -> io::Result<()> {
         let queued = {
             // SAFETY: as in `try_push`; only counters are read.
             let submission = unsafe { self.ring.as_ref().submission_shared() };
             submission.len() as u32
         };
-        let timespec = timeout.map(Timespec::from).unwrap_or_default();
-        let mut arguments = SubmitArgs::new();
-        if timeout.is_some() {
+        let timespec = patience.timeout.map(Timespec::from).unwrap_or_default();
+        let mut arguments = SubmitArgs::new().min_wait_usec(patience.gather_us);
+        if patience.timeout.is_some() {
             arguments = arguments.timespec(&timespec);
         }
         let flags = (flags | EnterFlags::EXT_ARG).bits();
         // SAFETY: EXT_ARG goes with a `SubmitArgs` of its own size, which lives across the call.
-        let entered = unsafe { self.submitter.enter(queued, want, flags, Some(&arguments)) };
+        let entered = unsafe {
+            self.submitter
+                .enter(queued, patience.want, flags, Some(&arguments))
+        };
         match entered {
             Ok(_) => Ok(()),
             Err(error) => match error.raw_os_error() {
@@ -180,7 +206,11 @@ impl Kernel {
                 if self.in_flight == 0 {
                     return Ok(());
                 }
-                self.submit_and_wait(1, Some(Duration::from_secs(1)))?;
+                self.submit_and_wait(Patience {
+                    want: 1,
+                    timeout: Some(Duration::from_secs(1)),
+                    gather_us: 0,
+                })?;
                 if !self.has_completions() {
                     break;
                 }

@@ -31,12 +31,11 @@ pub(super) enum Kind {
     },
     Connecting {
         address: SocketAddr,
-        shut: bool,
     },
     Stream {
         peer: PeerId,
     },
-    /// A connection that never came about, or a listener that was shut down.
+    /// A connection that never came about.
     Dead,
 }
 
@@ -111,9 +110,7 @@ impl Simulator {
             reading.cancelled
                 || match &socket.kind {
                     Kind::Listener { backlog, .. } => !backlog.is_empty(),
-                    Kind::Connecting { address, shut } => {
-                        *shut || self.answer(*address) != ConnectAnswer::Silence
-                    }
+                    Kind::Connecting { address } => self.answer(*address) != ConnectAnswer::Silence,
                     Kind::Stream { peer } => self.peers[peer.0].has_something_to_read(),
                     Kind::Dead => true,
                 }
@@ -173,8 +170,13 @@ impl Simulator {
                 unreachable!("not a reading operation")
             }
         };
-        if let Some(last) = last {
-            completions.push_back(last);
+        completions.extend(last);
+        let faults = self.config.faults;
+        if self.random.happens(faults.ended_multishots_per_mille) {
+            end_multishot(completions);
+        }
+        let is_last = completions.back().is_some_and(|last| !has_more(last));
+        if is_last {
             let socket = self.sockets.get_mut(&id).expect("stepped while live");
             socket.reading.as_mut().expect("was in flight").ended = true;
         }
@@ -195,8 +197,9 @@ impl Simulator {
         loop {
             let waiting = match &mut self.sockets.get_mut(&id)?.kind {
                 Kind::Listener { backlog, .. } => backlog.pop_front(),
-                Kind::Dead => return Some(ended(libc::EINVAL)),
-                Kind::Connecting { .. } | Kind::Stream { .. } => unreachable!("not a listener"),
+                Kind::Connecting { .. } | Kind::Stream { .. } | Kind::Dead => {
+                    unreachable!("not a listener")
+                }
             };
             let Some(peer) = waiting else {
                 return cancelled.then(|| ended(libc::ECANCELED));
@@ -215,13 +218,12 @@ impl Simulator {
     }
 
     fn step_connect(&mut self, id: u32, token: Token, cancelled: bool) -> Option<Completion> {
-        let Kind::Connecting { address, shut } = self.sockets[&id].kind else {
+        let Kind::Connecting { address } = self.sockets[&id].kind else {
             unreachable!("not connecting");
         };
         let refused = |errno| (Kind::Dead, Err(Errno(errno)));
         let (kind, result) = match self.answer(address) {
             _ if cancelled => refused(libc::ECANCELED),
-            _ if shut => refused(libc::ECONNABORTED),
             ConnectAnswer::Silence => return None,
             ConnectAnswer::Refuse => refused(libc::ECONNREFUSED),
             ConnectAnswer::Accept => {
@@ -312,7 +314,7 @@ impl Simulator {
         }
         let faults = self.config.faults;
         let is_short = self.random.happens(faults.short_sends_per_mille);
-        let error = self.move_sent_bytes(id);
+        let error = self.move_sent_bytes(id, is_short);
         let socket = self.sockets.get_mut(&id).expect("stepped while live");
         let sending = socket.sending.as_mut().expect("was in flight");
         let wanted_bytes = sending.buffer.as_ref().map_or(0, |it| it.bytes().len());
@@ -332,7 +334,7 @@ impl Simulator {
     }
 
     /// Moves what the peer's window takes. The error is what the rest meets.
-    fn move_sent_bytes(&mut self, id: u32) -> Option<Errno> {
+    fn move_sent_bytes(&mut self, id: u32, is_short: bool) -> Option<Errno> {
         let socket = self.sockets.get_mut(&id)?;
         let Kind::Stream { peer } = socket.kind else {
             return Some(Errno(libc::ENOTCONN));
@@ -344,8 +346,7 @@ impl Simulator {
         let sending = socket.sending.as_mut()?;
         let left = &sending.buffer.as_ref()?.bytes()[sending.taken_bytes..];
         let mut count = left.len().min(peer.window_bytes);
-        let faults = self.config.faults;
-        if count > 1 && self.random.happens(faults.short_sends_per_mille) {
+        if is_short && count > 1 {
             count = 1 + self.random.below(count - 1);
         }
         peer.take_bytes(&left[..count]);
@@ -361,13 +362,8 @@ impl Simulator {
             .as_ref()
             .is_some_and(|it| it.buffer.is_some())
         {
-            self.move_sent_bytes(socket.0);
+            self.move_sent_bytes(socket.0, false);
         }
-    }
-
-    pub(super) fn shutdown_listener(&mut self, socket: Socket) {
-        self.abandon_peers(socket);
-        self.socket(socket).kind = Kind::Dead;
     }
 
     /// Tells the peers of a socket that it goes away.
@@ -384,6 +380,25 @@ impl Simulator {
             }
             Kind::Connecting { .. } | Kind::Dead => {}
         }
+    }
+}
+
+/// The last result, a good one, is also the end.
+fn end_multishot(completions: &mut VecDeque<Completion>) {
+    if let Some(Completion::Accept { more, .. } | Completion::Recv { more, .. }) =
+        completions.back_mut()
+    {
+        *more = false;
+    }
+}
+
+fn has_more(completion: &Completion) -> bool {
+    match completion {
+        Completion::Accept { more, .. } | Completion::Recv { more, .. } => *more,
+        Completion::Connect { .. }
+        | Completion::Send { .. }
+        | Completion::Close { .. }
+        | Completion::Doorbell => false,
     }
 }
 

@@ -1,7 +1,7 @@
 //! The ring: what goes wrong.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use mrfp_io::{Completion, Driver, Errno, Operation, Ring, RingConfig};
@@ -129,9 +129,12 @@ fn ends_under_load_with_every_buffer_back() {
     let writers: Vec<_> = peers
         .into_iter()
         .map(|mut peer| {
+            peer.set_nodelay(true).unwrap();
             std::thread::spawn(move || {
                 let mut answer = [0; 100];
-                while peer.write_all(&pattern(900)).is_ok() && peer.read(&mut answer).is_ok() {}
+                while peer.write_all(&pattern(900)).is_ok()
+                    && matches!(peer.read(&mut answer), Ok(1..))
+                {}
             })
         })
         .collect();
@@ -145,22 +148,42 @@ fn ends_under_load_with_every_buffer_back() {
     }
 }
 
-#[test]
-fn cancels_a_connect_that_gets_no_answer() {
-    let mut harness = small_ring();
-    // A listener with a full backlog does not answer: the kernel drops the SYN.
+/// A listener whose backlog is full: the kernel drops further SYNs, no connect gets an answer.
+fn silent_listener() -> (socket2::Socket, TcpStream, SocketAddr) {
     let silent = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     silent.bind(&crate::harness::loopback().into()).unwrap();
     silent.listen(0).unwrap();
     let address = silent.local_addr().unwrap().as_socket().unwrap();
-    let _fill = TcpStream::connect(address).unwrap();
-    let index = harness.connect(address);
+    let fill = TcpStream::connect(address).unwrap();
+    (silent, fill, address)
+}
+
+#[test]
+fn ends_a_connect_that_gets_no_answer() {
+    let mut harness = small_ring();
+    let (_silent, _fill, address) = silent_listener();
+    let cancelled = harness.connect(address);
+    let shut = harness.connect(address);
     harness.turn(Duration::from_millis(20));
-    assert_eq!(harness.seen[&index].connected, None);
-    harness.driver.cancel(token(Operation::Connect, index));
-    harness.run_until("cancelled", |harness| {
-        harness.seen[&index].connected == Some(Err(Errno(libc::ECANCELED)))
+    assert_eq!(harness.seen[&cancelled].connected, None);
+    harness.driver.cancel(token(Operation::Connect, cancelled));
+    harness.driver.shutdown(harness.sockets[&shut]);
+    harness.run_until("both end", |harness| {
+        let ended = |index| harness.seen[index].connected == Some(Err(Errno(libc::ECANCELED)));
+        [cancelled, shut].iter().all(ended)
     });
+    finish(harness);
+}
+
+#[test]
+fn a_listener_ends_by_shutdown() {
+    let mut harness = small_ring();
+    let address = harness.listen();
+    harness.driver.shutdown(harness.sockets[&0]);
+    harness.run_until("accept ends", |harness| harness.accepts_ended == 1);
+    harness.close(0);
+    harness.run_until("closed", |harness| harness.sockets.is_empty());
+    assert!(TcpStream::connect(address).is_err());
     finish(harness);
 }
 

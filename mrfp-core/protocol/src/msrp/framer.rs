@@ -192,7 +192,7 @@ impl Scan {
         {
             let line_end = self.scanned + found + 1;
             let line = &bytes[self.line_start..line_end];
-            if !is_line(line) {
+            if !line.ends_with(b"\r\n") {
                 return Err((MalformedReason::LineEnd, self.line_start));
             }
             let tail = match line {
@@ -347,17 +347,6 @@ impl Continuation {
             Self::Abort => b'#',
         }
     }
-}
-
-/// Ends in CRLF and has no other control character than HTAB before it.
-fn is_line(line: &[u8]) -> bool {
-    let Some(text) = line.strip_suffix(b"\r\n") else {
-        return false;
-    };
-    let control = text.iter().fold(false, |found, &byte| {
-        found | ((byte < 0x20) & (byte != b'\t')) | (byte == 0x7f)
-    });
-    !control
 }
 
 /// How many bytes at the end may be the beginning of CRLF and hyphens. CR stands in that text only

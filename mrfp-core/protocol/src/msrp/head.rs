@@ -82,15 +82,18 @@ impl<'a> Head<'a> {
     /// Reads a head whose line ends the framer has checked. `bytes`: from the start line to the
     /// last header line with its CRLF.
     pub(super) fn parse(bytes: &'a [u8], tail: Tail) -> Result<Self, Reason> {
-        let (start_line, rest) = split_line(bytes).ok_or(Reason::StartLine)?;
+        if has_control_character(bytes) {
+            return Err(Reason::LineEnd);
+        }
+        let (start_line, rest) = split_line(bytes)?.ok_or(Reason::StartLine)?;
         let (transaction_id, start) = parse_start(start_line)?;
-        let (to_line, rest) = split_line(rest).ok_or(Reason::ToPath)?;
+        let (to_line, rest) = split_line(rest)?.ok_or(Reason::ToPath)?;
         let to_path = parse_path(to_line, b"to-path", Reason::ToPath)?;
-        let (from_line, rest) = split_line(rest).ok_or(Reason::FromPath)?;
+        let (from_line, rest) = split_line(rest)?.ok_or(Reason::FromPath)?;
         let from_path = parse_path(from_line, b"from-path", Reason::FromPath)?;
         let mut headers = Headers::default();
         let mut lines = rest;
-        while let Some((line, after)) = split_line(lines) {
+        while let Some((line, after)) = split_line(lines)? {
             headers.add(line)?;
             lines = after;
         }
@@ -118,7 +121,7 @@ impl<'a> Head<'a> {
     /// Value of the first header of that name after From-Path, without regard to case.
     pub fn header(&self, name: &[u8]) -> Option<&'a [u8]> {
         let mut lines = self.header_lines;
-        while let Some((line, after)) = split_line(lines) {
+        while let Some((line, after)) = split_line(lines).ok()? {
             let (found, value) = split_header(line).ok()?;
             if found.eq_ignore_ascii_case(name) {
                 return Some(value);
@@ -191,7 +194,8 @@ impl<'a> Headers<'a> {
             }
             7 if name.eq_ignore_ascii_case(b"to-path") => Err(Reason::Duplicate),
             9 if name.eq_ignore_ascii_case(b"from-path") => Err(Reason::Duplicate),
-            _ => Ok(()),
+            _ if is_name(name) => Ok(()),
+            _ => Err(Reason::Header),
         }
     }
 }
@@ -290,28 +294,41 @@ fn is_media_type(value: &[u8]) -> bool {
     }
 }
 
-/// The first line without its CRLF, and what follows it. The framer has seen to it that every LF
-/// has its CR.
-fn split_line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let end = memchr::memchr(b'\n', bytes)?;
-    Some((&bytes[..end.checked_sub(1)?], &bytes[end + 1..]))
+/// Line ends apart, a head holds no control character but HTAB (RFC 4975 section 9, utf8text). One
+/// pass over all lines costs less than one over each.
+fn has_control_character(bytes: &[u8]) -> bool {
+    bytes.iter().fold(false, |found, &byte| {
+        let allowed = (byte == b'\t') | (byte == b'\r') | (byte == b'\n');
+        found | ((byte < 0x20) & !allowed) | (byte == 0x7f)
+    })
 }
 
-/// Name and value of `hname ":" SP hval`. A folded line begins with white space and so has no name.
+/// A line without its CRLF, and what follows it.
+type LineAndRest<'a> = (&'a [u8], &'a [u8]);
+
+/// The first line. The framer has seen to it that every LF
+/// has its CR, here every CR must have its LF.
+fn split_line(bytes: &[u8]) -> Result<Option<LineAndRest<'_>>, Reason> {
+    let Some(end) = memchr::memchr(b'\r', bytes) else {
+        return Ok(None);
+    };
+    match bytes[end + 1..] {
+        [b'\n', ref after @ ..] => Ok(Some((&bytes[..end], after))),
+        _ => Err(Reason::LineEnd),
+    }
+}
+
+/// Name and value of `hname ":" SP hval`; whether an unknown name is one, [`is_name`] says.
 fn split_header(line: &[u8]) -> Result<(&[u8], &[u8]), Reason> {
     let colon = memchr::memchr(b':', line).ok_or(Reason::Header)?;
     let name = &line[..colon];
-    let Some((first, others)) = name.split_first() else {
-        return Err(Reason::Header);
-    };
-    let foreign = others
-        .iter()
-        .fold(false, |found, &byte| found | !byte.is_ascii_graphic());
-    if !first.is_ascii_alphabetic() || foreign {
-        return Err(Reason::Header);
-    }
     match &line[colon + 1..] {
         [b' ', value @ ..] => Ok((name, value)),
         _ => Err(Reason::Header),
     }
+}
+
+/// Begins with a letter; a folded line begins with white space and so has no name.
+fn is_name(name: &[u8]) -> bool {
+    name.first().is_some_and(u8::is_ascii_alphabetic) && name.iter().all(u8::is_ascii_graphic)
 }

@@ -25,7 +25,13 @@ impl<'a> Path<'a> {
 
     /// Texts of the URIs from left to right.
     pub fn iter(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-        self.0.split(|&byte| byte == b' ')
+        let mut rest = Some(self.0);
+        std::iter::from_fn(move || {
+            let text = rest?;
+            let end = memchr::memchr(b' ', text);
+            rest = end.map(|space| &text[space + 1..]);
+            Some(&text[..end.unwrap_or(text.len())])
+        })
     }
 
     /// Number of URIs.
@@ -45,18 +51,11 @@ impl<'a> Path<'a> {
 
     /// Printable ASCII without a space at either end or two in a row.
     pub(super) fn is_list(&self) -> bool {
-        let text = self.0;
-        let (Some(&first), Some(&last)) = (text.first(), text.last()) else {
-            return false;
-        };
-        if first == b' ' || last == b' ' {
-            return false;
-        }
-        let foreign = text
+        let foreign = self
+            .0
             .iter()
-            .fold(false, |found, &b| found | !(0x20..0x7f).contains(&b));
-        let double = text.windows(2).fold(false, |found, w| found | (w == b"  "));
-        !foreign && !double
+            .fold(false, |found, &b| found | !(b' '..=b'~').contains(&b));
+        !foreign && self.iter().all(|uri| !uri.is_empty())
     }
 }
 
