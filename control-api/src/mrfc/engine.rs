@@ -60,6 +60,12 @@ pub(super) struct Turn<'a> {
     pub(super) random: &'a mut dyn FnMut(&mut [u8]),
 }
 
+/// What the KMS is to be asked, and what goes on with its answer.
+struct Question {
+    pending: Box<keys::Pending>,
+    message: Vec<u8>,
+}
+
 impl Mrfc {
     /// An MRFC without calls. Without a responder every `a=key-mgmt` is refused.
     #[must_use]
@@ -193,7 +199,7 @@ impl Mrfc {
         let call =
             |stage| Call { room, from, since_ns, context, termination, shard, negotiation, stage };
         match asked {
-            Some((pending, message)) => {
+            Some(Question { pending, message }) => {
                 let resolve = ResolveId(termination.0);
                 self.by_resolve.insert(resolve, id);
                 self.timers.set(Timer::Call(id), since_ns + KMS_TIMEOUT_NS);
@@ -217,7 +223,7 @@ impl Mrfc {
         &mut self,
         turn: &mut Turn<'_>,
         negotiation: &Negotiation,
-    ) -> Result<Option<(Box<keys::Pending>, Vec<u8>)>, Refusal> {
+    ) -> Result<Option<Question>, Refusal> {
         let Some(offered) = &negotiation.message.key_management else {
             return Ok(None);
         };
@@ -225,7 +231,10 @@ impl Mrfc {
             return Err(Refusal::with_text(488, "No key management here"));
         };
         match keys::begin(responder, offered, turn.now.ntp, turn.random) {
-            Ok((pending, message)) => Ok(Some((Box::new(pending), message))),
+            Ok((pending, message)) => Ok(Some(Question {
+                pending: Box::new(pending),
+                message,
+            })),
             Err(failure) => Err(self.key_failure(&failure)),
         }
     }

@@ -119,7 +119,10 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn u64(&mut self) -> Result<u64, ParseError> {
-        Ok(u64::from(self.u32()?) << 32 | u64::from(self.u32()?))
+        let bytes = self.take(8)?;
+        Ok(bytes
+            .iter()
+            .fold(0, |value, byte| value << 8 | u64::from(*byte)))
     }
 
     /// Bytes behind an 8-bit length.
