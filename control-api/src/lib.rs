@@ -1,8 +1,12 @@
 //! The MRFC: the control plane.
 #![forbid(unsafe_code)]
 
+pub mod cli;
+pub mod config;
+pub mod http;
 pub mod kms;
 pub mod mikey;
 pub mod mrfc;
+pub mod node;
 pub mod sdp;
 pub mod sip;

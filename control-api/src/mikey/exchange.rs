@@ -38,11 +38,7 @@ pub(crate) fn random_u32(random: Random<'_>) -> u32 {
 /// RFC 6043 section 12.1: no key shorter than 128 bits. The upper bound is that of a TLS pre-shared
 /// key (RFC 4279 section 5.3).
 pub(crate) fn check_key_length(key: &[u8]) -> Result<(), Error> {
-    if (16..=64).contains(&key.len()) {
-        Ok(())
-    } else {
-        Err(Error::KeyLength(key.len()))
-    }
+    if (16..=64).contains(&key.len()) { Ok(()) } else { Err(Error::KeyLength(key.len())) }
 }
 
 /// A message of the type the exchange expects; an Error message becomes [`Error::Refused`].
@@ -98,10 +94,7 @@ pub(crate) fn required_uri<'a>(
     identity: Option<&'a Identity>,
     name: &'static str,
 ) -> Result<&'a str, Error> {
-    identity
-        .ok_or(Error::MissingPayload(name))?
-        .as_uri()
-        .ok_or(Error::IdentityNotUri)
+    identity.ok_or(Error::MissingPayload(name))?.as_uri().ok_or(Error::IdentityNotUri)
 }
 
 /// Whether the response belongs to the message it claims to answer.
@@ -120,10 +113,7 @@ pub(crate) fn check_ticket(
 ) -> Result<(), Error> {
     let policy = &ticket.policy;
     let refuse = |problem| Err(Error::UnacceptablePolicy(problem));
-    if !parameters
-        .accepted_ticket_types
-        .contains(&policy.ticket_type)
-    {
+    if !parameters.accepted_ticket_types.contains(&policy.ticket_type) {
         return Err(Error::UnsupportedTicketType(policy.ticket_type));
     }
     if !policy.flags.is_consistent() {
@@ -144,9 +134,9 @@ pub(crate) fn check_ticket(
 fn check_validity(ticket: &Ticket, clock_skew_max: Duration, now: NtpTime) -> Result<(), Error> {
     let time = |role| match ticket.policy.time(role) {
         None => Ok(None),
-        Some(timestamp) => NtpTime::from_timestamp(timestamp)
-            .map(Some)
-            .ok_or(Error::UnsupportedTimestamp),
+        Some(timestamp) => {
+            NtpTime::from_timestamp(timestamp).map(Some).ok_or(Error::UnsupportedTimestamp)
+        }
     };
     // An omitted limit does not limit (RFC 6043 section 6.10). A ticket starts when its maker's
     // clock says so, which may be ahead of ours.

@@ -137,10 +137,7 @@ impl Initiator {
             header: kms_header(DataType::RequestInitPsk, suite.prf(), csb_id, true),
             payloads: vec![
                 timestamp_payload(now),
-                Payload::Randr {
-                    role: ROLE_INITIATOR,
-                    rand: rand.clone(),
-                },
+                Payload::Randr { role: ROLE_INITIATOR, rand: rand.clone() },
                 idr(ROLE_INITIATOR, Identity::uri(initiator_uri)),
                 idr(ROLE_KMS, Identity::uri(kms_uri)),
                 Payload::TicketPolicy(policy),
@@ -177,10 +174,7 @@ impl Initiator {
         random: Random<'_>,
     ) -> Result<(Self, Vec<u8>), Error> {
         check_ticket(&ticket.ticket, parameters, now)?;
-        let spi = session_key(&ticket.session_keys, &[])?
-            .spi()
-            .unwrap_or_default()
-            .to_vec();
+        let spi = session_key(&ticket.session_keys, &[])?.spi().unwrap_or_default().to_vec();
         let suite = parameters.suite;
         let csb_id = random_u32(random);
         let initiator_rand = random_bytes(random, RAND_BYTES);
@@ -256,17 +250,9 @@ impl Initiator {
             &responder_rand,
         );
         verify(&message, transfer_resp, &source, &[&self.transfer_init])?;
-        checked_time(
-            required_timestamp(&message)?,
-            now,
-            self.parameters.clock_skew_max,
-        )?;
+        checked_time(required_timestamp(&message)?, now, self.parameters.clock_skew_max)?;
         let peer = required_uri(message.identity(ROLE_RESPONDER), "IDRr")?;
-        if !self
-            .accepted_responders
-            .iter()
-            .any(|pattern| pattern.matches(peer))
-        {
+        if !self.accepted_responders.iter().any(|pattern| pattern.matches(peer)) {
             return Err(Error::UnexpectedResponder(peer.to_owned()));
         }
         if message.kemac().is_some() {
@@ -308,10 +294,7 @@ fn transfer_payloads(
 ) -> Vec<Payload> {
     let mut payloads = vec![
         timestamp_payload(now),
-        Payload::Randr {
-            role: ROLE_INITIATOR,
-            rand: initiator_rand.to_vec(),
-        },
+        Payload::Randr { role: ROLE_INITIATOR, rand: initiator_rand.to_vec() },
         idr(ROLE_INITIATOR, Identity::uri(initiator_uri)),
         idr(ROLE_RESPONDER, Identity::uri(responder_uri)),
         Payload::SecurityPolicy(SecurityPolicy {
@@ -362,9 +345,7 @@ impl PendingRequest {
         let ticket = message.ticket().ok_or(Error::MissingPayload("TICKET"))?;
         check_ticket(ticket, &self.parameters, now)?;
         if !ticket.policy.flags.has(TicketFlags::PLAIN_INITIATOR) {
-            return Err(Error::UnacceptablePolicy(
-                PolicyProblem::AdditionalProcessing,
-            ));
+            return Err(Error::UnacceptablePolicy(PolicyProblem::AdditionalProcessing));
         }
         let kemac = message.kemac().ok_or(Error::MissingPayload("KEMAC"))?;
         let encryption = suite.encryption();

@@ -91,10 +91,7 @@ struct Body {
 /// How the bytes at some place compare with the end-line.
 enum EndLine {
     /// It is one; `bytes` from the first hyphen to the LF.
-    Whole {
-        continuation: Continuation,
-        bytes: usize,
-    },
+    Whole { continuation: Continuation, bytes: usize },
     /// It may become one.
     Prefix,
     /// It is something else.
@@ -126,10 +123,7 @@ impl Framer {
                 }
                 Ok((piece.consumed > 0).then_some(piece))
             }
-            State::Lost(reason) => Err(Malformed {
-                reason: *reason,
-                answer: None,
-            }),
+            State::Lost(reason) => Err(Malformed { reason: *reason, answer: None }),
         }
     }
 
@@ -186,10 +180,7 @@ impl Scan {
                 return Err((MalformedReason::StartLine, 0));
             }
         }
-        while let Some(found) = bytes
-            .get(self.scanned..)
-            .and_then(|b| memchr::memchr(b'\n', b))
-        {
+        while let Some(found) = bytes.get(self.scanned..).and_then(|b| memchr::memchr(b'\n', b)) {
             let line_end = self.scanned + found + 1;
             let line = &bytes[self.line_start..line_end];
             if !line.ends_with(b"\r\n") {
@@ -201,11 +192,7 @@ impl Scan {
                 _ => None,
             };
             if let Some(tail) = tail {
-                return Ok(Some(HeadEnd {
-                    tail,
-                    headers: self.line_start,
-                    total: line_end,
-                }));
+                return Ok(Some(HeadEnd { tail, headers: self.line_start, total: line_end }));
             }
             self.line_start = line_end;
             self.scanned = line_end;
@@ -236,10 +223,7 @@ impl Body {
         //= leave that CRLF out and let the one of the empty line do.
         if self.at_start {
             match self.end_line(input) {
-                EndLine::Whole {
-                    continuation,
-                    bytes,
-                } => {
+                EndLine::Whole { continuation, bytes } => {
                     return Piece {
                         head: None,
                         body: &[],
@@ -248,12 +232,7 @@ impl Body {
                     };
                 }
                 EndLine::Prefix => {
-                    return Piece {
-                        head: None,
-                        body: &[],
-                        end: None,
-                        consumed: 0,
-                    };
+                    return Piece { head: None, body: &[], end: None, consumed: 0 };
                 }
                 EndLine::Other => {}
             }
@@ -262,10 +241,7 @@ impl Body {
         while let Some(found) = BEFORE_TRANSACTION_ID.find(&input[from..]) {
             let candidate = from + found;
             match self.end_line(&input[candidate + 2..]) {
-                EndLine::Whole {
-                    continuation,
-                    bytes,
-                } => {
+                EndLine::Whole { continuation, bytes } => {
                     return Piece {
                         head: None,
                         body: &input[..candidate],
@@ -286,12 +262,7 @@ impl Body {
         if !body.is_empty() {
             self.at_start = false;
         }
-        Piece {
-            head: None,
-            body,
-            end: None,
-            consumed: body.len(),
-        }
+        Piece { head: None, body, end: None, consumed: body.len() }
     }
 
     /// Compares with `"-------" transact-id continuation-flag CRLF`.
@@ -317,10 +288,7 @@ impl Body {
         match rest[1..] {
             [b'\r', b'\n', ..] => {
                 let bytes = HYPHENS.len() + transaction_id.len() + 3;
-                EndLine::Whole {
-                    continuation,
-                    bytes,
-                }
+                EndLine::Whole { continuation, bytes }
             }
             [] | [b'\r'] => EndLine::Prefix,
             [_, ..] => EndLine::Other,

@@ -185,11 +185,8 @@ impl<'a> Headers<'a> {
                 once(&mut self.status, status)
             }
             12 if name.eq_ignore_ascii_case(b"content-type") => {
-                self.content_type = Some(
-                    is_media_type(value)
-                        .then_some(value)
-                        .ok_or(Reason::ContentType)?,
-                );
+                self.content_type =
+                    Some(is_media_type(value).then_some(value).ok_or(Reason::ContentType)?);
                 Ok(())
             }
             7 if name.eq_ignore_ascii_case(b"to-path") => Err(Reason::Duplicate),
@@ -251,11 +248,7 @@ fn parse_code(text: &[u8]) -> Option<(u16, &[u8])> {
 fn parse_path<'a>(line: &'a [u8], name: &[u8], reason: Reason) -> Result<Path<'a>, Reason> {
     let (found, value) = split_header(line).map_err(|_| reason)?;
     let path = Path(value);
-    if found.eq_ignore_ascii_case(name) && path.is_list() {
-        Ok(path)
-    } else {
-        Err(reason)
-    }
+    if found.eq_ignore_ascii_case(name) && path.is_list() { Ok(path) } else { Err(reason) }
 }
 
 fn parse_success_report(value: &[u8]) -> Option<bool> {
@@ -278,11 +271,7 @@ fn parse_failure_report(value: &[u8]) -> Option<FailureReport> {
 fn parse_status(value: &[u8]) -> Option<Status<'_>> {
     let (namespace, rest) = parse_code(value)?;
     let (code, comment) = parse_code(rest)?;
-    Some(Status {
-        namespace,
-        code,
-        comment,
-    })
+    Some(Status { namespace, code, comment })
 }
 
 /// `type "/" subtype`, parameters behind a semicolon are left to whoever reads the body.

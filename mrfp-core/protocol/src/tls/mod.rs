@@ -90,15 +90,11 @@ pub enum RecordError {
 
 impl Session {
     fn from_record_layer(records: Box<RecordLayer>) -> Self {
-        Self {
-            records: Records::Own(records),
-        }
+        Self { records: Records::Own(records) }
     }
 
     fn from_openssl(records: OpenSslSession) -> Self {
-        Self {
-            records: Records::OpenSsl(Box::new(records)),
-        }
+        Self { records: Records::OpenSsl(Box::new(records)) }
     }
 
     /// Opens the record at the front of `input`, in place.
