@@ -45,31 +45,45 @@ pub struct RecvBuffer {
 pub enum Completion {
     /// A listener accepted. `more` false: the multishot ended, arm it again.
     Accept {
+        /// The token it was started with.
         token: Token,
+        /// The connection, or why there is none.
         result: Result<AcceptedSocket, Errno>,
+        /// Whether the operation stays armed.
         more: bool,
     },
     /// An outgoing connection is up, or is not.
     Connect {
+        /// The token it was started with.
         token: Token,
+        /// Why it is not.
         result: Result<(), Errno>,
     },
     /// Bytes arrived. `Ok(None)`: the peer has closed its direction. `more` false: the multishot
     /// ended (also on `ENOBUFS` and `ECANCELED`), arm it again if the connection goes on.
     Recv {
+        /// The token it was started with.
         token: Token,
+        /// The bytes, end of stream, or why there are none.
         result: Result<Option<RecvBuffer>, Errno>,
+        /// Whether the operation stays armed.
         more: bool,
     },
     /// The kernel has taken `result` bytes of `buffer`, which comes back here. A short count is
     /// possible only after an error condition; the caller advances and sends the rest.
     Send {
+        /// The token it was started with.
         token: Token,
+        /// How many bytes were taken, or why none.
         result: Result<usize, Errno>,
+        /// The buffer, back from the kernel.
         buffer: SendBuffer,
     },
     /// The descriptor is gone. Always the last completion of a socket.
-    Close { token: Token },
+    Close {
+        /// The token it was started with.
+        token: Token,
+    },
     /// Another thread has put something into a queue of this shard.
     Doorbell,
 }

@@ -1,0 +1,443 @@
+//! The driver of production: one io_uring, its receive buffers, its sockets.
+
+mod kernel;
+mod recv_buffers;
+mod sockets;
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::time::Duration;
+
+use io_uring::types::{CancelBuilder, Fd};
+use io_uring::{cqueue, opcode, squeue};
+use socket2::SockAddr;
+
+use crate::doorbell::DoorbellReceiver;
+use crate::driver::{AcceptedSocket, Completion, Driver, Errno, Listen, RecvBuffer, Socket};
+use crate::token::{Operation, Token};
+use crate::{SendBuffer, clock};
+use kernel::Kernel;
+use recv_buffers::RecvBuffers;
+use sockets::{OpenSocket, Sockets, from_user_data, user_data};
+
+/// Names no socket: the operation belongs to the ring itself.
+const NO_SOCKET: Socket = Socket(u32::MAX);
+
+/// Sizes of one ring.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RingConfig {
+    /// Operations that can be started before the kernel is entered; a power of two. More are
+    /// possible, at a system call for each run of this many.
+    pub submission_entries: u32,
+    /// Completions the kernel can deliver in one turn; a power of two. More wait in the kernel.
+    pub completion_entries: u32,
+    /// Receive buffers; a power of two, at most 32,768.
+    pub recv_buffer_count: u16,
+    /// Bytes of one receive buffer, and so the most that one completion brings.
+    pub recv_buffer_size_bytes: u32,
+    /// Sockets that memory is set aside for at the start; more are possible.
+    pub sockets_expected: usize,
+}
+
+impl Default for RingConfig {
+    /// 16 MiB of receive memory: each of 2048 connections may speak in one turn. 8 KiB take four
+    /// MSRP chunks (RFC 4975 section 7.1.1: 2048 bytes) and half a full TLS record.
+    fn default() -> Self {
+        Self {
+            submission_entries: 4096,
+            completion_entries: 16_384,
+            recv_buffer_count: 2048,
+            recv_buffer_size_bytes: 8192,
+            sockets_expected: 4096,
+        }
+    }
+}
+
+/// A [`Driver`] on io_uring. It stays on the thread that built it.
+///
+/// Sockets are plain descriptors, not direct ones. Per-source limits need the peer's address; a
+/// multishot accept brings none, and `getpeername` needs a plain descriptor. Moving it into the
+/// ring's own table after that would cost an operation at each end of a connection's life to save
+/// one lookup per operation, in a table of descriptors that the kernel reads without a lock.
+// Fields drop in this order: the ring before the memory that it uses.
+pub struct Ring {
+    kernel: Kernel,
+    recv_buffers: RecvBuffers,
+    sockets: Sockets,
+    /// Accepts, connects and recvs in flight, for [`Driver::cancel`].
+    socket_by_token: HashMap<Token, Socket>,
+    doorbell: Option<DoorbellReceiver>,
+    doorbell_rang: bool,
+    now_ns: u64,
+}
+
+impl Ring {
+    /// A ring without a doorbell.
+    ///
+    /// # Errors
+    ///
+    /// Those of the kernel when io_uring or the memory is refused; [`crate::probe`] explains them.
+    pub fn new(config: RingConfig) -> io::Result<Self> {
+        assert!(config.recv_buffer_count.is_power_of_two());
+        assert!(config.recv_buffer_size_bytes > 0);
+        let recv_buffers =
+            RecvBuffers::new(config.recv_buffer_count, config.recv_buffer_size_bytes)?;
+        let kernel = Kernel::new(config.submission_entries, config.completion_entries)?;
+        recv_buffers.register(kernel.submitter())?;
+        Ok(Self {
+            kernel,
+            recv_buffers,
+            sockets: Sockets::with_capacity(config.sockets_expected),
+            socket_by_token: HashMap::with_capacity(config.sockets_expected),
+            doorbell: None,
+            doorbell_rang: false,
+            now_ns: clock::monotonic_ns(),
+        })
+    }
+
+    /// A ring that reports the bell as [`Completion::Doorbell`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Ring::new`].
+    pub fn with_doorbell(config: RingConfig, doorbell: DoorbellReceiver) -> io::Result<Self> {
+        let mut ring = Self::new(config)?;
+        ring.doorbell = Some(doorbell);
+        ring.poll_doorbell();
+        Ok(ring)
+    }
+
+    /// Sockets that are not closed yet, listeners included.
+    #[must_use]
+    pub fn sockets_open(&self) -> usize {
+        self.sockets.open_count()
+    }
+
+    /// Edge-triggered: the counter of the eventfd is never read.
+    fn poll_doorbell(&mut self) {
+        let Some(doorbell) = &self.doorbell else {
+            return;
+        };
+        let poll = opcode::PollAdd::new(Fd(doorbell.as_raw_fd()), libc::POLLIN as u32).multi(true);
+        let entry = poll
+            .build()
+            .user_data(user_data(Operation::Doorbell, NO_SOCKET));
+        // SAFETY: a poll names no memory.
+        unsafe { self.kernel.push(entry) };
+    }
+
+    /// Starts an accept, connect or recv.
+    ///
+    /// # Safety
+    ///
+    /// As [`Kernel::push`].
+    unsafe fn start_reading(
+        &mut self,
+        operation: Operation,
+        socket: Socket,
+        token: Token,
+        entry: squeue::Entry,
+    ) {
+        let open = self.sockets.get_mut(socket);
+        assert!(open.closing.is_none());
+        assert!(open.reading.is_none());
+        open.reading = Some((operation, token));
+        assert!(self.socket_by_token.insert(token, socket).is_none());
+        // SAFETY: handed on to the caller.
+        unsafe {
+            self.kernel
+                .push(entry.user_data(user_data(operation, socket)));
+        }
+    }
+
+    /// The token of an accept, connect or recv that has completed; ends it unless more follows.
+    fn reading_token(&mut self, operation: Operation, socket: Socket, more: bool) -> Token {
+        let open = self.sockets.get_mut(socket);
+        let (started, token) = open.reading.expect("a completion of something started");
+        assert_eq!(started, operation);
+        if !more {
+            open.reading = None;
+            open.connect_address = None;
+            assert_eq!(self.socket_by_token.remove(&token), Some(socket));
+        }
+        token
+    }
+
+    fn on_accept(&mut self, socket: Socket, entry: &cqueue::Entry) -> Completion {
+        let more = cqueue::more(entry.flags());
+        let token = self.reading_token(Operation::Accept, socket, more);
+        let result = kernel_result(entry).and_then(|descriptor| {
+            // SAFETY: the kernel has just given us this descriptor and nobody else knows it.
+            let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor as i32) };
+            let connection = socket2::Socket::from(descriptor);
+            // Fails when the peer has reset already; the descriptor closes with this scope.
+            let peer = connection
+                .peer_addr()
+                .and_then(|address| sockets::internet_address(&address))
+                .map_err(|error| Errno(error.raw_os_error().unwrap_or(libc::ENOTCONN)))?;
+            let socket = self.sockets.insert(OpenSocket::new(connection));
+            Ok(AcceptedSocket { socket, peer })
+        });
+        Completion::Accept {
+            token,
+            result,
+            more,
+        }
+    }
+
+    fn on_recv(&mut self, socket: Socket, entry: &cqueue::Entry) -> Completion {
+        let more = cqueue::more(entry.flags());
+        let token = self.reading_token(Operation::Recv, socket, more);
+        let id = cqueue::buffer_select(entry.flags());
+        let result = kernel_result(entry).map(|length| match (length, id) {
+            (0, _) => None,
+            (length, Some(id)) => {
+                self.recv_buffers.lend(id, length);
+                Some(RecvBuffer { id, length })
+            }
+            (_, None) => unreachable!("received bytes lie in a provided buffer"),
+        });
+        if let (Ok(None) | Err(_), Some(id)) = (&result, id) {
+            self.recv_buffers.provide(id);
+        }
+        Completion::Recv {
+            token,
+            result,
+            more,
+        }
+    }
+
+    fn on_send(&mut self, socket: Socket, entry: &cqueue::Entry) -> Completion {
+        let open = self.sockets.get_mut(socket);
+        let (token, buffer) = open.sending.take().expect("a send is in flight");
+        let result = kernel_result(entry).map(|count| count as usize);
+        if let Ok(count) = result {
+            assert!(count <= buffer.bytes().len());
+        }
+        Completion::Send {
+            token,
+            result,
+            buffer,
+        }
+    }
+
+    fn completion(&mut self, entry: &cqueue::Entry) -> Option<Completion> {
+        let (operation, socket) = from_user_data(entry.user_data());
+        match operation {
+            Operation::Accept => Some(self.on_accept(socket, entry)),
+            Operation::Connect => Some(Completion::Connect {
+                token: self.reading_token(Operation::Connect, socket, false),
+                result: kernel_result(entry).map(|_| ()),
+            }),
+            Operation::Recv => Some(self.on_recv(socket, entry)),
+            Operation::Send => Some(self.on_send(socket, entry)),
+            // What was cancelled reports for itself; what was not found has done so already.
+            Operation::Cancel => None,
+            Operation::Close => {
+                let token = self.sockets.remove(socket).closing;
+                Some(Completion::Close {
+                    token: token.expect("close was started"),
+                })
+            }
+            // The bell's state, read in `wait`, says whether it rang. This only ended the sleep.
+            Operation::Doorbell => {
+                if !cqueue::more(entry.flags()) {
+                    self.poll_doorbell();
+                }
+                None
+            }
+        }
+    }
+
+    /// How many completions to wait for, and how long at most.
+    fn patience(&self, deadline_ns: Option<u64>) -> (u32, Option<Duration>) {
+        let Some(deadline_ns) = deadline_ns else {
+            return (1, None);
+        };
+        match deadline_ns.saturating_sub(clock::monotonic_ns()) {
+            0 => (0, None),
+            left_ns => (1, Some(Duration::from_nanos(left_ns))),
+        }
+    }
+}
+
+impl Driver for Ring {
+    fn now_ns(&self) -> u64 {
+        self.now_ns
+    }
+
+    fn listen(
+        &mut self,
+        address: SocketAddr,
+        listen: Listen,
+        token: Token,
+    ) -> io::Result<(Socket, SocketAddr)> {
+        let (listener, bound) = sockets::listen(address, listen)?;
+        let socket = self.sockets.insert(OpenSocket::new(listener));
+        self.accept(socket, token);
+        Ok((socket, bound))
+    }
+
+    fn accept(&mut self, listener: Socket, token: Token) {
+        let descriptor = Fd(self.sockets.get_mut(listener).raw_descriptor());
+        let entry = opcode::AcceptMulti::new(descriptor)
+            .flags(libc::SOCK_CLOEXEC)
+            .build();
+        // SAFETY: a multishot accept names no memory.
+        unsafe { self.start_reading(Operation::Accept, listener, token, entry) };
+    }
+
+    fn connect(&mut self, address: SocketAddr, token: Token) -> io::Result<Socket> {
+        let mut open = OpenSocket::new(sockets::tcp_socket(address)?);
+        let address = Box::new(SockAddr::from(address));
+        let descriptor = Fd(open.raw_descriptor());
+        let entry = opcode::Connect::new(descriptor, address.as_ptr().cast(), address.len());
+        open.connect_address = Some(address);
+        let socket = self.sockets.insert(open);
+        // SAFETY: the boxed address stays in the socket's slot until the connect has completed.
+        unsafe { self.start_reading(Operation::Connect, socket, token, entry.build()) };
+        Ok(socket)
+    }
+
+    fn recv(&mut self, socket: Socket, token: Token) {
+        let descriptor = Fd(self.sockets.get_mut(socket).raw_descriptor());
+        let entry = opcode::RecvMulti::new(descriptor, recv_buffers::GROUP).build();
+        // SAFETY: the kernel fills buffers of the registered ring, which `RecvBuffers` keeps
+        // valid and does not touch before they are lent.
+        unsafe { self.start_reading(Operation::Recv, socket, token, entry) };
+    }
+
+    fn cancel(&mut self, token: Token) {
+        let Some(&socket) = self.socket_by_token.get(&token) else {
+            return;
+        };
+        let open = self.sockets.get_mut(socket);
+        let (operation, _) = open.reading.expect("tokens in the map are in flight");
+        let target = CancelBuilder::user_data(user_data(operation, socket));
+        let entry = opcode::AsyncCancel2::new(target)
+            .build()
+            .user_data(user_data(Operation::Cancel, NO_SOCKET));
+        // SAFETY: a cancellation names no memory.
+        unsafe { self.kernel.push(entry) };
+    }
+
+    fn send(&mut self, socket: Socket, buffer: SendBuffer, token: Token) {
+        let bytes = buffer.bytes();
+        assert!(!bytes.is_empty());
+        let open = self.sockets.get_mut(socket);
+        assert!(open.closing.is_none());
+        assert!(open.sending.is_none());
+        let descriptor = Fd(open.raw_descriptor());
+        let entry = opcode::Send::new(descriptor, bytes.as_ptr(), bytes.len() as u32)
+            .flags(libc::MSG_WAITALL | libc::MSG_NOSIGNAL)
+            .build()
+            .user_data(user_data(Operation::Send, socket));
+        open.sending = Some((token, buffer));
+        // SAFETY: the buffer's heap memory stays in the socket's slot, out of everybody's reach,
+        // until the completion takes it out.
+        unsafe { self.kernel.push(entry) };
+    }
+
+    fn shutdown(&mut self, socket: Socket) {
+        self.shutdown_now(socket, Shutdown::Both);
+    }
+
+    fn shutdown_write(&mut self, socket: Socket) {
+        self.shutdown_now(socket, Shutdown::Write);
+    }
+
+    fn close(&mut self, socket: Socket, token: Token) {
+        let open = self.sockets.get_mut(socket);
+        assert!(open.closing.is_none());
+        assert!(open.reading.is_none());
+        assert!(open.sending.is_none());
+        open.closing = Some(token);
+        let entry = opcode::Close::new(Fd(open.take_descriptor()))
+            .build()
+            .user_data(user_data(Operation::Close, socket));
+        // SAFETY: a close names no memory.
+        unsafe { self.kernel.push(entry) };
+    }
+
+    fn next_completion(&mut self) -> Option<Completion> {
+        if std::mem::take(&mut self.doorbell_rang) {
+            return Some(Completion::Doorbell);
+        }
+        while let Some(entry) = self.kernel.pop() {
+            if let Some(completion) = self.completion(&entry) {
+                return Some(completion);
+            }
+        }
+        None
+    }
+
+    fn recv_bytes(&mut self, buffer: &RecvBuffer) -> &mut [u8] {
+        self.recv_buffers.bytes(buffer.id, buffer.length)
+    }
+
+    fn recv_release(&mut self, buffer: RecvBuffer) {
+        self.recv_buffers.release(buffer.id);
+    }
+
+    /// Counts as free what the kernel has filled but [`Driver::next_completion`] not delivered.
+    fn recv_buffers_free(&self) -> (usize, usize) {
+        let count = self.recv_buffers.count();
+        (count - self.recv_buffers.lent_count(), count)
+    }
+
+    fn wait(&mut self, deadline_ns: Option<u64>) -> io::Result<()> {
+        assert_eq!(self.recv_buffers.lent_count(), 0, "release before wait");
+        let (mut want, mut timeout) = self.patience(deadline_ns);
+        if let Some(doorbell) = &self.doorbell
+            && want > 0
+            && !doorbell.arm()
+        {
+            (want, timeout) = (0, None);
+        }
+        let entered = self.kernel.submit_and_wait(want, timeout);
+        if let Some(doorbell) = &self.doorbell {
+            self.doorbell_rang |= doorbell.disarm();
+        }
+        self.now_ns = clock::monotonic_ns();
+        entered
+    }
+}
+
+impl Ring {
+    /// A system call of its own: io_uring hands every shutdown to a worker thread. What was
+    /// queued on the socket before goes to the kernel before.
+    fn shutdown_now(&mut self, socket: Socket, how: Shutdown) {
+        let open = self.sockets.get_mut(socket);
+        if open.sending.is_some() {
+            // An error will come back from the next `wait`.
+            let _ = self.kernel.submit();
+        }
+        // Not connected (any more): there is nothing to shut down.
+        let _ = self.sockets.get_mut(socket).descriptor().shutdown(how);
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        if self.kernel.drain().is_ok() {
+            let _ = self
+                .kernel
+                .submitter()
+                .unregister_buf_ring(recv_buffers::GROUP);
+            return;
+        }
+        // The kernel still holds addresses of ours: better lost than reused.
+        self.recv_buffers.leak();
+        std::mem::forget(std::mem::replace(
+            &mut self.sockets,
+            Sockets::with_capacity(0),
+        ));
+    }
+}
+
+/// The count or descriptor of a completion, or its error.
+fn kernel_result(entry: &cqueue::Entry) -> Result<u32, Errno> {
+    u32::try_from(entry.result()).map_err(|_| Errno(-entry.result()))
+}

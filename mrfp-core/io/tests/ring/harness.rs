@@ -1,0 +1,248 @@
+//! A small echo-shaped user of the ring for the tests.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use mrfp_io::{
+    Completion, Driver, Errno, Key, Listen, Operation, Ring, RingConfig, SendBuffer,
+    SendBufferClass, SendBuffers, SendBuffersConfig, Socket, Token,
+};
+
+/// Long enough that only a lost event reaches it.
+const PATIENCE_NS: u64 = 20_000_000_000;
+
+pub(crate) fn key(index: u32) -> Key {
+    Key {
+        index,
+        generation: 7,
+    }
+}
+
+pub(crate) fn token(operation: Operation, index: u32) -> Token {
+    Token::new(operation, key(index))
+}
+
+pub(crate) fn small_config() -> RingConfig {
+    RingConfig {
+        submission_entries: 64,
+        completion_entries: 256,
+        recv_buffer_count: 16,
+        recv_buffer_size_bytes: 1024,
+        sockets_expected: 16,
+    }
+}
+
+pub(crate) fn loopback() -> SocketAddr {
+    "127.0.0.1:0".parse().unwrap()
+}
+
+pub(crate) const LISTEN: Listen = Listen {
+    backlog: 1024,
+    reuse_port: false,
+};
+
+/// What the harness has noted about one connection.
+#[derive(Default, Debug)]
+pub(crate) struct Seen {
+    pub(crate) received: Vec<u8>,
+    pub(crate) eof: bool,
+    pub(crate) recv_error: Option<Errno>,
+    pub(crate) recv_armed: bool,
+    pub(crate) sends: Vec<Result<usize, Errno>>,
+    pub(crate) send_in_flight: bool,
+    pub(crate) connected: Option<Result<(), Errno>>,
+    pub(crate) closed: bool,
+    pub(crate) out_of_buffers: usize,
+}
+
+pub(crate) struct Harness {
+    pub(crate) ring: Ring,
+    pub(crate) buffers: SendBuffers,
+    pub(crate) seen: BTreeMap<u32, Seen>,
+    pub(crate) sockets: BTreeMap<u32, Socket>,
+    pub(crate) peers: BTreeMap<u32, SocketAddr>,
+    pub(crate) doorbells: usize,
+    pub(crate) accept_ended: bool,
+    next_index: u32,
+    /// Arm a recv on every accepted connection.
+    pub(crate) recv_on_accept: bool,
+}
+
+impl Harness {
+    pub(crate) fn new(config: RingConfig) -> Self {
+        Self::with_ring(Ring::new(config).unwrap())
+    }
+
+    pub(crate) fn with_ring(ring: Ring) -> Self {
+        Self {
+            ring,
+            buffers: SendBuffers::new(SendBuffersConfig {
+                small_size_bytes: 1024,
+                small_count_max: 4096,
+                large_size_bytes: 4 << 20,
+                large_count_max: 64,
+            }),
+            seen: BTreeMap::new(),
+            sockets: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            doorbells: 0,
+            accept_ended: false,
+            next_index: 1,
+            recv_on_accept: true,
+        }
+    }
+
+    /// Listens as index 0.
+    pub(crate) fn listen(&mut self) -> SocketAddr {
+        let token = token(Operation::Accept, 0);
+        let (socket, address) = self.ring.listen(loopback(), LISTEN, token).unwrap();
+        self.sockets.insert(0, socket);
+        address
+    }
+
+    pub(crate) fn connect(&mut self, address: SocketAddr) -> u32 {
+        let index = self.next_index;
+        self.next_index += 1;
+        let token = token(Operation::Connect, index);
+        let socket = self.ring.connect(address, token).unwrap();
+        self.sockets.insert(index, socket);
+        self.seen.insert(index, Seen::default());
+        index
+    }
+
+    pub(crate) fn arm_recv(&mut self, index: u32) {
+        self.ring
+            .recv(self.sockets[&index], token(Operation::Recv, index));
+        self.seen.get_mut(&index).unwrap().recv_armed = true;
+    }
+
+    pub(crate) fn send(&mut self, index: u32, bytes: &[u8]) {
+        let class = if bytes.len() <= 1024 {
+            SendBufferClass::Small
+        } else {
+            SendBufferClass::Large
+        };
+        let mut buffer = self.buffers.take(class, 0).unwrap();
+        buffer.memory_mut()[..bytes.len()].copy_from_slice(bytes);
+        buffer.set_range(0..bytes.len());
+        self.send_buffer(index, buffer);
+    }
+
+    fn send_buffer(&mut self, index: u32, buffer: SendBuffer) {
+        self.ring
+            .send(self.sockets[&index], buffer, token(Operation::Send, index));
+        self.seen.get_mut(&index).unwrap().send_in_flight = true;
+    }
+
+    pub(crate) fn close(&mut self, index: u32) {
+        self.ring
+            .close(self.sockets[&index], token(Operation::Close, index));
+    }
+
+    /// Turns until `done`; panics when nothing happens for long.
+    pub(crate) fn run_until(&mut self, what: &str, done: impl Fn(&Self) -> bool) {
+        let start_ns = self.ring.now_ns();
+        while !done(self) {
+            assert!(
+                self.ring.now_ns() - start_ns < PATIENCE_NS,
+                "waited in vain: {what}; {:?}",
+                self.seen
+            );
+            self.turn(Duration::from_millis(50));
+        }
+    }
+
+    pub(crate) fn turn(&mut self, patience: Duration) {
+        let deadline_ns = mrfp_io::monotonic_ns() + patience.as_nanos() as u64;
+        self.ring.wait(Some(deadline_ns)).unwrap();
+        while let Some(completion) = self.ring.next_completion() {
+            self.handle(completion);
+        }
+    }
+
+    fn handle(&mut self, completion: Completion) {
+        match completion {
+            Completion::Accept { result, more, .. } => {
+                if let Ok(accepted) = result {
+                    let index = self.next_index;
+                    self.next_index += 1;
+                    self.sockets.insert(index, accepted.socket);
+                    self.peers.insert(index, accepted.peer);
+                    self.seen.insert(index, Seen::default());
+                    if self.recv_on_accept {
+                        self.arm_recv(index);
+                    }
+                }
+                self.accept_ended |= !more;
+            }
+            Completion::Connect { token, result } => {
+                self.seen.get_mut(&token.key().index).unwrap().connected = Some(result);
+            }
+            Completion::Recv {
+                token,
+                result,
+                more,
+            } => {
+                assert_eq!(token.operation(), Some(Operation::Recv));
+                assert_eq!(token.key().generation, 7);
+                let seen = self.seen.get_mut(&token.key().index).unwrap();
+                seen.recv_armed = more;
+                match result {
+                    Ok(Some(buffer)) => {
+                        seen.received
+                            .extend_from_slice(self.ring.recv_bytes(&buffer));
+                        self.ring.recv_release(buffer);
+                    }
+                    Ok(None) => seen.eof = true,
+                    Err(Errno(libc::ENOBUFS)) => seen.out_of_buffers += 1,
+                    Err(error) => seen.recv_error = Some(error),
+                }
+            }
+            Completion::Send {
+                token,
+                result,
+                buffer,
+            } => {
+                let seen = self.seen.get_mut(&token.key().index).unwrap();
+                seen.sends.push(result);
+                seen.send_in_flight = false;
+                self.buffers.put(buffer);
+            }
+            Completion::Close { token } => {
+                if let Some(seen) = self.seen.get_mut(&token.key().index) {
+                    seen.closed = true;
+                }
+                self.sockets.remove(&token.key().index);
+            }
+            Completion::Doorbell => self.doorbells += 1,
+        }
+    }
+
+    /// Ends every connection and the listener, and checks that everything came back.
+    pub(crate) fn finish(mut self) {
+        if self.sockets.contains_key(&0) {
+            self.ring.cancel(token(Operation::Accept, 0));
+            self.run_until("accept ends", |harness| harness.accept_ended);
+            self.close(0);
+        }
+        let indices: Vec<u32> = self.sockets.keys().copied().filter(|&i| i != 0).collect();
+        for &index in &indices {
+            self.ring.shutdown(self.sockets[&index]);
+        }
+        self.run_until("everything in flight ends", |harness| {
+            indices.iter().all(|index| {
+                let seen = &harness.seen[index];
+                !seen.recv_armed && !seen.send_in_flight
+            })
+        });
+        for &index in &indices {
+            self.close(index);
+        }
+        self.run_until("every socket closes", |harness| harness.sockets.is_empty());
+        assert_eq!(self.ring.sockets_open(), 0);
+        assert_eq!(self.buffers.outstanding(), 0);
+        let (free, count) = self.ring.recv_buffers_free();
+        assert_eq!(free, count);
+    }
+}

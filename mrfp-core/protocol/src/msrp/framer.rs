@@ -1,0 +1,380 @@
+//! Cutting a byte stream into pieces of messages.
+
+use std::sync::LazyLock;
+
+use memchr::memmem;
+
+use super::{Head, IDENT_BYTES_MAX, Malformed, MalformedReason};
+
+/// Cuts a byte stream into pieces of MSRP messages. Holds a few dozen bytes between calls; what it
+/// did not consume the caller presents again, with more behind it.
+///
+/// After an error the stream is lost and every further call repeats the reason.
+#[derive(Debug, Default)]
+pub struct Framer {
+    state: State,
+}
+
+/// One step through the stream. A short message that lies whole in the input is one piece with
+/// `head`, `body` and `end`; a long one is many.
+#[derive(Debug)]
+pub struct Piece<'a> {
+    /// Present where a message begins.
+    pub head: Option<Head<'a>>,
+    /// The next bytes of the body, maybe none.
+    pub body: &'a [u8],
+    /// Present where the message ends.
+    pub end: Option<Continuation>,
+    /// Bytes of the input this piece took.
+    pub consumed: usize,
+}
+
+/// The flag of an end-line (RFC 4975 section 7.1).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Continuation {
+    /// `$`: last chunk of the message.
+    Last,
+    /// `+`: more chunks follow.
+    More,
+    /// `#`: the sender gives the message up.
+    Abort,
+}
+
+/// Longest start line plus headers that is accepted, with the empty line (or, without a body, the
+/// end-line) behind them. A dozen URIs fit, and a caller that carries an incomplete head needs no
+/// more than this.
+pub const HEAD_BYTES_MAX: usize = 8 * 1024;
+
+#[derive(Debug)]
+enum State {
+    Head(Scan),
+    Body(Body),
+    Lost(MalformedReason),
+}
+
+/// How far an incomplete head has been looked through, from the first byte of the input on. Every
+/// byte is looked at once, however small the steps in which it comes.
+#[derive(Clone, Copy, Default, Debug)]
+struct Scan {
+    line_start: usize,
+    /// No LF between `line_start` and here.
+    scanned: usize,
+}
+
+/// What a head ends with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Tail {
+    /// An empty line: a body follows.
+    Body,
+    /// The end-line: there is no body.
+    EndLine,
+}
+
+/// Where a complete head ends.
+struct HeadEnd {
+    tail: Tail,
+    /// End of the last header line.
+    headers: usize,
+    /// End of the empty line or the end-line.
+    total: usize,
+}
+
+/// In the middle of a body: all that is needed to know its end.
+#[derive(Debug)]
+struct Body {
+    transaction_id: [u8; IDENT_BYTES_MAX],
+    transaction_id_bytes: u8,
+    /// No byte of the body has been handed out.
+    at_start: bool,
+}
+
+/// How the bytes at some place compare with the end-line.
+enum EndLine {
+    /// It is one; `bytes` from the first hyphen to the LF.
+    Whole {
+        continuation: Continuation,
+        bytes: usize,
+    },
+    /// It may become one.
+    Prefix,
+    /// It is something else.
+    Other,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self::Head(Scan::default())
+    }
+}
+
+impl Framer {
+    /// The next piece; `Ok(None)`: nothing can be said before more bytes come. A head longer than
+    /// [`HEAD_BYTES_MAX`] is malformed.
+    ///
+    /// Inside a body at most 43 bytes stay unconsumed: what may turn out to be the end-line.
+    pub fn next<'a>(&mut self, input: &'a [u8]) -> Result<Option<Piece<'a>>, Malformed> {
+        match &mut self.state {
+            State::Head(scan) => match scan.find_head_end(input) {
+                Ok(None) => Ok(None),
+                Ok(Some(end)) => self.open(input, &end).map(Some),
+                Err((reason, seen)) => Err(self.lose(reason, &input[..seen])),
+            },
+            State::Body(body) => {
+                let piece = body.next(input);
+                if piece.end.is_some() {
+                    self.state = State::default();
+                }
+                Ok((piece.consumed > 0).then_some(piece))
+            }
+            State::Lost(reason) => Err(Malformed {
+                reason: *reason,
+                answer: None,
+            }),
+        }
+    }
+
+    /// Reads a complete head, and as much of the body as is there.
+    fn open<'a>(&mut self, input: &'a [u8], end: &HeadEnd) -> Result<Piece<'a>, Malformed> {
+        let head = match Head::parse(&input[..end.headers], end.tail) {
+            Ok(head) => head,
+            Err(reason) => return Err(self.lose(reason, &input[..end.headers])),
+        };
+        let mut body = Body::new(head.transaction_id);
+        match end.tail {
+            Tail::EndLine => match body.end_line(&input[end.headers..end.total]) {
+                EndLine::Whole { continuation, .. } => {
+                    self.state = State::default();
+                    Ok(Piece {
+                        head: Some(head),
+                        body: &[],
+                        end: Some(continuation),
+                        consumed: end.total,
+                    })
+                }
+                EndLine::Prefix | EndLine::Other => {
+                    Err(self.lose(MalformedReason::EndLine, &input[..end.headers]))
+                }
+            },
+            Tail::Body => {
+                let mut piece = body.next(&input[end.total..]);
+                piece.head = Some(head);
+                piece.consumed += end.total;
+                self.state = match piece.end {
+                    Some(_) => State::default(),
+                    None => State::Body(body),
+                };
+                Ok(piece)
+            }
+        }
+    }
+
+    #[cold]
+    fn lose(&mut self, reason: MalformedReason, seen: &[u8]) -> Malformed {
+        self.state = State::Lost(reason);
+        Malformed::new(reason, seen)
+    }
+}
+
+impl Scan {
+    /// Goes on looking for the end of the head. An error comes with the number of bytes that were
+    /// looked at: it depends on the stream only, not on how much of it has come.
+    fn find_head_end(&mut self, input: &[u8]) -> Result<Option<HeadEnd>, (MalformedReason, usize)> {
+        let bytes = &input[..input.len().min(HEAD_BYTES_MAX)];
+        if self.scanned < START.len() {
+            let seen = bytes.len().min(START.len());
+            if bytes[..seen] != START[..seen] {
+                return Err((MalformedReason::StartLine, 0));
+            }
+        }
+        while let Some(found) = bytes
+            .get(self.scanned..)
+            .and_then(|b| memchr::memchr(b'\n', b))
+        {
+            let line_end = self.scanned + found + 1;
+            let line = &bytes[self.line_start..line_end];
+            if !is_line(line) {
+                return Err((MalformedReason::LineEnd, self.line_start));
+            }
+            let tail = match line {
+                b"\r\n" => Some(Tail::Body),
+                line if line.starts_with(HYPHENS) => Some(Tail::EndLine),
+                _ => None,
+            };
+            if let Some(tail) = tail {
+                return Ok(Some(HeadEnd {
+                    tail,
+                    headers: self.line_start,
+                    total: line_end,
+                }));
+            }
+            self.line_start = line_end;
+            self.scanned = line_end;
+        }
+        if bytes.len() == HEAD_BYTES_MAX {
+            return Err((MalformedReason::HeadTooLong, HEAD_BYTES_MAX));
+        }
+        self.scanned = self.scanned.max(bytes.len());
+        Ok(None)
+    }
+}
+
+impl Body {
+    fn new(transaction_id: &[u8]) -> Self {
+        let mut body = Self {
+            transaction_id: [0; IDENT_BYTES_MAX],
+            transaction_id_bytes: transaction_id.len() as u8,
+            at_start: true,
+        };
+        body.transaction_id[..transaction_id.len()].copy_from_slice(transaction_id);
+        body
+    }
+
+    /// The next run of the body and, if it is there, its end.
+    fn next<'a>(&mut self, input: &'a [u8]) -> Piece<'a> {
+        //= RFC 4975 section 7.1: the end-line of a body stands behind a CRLF that is not part of
+        //= the body, and the body never contains the end-line. Where a body is empty some senders
+        //= leave that CRLF out and let the one of the empty line do.
+        if self.at_start {
+            match self.end_line(input) {
+                EndLine::Whole {
+                    continuation,
+                    bytes,
+                } => {
+                    return Piece {
+                        head: None,
+                        body: &[],
+                        end: Some(continuation),
+                        consumed: bytes,
+                    };
+                }
+                EndLine::Prefix => {
+                    return Piece {
+                        head: None,
+                        body: &[],
+                        end: None,
+                        consumed: 0,
+                    };
+                }
+                EndLine::Other => {}
+            }
+        }
+        let mut from = 0;
+        while let Some(found) = BEFORE_TRANSACTION_ID.find(&input[from..]) {
+            let candidate = from + found;
+            match self.end_line(&input[candidate + 2..]) {
+                EndLine::Whole {
+                    continuation,
+                    bytes,
+                } => {
+                    return Piece {
+                        head: None,
+                        body: &input[..candidate],
+                        end: Some(continuation),
+                        consumed: candidate + 2 + bytes,
+                    };
+                }
+                EndLine::Prefix => return self.run(&input[..candidate]),
+                // The needle does not overlap itself.
+                EndLine::Other => from = candidate + CRLF_HYPHENS.len(),
+            }
+        }
+        let held = held_back(&input[from..]);
+        self.run(&input[..input.len() - held])
+    }
+
+    fn run<'a>(&mut self, body: &'a [u8]) -> Piece<'a> {
+        if !body.is_empty() {
+            self.at_start = false;
+        }
+        Piece {
+            head: None,
+            body,
+            end: None,
+            consumed: body.len(),
+        }
+    }
+
+    /// Compares with `"-------" transact-id continuation-flag CRLF`.
+    fn end_line(&self, bytes: &[u8]) -> EndLine {
+        let transaction_id = &self.transaction_id[..usize::from(self.transaction_id_bytes)];
+        let mut rest = bytes;
+        for part in [HYPHENS, transaction_id] {
+            let common = part.len().min(rest.len());
+            if rest[..common] != part[..common] {
+                return EndLine::Other;
+            }
+            if common < part.len() {
+                return EndLine::Prefix;
+            }
+            rest = &rest[common..];
+        }
+        let Some(&flag) = rest.first() else {
+            return EndLine::Prefix;
+        };
+        let Some(continuation) = Continuation::from_byte(flag) else {
+            return EndLine::Other;
+        };
+        match rest[1..] {
+            [b'\r', b'\n', ..] => {
+                let bytes = HYPHENS.len() + transaction_id.len() + 3;
+                EndLine::Whole {
+                    continuation,
+                    bytes,
+                }
+            }
+            [] | [b'\r'] => EndLine::Prefix,
+            [_, ..] => EndLine::Other,
+        }
+    }
+}
+
+impl Continuation {
+    /// The flag, `None` for any other character.
+    pub fn from_byte(flag: u8) -> Option<Self> {
+        match flag {
+            b'$' => Some(Self::Last),
+            b'+' => Some(Self::More),
+            b'#' => Some(Self::Abort),
+            _ => None,
+        }
+    }
+
+    /// The flag as it stands in an end-line.
+    pub fn as_byte(self) -> u8 {
+        match self {
+            Self::Last => b'$',
+            Self::More => b'+',
+            Self::Abort => b'#',
+        }
+    }
+}
+
+/// Ends in CRLF and has no other control character than HTAB before it.
+fn is_line(line: &[u8]) -> bool {
+    let Some(text) = line.strip_suffix(b"\r\n") else {
+        return false;
+    };
+    let control = text.iter().fold(false, |found, &byte| {
+        found | ((byte < 0x20) & (byte != b'\t')) | (byte == 0x7f)
+    });
+    !control
+}
+
+/// How many bytes at the end may be the beginning of CRLF and hyphens. CR stands in that text only
+/// once, so the last CR decides.
+fn held_back(bytes: &[u8]) -> usize {
+    let last = &bytes[bytes.len() - bytes.len().min(CRLF_HYPHENS.len() - 1)..];
+    match last.iter().rposition(|&byte| byte == b'\r') {
+        Some(at) if CRLF_HYPHENS.starts_with(&last[at..]) => last.len() - at,
+        Some(_) | None => 0,
+    }
+}
+
+const START: &[u8] = b"MSRP ";
+const CRLF_HYPHENS: &[u8] = b"\r\n-------";
+const HYPHENS: &[u8] = b"-------";
+
+/// What all end-lines have in common is searched for, with a searcher that is built once; the
+/// transaction identifier is compared where it is found.
+static BEFORE_TRANSACTION_ID: LazyLock<memmem::Finder<'static>> =
+    LazyLock::new(|| memmem::Finder::new(CRLF_HYPHENS));

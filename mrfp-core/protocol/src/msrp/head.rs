@@ -1,0 +1,317 @@
+//! Start line and headers (RFC 4975 section 9).
+
+use super::MalformedReason as Reason;
+use super::framer::Tail;
+use super::{ByteRange, Path, is_ident};
+
+/// Start line and headers, borrowed from the input.
+#[derive(Clone, Debug)]
+pub struct Head<'a> {
+    /// Transaction identifier, 4 to 32 characters.
+    pub transaction_id: &'a [u8],
+    /// What kind of message.
+    pub start: Start<'a>,
+    /// To-Path, leftmost first, as received (URIs separated by one space).
+    pub to_path: Path<'a>,
+    /// From-Path.
+    pub from_path: Path<'a>,
+    /// Message-ID.
+    pub message_id: Option<&'a [u8]>,
+    /// Byte-Range.
+    pub byte_range: Option<ByteRange>,
+    /// Success-Report: yes.
+    pub success_report: bool,
+    /// Failure-Report.
+    pub failure_report: FailureReport,
+    /// Status of a REPORT.
+    pub status: Option<Status<'a>>,
+    /// Content-Type; present exactly when a body may follow.
+    pub content_type: Option<&'a [u8]>,
+    /// Every header line after From-Path, as received, each with its CRLF.
+    pub header_lines: &'a [u8],
+}
+
+/// Request or response.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Start<'a> {
+    /// A request.
+    Request(Method<'a>),
+    /// A response: status code and comment.
+    Response(u16, &'a [u8]),
+}
+
+/// Request methods.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Method<'a> {
+    /// RFC 4975.
+    Send,
+    /// RFC 4975.
+    Report,
+    /// RFC 4976.
+    Auth,
+    /// RFC 7701.
+    Nickname,
+    /// Anything else: answered 501.
+    Unknown(&'a [u8]),
+}
+
+/// Failure-Report (RFC 4975 section 7.1.1).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum FailureReport {
+    /// Answer every request.
+    #[default]
+    Yes,
+    /// Answer errors only.
+    Partial,
+    /// Never answer.
+    No,
+}
+
+/// `Status: 000 code comment` of a REPORT.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Status<'a> {
+    /// Namespace, `000`.
+    pub namespace: u16,
+    /// Code.
+    pub code: u16,
+    /// Comment, may be empty.
+    pub comment: &'a [u8],
+}
+
+impl<'a> Head<'a> {
+    /// Reads a head whose line ends the framer has checked. `bytes`: from the start line to the
+    /// last header line with its CRLF.
+    pub(super) fn parse(bytes: &'a [u8], tail: Tail) -> Result<Self, Reason> {
+        let (start_line, rest) = split_line(bytes).ok_or(Reason::StartLine)?;
+        let (transaction_id, start) = parse_start(start_line)?;
+        let (to_line, rest) = split_line(rest).ok_or(Reason::ToPath)?;
+        let to_path = parse_path(to_line, b"to-path", Reason::ToPath)?;
+        let (from_line, rest) = split_line(rest).ok_or(Reason::FromPath)?;
+        let from_path = parse_path(from_line, b"from-path", Reason::FromPath)?;
+        let mut headers = Headers::default();
+        let mut lines = rest;
+        while let Some((line, after)) = split_line(lines) {
+            headers.add(line)?;
+            lines = after;
+        }
+        match (tail, start, headers.content_type) {
+            (Tail::Body, Start::Response(..), _) => return Err(Reason::BodyInResponse),
+            (Tail::Body, Start::Request(_), None) => return Err(Reason::BodyUnannounced),
+            (Tail::EndLine, _, Some(_)) => return Err(Reason::BodyMissing),
+            (Tail::Body, Start::Request(_), Some(_)) | (Tail::EndLine, _, None) => {}
+        }
+        Ok(Self {
+            transaction_id,
+            start,
+            to_path,
+            from_path,
+            message_id: headers.message_id,
+            byte_range: headers.byte_range,
+            success_report: headers.success_report.unwrap_or(false),
+            failure_report: headers.failure_report.unwrap_or_default(),
+            status: headers.status,
+            content_type: headers.content_type,
+            header_lines: rest,
+        })
+    }
+
+    /// Value of the first header of that name after From-Path, without regard to case.
+    pub fn header(&self, name: &[u8]) -> Option<&'a [u8]> {
+        let mut lines = self.header_lines;
+        while let Some((line, after)) = split_line(lines) {
+            let (found, value) = split_header(line).ok()?;
+            if found.eq_ignore_ascii_case(name) {
+                return Some(value);
+            }
+            lines = after;
+        }
+        None
+    }
+}
+
+impl<'a> Method<'a> {
+    /// The method as it stands in a start line.
+    pub fn as_bytes(&self) -> &'a [u8] {
+        match *self {
+            Self::Send => b"SEND",
+            Self::Report => b"REPORT",
+            Self::Auth => b"AUTH",
+            Self::Nickname => b"NICKNAME",
+            Self::Unknown(text) => text,
+        }
+    }
+}
+
+/// The headers after From-Path that mean something here.
+#[derive(Default)]
+struct Headers<'a> {
+    message_id: Option<&'a [u8]>,
+    byte_range: Option<ByteRange>,
+    success_report: Option<bool>,
+    failure_report: Option<FailureReport>,
+    status: Option<Status<'a>>,
+    content_type: Option<&'a [u8]>,
+}
+
+impl<'a> Headers<'a> {
+    fn add(&mut self, line: &'a [u8]) -> Result<(), Reason> {
+        if self.content_type.is_some() {
+            return Err(Reason::ContentTypeNotLast);
+        }
+        let (name, value) = split_header(line)?;
+        // The length tells nearly all names apart before any character is compared.
+        match name.len() {
+            10 if name.eq_ignore_ascii_case(b"message-id") => {
+                let id = is_ident(value).then_some(value).ok_or(Reason::MessageId)?;
+                once(&mut self.message_id, id)
+            }
+            10 if name.eq_ignore_ascii_case(b"byte-range") => {
+                let range = ByteRange::parse(value).ok_or(Reason::ByteRange)?;
+                once(&mut self.byte_range, range)
+            }
+            14 if name.eq_ignore_ascii_case(b"success-report") => {
+                let report = parse_success_report(value).ok_or(Reason::SuccessReport)?;
+                once(&mut self.success_report, report)
+            }
+            14 if name.eq_ignore_ascii_case(b"failure-report") => {
+                let report = parse_failure_report(value).ok_or(Reason::FailureReport)?;
+                once(&mut self.failure_report, report)
+            }
+            6 if name.eq_ignore_ascii_case(b"status") => {
+                let status = parse_status(value).ok_or(Reason::Status)?;
+                once(&mut self.status, status)
+            }
+            12 if name.eq_ignore_ascii_case(b"content-type") => {
+                self.content_type = Some(
+                    is_media_type(value)
+                        .then_some(value)
+                        .ok_or(Reason::ContentType)?,
+                );
+                Ok(())
+            }
+            7 if name.eq_ignore_ascii_case(b"to-path") => Err(Reason::Duplicate),
+            9 if name.eq_ignore_ascii_case(b"from-path") => Err(Reason::Duplicate),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn once<T>(slot: &mut Option<T>, value: T) -> Result<(), Reason> {
+    if slot.is_some() {
+        return Err(Reason::Duplicate);
+    }
+    *slot = Some(value);
+    Ok(())
+}
+
+/// `MSRP SP transact-id SP (method / status-code [SP comment])`, without the CRLF.
+pub(super) fn parse_start(line: &[u8]) -> Result<(&[u8], Start<'_>), Reason> {
+    let rest = line.strip_prefix(b"MSRP ").ok_or(Reason::StartLine)?;
+    let space = memchr::memchr(b' ', rest).ok_or(Reason::StartLine)?;
+    let (transaction_id, rest) = (&rest[..space], &rest[space + 1..]);
+    if !is_ident(transaction_id) {
+        return Err(Reason::TransactionId);
+    }
+    let start = match rest {
+        b"SEND" => Start::Request(Method::Send),
+        b"REPORT" => Start::Request(Method::Report),
+        b"AUTH" => Start::Request(Method::Auth),
+        b"NICKNAME" => Start::Request(Method::Nickname),
+        [first, ..] if first.is_ascii_digit() => {
+            let (code, comment) = parse_code(rest).ok_or(Reason::StartLine)?;
+            Start::Response(code, comment)
+        }
+        [_, ..] if rest.iter().all(u8::is_ascii_uppercase) => Start::Request(Method::Unknown(rest)),
+        _ => return Err(Reason::StartLine),
+    };
+    Ok((transaction_id, start))
+}
+
+/// `3DIGIT [SP comment]`
+fn parse_code(text: &[u8]) -> Option<(u16, &[u8])> {
+    let (code, rest) = text.split_at_checked(3)?;
+    let mut number = 0;
+    for digit in code {
+        if !digit.is_ascii_digit() {
+            return None;
+        }
+        number = number * 10 + u16::from(digit - b'0');
+    }
+    match rest {
+        [] => Some((number, rest)),
+        [b' ', comment @ ..] => Some((number, comment)),
+        [_, ..] => None,
+    }
+}
+
+fn parse_path<'a>(line: &'a [u8], name: &[u8], reason: Reason) -> Result<Path<'a>, Reason> {
+    let (found, value) = split_header(line).map_err(|_| reason)?;
+    let path = Path(value);
+    if found.eq_ignore_ascii_case(name) && path.is_list() {
+        Ok(path)
+    } else {
+        Err(reason)
+    }
+}
+
+fn parse_success_report(value: &[u8]) -> Option<bool> {
+    match value {
+        text if text.eq_ignore_ascii_case(b"yes") => Some(true),
+        text if text.eq_ignore_ascii_case(b"no") => Some(false),
+        _ => None,
+    }
+}
+
+fn parse_failure_report(value: &[u8]) -> Option<FailureReport> {
+    match value {
+        text if text.eq_ignore_ascii_case(b"yes") => Some(FailureReport::Yes),
+        text if text.eq_ignore_ascii_case(b"no") => Some(FailureReport::No),
+        text if text.eq_ignore_ascii_case(b"partial") => Some(FailureReport::Partial),
+        _ => None,
+    }
+}
+
+fn parse_status(value: &[u8]) -> Option<Status<'_>> {
+    let (namespace, rest) = parse_code(value)?;
+    let (code, comment) = parse_code(rest)?;
+    Some(Status {
+        namespace,
+        code,
+        comment,
+    })
+}
+
+/// `type "/" subtype`, parameters behind a semicolon are left to whoever reads the body.
+fn is_media_type(value: &[u8]) -> bool {
+    let end = memchr::memchr(b';', value).unwrap_or(value.len());
+    match memchr::memchr(b'/', &value[..end]) {
+        Some(slash) => slash > 0 && slash + 1 < end && value[0] > b' ',
+        None => false,
+    }
+}
+
+/// The first line without its CRLF, and what follows it. The framer has seen to it that every LF
+/// has its CR.
+fn split_line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let end = memchr::memchr(b'\n', bytes)?;
+    Some((&bytes[..end.checked_sub(1)?], &bytes[end + 1..]))
+}
+
+/// Name and value of `hname ":" SP hval`. A folded line begins with white space and so has no name.
+fn split_header(line: &[u8]) -> Result<(&[u8], &[u8]), Reason> {
+    let colon = memchr::memchr(b':', line).ok_or(Reason::Header)?;
+    let name = &line[..colon];
+    let Some((first, others)) = name.split_first() else {
+        return Err(Reason::Header);
+    };
+    let foreign = others
+        .iter()
+        .fold(false, |found, &byte| found | !byte.is_ascii_graphic());
+    if !first.is_ascii_alphabetic() || foreign {
+        return Err(Reason::Header);
+    }
+    match &line[colon + 1..] {
+        [b' ', value @ ..] => Ok((name, value)),
+        _ => Err(Reason::Header),
+    }
+}
