@@ -268,7 +268,8 @@ impl Ledger {
             }
         }
         *next = sequence + 1;
-        self.settle_delivery(sender, sequence).ok_or(Violation::Foreign)
+        self.settle_delivery(sender, sequence)
+            .ok_or(Violation::Foreign)
     }
 
     /// A member has left (its connection is gone): what it has not got is not owed any more, and

@@ -359,11 +359,7 @@ impl Connection {
         Ok(at)
     }
 
-    fn receive_plain(
-        &mut self,
-        bytes: &[u8],
-        with: &mut Surroundings<'_>,
-    ) -> Result<(), Failure> {
+    fn receive_plain(&mut self, bytes: &[u8], with: &mut Surroundings<'_>) -> Result<(), Failure> {
         if self.plain_carry.is_empty() {
             let taken = self.frame(bytes, with)?;
             self.plain_carry.extend_from_slice(&bytes[taken..]);
@@ -437,18 +433,24 @@ impl Connection {
         let is_send = matches!(method, Method::Send);
         incoming.open = true;
         incoming.transaction_id.clear();
-        incoming.transaction_id.extend_from_slice(head.transaction_id);
+        incoming
+            .transaction_id
+            .extend_from_slice(head.transaction_id);
         incoming.reply_to.clear();
         let path = head.from_path.0;
         // A response to a SEND goes one hop, to others all the way (RFC 4975 section 7.2).
         let first = path.split(|&byte| byte == b' ').next().unwrap_or(path);
-        incoming.reply_to.extend_from_slice(if is_send { first } else { path });
+        incoming
+            .reply_to
+            .extend_from_slice(if is_send { first } else { path });
         incoming.is_send = is_send;
-        incoming.respond = !matches!(method, Method::Report)
-            && matches!(head.failure_report, FailureReport::Yes);
+        incoming.respond =
+            !matches!(method, Method::Report) && matches!(head.failure_report, FailureReport::Yes);
         incoming.has_body = head.content_type.is_some();
         incoming.message_id.clear();
-        incoming.message_id.extend_from_slice(head.message_id.unwrap_or(b""));
+        incoming
+            .message_id
+            .extend_from_slice(head.message_id.unwrap_or(b""));
         incoming.inspection = Inspection::default();
         let start = head.byte_range.map_or(1, |range: ByteRange| range.start);
         if start > 1 {

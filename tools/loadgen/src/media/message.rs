@@ -114,7 +114,11 @@ impl Template {
             author.from, author.to, author.date_time
         );
         let start = wrapper.len();
-        let _ = write!(wrapper, "mrf-load {:08x} {:08x} {:016x} ", author.session, 0, 0);
+        let _ = write!(
+            wrapper,
+            "mrf-load {:08x} {:08x} {:016x} ",
+            author.session, 0, 0
+        );
         let stamp = start..wrapper.len();
         assert_eq!(stamp.len(), STAMP_BYTES);
         Self {
@@ -214,7 +218,10 @@ impl Template {
 /// What follows the stamp in every text of `text_bytes`.
 #[must_use]
 pub fn padding(text_bytes: usize) -> Vec<u8> {
-    (b'a'..=b'z').cycle().take(text_bytes - STAMP_BYTES).collect()
+    (b'a'..=b'z')
+        .cycle()
+        .take(text_bytes - STAMP_BYTES)
+        .collect()
 }
 
 /// Writes the 200 to a SEND (RFC 4975 section 7.2: To-Path is the first URI of its From-Path).
@@ -427,7 +434,10 @@ mod tests {
             inspection.feed(&body[..cut], &padding);
             inspection.feed(&body[cut..], &padding);
             let stamp = inspection.finish(&padding).unwrap();
-            assert_eq!((stamp.session, stamp.sequence, stamp.intended_ns), (0x2a, 7, 99));
+            assert_eq!(
+                (stamp.session, stamp.sequence, stamp.intended_ns),
+                (0x2a, 7, 99)
+            );
         }
     }
 

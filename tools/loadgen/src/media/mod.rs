@@ -5,10 +5,15 @@ pub mod egress;
 pub mod message;
 pub mod worker;
 
+use std::io;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, mpsc};
+use std::thread::{self, JoinHandle};
 
 use hdrhistogram::Histogram;
+use mrfp_io::{Doorbell, Ring, RingConfig};
 
+use self::worker::{Command, Event, Worker, WorkerConfig};
 use crate::expectation::Violations;
 
 /// What the UEs do once they are bound.
@@ -54,6 +59,74 @@ pub struct WorkerReport {
     pub answer_latency: Histogram<u64>,
     /// How late the open loop was, in nanoseconds.
     pub slip: Histogram<u64>,
+}
+
+/// One media thread, seen from the fleet.
+pub struct Thread {
+    commands: mpsc::Sender<Command>,
+    doorbell: Doorbell,
+    /// Its figures.
+    pub progress: Arc<Progress>,
+    handle: JoinHandle<io::Result<()>>,
+}
+
+impl Thread {
+    /// Starts a thread, pinned where `core` names a processor, with a ring of its own.
+    pub fn spawn(
+        config: WorkerConfig,
+        core: Option<core_affinity::CoreId>,
+        events: impl Fn(Event) + Send + 'static,
+    ) -> io::Result<Self> {
+        let (commands, receiver) = mpsc::channel();
+        let (doorbell, bell) = mrfp_io::doorbell()?;
+        let progress = Arc::clone(&config.progress);
+        let (ready, started) = mpsc::channel();
+        let handle = thread::Builder::new()
+            .name("media".to_owned())
+            .spawn(move || {
+                if let Some(core) = core {
+                    // Not being pinned costs precision, not correctness.
+                    core_affinity::set_for_current(core);
+                }
+                let ring = RingConfig {
+                    sockets_expected: config.connections_max as usize,
+                    ..RingConfig::default()
+                };
+                match Ring::with_doorbell(ring, bell) {
+                    Ok(ring) => {
+                        let _ = ready.send(Ok(()));
+                        Worker::new(ring, config, receiver, events).run()
+                    }
+                    Err(error) => {
+                        let _ = ready.send(Err(error));
+                        Ok(())
+                    }
+                }
+            })?;
+        started.recv().map_err(io::Error::other)??;
+        Ok(Self {
+            commands,
+            doorbell,
+            progress,
+            handle,
+        })
+    }
+
+    /// Gives a command.
+    pub fn command(&self, command: Command) {
+        // A thread that has ended has told so itself.
+        let _ = self.commands.send(command);
+        self.doorbell.ring();
+    }
+
+    /// Waits for the end that [`Command::Finish`] asked for.
+    pub fn join(self) -> io::Result<()> {
+        drop(self.commands);
+        self.doorbell.ring();
+        self.handle
+            .join()
+            .unwrap_or_else(|_| Err(io::Error::other("a media thread panicked")))
+    }
 }
 
 /// utime + stime of a `/proc/.../stat` file, in clock ticks (proc(5), fields 14 and 15).

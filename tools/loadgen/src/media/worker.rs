@@ -93,12 +93,15 @@ pub struct Worker<D> {
     by_session: Vec<u32>,
     shared: Shared,
     commands: mpsc::Receiver<Command>,
+    /// The last turn did not take every command.
+    commands_left: bool,
     phase: Phase,
     /// Connections whose receive ended for lack of buffers.
     rearm: Vec<u32>,
     /// When the unbound must be looked at again.
     next_housekeeping_ns: u64,
     drain_deadline_ns: u64,
+    finish_deadline_ns: u64,
     thread_cpu_at_start: u64,
 }
 
@@ -170,13 +173,14 @@ impl Set {
 }
 
 const NONE: u32 = u32::MAX;
-/// Longest wait of a turn: commands come without a bell, and a call may wait that long for its
-/// connection.
-const WAIT_NS_MAX: u64 = 2_000_000;
+/// Longest wait of a turn, so that figures and deadlines are looked at.
+const WAIT_NS_MAX: u64 = 50_000_000;
 /// A UE that is not bound by then never will be.
 const BIND_TIMEOUT_NS: u64 = 15_000_000_000;
 /// What has not arrived by then after the last message was sent is lost.
 const DRAIN_TIMEOUT_NS: u64 = 10_000_000_000;
+/// What the node has not read by then of our last bytes is cut off.
+const FINISH_TIMEOUT_NS: u64 = 2_000_000_000;
 /// How often figures are published and deadlines looked at.
 const HOUSEKEEPING_NS: u64 = 100_000_000;
 /// Commands of one turn, so that media is served in between.
@@ -248,10 +252,12 @@ impl<D: Driver> Worker<D> {
             by_session: vec![NONE; config.sessions as usize],
             shared,
             commands,
+            commands_left: false,
             phase: Phase::SettingUp,
             rearm: Vec::new(),
             next_housekeeping_ns: 0,
             drain_deadline_ns: u64::MAX,
+            finish_deadline_ns: u64::MAX,
             thread_cpu_at_start: 0,
         }
     }
@@ -283,24 +289,37 @@ impl<D: Driver> Worker<D> {
             self.flush(index);
         }
         if self.phase == Phase::Finishing
-            && self.connections.iter().all(|connection| connection.stage == Stage::Closed)
+            && self
+                .connections
+                .iter()
+                .all(|connection| connection.stage == Stage::Closed)
         {
             return Ok(true);
         }
         let now = self.shared.now();
-        let due = self.shared.due.peek().map_or(u64::MAX, |Reverse((due, _))| *due);
+        let due = self
+            .shared
+            .due
+            .peek()
+            .map_or(u64::MAX, |Reverse((due, _))| *due);
         let wait = due.saturating_sub(now).min(WAIT_NS_MAX);
-        let wait = if self.rearm.is_empty() { wait } else { 0 };
+        let idle = self.rearm.is_empty() && self.shared.is_idle() && !self.commands_left;
+        let wait = if idle { wait } else { 0 };
         self.driver.wait(Some(self.driver.now_ns() + wait))?;
         Ok(false)
     }
 
     fn take_commands(&mut self) {
+        self.commands_left = true;
         for _ in 0..COMMANDS_PER_TURN_MAX {
             match self.commands.try_recv() {
                 Ok(command) => self.command(command),
-                Err(mpsc::TryRecvError::Empty) => break,
+                Err(mpsc::TryRecvError::Empty) => {
+                    self.commands_left = false;
+                    break;
+                }
                 Err(mpsc::TryRecvError::Disconnected) => {
+                    self.commands_left = false;
                     if self.phase != Phase::Finishing {
                         self.finish();
                     }
@@ -320,7 +339,10 @@ impl<D: Driver> Worker<D> {
                     self.shared.due.clear();
                     self.drain_deadline_ns = self.shared.now() + DRAIN_TIMEOUT_NS;
                     let cpu = thread_cpu_ticks().saturating_sub(self.thread_cpu_at_start);
-                    self.shared.progress.thread_cpu_ticks.store(cpu, Ordering::Relaxed);
+                    self.shared
+                        .progress
+                        .thread_cpu_ticks
+                        .store(cpu, Ordering::Relaxed);
                 }
             }
             Command::Release { session } => {
@@ -402,7 +424,8 @@ impl<D: Driver> Worker<D> {
         let total = self.connections.len().max(1) as u64;
         for room in &mut self.shared.rooms {
             let connections = &mut self.connections;
-            room.members.retain(|index| connections[*index as usize].stage == Stage::Bound);
+            room.members
+                .retain(|index| connections[*index as usize].stage == Stage::Bound);
             for (member, index) in (0..).zip(&room.members) {
                 connections[*index as usize].member = member;
             }
@@ -474,12 +497,7 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    fn received(
-        &mut self,
-        token: Token,
-        result: Result<Option<RecvBuffer>, Errno>,
-        more: bool,
-    ) {
+    fn received(&mut self, token: Token, result: Result<Option<RecvBuffer>, Errno>, more: bool) {
         let index = token.key().index;
         let connection = &mut self.connections[index as usize];
         connection.recv_armed = more;
@@ -515,7 +533,9 @@ impl<D: Driver> Worker<D> {
         let index = token.key().index;
         let connection = &mut self.connections[index as usize];
         let count = result.unwrap_or(0);
-        connection.egress.completed(buffer, count, &mut self.shared.pool);
+        connection
+            .egress
+            .completed(buffer, count, &mut self.shared.pool);
         if connection.stage >= Stage::Closing {
             if result.is_err() {
                 connection.egress.discard(&mut self.shared.pool);
@@ -562,7 +582,11 @@ impl<D: Driver> Worker<D> {
     fn bound(&mut self, index: u32, status: u16) {
         let connection = &mut self.connections[index as usize];
         if connection.stage != Stage::Binding {
-            return self.violation(index, Violation::UnexpectedResponse, "second binding answer");
+            return self.violation(
+                index,
+                Violation::UnexpectedResponse,
+                "second binding answer",
+            );
         }
         if status == 200 {
             connection.stage = Stage::Bound;
@@ -573,13 +597,7 @@ impl<D: Driver> Worker<D> {
         self.lose(index, Violation::NotBound, &text, None);
     }
 
-    fn answered(
-        &mut self,
-        index: u32,
-        transaction: message::Transaction,
-        status: u16,
-        now: u64,
-    ) {
+    fn answered(&mut self, index: u32, transaction: message::Transaction, status: u16, now: u64) {
         let connection = &self.connections[index as usize];
         let room = &mut self.shared.rooms[connection.room as usize];
         let Some(ledger) = &mut room.ledger else {
@@ -633,7 +651,10 @@ impl<D: Driver> Worker<D> {
                 self.violation(index, violation, &text);
             }
         }
-        self.shared.progress.deliveries.fetch_add(1, Ordering::Relaxed);
+        self.shared
+            .progress
+            .deliveries
+            .fetch_add(1, Ordering::Relaxed);
     }
 
     /// Sends what the clock and the windows allow.
@@ -695,7 +716,10 @@ impl<D: Driver> Worker<D> {
                 chunk: 0,
                 intended_ns,
             });
-            self.shared.progress.messages.fetch_add(1, Ordering::Relaxed);
+            self.shared
+                .progress
+                .messages
+                .fetch_add(1, Ordering::Relaxed);
         }
         Ok(())
     }
@@ -727,12 +751,28 @@ impl<D: Driver> Worker<D> {
         for index in 0..self.connections.len() as u32 {
             let connection = &self.connections[index as usize];
             if connection.stage < Stage::Bound && now > connection.bind_deadline_ns {
-                self.lose(index, Violation::NotBound, "no answer to the binding SEND", None);
+                self.lose(
+                    index,
+                    Violation::NotBound,
+                    "no answer to the binding SEND",
+                    None,
+                );
+            }
+        }
+        if now > self.finish_deadline_ns {
+            // A node that does not read keeps our last bytes with the kernel: cut it off.
+            for connection in &self.connections {
+                if connection.stage == Stage::Closing {
+                    self.driver.shutdown(connection.socket);
+                }
             }
         }
         if self.phase == Phase::Draining {
             let settled = self.shared.rooms.iter().all(Room::is_settled);
-            let sending = self.connections.iter().any(|connection| connection.sending.is_some());
+            let sending = self
+                .connections
+                .iter()
+                .any(|connection| connection.sending.is_some());
             if (settled && !sending) || now > self.drain_deadline_ns {
                 self.phase = Phase::Drained;
                 self.shared.book_debts();
@@ -743,6 +783,7 @@ impl<D: Driver> Worker<D> {
 
     fn finish(&mut self) {
         self.phase = Phase::Finishing;
+        self.finish_deadline_ns = self.shared.now() + FINISH_TIMEOUT_NS;
         self.shared.due.clear();
         for index in 0..self.connections.len() as u32 {
             self.connections[index as usize].released = true;
@@ -794,7 +835,8 @@ impl<D: Driver> Worker<D> {
         connection.end_session(failure, &mut self.shared.surroundings());
         connection.stage = Stage::Closing;
         if connecting {
-            self.driver.cancel(Token::new(Operation::Connect, key(index)));
+            self.driver
+                .cancel(Token::new(Operation::Connect, key(index)));
         } else {
             self.flush(index);
             let connection = &mut self.connections[index as usize];
@@ -846,7 +888,10 @@ impl<D: Driver> Worker<D> {
         let session = self.connections[index as usize].session;
         let violations = &mut self.shared.violations;
         violations.add(violation, || format!("session {session}: {text}"));
-        self.shared.progress.violations.store(violations.total(), Ordering::Relaxed);
+        self.shared
+            .progress
+            .violations
+            .store(violations.total(), Ordering::Relaxed);
     }
 
     fn report(&mut self) -> WorkerReport {
@@ -869,6 +914,10 @@ impl Room {
 impl Shared {
     fn now(&self) -> u64 {
         self.origin.elapsed().as_nanos() as u64
+    }
+
+    fn is_idle(&self) -> bool {
+        self.dirty.order.is_empty() && self.ready.order.is_empty()
     }
 
     fn surroundings(&mut self) -> Surroundings<'_> {
@@ -911,15 +960,21 @@ impl Shared {
             self.violations.add_many(Violation::Lost, debts.lost, || {
                 format!("room {number}: {} deliveries never came", debts.lost)
             });
-            self.violations.add_many(Violation::SendUnanswered, debts.unanswered, || {
-                format!("room {number}: {} SENDs were never answered", debts.unanswered)
-            });
+            self.violations
+                .add_many(Violation::SendUnanswered, debts.unanswered, || {
+                    format!(
+                        "room {number}: {} SENDs were never answered",
+                        debts.unanswered
+                    )
+                });
         }
     }
 
     fn publish(&mut self) {
         let progress = &self.progress;
-        progress.violations.store(self.violations.total(), Ordering::Relaxed);
+        progress
+            .violations
+            .store(self.violations.total(), Ordering::Relaxed);
         let now = self.now();
         if !self.recent.is_empty()
             && now > progress.recent_at_ns.load(Ordering::Relaxed) + 1_000_000_000
