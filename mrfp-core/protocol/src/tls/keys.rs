@@ -1,0 +1,241 @@
+//! Traffic keys: how they come out of a handshake, and in what small shape they can be kept.
+
+use ring::{aead, hkdf, hmac};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use super::Session;
+use super::record::RecordLayer;
+use super::suite::{Aead, Hash, Protection, Suite, Version};
+
+/// Which end of the connection we are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Role {
+    Client,
+    Server,
+}
+
+/// The raw keys and sequence numbers of an established AEAD session: what an idle session is
+/// reduced to, or what one shard hands to another. Zeroised on drop, never printed.
+pub struct TrafficKeys {
+    pub(super) suite: &'static Suite,
+    pub(super) role: Role,
+    pub(super) read: DirectionKeys,
+    pub(super) write: DirectionKeys,
+}
+
+impl TrafficKeys {
+    /// A second copy; it must replace the first, or nonces would repeat.
+    pub(super) fn duplicate(&self) -> Self {
+        Self {
+            suite: self.suite,
+            role: self.role,
+            read: self.read.clone(),
+            write: self.write.clone(),
+        }
+    }
+
+    /// Expands the keys again; the session goes on where it stopped.
+    #[must_use]
+    pub fn into_session(self) -> Session {
+        Session::from_record_layer(Box::new(RecordLayer::new(self)))
+    }
+}
+
+impl std::fmt::Debug for TrafficKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "TrafficKeys({}, redacted)", self.suite.name)
+    }
+}
+
+/// The keys of one direction.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub(super) struct DirectionKeys {
+    /// TLS 1.2: the key (AES-128 uses the first half). TLS 1.3: the traffic secret.
+    pub(super) secret: [u8; 32],
+    /// TLS 1.2 AES-GCM: four bytes of salt, then the explicit nonce of sequence number 0. Else the
+    /// value the sequence number is XORed into.
+    pub(super) iv: [u8; 12],
+    /// Of the next record.
+    pub(super) sequence: u64,
+    /// Cipher blocks protected with this key so far.
+    pub(super) blocks: u64,
+}
+
+impl DirectionKeys {
+    /// A TLS 1.2 direction after its Finished, which was sequence number 0.
+    pub(super) fn tls12(key: &[u8], iv: &[u8]) -> Self {
+        let mut keys = Self {
+            secret: [0; 32],
+            iv: [0; 12],
+            sequence: 1,
+            blocks: 2,
+        };
+        keys.secret[..key.len()].copy_from_slice(key);
+        keys.iv[..iv.len()].copy_from_slice(iv);
+        keys
+    }
+
+    /// A TLS 1.3 direction at its first record.
+    pub(super) fn tls13(secret: &[u8; 32]) -> Self {
+        let mut keys = Self {
+            secret: *secret,
+            iv: [0; 12],
+            sequence: 0,
+            blocks: 0,
+        };
+        hkdf_expand_label(&keys.secret, b"iv", &mut keys.iv);
+        keys
+    }
+
+    /// The next generation (RFC 8446 section 7.2).
+    pub(super) fn update(&mut self) {
+        let mut next = Zeroizing::new([0; 32]);
+        hkdf_expand_label(&self.secret, b"traffic upd", next.as_mut());
+        *self = Self::tls13(&next);
+    }
+
+    /// Expands the key schedule.
+    pub(super) fn expand(&self, aead: Aead, version: Version) -> aead::LessSafeKey {
+        let mut bytes = Zeroizing::new([0; 32]);
+        let bytes = &mut bytes[..aead.key_bytes()];
+        match version {
+            Version::Tls12 => bytes.copy_from_slice(&self.secret[..bytes.len()]),
+            Version::Tls13 => hkdf_expand_label(&self.secret, b"key", bytes),
+        }
+        let key = aead::UnboundKey::new(aead.algorithm(), bytes)
+            .expect("the key has the algorithm's length");
+        aead::LessSafeKey::new(key)
+    }
+}
+
+/// Derives the record keys from a TLS 1.2 master secret (RFC 5246 section 6.3).
+pub(super) fn tls12_traffic_keys(
+    suite: &'static Suite,
+    aead: Aead,
+    role: Role,
+    master_secret: &[u8],
+    client_random: &[u8; 32],
+    server_random: &[u8; 32],
+) -> TrafficKeys {
+    assert_eq!(suite.version, Version::Tls12);
+    assert_eq!(suite.protection, Protection::Aead(aead));
+    let mut seed = [0; 64];
+    seed[..32].copy_from_slice(server_random);
+    seed[32..].copy_from_slice(client_random);
+    let mut key_block = Zeroizing::new([0; 2 * (32 + 12)]);
+    let (key, iv) = (aead.key_bytes(), aead.tls12_fixed_iv_bytes());
+    let key_block = &mut key_block[..2 * (key + iv)];
+    tls12_prf(
+        suite.hash,
+        master_secret,
+        b"key expansion",
+        &seed,
+        key_block,
+    );
+    let (client_key, rest) = key_block.split_at(key);
+    let (server_key, rest) = rest.split_at(key);
+    let (client_iv, server_iv) = rest.split_at(iv);
+    let client = DirectionKeys::tls12(client_key, client_iv);
+    let server = DirectionKeys::tls12(server_key, server_iv);
+    let (read, write) = match role {
+        Role::Client => (server, client),
+        Role::Server => (client, server),
+    };
+    TrafficKeys {
+        suite,
+        role,
+        read,
+        write,
+    }
+}
+
+/// The TLS 1.2 PRF (RFC 5246 section 5).
+pub(super) fn tls12_prf(hash: Hash, secret: &[u8], label: &[u8], seed: &[u8], out: &mut [u8]) {
+    let key = hmac::Key::new(hash.hmac_algorithm(), secret);
+    let mut context = hmac::Context::with_key(&key);
+    context.update(label);
+    context.update(seed);
+    let mut a = context.sign();
+    for chunk in out.chunks_mut(hash.hmac_algorithm().digest_algorithm().output_len()) {
+        let mut context = hmac::Context::with_key(&key);
+        context.update(a.as_ref());
+        context.update(label);
+        context.update(seed);
+        chunk.copy_from_slice(&context.sign().as_ref()[..chunk.len()]);
+        a = hmac::sign(&key, a.as_ref());
+    }
+}
+
+/// HKDF-Expand-Label with an empty context and SHA-256 (RFC 8446 section 7.1).
+fn hkdf_expand_label(secret: &[u8; 32], label: &[u8], out: &mut [u8]) {
+    struct Length(usize);
+    impl hkdf::KeyType for Length {
+        fn len(&self) -> usize {
+            self.0
+        }
+    }
+    let length = u16::try_from(out.len()).expect("a key is short");
+    let label_bytes = u8::try_from(6 + label.len()).expect("a label is short");
+    hkdf::Prk::new_less_safe(hkdf::HKDF_SHA256, secret)
+        .expand(
+            &[
+                &length.to_be_bytes(),
+                &[label_bytes],
+                b"tls13 ",
+                label,
+                &[0],
+            ],
+            Length(out.len()),
+        )
+        .and_then(|material| material.fill(out))
+        .expect("the output is within HKDF's limit");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(hex: &str) -> Vec<u8> {
+        hex.as_bytes()
+            .chunks(2)
+            .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+            .collect()
+    }
+
+    fn master_secret(premaster: &str) -> Vec<u8> {
+        let client_random = "4922c6b1e4ed94aea9c46bbd10536bdb8691171dfffe4425cd1a52b124406af8";
+        let server_random = "2c2e9ef2390195a160393f8c25e89d84a40e367e9c7e234346ef5d5845e865b7";
+        let seed = bytes(&[client_random, server_random].concat());
+        let mut out = vec![0; 48];
+        tls12_prf(
+            Hash::Sha256,
+            &bytes(premaster),
+            b"master secret",
+            &seed,
+            &mut out,
+        );
+        out
+    }
+
+    #[test]
+    fn prf_derives_the_master_secret_of_a_plain_psk() {
+        let premaster = "00100000000000000000000000000000000000101a4512035d19ccf94d3c47366b0b9872";
+        let expected = "5d2f8059dc47dcbaf51a5fc254f82e3a6ba6f00517f5dff2c2b6fc8874a1726c\
+                        962fc1d3cc0d3074204364f6b8e9ee90";
+        assert_eq!(master_secret(premaster), bytes(expected));
+    }
+
+    #[test]
+    fn prf_derives_the_master_secret_of_an_ecdhe_psk() {
+        let premaster = "00201c045ba1fc95030ce520d270f2a94f65d736ea1b8c6bf4bdee9a3967e9003870\
+                         00101a4512035d19ccf94d3c47366b0b9872";
+        let expected = "54256d472074eb62ca043fc47a00542328e7ee6afd7f803d54dde6896bc2cbf2\
+                        0fe500f62f10856c7002771696fd0d4d";
+        assert_eq!(master_secret(premaster), bytes(expected));
+    }
+
+    #[test]
+    fn raw_keys_stay_small() {
+        assert!(size_of::<TrafficKeys>() <= 160);
+    }
+}

@@ -1,0 +1,158 @@
+//! The cipher suites we know: what OpenSSL may negotiate and how its records are protected.
+
+use ring::{aead, hmac};
+
+/// One cipher suite, TLS 1.2 or TLS 1.3.
+pub(super) struct Suite {
+    /// OpenSSL's name for it.
+    pub(super) name: &'static str,
+    pub(super) version: Version,
+    pub(super) protection: Protection,
+    /// The PRF's (TLS 1.2) or HKDF's (TLS 1.3) hash.
+    pub(super) hash: Hash,
+    /// Finite-field Diffie-Hellman parameters are needed.
+    pub(super) dhe: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Version {
+    Tls12,
+    Tls13,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Hash {
+    Sha256,
+    Sha384,
+}
+
+impl Hash {
+    pub(super) fn hmac_algorithm(self) -> hmac::Algorithm {
+        match self {
+            Self::Sha256 => hmac::HMAC_SHA256,
+            Self::Sha384 => hmac::HMAC_SHA384,
+        }
+    }
+}
+
+/// Who carries the records.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Protection {
+    /// Our record layer.
+    Aead(Aead),
+    /// OpenSSL: MAC-then-encrypt or encrypt-then-MAC with CBC.
+    Cbc,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Aead {
+    Aes128Gcm,
+    Aes256Gcm,
+    ChaCha20Poly1305,
+}
+
+impl Aead {
+    pub(super) fn algorithm(self) -> &'static aead::Algorithm {
+        match self {
+            Self::Aes128Gcm => &aead::AES_128_GCM,
+            Self::Aes256Gcm => &aead::AES_256_GCM,
+            Self::ChaCha20Poly1305 => &aead::CHACHA20_POLY1305,
+        }
+    }
+
+    pub(super) const fn key_bytes(self) -> usize {
+        match self {
+            Self::Aes128Gcm => 16,
+            Self::Aes256Gcm | Self::ChaCha20Poly1305 => 32,
+        }
+    }
+
+    /// Bytes of the implicit nonce part in the TLS 1.2 key block (RFC 5288 section 3, RFC 7905
+    /// section 2).
+    pub(super) const fn tls12_fixed_iv_bytes(self) -> usize {
+        match self {
+            Self::Aes128Gcm | Self::Aes256Gcm => 4,
+            Self::ChaCha20Poly1305 => 12,
+        }
+    }
+
+    /// AES-GCM sends eight nonce bytes in each TLS 1.2 record, ChaCha20-Poly1305 none.
+    pub(super) const fn tls12_explicit_nonce_bytes(self) -> usize {
+        match self {
+            Self::Aes128Gcm | Self::Aes256Gcm => 8,
+            Self::ChaCha20Poly1305 => 0,
+        }
+    }
+}
+
+impl std::fmt::Debug for Suite {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// Finds a suite by OpenSSL name.
+pub(super) fn suite_by_name(name: &str) -> Option<&'static Suite> {
+    TLS12_SUITES
+        .iter()
+        .chain(&TLS13_SUITES)
+        .find(|suite| suite.name == name)
+}
+
+const fn tls12(name: &'static str, protection: Protection, hash: Hash, dhe: bool) -> Suite {
+    Suite {
+        name,
+        version: Version::Tls12,
+        protection,
+        hash,
+        dhe,
+    }
+}
+
+const fn tls13(name: &'static str, aead: Aead) -> Suite {
+    Suite {
+        name,
+        version: Version::Tls13,
+        protection: Protection::Aead(aead),
+        hash: Hash::Sha256,
+        dhe: false,
+    }
+}
+
+const AES_128_GCM: Protection = Protection::Aead(Aead::Aes128Gcm);
+const AES_256_GCM: Protection = Protection::Aead(Aead::Aes256Gcm);
+const CHACHA20: Protection = Protection::Aead(Aead::ChaCha20Poly1305);
+const CBC: Protection = Protection::Cbc;
+const SHA256: Hash = Hash::Sha256;
+const SHA384: Hash = Hash::Sha384;
+
+/// Every TLS 1.2 suite that may be configured, AEAD first. No RSA-PSK (certificates), no NULL, RC4,
+/// 3DES (TS 33.210 clause 6.2).
+pub(super) static TLS12_SUITES: [Suite; 19] = [
+    tls12("ECDHE-PSK-CHACHA20-POLY1305", CHACHA20, SHA256, false),
+    tls12("DHE-PSK-AES128-GCM-SHA256", AES_128_GCM, SHA256, true),
+    tls12("DHE-PSK-AES256-GCM-SHA384", AES_256_GCM, SHA384, true),
+    tls12("DHE-PSK-CHACHA20-POLY1305", CHACHA20, SHA256, true),
+    tls12("PSK-AES128-GCM-SHA256", AES_128_GCM, SHA256, false),
+    tls12("PSK-AES256-GCM-SHA384", AES_256_GCM, SHA384, false),
+    tls12("PSK-CHACHA20-POLY1305", CHACHA20, SHA256, false),
+    tls12("ECDHE-PSK-AES128-CBC-SHA256", CBC, SHA256, false),
+    tls12("ECDHE-PSK-AES256-CBC-SHA384", CBC, SHA384, false),
+    tls12("ECDHE-PSK-AES128-CBC-SHA", CBC, SHA256, false),
+    tls12("ECDHE-PSK-AES256-CBC-SHA", CBC, SHA256, false),
+    tls12("DHE-PSK-AES128-CBC-SHA256", CBC, SHA256, true),
+    tls12("DHE-PSK-AES256-CBC-SHA384", CBC, SHA384, true),
+    tls12("DHE-PSK-AES128-CBC-SHA", CBC, SHA256, true),
+    tls12("DHE-PSK-AES256-CBC-SHA", CBC, SHA256, true),
+    tls12("PSK-AES128-CBC-SHA256", CBC, SHA256, false),
+    tls12("PSK-AES256-CBC-SHA384", CBC, SHA384, false),
+    // RFC 4279's floor, mandatory in the older releases of the 3GPP profile.
+    tls12("PSK-AES128-CBC-SHA", CBC, SHA256, false),
+    tls12("PSK-AES256-CBC-SHA", CBC, SHA256, false),
+];
+
+/// The TLS 1.3 suites an external PSK of hash SHA-256 may use (RFC 8446 section 4.2.11).
+pub(super) static TLS13_SUITES: [Suite; 2] = [
+    tls13("TLS_AES_128_GCM_SHA256", Aead::Aes128Gcm),
+    tls13("TLS_CHACHA20_POLY1305_SHA256", Aead::ChaCha20Poly1305),
+];
