@@ -10,6 +10,7 @@ use crate::expectation::Ledger;
 use crate::media::Traffic;
 use crate::media::message::{CHUNK_BODY_BYTES, STAMP_BYTES};
 use crate::scenario::{ROOM_MEMBERS_MAX, Rooms, Scenario};
+use crate::security::KmsOptions;
 
 /// A fleet of UEs that takes a media node to its limit and checks every message it delivers.
 #[derive(Parser, Debug)]
@@ -70,6 +71,10 @@ pub struct Run {
     /// How sessions are protected.
     #[arg(long, value_enum, default_value_t = SecurityName::Plain)]
     pub security: SecurityName,
+
+    /// Keys of protected sessions.
+    #[command(flatten)]
+    pub kms: KmsOptions,
 
     /// Rooms the UEs are spread over evenly [default: 1].
     #[arg(long, value_name = "N", conflicts_with = "room_size",
@@ -232,9 +237,17 @@ fn parse_rate(text: &str) -> Result<f64, String> {
 }
 
 fn parse_duration(text: &str) -> Result<Duration, String> {
-    let units = [("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0), ("", 1.0)];
+    let units = [
+        ("ms", 1e-3),
+        ("s", 1.0),
+        ("m", 60.0),
+        ("h", 3600.0),
+        ("", 1.0),
+    ];
     for (unit, seconds) in units {
-        let number = text.strip_suffix(unit).and_then(|number| number.parse::<f64>().ok());
+        let number = text
+            .strip_suffix(unit)
+            .and_then(|number| number.parse::<f64>().ok());
         if let Some(number) = number.filter(|number| (0.0..=1e6).contains(number)) {
             return Ok(Duration::from_secs_f64(number * seconds));
         }
@@ -249,14 +262,18 @@ fn parse_room_size(text: &str) -> Result<Rooms, String> {
         (Ok(min), Ok(max)) if 1 <= min && min <= max && max <= ROOM_MEMBERS_MAX => {
             Ok(Rooms::Sizes { min, max })
         }
-        _ => Err(format!("a room size is N or A..B, from 1 to {ROOM_MEMBERS_MAX}")),
+        _ => Err(format!(
+            "a room size is N or A..B, from 1 to {ROOM_MEMBERS_MAX}"
+        )),
     }
 }
 
 fn parse_message_size(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(bytes) if (STAMP_BYTES..=MESSAGE_BYTES_MAX).contains(&bytes) => Ok(bytes),
-        _ => Err(format!("a message has {STAMP_BYTES} to {MESSAGE_BYTES_MAX} bytes")),
+        _ => Err(format!(
+            "a message has {STAMP_BYTES} to {MESSAGE_BYTES_MAX} bytes"
+        )),
     }
 }
 
@@ -267,7 +284,13 @@ mod tests {
     use super::*;
 
     fn run(options: &[&str]) -> Result<Run, clap::Error> {
-        let mut line = vec!["mrf-load", "run", "chat", "--target", "sip:room@127.0.0.1:5060"];
+        let mut line = vec![
+            "mrf-load",
+            "run",
+            "chat",
+            "--target",
+            "sip:room@127.0.0.1:5060",
+        ];
         line.extend(options);
         let Command::Run(run) = Cli::try_parse_from(line)?.command;
         Ok(*run)
@@ -293,7 +316,14 @@ mod tests {
     #[test]
     fn reads_times_rates_and_sizes() {
         let run = run(&[
-            "--duration", "1500ms", "--rate", "2.5/s", "--room-size", "2..20", "--window", "8",
+            "--duration",
+            "1500ms",
+            "--rate",
+            "2.5/s",
+            "--room-size",
+            "2..20",
+            "--window",
+            "8",
         ])
         .unwrap();
         assert_eq!(run.duration, Duration::from_millis(1500));

@@ -42,8 +42,9 @@ impl Display {
     #[must_use]
     pub fn new(sessions: u32) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
-            let style = ProgressStyle::with_template("{elapsed:>5} [{bar:30}] {pos}/{len} up  {msg}")
-                .unwrap_or_else(|_| ProgressStyle::default_bar());
+            let style =
+                ProgressStyle::with_template("{elapsed:>5} [{bar:30}] {pos}/{len} up  {msg}")
+                    .unwrap_or_else(|_| ProgressStyle::default_bar());
             ProgressBar::new(sessions.into()).with_style(style)
         });
         Self {

@@ -15,9 +15,7 @@ use crate::display::{Display, Figures};
 use crate::expectation::{Violation, Violations};
 use crate::media::worker::{Command, Connect, Event as MediaEvent, WorkerConfig};
 use crate::media::{Progress, Thread, WorkerReport, cpu_ticks};
-use crate::report::{
-    CallsReport, ConfigReport, CpuReport, MessagesReport, Percentiles, Report,
-};
+use crate::report::{CallsReport, ConfigReport, CpuReport, MessagesReport, Percentiles, Report};
 use crate::scenario::{Place, Scenario};
 use crate::security::{Credential, KeyExchange};
 use crate::signalling::transport::Transport;
@@ -400,7 +398,8 @@ impl<'a> Fleet<'a> {
             to: room_uri(self.options, session.place.room),
             psk,
         };
-        self.thread(call).command(Command::Connect(Box::new(connect)));
+        self.thread(call)
+            .command(Command::Connect(Box::new(connect)));
     }
 
     fn unusable(&mut self, call: u32, why: &str) {
@@ -453,7 +452,8 @@ impl<'a> Fleet<'a> {
                 SessionState::Waiting => self.call_over(number),
                 SessionState::Called => {
                     self.sessions[number as usize].state = SessionState::Ending;
-                    self.thread(number).command(Command::Release { session: number });
+                    self.thread(number)
+                        .command(Command::Release { session: number });
                     self.agents.end(number, now);
                 }
                 SessionState::Ending | SessionState::Over => {}
@@ -535,7 +535,10 @@ impl<'a> Fleet<'a> {
             thread.join()?;
             sent_total += progress.messages.load(Ordering::Relaxed);
             delivered_total += progress.deliveries.load(Ordering::Relaxed);
-            busiest_ticks = progress.thread_cpu_ticks.load(Ordering::Relaxed).max(busiest_ticks);
+            busiest_ticks = progress
+                .thread_cpu_ticks
+                .load(Ordering::Relaxed)
+                .max(busiest_ticks);
         }
         Ok(self.report(sent_total, delivered_total, busiest_ticks))
     }
@@ -553,7 +556,13 @@ impl<'a> Fleet<'a> {
         }
         let steady = &self.steady;
         let seconds = steady.seconds;
-        let per_second = |count: u64| if seconds > 0.0 { count as f64 / seconds } else { 0.0 };
+        let per_second = |count: u64| {
+            if seconds > 0.0 {
+                count as f64 / seconds
+            } else {
+                0.0
+            }
+        };
         let messages = MessagesReport {
             seconds,
             sent: steady.sent,
@@ -610,7 +619,9 @@ impl Steady {
             return CpuReport::default();
         }
         let processors = |ticks: u64| ticks as f64 / TICKS_PER_SECOND / self.seconds;
-        let node_us = self.node_ticks.map(|ticks| ticks as f64 / TICKS_PER_SECOND * 1e6);
+        let node_us = self
+            .node_ticks
+            .map(|ticks| ticks as f64 / TICKS_PER_SECOND * 1e6);
         let per = |count: u64| node_us.filter(|_| count > 0).map(|us| us / count as f64);
         CpuReport {
             generator_processors: processors(self.generator_ticks),
@@ -660,10 +671,7 @@ fn spawn_threads(
 }
 
 /// The address the node can reach us at.
-fn local_address_towards(
-    options: &Run,
-    transport: &Transport,
-) -> io::Result<std::net::SocketAddr> {
+fn local_address_towards(options: &Run, transport: &Transport) -> io::Result<std::net::SocketAddr> {
     let local = transport.local_address();
     if !local.ip().is_unspecified() {
         return Ok(local);
@@ -688,7 +696,10 @@ fn ue_uri(number: u32) -> String {
 const UE_DOMAIN: &str = "load.example";
 
 fn room_uri(options: &Run, room: u32) -> String {
-    format!("sip:{}-{room}@{}", options.target.user, options.target.host_port)
+    format!(
+        "sip:{}-{room}@{}",
+        options.target.user, options.target.host_port
+    )
 }
 
 /// 128 bits: RFC 4975 section 14.1 asks for 80.

@@ -47,7 +47,8 @@ impl Transaction {
     /// Reads an identifier back; `None`: it is none of this connection's.
     #[must_use]
     pub fn parse(identifier: &[u8], nonce: u32) -> Option<Self> {
-        if identifier.len() != TRANSACTION_ID_BYTES || parse_hex(&identifier[..8])? != nonce.into()
+        if identifier.len() != TRANSACTION_ID_BYTES
+            || parse_hex(&identifier[..8])? != u64::from(nonce)
         {
             return None;
         }

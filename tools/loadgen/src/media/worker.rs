@@ -239,10 +239,10 @@ impl<D: Driver> Worker<D> {
             due: BinaryHeap::new(),
             origin: config.origin,
             violations: Violations::default(),
-            delivery_latency: histogram(3),
-            answer_latency: histogram(3),
-            slip: histogram(2),
-            recent: histogram(2),
+            delivery_latency: latency_histogram(),
+            answer_latency: latency_histogram(),
+            slip: latency_histogram(),
+            recent: latency_histogram(),
             progress: config.progress,
             events: Box::new(events),
         };
@@ -898,9 +898,12 @@ impl<D: Driver> Worker<D> {
         self.shared.publish();
         WorkerReport {
             violations: std::mem::take(&mut self.shared.violations),
-            delivery_latency: std::mem::replace(&mut self.shared.delivery_latency, histogram(3)),
-            answer_latency: std::mem::replace(&mut self.shared.answer_latency, histogram(3)),
-            slip: std::mem::replace(&mut self.shared.slip, histogram(2)),
+            delivery_latency: std::mem::replace(
+                &mut self.shared.delivery_latency,
+                latency_histogram(),
+            ),
+            answer_latency: std::mem::replace(&mut self.shared.answer_latency, latency_histogram()),
+            slip: std::mem::replace(&mut self.shared.slip, latency_histogram()),
         }
     }
 }
@@ -1019,8 +1022,10 @@ fn nonce() -> u32 {
     })
 }
 
-fn histogram(digits: u8) -> Histogram<u64> {
-    Histogram::new_with_bounds(1, LATENCY_NS_MAX, digits).expect("constant bounds are in order")
+/// A histogram of nanoseconds, up to two minutes, to three digits.
+#[must_use]
+pub fn latency_histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3).expect("constant bounds are in order")
 }
 
 /// Processor time of this thread in clock ticks; 0 where the system does not tell.
