@@ -68,6 +68,10 @@ pub struct Run {
     #[arg(long, value_name = "TIME", default_value = "20s", value_parser = parse_duration)]
     pub duration: Duration,
 
+    /// How long deliveries are awaited after the last message; what comes later counts as lost.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
+    pub drain_timeout: Duration,
+
     /// How sessions are protected.
     #[arg(long, value_enum, default_value_t = SecurityName::Plain)]
     pub security: SecurityName,
@@ -189,6 +193,7 @@ impl Run {
                 interval_ns,
                 window: self.window.unwrap_or(0),
                 message_bytes: self.message_size,
+                drain_timeout: self.drain_timeout,
             },
             threads: self.threads,
             rooms,

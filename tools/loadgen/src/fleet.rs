@@ -108,8 +108,8 @@ struct Steady {
 
 /// Calls that may wait for their answer at once: what one socket's buffer can hold.
 const PENDING_CALLS_MAX: u32 = 1000;
-/// How long the last answers to BYE are awaited is the transaction's affair; this is how long a
-/// media thread may take to say that it has drained or ended.
+/// How long a media thread may take to say that it has drained (past the time it waits for
+/// deliveries) or ended.
 const MEDIA_TIMEOUT: Duration = Duration::from_secs(20);
 /// Linux shows processor time in hundredths of a second on every architecture (USER_HZ).
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -233,7 +233,9 @@ impl<'a> Fleet<'a> {
         match self.phase {
             Phase::SettingUp => self.set_up(now),
             Phase::Talking if now >= self.since + self.scenario.duration => self.stop(now),
-            Phase::Draining if now >= self.since + MEDIA_TIMEOUT => {
+            Phase::Draining
+                if now >= self.since + self.scenario.traffic.drain_timeout + MEDIA_TIMEOUT =>
+            {
                 self.violations.add(Violation::Lost, || {
                     "a media thread did not drain".to_owned()
                 });

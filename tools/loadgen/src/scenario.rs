@@ -133,7 +133,12 @@ mod tests {
                 sessions,
                 rate_per_second: 1.0,
                 duration: Duration::ZERO,
-                traffic: Traffic { interval_ns: None, window: 1, message_bytes: 100 },
+                traffic: Traffic {
+                    interval_ns: None,
+                    window: 1,
+                    message_bytes: 100,
+                    drain_timeout: Duration::ZERO,
+                },
                 threads,
                 rooms: Rooms::Sizes { min, max: min + more },
             };

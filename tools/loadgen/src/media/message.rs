@@ -284,19 +284,22 @@ impl Inspection {
         let start = self.received;
         self.received += fragment.len();
         if let Some(found) = self.found {
-            self.compare(fragment, start - found.padding_start, padding);
-        } else if self.beginning.is_empty() {
+            return self.compare(fragment, start - found.padding_start, padding);
+        }
+        if self.beginning.is_empty() {
             self.look(fragment, padding);
-            if self.found.is_none() {
-                self.keep(fragment);
-            }
-        } else {
-            self.keep(fragment);
-            let beginning = std::mem::take(&mut self.beginning);
-            self.look(&beginning, padding);
-            if self.found.is_none() {
-                self.beginning = beginning;
-            }
+        }
+        if self.found.is_some() {
+            return;
+        }
+        let room = Self::BEGINNING_BYTES_MAX - self.beginning.len();
+        let (kept, rest) = fragment.split_at(fragment.len().min(room));
+        self.beginning.extend_from_slice(kept);
+        let beginning = std::mem::take(&mut self.beginning);
+        self.look(&beginning, padding);
+        match self.found {
+            Some(found) => self.compare(rest, beginning.len() - found.padding_start, padding),
+            None => self.beginning = beginning,
         }
     }
 
@@ -306,12 +309,6 @@ impl Inspection {
         let found = self.found?;
         let whole = self.received == found.padding_start + padding.len();
         (whole && !self.corrupted).then_some(found.stamp)
-    }
-
-    fn keep(&mut self, fragment: &[u8]) {
-        if self.beginning.len() + fragment.len() <= Self::BEGINNING_BYTES_MAX {
-            self.beginning.extend_from_slice(fragment);
-        }
     }
 
     fn look(&mut self, beginning: &[u8], padding: &[u8]) {
@@ -440,6 +437,23 @@ mod tests {
                 (0x2a, 7, 99)
             );
         }
+    }
+
+    #[test]
+    fn finds_the_stamp_where_a_long_fragment_follows_a_short_one() {
+        let text_bytes = CHUNK_BODY_BYTES / 2 * 3;
+        let padding = padding(text_bytes);
+        let mut template = template(text_bytes);
+        let mut out = Vec::new();
+        template.write_chunk(7, 0, 99, &padding, &mut out);
+        let first = body_of(&out).to_vec();
+        out.clear();
+        template.write_chunk(7, 1, 99, &padding, &mut out);
+        let mut inspection = Inspection::default();
+        for fragment in [&first[..10], &first[10..], body_of(&out)] {
+            inspection.feed(fragment, &padding);
+        }
+        assert!(inspection.finish(&padding).is_some());
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::io;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use mrfp_io::{Doorbell, Ring, RingConfig};
@@ -25,6 +26,8 @@ pub struct Traffic {
     pub window: u32,
     /// Bytes of a message's text.
     pub message_bytes: usize,
+    /// How long deliveries are awaited after the last message.
+    pub drain_timeout: Duration,
 }
 
 /// Figures of one media thread while it runs.

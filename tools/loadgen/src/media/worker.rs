@@ -177,8 +177,6 @@ const NONE: u32 = u32::MAX;
 const WAIT_NS_MAX: u64 = 50_000_000;
 /// A UE that is not bound by then never will be.
 const BIND_TIMEOUT_NS: u64 = 15_000_000_000;
-/// What has not arrived by then after the last message was sent is lost.
-const DRAIN_TIMEOUT_NS: u64 = 10_000_000_000;
 /// What the node has not read by then of our last bytes is cut off.
 const FINISH_TIMEOUT_NS: u64 = 2_000_000_000;
 /// How often figures are published and deadlines looked at.
@@ -337,7 +335,8 @@ impl<D: Driver> Worker<D> {
                 if matches!(self.phase, Phase::SettingUp | Phase::Talking) {
                     self.phase = Phase::Draining;
                     self.shared.due.clear();
-                    self.drain_deadline_ns = self.shared.now() + DRAIN_TIMEOUT_NS;
+                    let timeout = self.shared.traffic.drain_timeout.as_nanos() as u64;
+                    self.drain_deadline_ns = self.shared.now() + timeout;
                     let cpu = thread_cpu_ticks().saturating_sub(self.thread_cpu_at_start);
                     self.shared
                         .progress
