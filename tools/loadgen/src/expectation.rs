@@ -531,7 +531,7 @@ mod tests {
                 }
                 Fault::Swap => {
                     // Within one recipient's run.
-                    if (at + 1) % count as usize == 0 { at -= 1; }
+                    if (at + 1).is_multiple_of(count as usize) { at -= 1; }
                     stream.swap(at, at + 1);
                 }
             }

@@ -317,10 +317,11 @@ impl<'a> Fleet<'a> {
             }
         }
         let secure = transfer_init.is_some();
-        session.local_path = sdp::local_path(self.local_ip, &session_id(), secure);
+        let session_id = session_id();
+        session.local_path = sdp::local_path(self.local_ip, &session_id, secure);
         session.state = SessionState::Called;
         session.invited = now;
-        let sdp = sdp::offer(self.local_ip, &session.local_path, transfer_init.as_deref());
+        let sdp = sdp::offer(self.local_ip, &session_id, transfer_init.as_deref());
         self.calls.attempted += 1;
         self.agents.invite(number, Invite { from, to, sdp }, now);
     }

@@ -97,7 +97,7 @@ struct Call {
     cseq: u32,
     from: String,
     request_uri: String,
-    sdp: String,
+    sdp: Vec<u8>,
     /// To header of the peer with its tag.
     remote: String,
     routes: Vec<String>,
@@ -162,12 +162,12 @@ impl UserAgents {
         let _ = write!(
             request,
             "Contact: {}\r\nAllow: INVITE, ACK, CANCEL, BYE, OPTIONS, UPDATE\r\n\
-             Content-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{}",
+             Content-Type: application/sdp\r\nContent-Length: {}\r\n\r\n",
             contact(config, call),
             this.sdp.len(),
-            this.sdp
         );
         this.request = request.into_bytes();
+        this.request.extend_from_slice(&this.sdp);
         this.begin_transaction(config, now);
         self.transmit.push_back(this.request.clone());
         self.set_timer(call);
@@ -401,7 +401,7 @@ impl UserAgents {
         &mut self,
         message: &Message<'_>,
         status: &str,
-        session: Option<(u32, Option<String>)>,
+        session: Option<(u32, Option<Vec<u8>>)>,
     ) {
         let mut response = format!("SIP/2.0 {status}\r\n");
         for via in message.header_values("Via", Some("v")) {
@@ -426,8 +426,10 @@ impl UserAgents {
         if !body.is_empty() {
             response.push_str("Content-Type: application/sdp\r\n");
         }
-        let _ = write!(response, "Content-Length: {}\r\n\r\n{body}", body.len());
-        self.transmit.push_back(response.into_bytes());
+        let _ = write!(response, "Content-Length: {}\r\n\r\n", body.len());
+        let mut response = response.into_bytes();
+        response.extend_from_slice(&body);
+        self.transmit.push_back(response);
     }
 
     fn bye(&mut self, call: u32, now: Instant) {
@@ -511,7 +513,7 @@ pub struct Invite {
     /// URI of the room, also the Request-URI.
     pub to: String,
     /// The offer.
-    pub sdp: String,
+    pub sdp: Vec<u8>,
 }
 
 impl Call {
@@ -525,7 +527,7 @@ impl Call {
             cseq: 1,
             from: String::new(),
             request_uri: String::new(),
-            sdp: String::new(),
+            sdp: Vec::new(),
             remote: String::new(),
             routes: Vec::new(),
             cancelled: false,
