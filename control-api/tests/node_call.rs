@@ -106,6 +106,7 @@ async fn a_call_is_answered_shown_and_hung_up_when_the_node_stops() {
     phone.send("ACK", 1, &format!(";{to_tag}"), "").await;
 
     let stream = connect(line(&answer, "a=path:"), own).await;
+    assert_eq!(request(addresses.http, "GET", "/readyz").await.status, 200);
     let shown = request(addresses.http, "GET", "/api/v1/contexts").await.text();
     assert!(shown.contains("\"room\":\"lobby\""), "{shown}");
     assert!(shown.contains("\"uri\":\"sip:alice@example.com\""), "{shown}");
