@@ -202,13 +202,10 @@ impl Run {
 }
 
 fn parse_target(text: &str) -> Result<Target, String> {
-    let rest = text
-        .strip_prefix("sip:")
-        .ok_or("not a SIP URI: it must begin with sip:")?;
+    let rest = text.strip_prefix("sip:").ok_or("not a SIP URI: it must begin with sip:")?;
     let rest = rest.split([';', '?']).next().unwrap_or(rest);
-    let (user, host_port) = rest
-        .split_once('@')
-        .ok_or("the URI has no user part: sip:ROOM@HOST:PORT")?;
+    let (user, host_port) =
+        rest.split_once('@').ok_or("the URI has no user part: sip:ROOM@HOST:PORT")?;
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.+".contains(&byte);
     if user.is_empty() || !user.bytes().all(plain) {
         return Err("the room's name may have letters, digits and - _ . +".to_owned());
@@ -216,21 +213,13 @@ fn parse_target(text: &str) -> Result<Target, String> {
     let has_port = host_port
         .rsplit_once(':')
         .is_some_and(|(_, port)| !port.is_empty() && !port.ends_with(']'));
-    let resolvable = if has_port {
-        host_port.to_owned()
-    } else {
-        format!("{host_port}:5060")
-    };
+    let resolvable = if has_port { host_port.to_owned() } else { format!("{host_port}:5060") };
     let address = resolvable
         .to_socket_addrs()
         .map_err(|error| format!("{host_port}: {error}"))?
         .next()
         .ok_or_else(|| format!("{host_port}: no address"))?;
-    Ok(Target {
-        user: user.to_owned(),
-        host_port: host_port.to_owned(),
-        address,
-    })
+    Ok(Target { user: user.to_owned(), host_port: host_port.to_owned(), address })
 }
 
 fn parse_rate(text: &str) -> Result<f64, String> {
@@ -242,17 +231,9 @@ fn parse_rate(text: &str) -> Result<f64, String> {
 }
 
 fn parse_duration(text: &str) -> Result<Duration, String> {
-    let units = [
-        ("ms", 1e-3),
-        ("s", 1.0),
-        ("m", 60.0),
-        ("h", 3600.0),
-        ("", 1.0),
-    ];
+    let units = [("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0), ("", 1.0)];
     for (unit, seconds) in units {
-        let number = text
-            .strip_suffix(unit)
-            .and_then(|number| number.parse::<f64>().ok());
+        let number = text.strip_suffix(unit).and_then(|number| number.parse::<f64>().ok());
         if let Some(number) = number.filter(|number| (0.0..=1e6).contains(number)) {
             return Ok(Duration::from_secs_f64(number * seconds));
         }
@@ -267,18 +248,14 @@ fn parse_room_size(text: &str) -> Result<Rooms, String> {
         (Ok(min), Ok(max)) if 1 <= min && min <= max && max <= ROOM_MEMBERS_MAX => {
             Ok(Rooms::Sizes { min, max })
         }
-        _ => Err(format!(
-            "a room size is N or A..B, from 1 to {ROOM_MEMBERS_MAX}"
-        )),
+        _ => Err(format!("a room size is N or A..B, from 1 to {ROOM_MEMBERS_MAX}")),
     }
 }
 
 fn parse_message_size(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(bytes) if (STAMP_BYTES..=MESSAGE_BYTES_MAX).contains(&bytes) => Ok(bytes),
-        _ => Err(format!(
-            "a message has {STAMP_BYTES} to {MESSAGE_BYTES_MAX} bytes"
-        )),
+        _ => Err(format!("a message has {STAMP_BYTES} to {MESSAGE_BYTES_MAX} bytes")),
     }
 }
 
@@ -289,13 +266,7 @@ mod tests {
     use super::*;
 
     fn run(options: &[&str]) -> Result<Run, clap::Error> {
-        let mut line = vec![
-            "mrf-load",
-            "run",
-            "chat",
-            "--target",
-            "sip:room@127.0.0.1:5060",
-        ];
+        let mut line = vec!["mrf-load", "run", "chat", "--target", "sip:room@127.0.0.1:5060"];
         line.extend(options);
         let Command::Run(run) = Cli::try_parse_from(line)?.command;
         Ok(*run)

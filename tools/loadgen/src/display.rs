@@ -47,11 +47,7 @@ impl Display {
                     .unwrap_or_else(|_| ProgressStyle::default_bar());
             ProgressBar::new(sessions.into()).with_style(style)
         });
-        Self {
-            bar,
-            last: Figures::default(),
-            last_at: Instant::now(),
-        }
+        Self { bar, last: Figures::default(), last_at: Instant::now() }
     }
 
     /// A second has passed since the last time.

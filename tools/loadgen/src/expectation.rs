@@ -219,13 +219,8 @@ impl Ledger {
         sequence: u32,
         chunk: u32,
     ) -> Result<Answered, Violation> {
-        let from = self
-            .senders
-            .get_mut(sender as usize)
-            .ok_or(Violation::UnexpectedResponse)?;
-        let flight = from
-            .flight_mut(sequence)
-            .ok_or(Violation::UnexpectedResponse)?;
+        let from = self.senders.get_mut(sender as usize).ok_or(Violation::UnexpectedResponse)?;
+        let flight = from.flight_mut(sequence).ok_or(Violation::UnexpectedResponse)?;
         let bit = 1_u64.checked_shl(chunk).unwrap_or(0);
         if flight.unanswered & bit == 0 {
             return Err(Violation::UnexpectedResponse);
@@ -268,8 +263,7 @@ impl Ledger {
             }
         }
         *next = sequence + 1;
-        self.settle_delivery(sender, sequence)
-            .ok_or(Violation::Foreign)
+        self.settle_delivery(sender, sequence).ok_or(Violation::Foreign)
     }
 
     /// A member has left (its connection is gone): what it has not got is not owed any more, and
@@ -340,10 +334,7 @@ impl Ledger {
         let intended_ns = flight.intended_ns;
         let complete = flight.complete();
         from.settle(complete);
-        Some(Delivered {
-            intended_ns,
-            complete,
-        })
+        Some(Delivered { intended_ns, complete })
     }
 }
 
@@ -393,13 +384,7 @@ mod tests {
         assert!(ledger.delivered(0, 2, 0).unwrap().complete);
         ledger.delivered(0, 1, 1).unwrap();
         let last = ledger.delivered(0, 2, 1).unwrap();
-        assert_eq!(
-            last,
-            Delivered {
-                intended_ns: 1,
-                complete: true
-            }
-        );
+        assert_eq!(last, Delivered { intended_ns: 1, complete: true });
         assert!(ledger.is_settled());
         assert_eq!(ledger.debts(), Debts::default());
     }
@@ -450,21 +435,12 @@ mod tests {
         let first = ledger.sent(0, 0, 5, 1);
         let second = ledger.sent(0, 0, 6, 2);
         assert_eq!(ledger.answered(0, first, 0).unwrap().sent_ns, 5);
-        assert_eq!(
-            ledger.answered(0, first, 0),
-            Err(Violation::UnexpectedResponse)
-        );
+        assert_eq!(ledger.answered(0, first, 0), Err(Violation::UnexpectedResponse));
         assert_eq!(ledger.answered(0, 9, 0), Err(Violation::UnexpectedResponse));
         assert!(!ledger.answered(0, second, 1).unwrap().complete);
         ledger.delivered(0, 1, first).unwrap();
         ledger.delivered(0, 1, second).unwrap();
-        assert_eq!(
-            ledger.debts(),
-            Debts {
-                lost: 0,
-                unanswered: 1
-            }
-        );
+        assert_eq!(ledger.debts(), Debts { lost: 0, unanswered: 1 });
     }
 
     #[test]
@@ -492,10 +468,7 @@ mod tests {
         right.add_many(Violation::Duplicated, 0, || unreachable!());
         left.merge(right);
         assert_eq!(left.total(), 10);
-        assert_eq!(
-            left.examples[&Violation::Lost],
-            ["left 0", "left 1", "left 2"]
-        );
+        assert_eq!(left.examples[&Violation::Lost], ["left 0", "left 1", "left 2"]);
     }
 
     /// A fault that is put into an otherwise correct stream of deliveries.

@@ -236,9 +236,7 @@ impl<'a> Fleet<'a> {
             Phase::Draining
                 if now >= self.since + self.scenario.traffic.drain_timeout + MEDIA_TIMEOUT =>
             {
-                self.violations.add(Violation::Lost, || {
-                    "a media thread did not drain".to_owned()
-                });
+                self.violations.add(Violation::Lost, || "a media thread did not drain".to_owned());
                 self.enter(Phase::Ending, now);
             }
             Phase::Ending => self.tear_down(now),
@@ -401,14 +399,11 @@ impl<'a> Fleet<'a> {
             to: room_uri(self.options, session.place.room),
             psk,
         };
-        self.thread(call)
-            .command(Command::Connect(Box::new(connect)));
+        self.thread(call).command(Command::Connect(Box::new(connect)));
     }
 
     fn unusable(&mut self, call: u32, why: &str) {
-        self.violations.add(Violation::AnswerUnusable, || {
-            format!("session {call}: {why}")
-        });
+        self.violations.add(Violation::AnswerUnusable, || format!("session {call}: {why}"));
         self.settle(call);
     }
 
@@ -455,8 +450,7 @@ impl<'a> Fleet<'a> {
                 SessionState::Waiting => self.call_over(number),
                 SessionState::Called => {
                     self.sessions[number as usize].state = SessionState::Ending;
-                    self.thread(number)
-                        .command(Command::Release { session: number });
+                    self.thread(number).command(Command::Release { session: number });
                     self.agents.end(number, now);
                 }
                 SessionState::Ending | SessionState::Over => {}
@@ -538,10 +532,7 @@ impl<'a> Fleet<'a> {
             thread.join()?;
             sent_total += progress.messages.load(Ordering::Relaxed);
             delivered_total += progress.deliveries.load(Ordering::Relaxed);
-            busiest_ticks = progress
-                .thread_cpu_ticks
-                .load(Ordering::Relaxed)
-                .max(busiest_ticks);
+            busiest_ticks = progress.thread_cpu_ticks.load(Ordering::Relaxed).max(busiest_ticks);
         }
         Ok(self.report(sent_total, delivered_total, busiest_ticks))
     }
@@ -560,11 +551,7 @@ impl<'a> Fleet<'a> {
         let steady = &self.steady;
         let seconds = steady.seconds;
         let per_second = |count: u64| {
-            if seconds > 0.0 {
-                count as f64 / seconds
-            } else {
-                0.0
-            }
+            if seconds > 0.0 { count as f64 / seconds } else { 0.0 }
         };
         let messages = MessagesReport {
             seconds,
@@ -622,9 +609,7 @@ impl Steady {
             return CpuReport::default();
         }
         let processors = |ticks: u64| ticks as f64 / TICKS_PER_SECOND / self.seconds;
-        let node_us = self
-            .node_ticks
-            .map(|ticks| ticks as f64 / TICKS_PER_SECOND * 1e6);
+        let node_us = self.node_ticks.map(|ticks| ticks as f64 / TICKS_PER_SECOND * 1e6);
         let per = |count: u64| node_us.filter(|_| count > 0).map(|us| us / count as f64);
         CpuReport {
             generator_processors: processors(self.generator_ticks),
@@ -699,10 +684,7 @@ fn ue_uri(number: u32) -> String {
 const UE_DOMAIN: &str = "load.example";
 
 fn room_uri(options: &Run, room: u32) -> String {
-    format!(
-        "sip:{}-{room}@{}",
-        options.target.user, options.target.host_port
-    )
+    format!("sip:{}-{room}@{}", options.target.user, options.target.host_port)
 }
 
 /// 128 bits: RFC 4975 section 14.1 asks for 80.
@@ -776,11 +758,7 @@ fn date_time(unix_seconds: u64) -> String {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted_month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 {
-        shifted_month + 3
-    } else {
-        shifted_month - 9
-    };
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
     let year = era * 400 + year_of_era + u64::from(month <= 2);
     format!(
         "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",

@@ -39,9 +39,7 @@ impl From<io::Error> for Error {
 /// Runs what the command line says, and writes the JSON file where one is asked for.
 pub fn run(options: &cli::Run) -> Result<report::Report, Error> {
     let scenario = options.to_scenario().map_err(Error::Usage)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let report = runtime.block_on(fleet::run(options, &scenario))?;
     if let Some(path) = &options.json {
         let mut json = serde_json::to_string_pretty(&report).map_err(io::Error::other)?;

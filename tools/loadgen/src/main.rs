@@ -14,11 +14,7 @@ fn main() -> ExitCode {
     match loadgen::run(&options) {
         Ok(report) => {
             print!("{}", report.to_text());
-            if report.passed {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::from(1)
-            }
+            if report.passed { ExitCode::SUCCESS } else { ExitCode::from(1) }
         }
         Err(loadgen::Error::Usage(text)) => {
             eprintln!("error: {text}\n\nFor more information, try '--help'.");

@@ -275,13 +275,7 @@ impl Report {
         for (violation, count) in &self.violations.counts {
             let name = format!("{violation:?}");
             let _ = writeln!(text, "  {count:>9}  {name}");
-            for example in self
-                .violations
-                .examples
-                .get(violation)
-                .into_iter()
-                .flatten()
-            {
+            for example in self.violations.examples.get(violation).into_iter().flatten() {
                 let _ = writeln!(text, "             {example}");
             }
         }
@@ -315,10 +309,7 @@ mod tests {
         assert_eq!(percentiles.count, 1000);
         assert!((percentiles.p50_us - 500.0).abs() < 2.0);
         assert!((percentiles.max_us - 1000.0).abs() < 2.0);
-        assert_eq!(
-            Percentiles::of_ns(&Histogram::<u64>::new(3).unwrap()).count,
-            0
-        );
+        assert_eq!(Percentiles::of_ns(&Histogram::<u64>::new(3).unwrap()).count, 0);
     }
 
     #[test]

@@ -89,10 +89,7 @@ impl Scenario {
     pub fn places(&self) -> Vec<Place> {
         let mut places = Vec::with_capacity(self.sessions as usize);
         for (room, size) in (0_u32..).zip(self.rooms.sizes(self.sessions)) {
-            let place = Place {
-                room,
-                thread: room % self.threads,
-            };
+            let place = Place { room, thread: room % self.threads };
             places.extend(std::iter::repeat_n(place, size as usize));
         }
         places

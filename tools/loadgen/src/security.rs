@@ -100,11 +100,7 @@ impl fmt::Debug for KmsOptions {
 }
 
 fn now() -> NtpTime {
-    NtpTime::from_unix(
-        SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default(),
-    )
+    NtpTime::from_unix(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
 fn parse_ticket_key(text: &str) -> Result<TicketKey, String> {
@@ -122,10 +118,7 @@ fn parse_ticket_key(text: &str) -> Result<TicketKey, String> {
     if !matches!(key.len(), 16 | 32) {
         return Err("the key must have 16 or 32 bytes".to_owned());
     }
-    Ok(TicketKey(TicketProtectionKey {
-        identity: identity.as_bytes().to_vec(),
-        key,
-    }))
+    Ok(TicketKey(TicketProtectionKey { identity: identity.as_bytes().to_vec(), key }))
 }
 
 #[cfg(test)]
@@ -141,13 +134,7 @@ mod tests {
 
     #[test]
     fn refuses_what_is_no_key() {
-        for text in [
-            "x",
-            "x:",
-            "x:12",
-            "x:zz",
-            "x:4d5246207469636b6574733a2064657",
-        ] {
+        for text in ["x", "x:", "x:12", "x:zz", "x:4d5246207469636b6574733a2064657"] {
             assert!(parse_ticket_key(text).is_err(), "{text}");
         }
     }

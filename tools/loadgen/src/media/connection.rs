@@ -273,10 +273,7 @@ impl Connection {
         );
         self.append_scratch(with)?;
         let last = sending.chunk + 1 == self.template.chunks();
-        self.sending = (!last).then_some(Sending {
-            chunk: sending.chunk + 1,
-            ..sending
-        });
+        self.sending = (!last).then_some(Sending { chunk: sending.chunk + 1, ..sending });
         Ok(last)
     }
 
@@ -332,10 +329,7 @@ impl Connection {
                 Security::Established(session) => {
                     match session.open(&mut input[at..]).map_err(Failure::Record)? {
                         Opened::NeedInput => break,
-                        Opened::Data {
-                            plaintext,
-                            consumed,
-                        } => {
+                        Opened::Data { plaintext, consumed } => {
                             let plaintext = at + plaintext.start..at + plaintext.end;
                             at += consumed;
                             self.receive_plain(&input[plaintext], with)?;
@@ -420,10 +414,7 @@ impl Connection {
             Some(transaction) if transaction.sequence == BINDING_SEQUENCE => {
                 Heard::Binding { status }
             }
-            Some(transaction) => Heard::Answer {
-                transaction,
-                status,
-            },
+            Some(transaction) => Heard::Answer { transaction, status },
         }
     }
 
@@ -433,31 +424,23 @@ impl Connection {
         let is_send = matches!(method, Method::Send);
         incoming.open = true;
         incoming.transaction_id.clear();
-        incoming
-            .transaction_id
-            .extend_from_slice(head.transaction_id);
+        incoming.transaction_id.extend_from_slice(head.transaction_id);
         incoming.reply_to.clear();
         let path = head.from_path.0;
         // A response to a SEND goes one hop, to others all the way (RFC 4975 section 7.2).
         let first = path.split(|&byte| byte == b' ').next().unwrap_or(path);
-        incoming
-            .reply_to
-            .extend_from_slice(if is_send { first } else { path });
+        incoming.reply_to.extend_from_slice(if is_send { first } else { path });
         incoming.is_send = is_send;
         incoming.respond =
             !matches!(method, Method::Report) && matches!(head.failure_report, FailureReport::Yes);
         incoming.has_body = head.content_type.is_some();
         incoming.message_id.clear();
-        incoming
-            .message_id
-            .extend_from_slice(head.message_id.unwrap_or(b""));
+        incoming.message_id.extend_from_slice(head.message_id.unwrap_or(b""));
         incoming.inspection = Inspection::default();
         let start = head.byte_range.map_or(1, |range: ByteRange| range.start);
         if start > 1 {
-            let known = self
-                .partial
-                .iter()
-                .position(|partial| partial.message_id == incoming.message_id);
+            let known =
+                self.partial.iter().position(|partial| partial.message_id == incoming.message_id);
             if let Some(partial) = known.and_then(|index| self.partial.remove(index)) {
                 // Chunks of one connection arrive in order; a hole shows as a wrong length.
                 incoming.inspection = partial.inspection;
@@ -497,11 +480,7 @@ impl Connection {
         if !incoming.respond {
             return Ok(());
         }
-        let status: &[u8] = if incoming.is_send {
-            b"200 OK"
-        } else {
-            b"501 Not Implemented"
-        };
+        let status: &[u8] = if incoming.is_send { b"200 OK" } else { b"501 Not Implemented" };
         with.scratch.clear();
         message::write_response(
             with.scratch,
@@ -521,9 +500,7 @@ impl Connection {
 
     fn append_scratch(&mut self, with: &mut Surroundings<'_>) -> Result<(), Failure> {
         let session = established(&mut self.security);
-        self.egress
-            .append(with.scratch, with.pool, session)
-            .map_err(Failure::Egress)
+        self.egress.append(with.scratch, with.pool, session).map_err(Failure::Egress)
     }
 }
 

@@ -115,11 +115,7 @@ impl Template {
             author.from, author.to, author.date_time
         );
         let start = wrapper.len();
-        let _ = write!(
-            wrapper,
-            "mrf-load {:08x} {:08x} {:016x} ",
-            author.session, 0, 0
-        );
+        let _ = write!(wrapper, "mrf-load {:08x} {:08x} {:016x} ", author.session, 0, 0);
         let stamp = start..wrapper.len();
         assert_eq!(stamp.len(), STAMP_BYTES);
         Self {
@@ -145,10 +141,7 @@ impl Template {
 
     /// Writes the empty SEND that binds the connection (RFC 4975 section 5.4).
     pub fn write_binding(&self, out: &mut Vec<u8>) {
-        let transaction = Transaction {
-            sequence: BINDING_SEQUENCE,
-            chunk: 0,
-        };
+        let transaction = Transaction { sequence: BINDING_SEQUENCE, chunk: 0 };
         let identifier = transaction.write(self.nonce);
         self.write_start(transaction, &identifier, out);
         out.extend_from_slice(b"Byte-Range: 1-0/0\r\n-------");
@@ -219,10 +212,7 @@ impl Template {
 /// What follows the stamp in every text of `text_bytes`.
 #[must_use]
 pub fn padding(text_bytes: usize) -> Vec<u8> {
-    (b'a'..=b'z')
-        .cycle()
-        .take(text_bytes - STAMP_BYTES)
-        .collect()
+    (b'a'..=b'z').cycle().take(text_bytes - STAMP_BYTES).collect()
 }
 
 /// Writes the 200 to a SEND (RFC 4975 section 7.2: To-Path is the first URI of its From-Path).
@@ -315,17 +305,12 @@ impl Inspection {
         let Some((stamp, padding_start)) = find_stamp(beginning) else {
             return;
         };
-        self.found = Some(Found {
-            stamp,
-            padding_start,
-        });
+        self.found = Some(Found { stamp, padding_start });
         self.compare(&beginning[padding_start..], 0, padding);
     }
 
     fn compare(&mut self, fragment: &[u8], at: usize, padding: &[u8]) {
-        let expected = at
-            .checked_add(fragment.len())
-            .and_then(|end| padding.get(at..end));
+        let expected = at.checked_add(fragment.len()).and_then(|end| padding.get(at..end));
         self.corrupted |= expected != Some(fragment);
     }
 }
@@ -432,10 +417,7 @@ mod tests {
             inspection.feed(&body[..cut], &padding);
             inspection.feed(&body[cut..], &padding);
             let stamp = inspection.finish(&padding).unwrap();
-            assert_eq!(
-                (stamp.session, stamp.sequence, stamp.intended_ns),
-                (0x2a, 7, 99)
-            );
+            assert_eq!((stamp.session, stamp.sequence, stamp.intended_ns), (0x2a, 7, 99));
         }
     }
 
@@ -496,10 +478,7 @@ mod tests {
 
     #[test]
     fn knows_its_own_transactions_only() {
-        let transaction = Transaction {
-            sequence: 77,
-            chunk: 3,
-        };
+        let transaction = Transaction { sequence: 77, chunk: 3 };
         let identifier = transaction.write(5);
         assert_eq!(Transaction::parse(&identifier, 5), Some(transaction));
         assert_eq!(Transaction::parse(&identifier, 6), None);

@@ -84,35 +84,28 @@ impl Thread {
         let (doorbell, bell) = mrfp_io::doorbell()?;
         let progress = Arc::clone(&config.progress);
         let (ready, started) = mpsc::channel();
-        let handle = thread::Builder::new()
-            .name("media".to_owned())
-            .spawn(move || {
-                if let Some(core) = core {
-                    // Not being pinned costs precision, not correctness.
-                    core_affinity::set_for_current(core);
+        let handle = thread::Builder::new().name("media".to_owned()).spawn(move || {
+            if let Some(core) = core {
+                // Not being pinned costs precision, not correctness.
+                core_affinity::set_for_current(core);
+            }
+            let ring = RingConfig {
+                sockets_expected: config.connections_max as usize,
+                ..RingConfig::default()
+            };
+            match Ring::with_doorbell(ring, bell) {
+                Ok(ring) => {
+                    let _ = ready.send(Ok(()));
+                    Worker::new(ring, config, receiver, events).run()
                 }
-                let ring = RingConfig {
-                    sockets_expected: config.connections_max as usize,
-                    ..RingConfig::default()
-                };
-                match Ring::with_doorbell(ring, bell) {
-                    Ok(ring) => {
-                        let _ = ready.send(Ok(()));
-                        Worker::new(ring, config, receiver, events).run()
-                    }
-                    Err(error) => {
-                        let _ = ready.send(Err(error));
-                        Ok(())
-                    }
+                Err(error) => {
+                    let _ = ready.send(Err(error));
+                    Ok(())
                 }
-            })?;
+            }
+        })?;
         started.recv().map_err(io::Error::other)??;
-        Ok(Self {
-            commands,
-            doorbell,
-            progress,
-            handle,
-        })
+        Ok(Self { commands, doorbell, progress, handle })
     }
 
     /// Gives a command.
@@ -126,9 +119,7 @@ impl Thread {
     pub fn join(self) -> io::Result<()> {
         drop(self.commands);
         self.doorbell.ring();
-        self.handle
-            .join()
-            .unwrap_or_else(|_| Err(io::Error::other("a media thread panicked")))
+        self.handle.join().unwrap_or_else(|_| Err(io::Error::other("a media thread panicked")))
     }
 }
 

@@ -287,19 +287,12 @@ impl<D: Driver> Worker<D> {
             self.flush(index);
         }
         if self.phase == Phase::Finishing
-            && self
-                .connections
-                .iter()
-                .all(|connection| connection.stage == Stage::Closed)
+            && self.connections.iter().all(|connection| connection.stage == Stage::Closed)
         {
             return Ok(true);
         }
         let now = self.shared.now();
-        let due = self
-            .shared
-            .due
-            .peek()
-            .map_or(u64::MAX, |Reverse((due, _))| *due);
+        let due = self.shared.due.peek().map_or(u64::MAX, |Reverse((due, _))| *due);
         let wait = due.saturating_sub(now).min(WAIT_NS_MAX);
         let idle = self.rearm.is_empty() && self.shared.is_idle() && !self.commands_left;
         let wait = if idle { wait } else { 0 };
@@ -338,10 +331,7 @@ impl<D: Driver> Worker<D> {
                     let timeout = self.shared.traffic.drain_timeout.as_nanos() as u64;
                     self.drain_deadline_ns = self.shared.now() + timeout;
                     let cpu = thread_cpu_ticks().saturating_sub(self.thread_cpu_at_start);
-                    self.shared
-                        .progress
-                        .thread_cpu_ticks
-                        .store(cpu, Ordering::Relaxed);
+                    self.shared.progress.thread_cpu_ticks.store(cpu, Ordering::Relaxed);
                 }
             }
             Command::Release { session } => {
@@ -373,9 +363,7 @@ impl<D: Driver> Worker<D> {
                 self.shared.violations.add(Violation::ConnectFailed, || {
                     format!("session {}: {}: {error}", connect.session, connect.address)
                 });
-                return (self.shared.events)(Event::Failed {
-                    session: connect.session,
-                });
+                return (self.shared.events)(Event::Failed { session: connect.session });
             }
         };
         let room = self.shared.room(connect.room);
@@ -423,8 +411,7 @@ impl<D: Driver> Worker<D> {
         let total = self.connections.len().max(1) as u64;
         for room in &mut self.shared.rooms {
             let connections = &mut self.connections;
-            room.members
-                .retain(|index| connections[*index as usize].stage == Stage::Bound);
+            room.members.retain(|index| connections[*index as usize].stage == Stage::Bound);
             for (member, index) in (0..).zip(&room.members) {
                 connections[*index as usize].member = member;
             }
@@ -451,16 +438,8 @@ impl<D: Driver> Worker<D> {
         match completion {
             Completion::Accept { .. } | Completion::Doorbell => {}
             Completion::Connect { token, result } => self.connected(token, result),
-            Completion::Recv {
-                token,
-                result,
-                more,
-            } => self.received(token, result, more),
-            Completion::Send {
-                token,
-                result,
-                buffer,
-            } => self.sent(token, result, buffer),
+            Completion::Recv { token, result, more } => self.received(token, result, more),
+            Completion::Send { token, result, buffer } => self.sent(token, result, buffer),
             Completion::Close { token } => {
                 self.connections[token.key().index as usize].stage = Stage::Closed;
             }
@@ -532,9 +511,7 @@ impl<D: Driver> Worker<D> {
         let index = token.key().index;
         let connection = &mut self.connections[index as usize];
         let count = result.unwrap_or(0);
-        connection
-            .egress
-            .completed(buffer, count, &mut self.shared.pool);
+        connection.egress.completed(buffer, count, &mut self.shared.pool);
         if connection.stage >= Stage::Closing {
             if result.is_err() {
                 connection.egress.discard(&mut self.shared.pool);
@@ -561,10 +538,9 @@ impl<D: Driver> Worker<D> {
         for said in heard.drain(..) {
             match said {
                 Heard::Binding { status } => self.bound(index, status),
-                Heard::Answer {
-                    transaction,
-                    status,
-                } => self.answered(index, transaction, status, now),
+                Heard::Answer { transaction, status } => {
+                    self.answered(index, transaction, status, now)
+                }
                 Heard::StrayAnswer => {
                     self.violation(index, Violation::UnexpectedResponse, "unknown transaction");
                 }
@@ -581,11 +557,7 @@ impl<D: Driver> Worker<D> {
     fn bound(&mut self, index: u32, status: u16) {
         let connection = &mut self.connections[index as usize];
         if connection.stage != Stage::Binding {
-            return self.violation(
-                index,
-                Violation::UnexpectedResponse,
-                "second binding answer",
-            );
+            return self.violation(index, Violation::UnexpectedResponse, "second binding answer");
         }
         if status == 200 {
             connection.stage = Stage::Bound;
@@ -650,10 +622,7 @@ impl<D: Driver> Worker<D> {
                 self.violation(index, violation, &text);
             }
         }
-        self.shared
-            .progress
-            .deliveries
-            .fetch_add(1, Ordering::Relaxed);
+        self.shared.progress.deliveries.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Sends what the clock and the windows allow.
@@ -710,15 +679,8 @@ impl<D: Driver> Worker<D> {
             };
             let chunks = connection.template.chunks();
             let sequence = ledger.sent(connection.member, intended_ns, now, chunks);
-            connection.sending = Some(Sending {
-                sequence,
-                chunk: 0,
-                intended_ns,
-            });
-            self.shared
-                .progress
-                .messages
-                .fetch_add(1, Ordering::Relaxed);
+            connection.sending = Some(Sending { sequence, chunk: 0, intended_ns });
+            self.shared.progress.messages.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())
     }
@@ -750,12 +712,7 @@ impl<D: Driver> Worker<D> {
         for index in 0..self.connections.len() as u32 {
             let connection = &self.connections[index as usize];
             if connection.stage < Stage::Bound && now > connection.bind_deadline_ns {
-                self.lose(
-                    index,
-                    Violation::NotBound,
-                    "no answer to the binding SEND",
-                    None,
-                );
+                self.lose(index, Violation::NotBound, "no answer to the binding SEND", None);
             }
         }
         if now > self.finish_deadline_ns {
@@ -768,10 +725,7 @@ impl<D: Driver> Worker<D> {
         }
         if self.phase == Phase::Draining {
             let settled = self.shared.rooms.iter().all(Room::is_settled);
-            let sending = self
-                .connections
-                .iter()
-                .any(|connection| connection.sending.is_some());
+            let sending = self.connections.iter().any(|connection| connection.sending.is_some());
             if (settled && !sending) || now > self.drain_deadline_ns {
                 self.phase = Phase::Drained;
                 self.shared.book_debts();
@@ -834,8 +788,7 @@ impl<D: Driver> Worker<D> {
         connection.end_session(failure, &mut self.shared.surroundings());
         connection.stage = Stage::Closing;
         if connecting {
-            self.driver
-                .cancel(Token::new(Operation::Connect, key(index)));
+            self.driver.cancel(Token::new(Operation::Connect, key(index)));
         } else {
             self.flush(index);
             let connection = &mut self.connections[index as usize];
@@ -887,10 +840,7 @@ impl<D: Driver> Worker<D> {
         let session = self.connections[index as usize].session;
         let violations = &mut self.shared.violations;
         violations.add(violation, || format!("session {session}: {text}"));
-        self.shared
-            .progress
-            .violations
-            .store(violations.total(), Ordering::Relaxed);
+        self.shared.progress.violations.store(violations.total(), Ordering::Relaxed);
     }
 
     fn report(&mut self) -> WorkerReport {
@@ -934,11 +884,7 @@ impl Shared {
     fn room(&mut self, number: u32) -> u32 {
         let rooms = &mut self.rooms;
         *self.room_index.entry(number).or_insert_with(|| {
-            rooms.push(Room {
-                number,
-                members: Vec::new(),
-                ledger: None,
-            });
+            rooms.push(Room { number, members: Vec::new(), ledger: None });
             rooms.len() as u32 - 1
         })
     }
@@ -962,21 +908,15 @@ impl Shared {
             self.violations.add_many(Violation::Lost, debts.lost, || {
                 format!("room {number}: {} deliveries never came", debts.lost)
             });
-            self.violations
-                .add_many(Violation::SendUnanswered, debts.unanswered, || {
-                    format!(
-                        "room {number}: {} SENDs were never answered",
-                        debts.unanswered
-                    )
-                });
+            self.violations.add_many(Violation::SendUnanswered, debts.unanswered, || {
+                format!("room {number}: {} SENDs were never answered", debts.unanswered)
+            });
         }
     }
 
     fn publish(&mut self) {
         let progress = &self.progress;
-        progress
-            .violations
-            .store(self.violations.total(), Ordering::Relaxed);
+        progress.violations.store(self.violations.total(), Ordering::Relaxed);
         let now = self.now();
         if !self.recent.is_empty()
             && now > progress.recent_at_ns.load(Ordering::Relaxed) + 1_000_000_000
@@ -1002,10 +942,7 @@ const ENOBUFS: i32 = 105;
 
 /// Connections are never replaced: every session has one, for the whole run.
 fn key(index: u32) -> Key {
-    Key {
-        index,
-        generation: 1,
-    }
+    Key { index, generation: 1 }
 }
 
 fn describe_errno(errno: Errno) -> String {

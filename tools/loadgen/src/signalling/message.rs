@@ -43,11 +43,7 @@ impl<'a> Message<'a> {
                 Start::Request(method)
             }
         };
-        let mut message = Self {
-            start,
-            headers,
-            body: &bytes[head_end + 4..],
-        };
+        let mut message = Self { start, headers, body: &bytes[head_end + 4..] };
         if let Some(length) = message.header("Content-Length", Some("l")) {
             message.body = message.body.get(..length.parse().ok()?)?;
         }
@@ -58,11 +54,7 @@ impl<'a> Message<'a> {
     /// whole yet. An error: the stream cannot be cut.
     pub fn length_in_stream(stream: &[u8]) -> Result<Option<usize>, NotSip> {
         let Some(head_end) = memchr::memmem::find(stream, b"\r\n\r\n") else {
-            return if stream.len() > HEAD_BYTES_MAX {
-                Err(NotSip)
-            } else {
-                Ok(None)
-            };
+            return if stream.len() > HEAD_BYTES_MAX { Err(NotSip) } else { Ok(None) };
         };
         let head = std::str::from_utf8(&stream[..head_end + 2]).map_err(|_| NotSip)?;
         let length = find_header(head, "Content-Length", Some("l")).ok_or(NotSip)?;
@@ -106,9 +98,7 @@ pub fn uri_of(value: &str) -> &str {
 }
 
 fn find_header<'a>(headers: &'a str, name: &str, compact: Option<&str>) -> Option<&'a str> {
-    header_lines(headers)
-        .find(|(found, _)| is_name(found, name, compact))
-        .map(|(_, value)| value)
+    header_lines(headers).find(|(found, _)| is_name(found, name, compact)).map(|(_, value)| value)
 }
 
 fn is_name(found: &str, name: &str, compact: Option<&str>) -> bool {
@@ -150,10 +140,7 @@ mod tests {
             let _ = Message::parse(&OK.as_bytes()[..cut]);
         }
         let two = format!("{OK}{OK}");
-        assert_eq!(
-            Message::length_in_stream(two.as_bytes()),
-            Ok(Some(OK.len()))
-        );
+        assert_eq!(Message::length_in_stream(two.as_bytes()), Ok(Some(OK.len())));
     }
 
     #[test]

@@ -257,9 +257,8 @@ impl UserAgents {
     }
 
     fn response(&mut self, call: u32, status: u16, message: &Message<'_>, now: Instant) {
-        let Some((cseq, method)) = message
-            .header("CSeq", None)
-            .and_then(|cseq| cseq.split_once(' '))
+        let Some((cseq, method)) =
+            message.header("CSeq", None).and_then(|cseq| cseq.split_once(' '))
         else {
             return;
         };
@@ -407,12 +406,9 @@ impl UserAgents {
         for via in message.header_values("Via", Some("v")) {
             let _ = write!(response, "Via: {via}\r\n");
         }
-        for (name, compact) in [
-            ("From", Some("f")),
-            ("To", Some("t")),
-            ("Call-ID", Some("i")),
-            ("CSeq", None),
-        ] {
+        for (name, compact) in
+            [("From", Some("f")), ("To", Some("t")), ("Call-ID", Some("i")), ("CSeq", None)]
+        {
             if let Some(value) = message.header(name, compact) {
                 let _ = write!(response, "{name}: {value}\r\n");
             }
@@ -538,11 +534,7 @@ impl Call {
 
     fn begin_transaction(&mut self, config: &Config, now: Instant) {
         self.deadline = now + TRANSACTION_TIMEOUT;
-        self.interval = if config.unreliable {
-            T1
-        } else {
-            TRANSACTION_TIMEOUT
-        };
+        self.interval = if config.unreliable { T1 } else { TRANSACTION_TIMEOUT };
         self.next = now + self.interval;
     }
 
@@ -578,8 +570,5 @@ impl Call {
 
 fn contact(config: &Config, call: u32) -> String {
     let transport = config.transport.to_ascii_lowercase();
-    format!(
-        "<sip:ue-{call}@{};transport={transport}>",
-        config.local_address
-    )
+    format!("<sip:ue-{call}@{};transport={transport}>", config.local_address)
 }

@@ -48,10 +48,7 @@ impl Transport {
         socket.connect(node).await?;
         Ok(Self {
             local_address: socket.local_addr()?,
-            kind: Kind::Udp {
-                socket,
-                datagram: vec![0; DATAGRAM_BYTES_MAX],
-            },
+            kind: Kind::Udp { socket, datagram: vec![0; DATAGRAM_BYTES_MAX] },
         })
     }
 
@@ -123,20 +120,11 @@ impl Transport {
                     Err(error) => return Err(error),
                 }
             },
-            Kind::Tcp {
-                read,
-                write,
-                stream,
-                handled,
-                unsent,
-            } => {
+            Kind::Tcp { read, write, stream, handled, unsent } => {
                 stream.drain(..std::mem::take(handled));
                 loop {
                     // Keep-alives (RFC 5626 section 3.5.1) and CRLF before a start line.
-                    let blank = stream
-                        .iter()
-                        .take_while(|byte| b"\r\n".contains(byte))
-                        .count();
+                    let blank = stream.iter().take_while(|byte| b"\r\n".contains(byte)).count();
                     stream.drain(..blank);
                     let length = Message::length_in_stream(stream)
                         .map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;

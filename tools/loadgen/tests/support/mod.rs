@@ -84,9 +84,7 @@ fn serve(mut stream: TcpStream, switch: &Mutex<Switch>, fault: Fault) {
                     from_path: text(head.from_path.0),
                     message_id: text(head.message_id.unwrap_or(b"")),
                     has_body: head.content_type.is_some(),
-                    range: head
-                        .byte_range
-                        .map_or((1, None), |range| (range.start, range.total)),
+                    range: head.byte_range.map_or((1, None), |range| (range.start, range.total)),
                     body: Vec::new(),
                 });
             }
@@ -134,19 +132,13 @@ fn route(
         let room = session.split('.').next().unwrap().to_owned();
         let stream = stream.try_clone().unwrap();
         let path = request.from_path.clone();
-        switch
-            .members
-            .insert(session.clone(), Member { room, path, stream });
+        switch.members.insert(session.clone(), Member { room, path, stream });
     }
     if tenth && fault == Fault::Close {
         stream.shutdown(std::net::Shutdown::Both).unwrap();
         return false;
     }
-    let status = if tenth && fault == Fault::Refuse {
-        "413 Too Large"
-    } else {
-        "200 OK"
-    };
+    let status = if tenth && fault == Fault::Refuse { "413 Too Large" } else { "200 OK" };
     let response = format!(
         "MSRP {0} {status}\r\nTo-Path: {1}\r\nFrom-Path: {2}\r\n-------{0}$\r\n",
         request.transaction_id, request.from_path, request.to_path
@@ -198,23 +190,14 @@ fn forwarded(
     damage: bool,
     fault: Fault,
 ) -> Vec<u8> {
-    let own = request
-        .to_path
-        .replace(&session_of(&request.to_path), other);
+    let own = request.to_path.replace(&session_of(&request.to_path), other);
     let mut body = request.body.clone();
     if damage && fault == Fault::Damage {
         *body.last_mut().unwrap() ^= 1;
     }
-    let total = request
-        .range
-        .1
-        .map_or("*".to_owned(), |total| total.to_string());
+    let total = request.range.1.map_or("*".to_owned(), |total| total.to_string());
     let mut out = Vec::new();
-    let middle = if fault == Fault::Split {
-        body.len() / 2
-    } else {
-        body.len()
-    };
+    let middle = if fault == Fault::Split { body.len() / 2 } else { body.len() };
     let mut start = request.range.0;
     for (index, part) in [&body[..middle], &body[middle..]].into_iter().enumerate() {
         if part.is_empty() {
@@ -308,20 +291,12 @@ struct Calls {
 
 impl Calls {
     fn new(switch: SocketAddr, fault: CallFault, address: SocketAddr) -> Self {
-        Self {
-            switch,
-            fault,
-            address,
-            seen: BTreeMap::new(),
-            sessions: 0,
-        }
+        Self { switch, fault, address, seen: BTreeMap::new(), sessions: 0 }
     }
 
     fn answer(&mut self, message: &str) -> Option<String> {
         let header = |name: &str| {
-            let line = message
-                .lines()
-                .find(|line| line.starts_with(&format!("{name}: ")));
+            let line = message.lines().find(|line| line.starts_with(&format!("{name}: ")));
             line.map_or("", |line| line[name.len() + 2..].trim())
         };
         let method = message.split(' ').next()?;
@@ -354,11 +329,7 @@ impl Calls {
             _ => {}
         }
         let (via, from, to) = (header("Via"), header("From"), header("To"));
-        let to = if to.contains("tag=") {
-            to.to_owned()
-        } else {
-            format!("{to};tag=node")
-        };
+        let to = if to.contains("tag=") { to.to_owned() } else { format!("{to};tag=node") };
         Some(format!(
             "SIP/2.0 {status}\r\nVia: {via}\r\nFrom: {from}\r\nTo: {to}\r\nCall-ID: {}\r\n\
              CSeq: {}\r\nContact: <sip:node@{}>\r\nContent-Length: {}\r\n\r\n{body}",
