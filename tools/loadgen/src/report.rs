@@ -264,11 +264,14 @@ impl Report {
         for warning in &self.warnings {
             let _ = writeln!(text, "  warning: {warning}");
         }
-        if self.interrupted {
-            let _ = writeln!(text, "  interrupted by the user");
-        }
         if self.passed {
             let _ = writeln!(text, "\nPASSED: every expectation held");
+            return;
+        }
+        if self.interrupted {
+            let _ = writeln!(text, "\nINTERRUPTED by the user");
+        }
+        if self.violations.total() == 0 {
             return;
         }
         let _ = writeln!(text, "\nFAILED: {} violations", self.violations.total());
