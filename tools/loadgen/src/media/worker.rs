@@ -539,7 +539,7 @@ impl<D: Driver> Worker<D> {
             match said {
                 Heard::Binding { status } => self.bound(index, status),
                 Heard::Answer { transaction, status } => {
-                    self.answered(index, transaction, status, now)
+                    self.answered(index, transaction, status, now);
                 }
                 Heard::StrayAnswer => {
                     self.violation(index, Violation::UnexpectedResponse, "unknown transaction");
