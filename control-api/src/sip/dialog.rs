@@ -111,6 +111,10 @@ impl Dialog {
             && matches!(to, Ok(Some(to)) if to == self.local_tag)
     }
 
+    fn is_unacknowledged(&self) -> bool {
+        matches!(self.phase, Phase::Answered { hang_up: Some(_) })
+    }
+
     /// The next request of ours in this dialog, without Via.
     pub(super) fn request(&mut self, method: Method) -> Request {
         self.local_cseq += 1;
@@ -233,6 +237,23 @@ impl Table {
             self.deadlines.remove(&(at, call));
         }
         Some(dialog)
+    }
+
+    /// Whether a call that was hung up waits for its ACK.
+    pub(super) fn has_unacknowledged(&self) -> bool {
+        self.dialogs.values().any(Dialog::is_unacknowledged)
+    }
+
+    /// Takes those calls out, each with the reason it was hung up for.
+    pub(super) fn take_unacknowledged(&mut self) -> Vec<(Dialog, String)> {
+        let calls = self.dialogs.iter().filter(|(_, dialog)| dialog.is_unacknowledged());
+        let calls: Vec<CallId> = calls.map(|(call, _)| *call).collect();
+        let taken = calls.into_iter().filter_map(|call| self.remove(call));
+        let with_reason = taken.filter_map(|mut dialog| match &mut dialog.phase {
+            Phase::Answered { hang_up } => hang_up.take().map(|reason| (dialog, reason)),
+            Phase::Early | Phase::Confirmed => None,
+        });
+        with_reason.collect()
     }
 
     /// The INVITE transaction is over: the same INVITE again is not a merged one any more.

@@ -151,8 +151,9 @@ impl SipHandle {
     }
 
     /// Closes both sockets and every connection. The MRFC hangs its calls up first; BYEs still
-    /// unanswered get T1 * 4 to be.
+    /// unanswered get T1 * 4 to be, those that wait for an ACK go out after T1.
     pub async fn shutdown(self) {
+        self.agent.send_last_byes().await;
         self.agent.await_byes().await;
         self.cancel.cancel();
         self.tasks.close();

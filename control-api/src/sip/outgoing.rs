@@ -202,6 +202,20 @@ impl Agent {
         });
     }
 
+    /// The last BYEs: those that wait for an ACK get T1 more, then go out without it. RFC 3261
+    /// section 15 would have us wait for 64 * T1, but a BYE that comes early is better than none.
+    pub(super) async fn send_last_byes(self: &Arc<Self>) {
+        let until = Instant::now() + self.config.t1;
+        while self.table().has_unacknowledged() && Instant::now() < until {
+            tokio::time::sleep(self.config.t1 / 10).await;
+        }
+        let left = self.table().take_unacknowledged();
+        for (dialog, reason) in left {
+            self.metrics.dialogs_active.add(-1);
+            self.send_bye(dialog, &reason);
+        }
+    }
+
     /// Waits a little for the answers to our BYEs.
     pub(super) async fn await_byes(&self) {
         let until = Instant::now() + self.config.t1 * 4;

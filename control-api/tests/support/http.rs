@@ -8,6 +8,7 @@ use tokio::net::TcpStream;
 /// A response as received.
 #[derive(Debug)]
 pub(crate) struct Response {
+    #[allow(dead_code, reason = "not every test binary looks at the status")]
     pub(crate) status: u16,
     headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
