@@ -406,3 +406,33 @@ async fn tcp_answers_keep_alives_and_limits_connections() {
     assert!(matches!(end, Ok(0) | Err(_)));
     assert_eq!(node.sip.metrics().connections_refused.get(), 1);
 }
+
+#[tokio::test]
+async fn an_answer_that_takes_its_time_is_announced_with_180() {
+    let mut node = Node::start(config()).await;
+    for (link, name) in [(Link::udp(&node).await, "udp"), (Link::tcp(&node).await, "tcp")] {
+        let mut caller = Caller::new(link, name);
+        caller.extra = "Record-Route: <sip:proxy.example;lr>\r\n".to_owned();
+        caller.send("INVITE", "slow", OFFER).await;
+        let (call, _) = node.invited().await;
+        assert_eq!(caller.link.receive().await.status(), 100);
+        let ringing = caller.link.receive().await;
+        assert_eq!(ringing.status(), 180);
+        assert_eq!(ringing.header("Record-Route"), Some("<sip:proxy.example;lr>"));
+        assert!(ringing.header("Contact").is_some());
+        node.accept(call);
+        let ok = caller.link.receive().await;
+        assert_eq!(ok.status(), 200);
+        assert_eq!(ok.to_tag(), ringing.to_tag());
+        caller.to_tag = Some(ok.to_tag().to_owned());
+        caller.extra.clear();
+        caller.send("ACK", "ack", b"").await;
+        caller.hang_up(&mut node, call).await;
+    }
+    // A quick answer is not.
+    let mut caller = Caller::new(Link::udp(&node).await, "quick");
+    let call = caller.establish(&mut node).await;
+    tokio::time::sleep(SILENCE).await;
+    assert_eq!(node.sip.metrics().ringing.get(), 2);
+    caller.hang_up(&mut node, call).await;
+}

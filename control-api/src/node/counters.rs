@@ -100,6 +100,7 @@ fn sip_families(sip: &SipMetrics) -> Vec<Family> {
     vec![
         counter("sip_messages", "SIP messages received", sip.messages.get()),
         counter("sip_invites", "INVITEs that reached the MRFC", sip.invites.get()),
+        counter("sip_ringing", "180 sent because the answer took its time", sip.ringing.get()),
         counter("sip_reinvites", "New offers in a dialog", sip.reinvites.get()),
         labelled("sip_answers", "Final answers to INVITE and UPDATE", "class", &answers),
         labelled("sip_refused", "Requests the validity gate refused", "reason", &refused),
