@@ -13,7 +13,7 @@ use crate::sip::SipMetrics;
 pub(super) fn families(mrfc: &Mrfc, sip: &SipMetrics, deferred_commands: u64) -> Vec<Family> {
     let mut families = vec![
         gauge("calls", "Calls in progress, the unanswered ones included", mrfc.calls() as u64),
-        gauge("rooms", "Rooms somebody is in", mrfc.rooms().count() as u64),
+        gauge("rooms", "Rooms somebody is in", mrfc.rooms_count() as u64),
         gauge(
             "commands_deferred",
             "Commands that wait because a shard's queue is full",
