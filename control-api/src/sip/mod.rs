@@ -60,7 +60,8 @@ pub struct SipConfig {
     pub udp_receive_buffer_bytes: usize,
     /// A TCP connection without a message for this long is closed.
     pub tcp_idle_timeout: Duration,
-    /// A TCP message must be complete this long after its first byte.
+    /// A TCP message must be complete this long after its first byte, the first one of a
+    /// connection this long after the connection.
     pub tcp_message_timeout: Duration,
 }
 
