@@ -294,6 +294,24 @@ async fn calls_over_the_limit_get_503() {
     second.send("INVITE", "second", OFFER).await;
     let busy = second.link.response(503).await;
     assert_eq!(busy.header("Retry-After"), Some("5"));
+    // A call that is in stays in: its repeated INVITE and its re-INVITE are no new calls.
+    first.cseq = 1;
+    first.to_tag = None;
+    let mut node = Node::start(SipConfig { calls_max: 1, ..config() }).await;
+    first.link = Link::udp(&node).await;
+    first.send("INVITE", "first", OFFER).await;
+    let (call, _) = node.invited().await;
+    first.send("INVITE", "first", OFFER).await;
+    node.accept(call);
+    let ok = first.link.receive_final().await;
+    assert_eq!(ok.status(), 200);
+    first.to_tag = Some(ok.to_tag().to_owned());
+    first.send("ACK", "ack", b"").await;
+    first.cseq = 2;
+    first.send("INVITE", "again", OFFER).await;
+    assert!(matches!(node.event().await, Event::Reinvite { .. }));
+    node.accept(call);
+    assert_eq!(first.link.receive_final().await.status(), 200);
     let mut node = Node::start(SipConfig { transactions_max: 0, ..config() }).await;
     let mut third = Caller::new(Link::udp(&node).await, "third");
     third.send("INVITE", "third", OFFER).await;
@@ -377,10 +395,11 @@ async fn tcp_takes_two_messages_in_one_segment_and_one_in_many() {
 }
 
 #[tokio::test]
-async fn tcp_closes_on_garbage_and_on_half_a_message() {
+async fn tcp_closes_on_garbage_on_half_a_message_and_on_silence() {
     let timeout = Duration::from_millis(200);
     let node = Node::start(SipConfig { tcp_message_timeout: timeout, ..config() }).await;
-    for bytes in [&b"\x16\x03\x01\x02garbage\r\n\r\n"[..], b"INVITE sip:half@node SIP/2.0\r\nVia: "]
+    for bytes in
+        [&b"\x16\x03\x01\x02garbage\r\n\r\n"[..], b"INVITE sip:half@node SIP/2.0\r\nVia: ", b""]
     {
         let Link::Tcp(mut stream, _) = Link::tcp(&node).await else { panic!("TCP") };
         stream.write_all(bytes).await.unwrap();
