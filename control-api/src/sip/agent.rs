@@ -104,11 +104,6 @@ impl Agent {
         });
     }
 
-    /// The stack's timers.
-    pub(super) async fn run_timers(self: Arc<Self>) {
-        self.endpoint.process_timer().await;
-    }
-
     /// A panic with the lock held left at most one call inconsistent: the others go on.
     pub(super) fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)

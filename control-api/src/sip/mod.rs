@@ -13,6 +13,7 @@ mod metrics;
 mod outgoing;
 mod reply;
 mod session;
+mod timers;
 mod transport;
 pub mod wire;
 
