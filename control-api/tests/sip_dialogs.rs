@@ -312,11 +312,16 @@ async fn calls_over_the_limit_get_503() {
     assert!(matches!(node.event().await, Event::Reinvite { .. }));
     node.accept(call);
     assert_eq!(first.link.receive_final().await.status(), 200);
-    let mut node = Node::start(SipConfig { transactions_max: 0, ..config() }).await;
-    let mut third = Caller::new(Link::udp(&node).await, "third");
-    third.send("INVITE", "third", OFFER).await;
-    third.link.response(503).await;
-    node.assert_no_event();
+    for full in [
+        SipConfig { transactions_max: 0, ..config() },
+        SipConfig { transactions_open_max: 0, ..config() },
+    ] {
+        let mut node = Node::start(full).await;
+        let mut third = Caller::new(Link::udp(&node).await, "third");
+        third.send("INVITE", "third", OFFER).await;
+        third.link.response(503).await;
+        node.assert_no_event();
+    }
 }
 
 #[tokio::test]

@@ -96,6 +96,8 @@ impl Agent {
     /// Runs a task until it ends or the front shuts down.
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let cancel = self.cancel.clone();
+        // Some 5 KB; an async block that captures a future and then awaits it holds it twice.
+        let task = Box::pin(task);
         self.tasks.spawn(async move {
             tokio::select! {
                 () = cancel.cancelled() => {}
@@ -167,12 +169,14 @@ impl Agent {
 
     /// No room for another transaction or, where this INVITE begins a call, for another call.
     fn is_overloaded(&self, invite: &[u8]) -> bool {
-        let held = self.endpoint.transactions.len() + self.endpoint.finished_transactions.len();
+        let open = self.endpoint.transactions.len();
+        let held = open + self.endpoint.finished_transactions.len();
         let begins_call = || {
             let message = wire::Message::scan(invite);
             !message.first(wire::Name::To).is_some_and(wire::has_tag)
         };
-        held >= self.config.transactions_max
+        open >= self.config.transactions_open_max
+            || held >= self.config.transactions_max
             || (self.table().len() >= self.config.calls_max && begins_call())
     }
 
