@@ -77,6 +77,8 @@ impl Node {
     /// # Errors
     /// Says which part could not be started, why, and what to do about it.
     pub async fn start(config: Config) -> Result<Self, StartError> {
+        // First, as it knows best what is wrong and what helps.
+        mrfp_io::probe().map_err(StartError::Ring)?;
         let readiness = Readiness::new();
         let (bell, bell_receiver) = mrfp_io::doorbell().map_err(StartError::System)?;
         let bell_receiver = watch(bell_receiver).map_err(StartError::System)?;

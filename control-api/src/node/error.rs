@@ -4,11 +4,15 @@ use std::fmt;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 
+use mrfp_io::ProbeError;
+
 use crate::config::Config;
 
 /// A node could not start.
 #[derive(Debug)]
 pub enum StartError {
+    /// This machine, or what confines us on it, does not offer the io_uring we need.
+    Ring(ProbeError),
     /// The media plane could not.
     Media(mrfp_core::StartError),
     /// An address could not be listened on.
@@ -51,15 +55,10 @@ impl StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Ring(error) => write!(f, "{error}"),
             Self::Media(mrfp_core::StartError::Listen { address, error }) => {
                 write_listen(f, "media", *address, "media.port", error)
             }
-            Self::Media(mrfp_core::StartError::Ring(error)) => write!(
-                f,
-                "io_uring cannot be used ({error}): run on Linux 6.1 or newer, allow it with \
-                 `sysctl kernel.io_uring_disabled=0`, in a container also in its seccomp profile \
-                 (Docker's default one forbids it)"
-            ),
             Self::Media(error) => write!(f, "{error}"),
             Self::Listen { purpose, address, setting, error } => {
                 write_listen(f, purpose, *address, setting, error)
@@ -101,15 +100,14 @@ mod tests {
 
     #[test]
     fn a_kernel_without_io_uring_is_named_with_its_remedies_in_one_line() {
-        // What the call gives where a container's seccomp profile or the sysctl forbids it, and
-        // where the kernel has none.
-        for number in [1, 38] {
-            let error = io::Error::from_raw_os_error(number);
-            let text = StartError::Media(mrfp_core::StartError::Ring(error)).to_string();
-            assert!(text.starts_with("io_uring cannot be used ("), "{text}");
-            for remedy in ["Linux 6.1", "kernel.io_uring_disabled", "seccomp"] {
-                assert!(text.contains(remedy), "{text}");
-            }
+        for (error, remedy) in [
+            (ProbeError::Missing, "Linux 6.1"),
+            (ProbeError::DisabledBySysctl(2), "sysctl -w kernel.io_uring_disabled=0"),
+            (ProbeError::Forbidden, "seccomp=PROFILE.json"),
+            (ProbeError::MemoryLocked(65_536), "ulimit -l unlimited"),
+        ] {
+            let text = StartError::Ring(error).to_string();
+            assert!(text.contains(remedy), "{text}");
             assert_eq!(text.lines().count(), 1, "{text}");
         }
     }
