@@ -209,3 +209,30 @@ fn logs_go_to_stderr_and_follow_rust_log() {
         assert_eq!(log.contains("development credential"), warns, "{level}: {log}");
     }
 }
+
+#[test]
+fn takes_all_the_descriptors_it_may_have() {
+    let config = file(ANY_PORTS);
+    // What a login shell gives is too few for a node; `exec` keeps the process.
+    let script = format!(
+        "ulimit -Sn 256 && exec '{}' serve --config '{}'",
+        env!("CARGO_BIN_EXE_mrf"),
+        path(&config)
+    );
+    let mut child = Command::new("sh")
+        .args(["-c", &script])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("runs");
+    let mut ready_line = String::new();
+    let stdout = child.stdout.take().expect("piped");
+    BufReader::new(stdout).read_line(&mut ready_line).expect("readable");
+    let node = Running { child, ready_line };
+    assert!(node.ready_line.starts_with("mrf ready "), "{}", node.ready_line);
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", node.child.id()));
+    let limits = limits.expect("the process lives");
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).expect("a limit");
+    let words: Vec<_> = line.split_whitespace().collect();
+    assert_eq!(words[3], words[4], "{line}");
+}
