@@ -47,8 +47,8 @@ pub struct SipConfig {
     /// Transactions the stack may hold; they stay 32 s after their answer at about 1.5 KB each.
     /// A further INVITE gets 503 without a transaction.
     pub transactions_max: usize,
-    /// Of those, the ones that are unanswered or unacknowledged: they have a task each, and take
-    /// some 12 KB. A further INVITE gets 503 without a transaction.
+    /// Of those, the ones that are unanswered or unacknowledged: they have a task and
+    /// a queue each, and take some 20 KB. A further INVITE gets 503 without a transaction.
     pub transactions_open_max: usize,
     /// TCP connections at once; a further one is closed.
     pub connections_max: usize,
@@ -79,9 +79,9 @@ impl Default for SipConfig {
             calls_max: 100_000,
             // 1.5 GB at worst; 16,000 calls/s for the 32 s they are held, two each.
             transactions_max: 1_000_000,
-            // 800 MB at worst. Answered within 100 ms and acknowledged as fast, 16,000 calls/s
-            // have a twentieth of that open; 2,000 callers a second that never send an ACK fill it.
-            transactions_open_max: 1 << 16,
+            // 700 MB at worst. Answered and acknowledged within 200 ms, 16,000 calls/s have a tenth
+            // of that open; 1,000 callers a second that never send an ACK fill it.
+            transactions_open_max: 1 << 15,
             connections_max: 10_000,
             session_expires_default: Duration::from_secs(1800),
             min_se: Duration::from_secs(90),
