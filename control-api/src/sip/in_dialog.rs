@@ -1,0 +1,140 @@
+//! Requests inside a dialog: BYE, re-INVITE, UPDATE; and the peer that is lost.
+
+use std::sync::Arc;
+
+use rsipstack::sip::{Header, HeadersExt, Method, StatusCode};
+use rsipstack::transaction::transaction::Transaction;
+use tokio::time::Instant;
+
+use super::agent::Agent;
+use super::dialog::{Pending, Phase, contact_uri};
+use super::incoming::{Refusal, is_ack, offer, respond};
+use super::invite::random_u64;
+use super::outgoing::finish;
+use super::session::Terms;
+use crate::mrfc::{CallId, Event};
+
+impl Agent {
+    /// The peer is gone: BYE, and the MRFC learns of it unless it hung up itself.
+    pub(super) async fn lost(self: &Arc<Self>, call: CallId, reason: &str) {
+        let Some(dialog) = self.table().remove(call) else {
+            return;
+        };
+        self.metrics.dialogs_active.add(-1);
+        let hung_up = matches!(dialog.phase, Phase::Answered { hang_up: Some(_) });
+        self.send_bye(dialog, reason);
+        if !hung_up {
+            self.send(Event::Ended { call }).await;
+        }
+    }
+
+    pub(super) async fn handle_bye(self: &Arc<Self>, mut transaction: Transaction) {
+        let dialog = {
+            let mut table = self.table();
+            table.find(&transaction.original).and_then(|call| {
+                let dialog = table.remove(call)?;
+                Some((call, dialog))
+            })
+        };
+        let Some((call, mut dialog)) = dialog else {
+            return respond(&mut transaction, 481, Vec::new()).await;
+        };
+        self.metrics.dialogs_active.add(-1);
+        self.metrics.byes_received.increment();
+        respond(&mut transaction, 200, Vec::new()).await;
+        //= RFC 3261 section 15.1.2: the UAS MUST still respond to any pending requests
+        //= received for that dialog [...] with a 487 (Request Terminated)
+        if let Some(pending) = dialog.pending.take() {
+            finish(pending, 487, Vec::new(), Vec::new());
+        }
+        let hung_up = matches!(dialog.phase, Phase::Answered { hang_up: Some(_) });
+        if !hung_up {
+            self.send(Event::Ended { call }).await;
+        }
+    }
+
+    pub(super) async fn handle_reinvite(self: &Arc<Self>, mut transaction: Transaction) {
+        match self.admit_reinvite(&mut transaction) {
+            Ok(Admitted::Ask { call, event }) => {
+                if transaction.original.method == Method::Invite
+                    && transaction.send_trying().await.is_err()
+                {
+                    tracing::debug!("100 could not be sent");
+                }
+                self.spawn(Arc::clone(self).run_invite(transaction, call, None));
+                self.send(event).await;
+            }
+            Ok(Admitted::Refreshed { headers }) => respond(&mut transaction, 200, headers).await,
+            Err(refusal) => {
+                self.metrics.count_answer(refusal.status);
+                respond(&mut transaction, refusal.status, refusal.headers).await;
+                if transaction.original.method == Method::Invite {
+                    self.spawn(async move {
+                        while transaction.receive().await.is_some_and(|m| !is_ack(&m)) {}
+                    });
+                }
+            }
+        }
+    }
+
+    fn admit_reinvite(&self, transaction: &mut Transaction) -> Result<Admitted, Refusal> {
+        let request = &transaction.original;
+        let cseq =
+            request.cseq_header().and_then(|cseq| cseq.seq()).map_err(|_| Refusal::new(400))?;
+        let mut table = self.table();
+        let call = table.find(request).ok_or(Refusal::new(481))?;
+        let dialog = table.get_mut(call).ok_or(Refusal::new(481))?;
+        //= RFC 3261 section 12.2.2: If [...] the sequence number of the request is lower than
+        //= the remote sequence number, the request is out of order and MUST be rejected with a
+        //= 500 (Server Internal Error) response.
+        if cseq <= dialog.remote_cseq {
+            return Err(Refusal::new(500));
+        }
+        dialog.remote_cseq = cseq;
+        let offer = offer(request);
+        let update = request.method == Method::Update;
+        let refresh_only = update && offer.is_none();
+        if !refresh_only {
+            //= RFC 3261 section 14.2: [...] before it sends the final response to a first
+            //= INVITE [...] MUST return a 500 (Server Internal Error) response to the second
+            //= INVITE and MUST include a Retry-After header field
+            if dialog.pending.is_some() {
+                let seconds = random_u64() % 11;
+                let headers = vec![Header::RetryAfter(seconds.to_string().into())];
+                return Err(Refusal { status: 500, headers });
+            }
+            if dialog.ack_due.is_some() || dialog.phase != Phase::Confirmed {
+                return Err(Refusal::new(491));
+            }
+        }
+        let terms = self.terms(request)?;
+        if let Some(uri) = contact_uri(request) {
+            dialog.remote_target = uri;
+        }
+        if refresh_only {
+            let mut headers = vec![
+                Header::Contact(dialog.contact.clone().into()),
+                Header::Supported("timer".into()),
+            ];
+            headers.extend(terms.iter().flat_map(Terms::headers));
+            if dialog.phase != Phase::Early {
+                table.start_session(call, terms, Instant::now());
+            }
+            return Ok(Admitted::Refreshed { headers });
+        }
+        dialog.pending = Some(Pending {
+            sender: transaction.tu_sender.clone(),
+            template: self.endpoint.make_response(&transaction.original, StatusCode::OK, None),
+            method: transaction.original.method,
+            cseq,
+            terms,
+        });
+        self.metrics.reinvites.increment();
+        Ok(Admitted::Ask { call, event: Event::Reinvite { call, offer } })
+    }
+}
+
+enum Admitted {
+    Ask { call: CallId, event: Event },
+    Refreshed { headers: Vec<Header> },
+}

@@ -1,0 +1,268 @@
+//! New calls: an INVITE becomes a dialog, and its transaction is kept until the ACK.
+
+use std::sync::Arc;
+
+use rsipstack::sip::{Header, HeadersExt, Method, Request, SipMessage, StatusCode, Uri};
+use rsipstack::transaction::transaction::Transaction;
+use rsipstack::transport::{SipAddr, SipConnection};
+
+use super::agent::Agent;
+use super::dialog::{
+    Dialog, Identity, MergeKey, Pending, Phase, contact_uri, unescape, unescape_user,
+};
+use super::incoming::{Refusal, is_ack, offer, respond};
+use super::session::{IntervalTooSmall, Terms};
+use crate::mrfc::{CallId, Event};
+
+impl Agent {
+    pub(super) async fn handle_invite(self: &Arc<Self>, mut transaction: Transaction) {
+        let refusal = match self.admit(&mut transaction) {
+            Ok((call, key)) => {
+                // 100 at once: the caller stops retransmitting while the MRFC works.
+                if transaction.send_trying().await.is_err() {
+                    tracing::debug!("100 could not be sent");
+                }
+                let agent = Arc::clone(self);
+                return self.spawn(agent.run_invite(transaction, call, Some(key)));
+            }
+            Err(refusal) => refusal,
+        };
+        self.metrics.count_answer(refusal.status);
+        let agent = Arc::clone(self);
+        respond(&mut transaction, refusal.status, refusal.headers).await;
+        // The transaction repeats the refusal until its ACK.
+        self.spawn(async move {
+            let _agent = agent;
+            while transaction.receive().await.is_some_and(|message| !is_ack(&message)) {}
+        });
+    }
+
+    /// Makes a dialog of an INVITE and tells the MRFC.
+    fn admit(&self, transaction: &mut Transaction) -> Result<(CallId, MergeKey), Refusal> {
+        let request = &mut transaction.original;
+        let bad = |_| Refusal::new(400);
+        let cseq = request.cseq_header().and_then(|cseq| cseq.seq()).map_err(bad)?;
+        let remote_tag = request.from_header().and_then(|from| from.tag()).map_err(bad)?;
+        let key = MergeKey {
+            call_id: request.call_id_header().map_err(bad)?.value().to_owned(),
+            remote_tag: remote_tag.ok_or(Refusal::new(400))?.value().to_owned(),
+            cseq,
+        };
+        let room = room(&request.uri).ok_or(Refusal::new(404))?;
+        let terms = self.terms(request)?;
+        if contact_uri(request).is_none() {
+            return Err(Refusal::new(400));
+        }
+        let connection = transaction.connection.clone().ok_or(Refusal::new(500))?;
+        let mut table = self.table();
+        //= RFC 3261 section 8.2.2.2: the UAS core SHOULD generate a 482 (Loop Detected)
+        if table.is_merged(&key) {
+            return Err(Refusal::new(482));
+        }
+        if table.len() >= self.config.calls_max {
+            self.metrics.overloads.increment();
+            return Err(self.overload());
+        }
+        let Ok(permit) = self.events.try_reserve() else {
+            self.metrics.overloads.increment();
+            return Err(self.overload());
+        };
+        let call = table.next_call();
+        let local_tag = new_tag(call);
+        add_to_tag(request, &local_tag);
+        let event = invite_event(call, room, request);
+        let identity = Identity {
+            local_tag,
+            source: source_of(request, &connection),
+            contact: self.contact(request, &connection),
+            connection,
+        };
+        let pending = Pending {
+            sender: transaction.tu_sender.clone(),
+            template: self.endpoint.make_response(&transaction.original, StatusCode::OK, None),
+            method: Method::Invite,
+            cseq,
+            terms,
+        };
+        let dialog =
+            Dialog::new(&transaction.original, identity, pending).ok_or(Refusal::new(400))?;
+        table.insert(call, dialog);
+        self.metrics.dialogs_active.add(1);
+        self.metrics.invites.increment();
+        permit.send(event);
+        Ok((call, key))
+    }
+
+    pub(super) fn terms(&self, request: &Request) -> Result<Option<Terms>, Refusal> {
+        let default = self.config.session_expires_default;
+        let min_se = self.config.min_se;
+        Terms::negotiate(&request.headers, default, min_se).map_err(|IntervalTooSmall| Refusal {
+            status: 422,
+            headers: vec![Header::MinSE(min_se.as_secs().to_string().into())],
+        })
+    }
+
+    fn overload(&self) -> Refusal {
+        let seconds = self.config.retry_after.as_secs();
+        Refusal { status: 503, headers: vec![Header::RetryAfter(seconds.to_string().into())] }
+    }
+
+    fn contact(&self, request: &Request, connection: &SipConnection) -> String {
+        let user = request.uri.user().unwrap_or_default();
+        let at = if user.is_empty() { "" } else { "@" };
+        //= RFC 4579 section 4.1: the focus indicates "isfocus" in its Contact header field
+        match connection {
+            SipConnection::Udp(_) => format!("<sip:{user}{at}{}>;isfocus", self.contact_udp),
+            _ => format!("<sip:{user}{at}{};transport=tcp>;isfocus", self.contact_tcp),
+        }
+    }
+
+    /// Keeps one INVITE or UPDATE transaction until it needs nothing more.
+    pub(super) async fn run_invite(
+        self: Arc<Self>,
+        mut transaction: Transaction,
+        call: CallId,
+        key: Option<MergeKey>,
+    ) {
+        loop {
+            match transaction.receive().await {
+                Some(message) if is_ack(&message) => break,
+                Some(SipMessage::Request(request)) if request.method == Method::Cancel => {
+                    self.cancelled(&mut transaction, call).await;
+                }
+                Some(_) => {}
+                None => {
+                    let invite = transaction.original.method == Method::Invite;
+                    if invite && is_answered(&transaction) {
+                        self.metrics.acks_missing.increment();
+                        self.lost(call, "SIP;cause=408;text=\"ACK missing\"").await;
+                    }
+                    break;
+                }
+            }
+        }
+        if let Some(key) = key {
+            self.table().unmerge(&key);
+        }
+    }
+
+    /// A CANCEL came and the stack has answered it with 200.
+    async fn cancelled(&self, transaction: &mut Transaction, call: CallId) {
+        let cseq = transaction.original.cseq_header().and_then(|cseq| cseq.seq()).ok();
+        let initial = {
+            let mut table = self.table();
+            let Some(dialog) = table.get_mut(call) else {
+                return;
+            };
+            // Answered already, the answer waits behind the CANCEL: the CANCEL came too late.
+            if dialog.pending.as_ref().map(|pending| pending.cseq) != cseq {
+                return;
+            }
+            dialog.pending = None;
+            let initial = dialog.phase == Phase::Early;
+            if initial {
+                table.remove(call);
+                self.metrics.dialogs_active.add(-1);
+            }
+            initial
+        };
+        self.metrics.cancels.increment();
+        self.metrics.count_answer(487);
+        respond(transaction, 487, Vec::new()).await;
+        if initial {
+            self.send(Event::Ended { call }).await;
+        }
+    }
+
+    /// An ACK, looked at before the stack queues it for its transaction: a request right behind
+    /// it must find the dialog confirmed.
+    pub(super) fn acknowledged(self: &Arc<Self>, ack: &Request) {
+        let Ok(cseq) = ack.cseq_header().and_then(|cseq| cseq.seq()) else {
+            return;
+        };
+        let bye = {
+            let mut table = self.table();
+            let Some(call) = table.find(ack) else { return };
+            let Some(dialog) = table.get_mut(call) else {
+                return;
+            };
+            if dialog.ack_due != Some(cseq) {
+                return;
+            }
+            dialog.ack_due = None;
+            match std::mem::replace(&mut dialog.phase, Phase::Confirmed) {
+                Phase::Answered { hang_up: Some(reason) } => {
+                    table.remove(call).map(|dialog| (dialog, reason))
+                }
+                Phase::Answered { hang_up: None } | Phase::Confirmed | Phase::Early => None,
+            }
+        };
+        if let Some((dialog, reason)) = bye {
+            self.metrics.dialogs_active.add(-1);
+            self.send_bye(dialog, &reason);
+        }
+    }
+}
+
+fn is_answered(transaction: &Transaction) -> bool {
+    let status = transaction.last_response.as_ref().map(|response| response.status_code.code());
+    status.is_some_and(|status| (200..300).contains(&status))
+}
+
+fn invite_event(call: CallId, room: String, request: &Request) -> Event {
+    let from = request.from_header().and_then(|from| from.uri());
+    Event::Invite {
+        call,
+        room,
+        from: from.map_or_else(|_| String::new(), bare_uri),
+        to: bare_uri(request.uri.clone()),
+        offer: offer(request),
+    }
+}
+
+/// The address the request came from, as the stack wrote it into the top Via.
+fn source_of(request: &Request, connection: &SipConnection) -> SipAddr {
+    if let SipConnection::Channel(channel) = connection {
+        return channel.get_addr().clone();
+    }
+    request
+        .via_header()
+        .ok()
+        .and_then(|via| SipConnection::parse_target_from_via(via).ok())
+        .map(|(transport, addr)| SipAddr::new(transport, addr))
+        .unwrap_or_default()
+}
+
+fn add_to_tag(request: &mut Request, tag: &str) {
+    for header in request.headers.iter_mut() {
+        if let Header::To(to) = header {
+            let tagged = format!("{};tag={tag}", to.value());
+            to.replace(tagged);
+        }
+    }
+}
+
+/// Our tag leads to the call; its second half can not be guessed (RFC 3261 section 19.3).
+fn new_tag(call: CallId) -> String {
+    format!("{:x}-{:016x}", call.0, random_u64())
+}
+
+pub(super) fn random_u64() -> u64 {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).expect("the kernel gives random bytes");
+    u64::from_ne_bytes(bytes)
+}
+
+/// The URI without parameters and headers, as the MRFC gets it.
+fn bare_uri(mut uri: Uri) -> String {
+    uri.params.clear();
+    uri.headers.clear();
+    unescape_user(&mut uri);
+    uri.to_string()
+}
+
+/// The user part unescaped; `None` where it is not text.
+fn room(uri: &Uri) -> Option<String> {
+    let room = unescape(uri.user().unwrap_or_default())?;
+    (!room.chars().any(char::is_control)).then_some(room)
+}
