@@ -1,6 +1,9 @@
 //! The MRFC: the control plane.
 #![forbid(unsafe_code)]
 
+pub mod cli;
+pub mod config;
+pub mod http;
 pub mod kms;
 pub mod mikey;
 pub mod mrfc;

@@ -1,9 +1,29 @@
 //! Call and conference logic, sans-IO: events in, actions out. It knows no SIP: whoever feeds it
 //! (the SIP adapter, an HTTP API, later H.248) speaks in these terms.
 
+mod admission;
+mod call;
+mod config;
+mod counters;
+mod ending;
+mod engine;
+mod keys;
+mod offers;
+mod reinvite;
+mod rooms;
+mod timers;
+
 use std::time::Duration;
 
 use mrfp_core::mp;
+
+pub use config::{
+    KMS_TIMEOUT_NS, MrfcConfig, RETRY_AFTER, ROOM_NAME_SIZE_MAX, RoomPolicy, SHARD_TIMEOUT_NS,
+    SUBTRACT_TIMEOUT_NS, SecurityPolicy, ShardDescription,
+};
+pub use counters::{HangUpCause, MrfcCounters};
+pub use engine::{Mrfc, Now};
+pub use rooms::{MemberState, MemberView, RoomView};
 
 /// One call, named by the front end that owns it; unique in the node's life.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

@@ -1,0 +1,107 @@
+//! The command line of `mrf`.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+/// A media node for conferences over MSRP: SIP in front, media on pinned threads behind.
+#[derive(Clone, PartialEq, Eq, Debug, Parser)]
+#[command(
+    name = "mrf",
+    version,
+    about = "A media node for conferences over MSRP (TCP, TLS-PSK with MIKEY-TICKET)",
+    after_help = SHORT_HELP,
+    after_long_help = LONG_HELP
+)]
+pub struct Cli {
+    /// What to do; without a word the node is started with the embedded defaults.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What `mrf` can do.
+#[derive(Clone, PartialEq, Eq, Debug, Subcommand)]
+pub enum Command {
+    /// Start the node and run until SIGTERM or SIGINT.
+    #[command(after_help = SERVE_HELP)]
+    Serve {
+        /// Configuration file (TOML); without it the embedded defaults: everything on loopback.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// Read a configuration file and say whether the node would take it, or which line is wrong.
+    Check {
+        /// Configuration file (TOML).
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+}
+
+impl Cli {
+    /// The command, with the default filled in.
+    #[must_use]
+    pub fn command(self) -> Command {
+        self.command.unwrap_or(Command::Serve { config: None })
+    }
+}
+
+/// Clean end: the node was stopped and every call ended, or the file is fine.
+pub const EXIT_OK: u8 = 0;
+/// The node could not start, or stopped with calls cut off.
+pub const EXIT_FAILURE: u8 = 1;
+/// The command line or the configuration is wrong (2 is also what the parser of options uses).
+pub const EXIT_USAGE: u8 = 2;
+/// Added to the number of a second signal, as a shell reports a death by that signal.
+pub const EXIT_SIGNAL_BASE: u8 = 128;
+
+const SHORT_HELP: &str = "Try it: start `mrf`, then in a second terminal `mrf-load --help`.\n\
+    More, with every port and exit code: mrf --help";
+
+const LONG_HELP: &str = "\
+Examples:
+  mrf                              start with the embedded defaults, on loopback only
+  mrf serve --config mrf.toml      start with a file (docs/mrf.toml shows every setting)
+  mrf check mrf.toml               say OK, or which line is wrong and what to do
+  RUST_LOG=debug mrf               more on stderr (error, warn, info, debug, trace)
+  curl http://127.0.0.1:8080/readyz    is it ready for calls?
+
+Ports (defaults; each can be changed):
+  5060 udp+tcp   SIP. Call sip:ROOM@127.0.0.1 with an offer of TCP/MSRP or TCP/TLS/MSRP.
+  2855 tcp ...   MSRP media, one port per shard from here on; SDP names the one to connect to.
+  8080 tcp       HTTP: /healthz /readyz /metrics /api/v1/contexts, and a status page at /.
+  8088 tcp       KMS: POST /keymanagement?requesttype=ticketrequest|ticketresolve.
+
+When everything listens, one line that begins with `mrf ready` goes to stdout and names every
+address; logs go to stderr.
+
+Load: `mrf-load` plays a fleet of phones (SIP, MIKEY, TLS-PSK, MSRP) against this node. Both know
+the same development credential, so that encrypted calls work out of the box; with that credential
+the node refuses to listen beyond loopback.
+
+Signals: SIGTERM or SIGINT once: no new calls, BYE to every party, then exit. Twice: exit at once.
+
+Exit codes:
+  0          stopped as asked, every call ended; or the file is fine
+  1          the node could not start (one line says why), or calls had to be cut off at the end
+  2          the command line or the configuration is wrong
+  130, 143   a second SIGINT or SIGTERM";
+
+const SERVE_HELP: &str = "The line that begins with `mrf ready` names every address. \
+    Ports and exit codes: mrf --help";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn serves_where_nothing_is_said() {
+        let cli = Cli::parse_from(["mrf"]);
+        assert_eq!(cli.command(), Command::Serve { config: None });
+    }
+}

@@ -1,0 +1,467 @@
+//! The node's configuration: what an operator may set, the defaults that are embedded in the
+//! binary, and how a file is read and checked.
+//!
+//! Reading is done in two steps so that every complaint can name a line: serde turns the file into
+//! [`Config`] (unknown names and wrong types end here), then [`check`](Config::check) applies the
+//! rules between the values. `docs/mrf.toml` shows every setting with its default; a test keeps the
+//! two equal.
+
+mod check;
+mod problem;
+mod secret;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+pub use problem::Problem;
+pub use secret::Secret;
+
+/// The whole configuration. Every section and every setting may be left out.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where calls come in.
+    pub sip: Sip,
+    /// Where media comes in, and on how many shards.
+    pub media: Media,
+    /// How media may be protected.
+    pub tls: Tls,
+    /// Whether it must be.
+    pub security: Security,
+    /// The conferences that can be called.
+    pub rooms: Rooms,
+    /// The MIKEY parameters that no public text fixes.
+    pub mikey: Mikey,
+    /// The embedded key management service and our credentials with it.
+    pub kms: Kms,
+    /// Health, metrics and the API.
+    pub http: Http,
+    /// How long things may take.
+    pub timers: Timers,
+    /// How many there may be.
+    pub limits: Limits,
+}
+
+/// Section `[sip]`.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Sip {
+    /// UDP socket for SIP.
+    pub udp: SocketAddr,
+    /// TCP listener for SIP.
+    pub tcp: SocketAddr,
+    /// Host written into Contact, where it is not the address listened on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub contact_host: Option<String>,
+    /// Hosts of called URIs that are ours; a call to another one gets 404. Empty: all are.
+    pub domains: Vec<String>,
+    /// TCP connections from SIP peers at a time.
+    pub connections_max: usize,
+}
+
+/// Section `[media]`.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Media {
+    /// Address the shards listen on.
+    pub listen: IpAddr,
+    /// Port of shard 0; shard n listens on `port` + n. 0 lets the kernel choose for every shard.
+    pub port: u16,
+    /// Address written into SDP, where it is not the one listened on (address translation).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advertised: Option<IpAddr>,
+    /// How many shards.
+    pub shards: Shards,
+    /// Pin each shard's thread to a core.
+    pub pin: bool,
+    /// How an SDP port leads to a Termination.
+    pub port_mode: PortMode,
+}
+
+/// `media.shards`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(untagged, expecting = "expected \"auto\" or a number of shards")]
+pub enum Shards {
+    /// One shard per core the process may use, less one for the control plane; at least one.
+    Named(Auto),
+    /// So many.
+    Count(u16),
+}
+
+/// The word `auto`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Auto {
+    /// Decided at start.
+    Auto,
+}
+
+impl Shards {
+    /// `auto`.
+    pub const AUTO: Self = Self::Named(Auto::Auto);
+
+    /// How many shards that is where the process may use `cores` cores.
+    #[must_use]
+    pub fn count(self, cores: usize) -> usize {
+        match self {
+            Self::Named(Auto::Auto) => cores.saturating_sub(1).clamp(1, SHARDS_MAX),
+            Self::Count(count) => usize::from(count),
+        }
+    }
+}
+
+/// `media.port_mode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PortMode {
+    /// One port per shard for all; the first bytes of a connection name its Termination.
+    Shared,
+    /// A port for each Termination, as H.248 gateways do it.
+    PerTermination,
+}
+
+/// Section `[tls]`.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tls {
+    /// TLS 1.2 PSK suites by OpenSSL name, most wanted first.
+    pub suites: Vec<String>,
+    /// Take TLS 1.3 with an external PSK as well.
+    pub tls13: bool,
+}
+
+/// Section `[security]`.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Security {
+    /// What becomes of an offer of plain TCP/MSRP.
+    pub plain: Plain,
+}
+
+/// `security.plain`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Plain {
+    /// Taken.
+    Allow,
+    /// Refused with 488.
+    Refuse,
+}
+
+/// Section `[rooms]`.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Rooms {
+    /// Whether a call to a room that is not in the list makes it.
+    pub creation: Creation,
+    /// Rooms that exist: user parts of the URI to call.
+    pub list: Vec<String>,
+    /// Members one room may have. A message is copied to each of them in one turn of the shard,
+    /// so this bounds the longest turn.
+    pub members_max: u32,
+}
+
+/// `rooms.creation`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Creation {
+    /// Any name is a room.
+    Open,
+    /// Only the list; another name is answered 404.
+    Closed,
+}
+
+/// Section `[mikey]`.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Mikey {
+    /// MIKEY protocol type that stands for TLS. IANA has assigned none and TS 33.328 Annex H.3 is
+    /// where 3GPP says it, so it must be settable; the default lies in the private range 241-255.
+    pub prot_type_tls: u8,
+    /// Protocol types that stand for TLS in what callers send.
+    pub prot_types_accepted: Vec<u8>,
+    /// How far a peer's timestamp may be from ours (RFC 3830 section 5.4).
+    pub clock_skew_seconds: u64,
+}
+
+/// Section `[kms]`.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Kms {
+    /// Listener of the embedded KMS.
+    pub listen: SocketAddr,
+    /// The KMS's own URI, the IDRkms of its messages.
+    pub uri: String,
+    /// Our key with the KMS, by its `id` among the users: we resolve tickets with it.
+    pub resolver: String,
+    /// Keys of those who ask the KMS for tickets or have them resolved.
+    #[serde(rename = "user")]
+    pub users: Vec<KmsKey>,
+    /// Keys of those who make their tickets themselves (ticket protection keys).
+    #[serde(rename = "ticket_key")]
+    pub ticket_keys: Vec<KmsKey>,
+}
+
+/// One `[[kms.user]]` or `[[kms.ticket_key]]`: a key somebody shares with the KMS.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct KmsKey {
+    /// Name of the key in messages (IDRpsk).
+    pub id: String,
+    /// The key, hex.
+    #[serde(skip_serializing)]
+    pub key: Secret,
+    /// As whom its owner may act.
+    pub may_act_as: Vec<UriPattern>,
+}
+
+/// A set of URIs: `*` is all, `*@host` those of a host, anything else the one URI.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(transparent)]
+pub struct UriPattern(pub String);
+
+/// Section `[http]`.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Http {
+    /// Listener of health, metrics, API and status page.
+    pub listen: SocketAddr,
+    /// Connections at a time, for this listener and for the KMS each. Scrapers and UEs fetching
+    /// tickets need few; more than that is somebody's mistake.
+    pub connections_max: usize,
+}
+
+/// Section `[timers]`.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Timers {
+    /// What calls get to end after SIGTERM before the node leaves without them.
+    pub shutdown_seconds: u64,
+    /// From accept to the completed TLS handshake or, in the clear, the first request; a
+    /// connection that is not bound by then is closed.
+    pub unbound_seconds: u64,
+    /// From the SDP answer to a bound connection; without one the call is ended.
+    pub establishment_seconds: u64,
+    /// A connection on which nothing arrives for this long is released, and its call with it.
+    pub idle_seconds: u64,
+    /// A connection whose kernel buffer takes nothing for this long is broken.
+    pub send_stall_seconds: u64,
+    /// How long a member that lags may hold up the others of its conference before it is dropped.
+    pub slow_member_milliseconds: u64,
+}
+
+/// Section `[limits]`. Past a limit new work is refused with the protocol's own word and counted.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Calls at a time in the node.
+    pub calls_max: u32,
+    /// Calls of one caller URI at a time.
+    pub calls_per_user_max: u32,
+    /// Largest message a peer is told to send (`a=max-size`); 0 names no limit, as messages are
+    /// switched while they arrive and cost no memory.
+    pub message_bytes_max: u64,
+    /// Terminations at a time on one shard: one per media stream of a call.
+    pub terminations_per_shard_max: u32,
+    /// Media connections at a time on one shard, bound or not. All shards together, SIP and HTTP
+    /// must fit into the descriptors the process may open (`ulimit -n`).
+    pub connections_per_shard_max: u32,
+    /// Connections on one shard that named no Termination yet: they cost a handshake each, and
+    /// nobody has vouched for them.
+    pub unbound_per_shard_max: u32,
+    /// The same for one source address, so that a single source cannot use them all up.
+    pub unbound_per_source_max: u32,
+    /// Bytes that wait for one receiver before its senders are paused. The bandwidth-delay
+    /// product of a national path (100 Mbit/s at 80 ms) is 1 MB.
+    pub egress_bytes_max: u32,
+}
+
+impl Default for Sip {
+    fn default() -> Self {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 5060));
+        Self {
+            udp: address,
+            tcp: address,
+            contact_host: None,
+            domains: Vec::new(),
+            connections_max: 1024,
+        }
+    }
+}
+
+impl Default for Media {
+    fn default() -> Self {
+        Self {
+            listen: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            port: 2855,
+            advertised: None,
+            shards: Shards::AUTO,
+            pin: true,
+            port_mode: PortMode::Shared,
+        }
+    }
+}
+
+impl Default for Tls {
+    fn default() -> Self {
+        let suites = mrfp_protocol::tls::ProfileConfig::default();
+        Self {
+            suites: suites.suites,
+            tls13: suites.tls13,
+        }
+    }
+}
+
+impl Default for Security {
+    fn default() -> Self {
+        Self {
+            plain: Plain::Allow,
+        }
+    }
+}
+
+impl Default for Rooms {
+    fn default() -> Self {
+        Self {
+            creation: Creation::Open,
+            list: Vec::new(),
+            members_max: 2048,
+        }
+    }
+}
+
+impl Default for Mikey {
+    fn default() -> Self {
+        Self {
+            prot_type_tls: 241,
+            prot_types_accepted: vec![241],
+            clock_skew_seconds: 60,
+        }
+    }
+}
+
+impl Default for Kms {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8088)),
+            uri: "sip:kms@localhost".to_owned(),
+            resolver: DEVELOPMENT_KEY_ID.to_owned(),
+            users: vec![KmsKey::development(DEVELOPMENT_KEY_ID, DEVELOPMENT_KEY)],
+            ticket_keys: vec![KmsKey::development(
+                DEVELOPMENT_TICKET_KEY_ID,
+                DEVELOPMENT_TICKET_KEY,
+            )],
+        }
+    }
+}
+
+impl KmsKey {
+    fn development(id: &str, key: [u8; 16]) -> Self {
+        Self {
+            id: id.to_owned(),
+            key: Secret::from_bytes(key.to_vec()),
+            may_act_as: vec![UriPattern("*".to_owned())],
+        }
+    }
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            connections_max: 128,
+        }
+    }
+}
+
+impl Default for Timers {
+    fn default() -> Self {
+        Self {
+            shutdown_seconds: 10,
+            unbound_seconds: 5,
+            establishment_seconds: 32,
+            idle_seconds: 3600,
+            send_stall_seconds: 60,
+            slow_member_milliseconds: 200,
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            calls_max: 100_000,
+            calls_per_user_max: 100_000,
+            message_bytes_max: 0,
+            terminations_per_shard_max: 16_384,
+            connections_per_shard_max: 16_384,
+            unbound_per_shard_max: 8192,
+            unbound_per_source_max: 6144,
+            egress_bytes_max: 1024 * 1024,
+        }
+    }
+}
+
+/// Shards one node may have: one per core of the largest servers sold, and few enough that the
+/// consecutive media ports stay a range a firewall rule can name.
+pub const SHARDS_MAX: usize = 512;
+
+/// Name of the development key that the embedded configuration shares with the load generator.
+pub const DEVELOPMENT_KEY_ID: &str = "development-psk";
+/// The development key: public, therefore refused wherever the node listens beyond loopback.
+pub const DEVELOPMENT_KEY: [u8; 16] = *b"MRF resolve: dev";
+/// Name of the development ticket protection key.
+pub const DEVELOPMENT_TICKET_KEY_ID: &str = "development-tpk";
+/// The development ticket protection key: as public as the other.
+pub const DEVELOPMENT_TICKET_KEY: [u8; 16] = *b"MRF tickets: dev";
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// Says what is wrong, where, and what to do about it.
+    pub fn load(path: &Path) -> Result<Self, Problem> {
+        let name = path.display().to_string();
+        let text =
+            std::fs::read_to_string(path).map_err(|error| Problem::unreadable(&name, &error))?;
+        Self::parse(&name, &text)
+    }
+
+    /// Reads and checks the text of a file; `name` is what complaints call it.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn parse(name: &str, text: &str) -> Result<Self, Problem> {
+        let config: Self =
+            toml::from_str(text).map_err(|error| Problem::from_toml(name, text, &error))?;
+        config
+            .check()
+            .map_err(|finding| Problem::from_finding(name, text, finding))?;
+        Ok(config)
+    }
+
+    /// How long calls may take to end after a signal.
+    #[must_use]
+    pub fn shutdown_timeout(&self) -> Duration {
+        Duration::from_secs(self.timers.shutdown_seconds)
+    }
+
+    /// Whether a key that everybody knows is in use.
+    #[must_use]
+    pub fn has_development_credential(&self) -> bool {
+        let users = self
+            .kms
+            .users
+            .iter()
+            .any(|user| user.key.equals(&DEVELOPMENT_KEY));
+        let tickets = self
+            .kms
+            .ticket_keys
+            .iter()
+            .any(|ticket| ticket.key.equals(&DEVELOPMENT_TICKET_KEY));
+        users || tickets
+    }
+}

@@ -1,0 +1,368 @@
+//! The rules between the values of a configuration.
+
+use std::net::IpAddr;
+
+use mrfp_protocol::tls::{Profile, ProfileConfig};
+
+use super::{Config, KmsKey, SHARDS_MAX, Shards};
+
+/// A rule that is broken.
+#[derive(Debug)]
+pub(super) struct Finding {
+    /// The value that breaks it.
+    pub(super) path: Vec<Step>,
+    /// How.
+    pub(super) message: String,
+    /// What to do.
+    pub(super) remedy: String,
+}
+
+/// One step towards a value.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Step {
+    Name(&'static str),
+    Index(usize),
+}
+
+type Check = Result<(), Finding>;
+
+impl Config {
+    /// Applies every rule; the first that is broken is told.
+    pub(super) fn check(&self) -> Check {
+        self.check_media()?;
+        self.check_tls()?;
+        self.check_rooms()?;
+        self.check_mikey()?;
+        self.check_kms()?;
+        self.check_timers()?;
+        self.check_limits()?;
+        self.check_ports()?;
+        self.check_development_credential()
+    }
+
+    fn check_media(&self) -> Check {
+        let shards = match self.media.shards {
+            Shards::Named(_) => 1,
+            Shards::Count(count) => usize::from(count),
+        };
+        ensure(
+            (1..=SHARDS_MAX).contains(&shards),
+            &["media", "shards"],
+            || format!("{shards} shards cannot be had"),
+            || format!("use \"auto\" or a number from 1 to {SHARDS_MAX}"),
+        )?;
+        ensure(
+            self.media.port == 0 || usize::from(self.media.port) + shards - 1 <= 65_535,
+            &["media", "port"],
+            || {
+                format!(
+                    "the ports of {shards} shards do not fit above {}",
+                    self.media.port
+                )
+            },
+            || "choose a lower port: shard n listens on port + n".to_owned(),
+        )?;
+        ensure(
+            !self.media.listen.is_unspecified() || self.media.advertised.is_some(),
+            &["media", "listen"],
+            || format!("peers cannot connect to {}", self.media.listen),
+            || "listen on one address, or set media.advertised to the one to write into SDP".into(),
+        )?;
+        ensure(
+            self.media
+                .advertised
+                .is_none_or(|address| !address.is_unspecified()),
+            &["media", "advertised"],
+            || "peers cannot connect to an unspecified address".to_owned(),
+            || "name the address under which peers reach this node".to_owned(),
+        )
+    }
+
+    fn check_tls(&self) -> Check {
+        ensure(
+            self.tls.tls13 || !self.tls.suites.is_empty(),
+            &["tls", "suites"],
+            || "neither a TLS 1.2 suite nor TLS 1.3 is left".to_owned(),
+            || "name a suite, or set tls.tls13 = true".to_owned(),
+        )?;
+        for (index, suite) in self.tls.suites.iter().enumerate() {
+            let profile = ProfileConfig {
+                suites: vec![suite.clone()],
+                tls13: false,
+            };
+            if let Err(error) = Profile::new(&profile) {
+                return Err(Finding {
+                    path: vec![Step::Name("tls"), Step::Name("suites"), Step::Index(index)],
+                    message: error.0,
+                    remedy: "use names of that list".to_owned(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn check_rooms(&self) -> Check {
+        ensure(
+            self.rooms.members_max >= 2,
+            &["rooms", "members_max"],
+            || "a room with fewer than 2 members switches nothing".to_owned(),
+            || "use 2 or more".to_owned(),
+        )?;
+        for (index, room) in self.rooms.list.iter().enumerate() {
+            if room.is_empty() || room.contains(|c: char| c.is_whitespace() || c == '@') {
+                return Err(Finding {
+                    path: vec![Step::Name("rooms"), Step::Name("list"), Step::Index(index)],
+                    message: format!("{room:?} is not the user part of a SIP URI"),
+                    remedy: "write \"lobby\" for sip:lobby@host".to_owned(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn check_mikey(&self) -> Check {
+        // RFC 3830 section 10: 0 is SRTP, 1 was given to TESLA, the rest of the registry is free.
+        ensure(
+            self.mikey.prot_type_tls >= 2,
+            &["mikey", "prot_type_tls"],
+            || "MIKEY protocol types 0 and 1 stand for SRTP and TESLA".to_owned(),
+            || "use the value your UEs use; 241 to 255 is for private use".to_owned(),
+        )?;
+        ensure(
+            !self.mikey.prot_types_accepted.is_empty(),
+            &["mikey", "prot_types_accepted"],
+            || "no offer of TLS could be accepted".to_owned(),
+            || "list the values your UEs send".to_owned(),
+        )?;
+        ensure(
+            (1..=86_400).contains(&self.mikey.clock_skew_seconds),
+            &["mikey", "clock_skew_seconds"],
+            || "outside 1 to 86400 seconds".to_owned(),
+            || "replays are remembered for this long: keep it to minutes".to_owned(),
+        )
+    }
+
+    fn check_kms(&self) -> Check {
+        for (table, keys) in [
+            ("user", &self.kms.users),
+            ("ticket_key", &self.kms.ticket_keys),
+        ] {
+            for (index, key) in keys.iter().enumerate() {
+                check_key(key, table, index)?;
+                let repeated = keys[..index].iter().any(|earlier| earlier.id == key.id);
+                if repeated {
+                    return Err(Finding {
+                        path: key_path(table, index, "id"),
+                        message: format!("a second key named {:?}", key.id),
+                        remedy: "give each key its own id: messages name keys by it".to_owned(),
+                    });
+                }
+            }
+        }
+        ensure(
+            self.kms
+                .users
+                .iter()
+                .any(|user| user.id == self.kms.resolver),
+            &["kms", "resolver"],
+            || format!("no [[kms.user]] has the id {:?}", self.kms.resolver),
+            || "name the key with which the node has tickets resolved".to_owned(),
+        )
+    }
+
+    fn check_timers(&self) -> Check {
+        let timers = [
+            ("shutdown_seconds", self.timers.shutdown_seconds, 1),
+            ("unbound_seconds", self.timers.unbound_seconds, 1),
+            (
+                "establishment_seconds",
+                self.timers.establishment_seconds,
+                1,
+            ),
+            ("idle_seconds", self.timers.idle_seconds, 1),
+            ("send_stall_seconds", self.timers.send_stall_seconds, 1),
+        ];
+        for (name, seconds, seconds_min) in timers {
+            ensure(
+                (seconds_min..=SECONDS_MAX).contains(&seconds),
+                &["timers", name],
+                || format!("{seconds} seconds is outside {seconds_min} to {SECONDS_MAX}"),
+                || "see docs/mrf.toml for what the timer guards".to_owned(),
+            )?;
+        }
+        ensure(
+            (1..=60_000).contains(&self.timers.slow_member_milliseconds),
+            &["timers", "slow_member_milliseconds"],
+            || "outside 1 to 60000 milliseconds".to_owned(),
+            || "the whole conference waits this long for its slowest member".to_owned(),
+        )
+    }
+
+    fn check_limits(&self) -> Check {
+        let limits = &self.limits;
+        let counts = [
+            ("calls_max", limits.calls_max, 1),
+            ("calls_per_user_max", limits.calls_per_user_max, 1),
+            (
+                "terminations_per_shard_max",
+                limits.terminations_per_shard_max,
+                1,
+            ),
+            (
+                "connections_per_shard_max",
+                limits.connections_per_shard_max,
+                1,
+            ),
+            ("unbound_per_shard_max", limits.unbound_per_shard_max, 1),
+            ("unbound_per_source_max", limits.unbound_per_source_max, 1),
+            (
+                "egress_bytes_max",
+                limits.egress_bytes_max,
+                EGRESS_BYTES_MIN,
+            ),
+        ];
+        for (name, count, count_min) in counts {
+            ensure(
+                count >= count_min,
+                &["limits", name],
+                || format!("{count} is less than {count_min}"),
+                || format!("use {count_min} or more"),
+            )?;
+        }
+        ensure(
+            limits.unbound_per_source_max <= limits.unbound_per_shard_max,
+            &["limits", "unbound_per_source_max"],
+            || {
+                format!(
+                    "one source may have more than all ({})",
+                    limits.unbound_per_shard_max
+                )
+            },
+            || "keep it below limits.unbound_per_shard_max".to_owned(),
+        )?;
+        ensure(
+            self.http.connections_max >= 1,
+            &["http", "connections_max"],
+            || "without connections neither health nor metrics can be read".to_owned(),
+            || "use 1 or more".to_owned(),
+        )
+    }
+
+    /// Two listeners of ours on one TCP port would fail at start, with less to go by.
+    fn check_ports(&self) -> Check {
+        let media = (self.media.listen, self.media.port);
+        let listeners = [
+            (["sip", "tcp"], (self.sip.tcp.ip(), self.sip.tcp.port())),
+            (
+                ["http", "listen"],
+                (self.http.listen.ip(), self.http.listen.port()),
+            ),
+            (
+                ["kms", "listen"],
+                (self.kms.listen.ip(), self.kms.listen.port()),
+            ),
+            (["media", "port"], media),
+        ];
+        for (index, (path, address)) in listeners.iter().enumerate() {
+            for (earlier_path, earlier) in &listeners[..index] {
+                ensure(
+                    address.1 == 0 || !collide(*address, *earlier),
+                    path,
+                    || format!("same TCP port as {}", earlier_path.join(".")),
+                    || "give each listener its own port".to_owned(),
+                )?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The embedded keys are public: whoever has them reads every conference.
+    fn check_development_credential(&self) -> Check {
+        if !self.has_development_credential() {
+            return Ok(());
+        }
+        let listeners = [
+            (["sip", "udp"], self.sip.udp.ip()),
+            (["sip", "tcp"], self.sip.tcp.ip()),
+            (["media", "listen"], self.media.listen),
+            (["kms", "listen"], self.kms.listen.ip()),
+        ];
+        for (path, address) in listeners {
+            ensure(
+                address.is_loopback(),
+                &path,
+                || {
+                    format!(
+                        "{address} is beyond loopback, but the development credential is in use"
+                    )
+                },
+                || {
+                    "the development keys are printed in the source, so anybody could read the \
+                     media: set [[kms.user]] and [[kms.ticket_key]] to keys of your own (openssl \
+                     rand -hex 32)"
+                        .to_owned()
+                },
+            )?;
+        }
+        Ok(())
+    }
+}
+
+fn check_key(key: &KmsKey, table: &'static str, index: usize) -> Check {
+    let bytes = key.key.expose().len();
+    if !KEY_BYTES.contains(&bytes) {
+        return Err(Finding {
+            path: key_path(table, index, "key"),
+            message: format!("a key of {bytes} bytes"),
+            remedy: "use 16 or 32 bytes; make one with: openssl rand -hex 32".to_owned(),
+        });
+    }
+    if key.may_act_as.is_empty() {
+        return Err(Finding {
+            path: key_path(table, index, "may_act_as"),
+            message: "a key nobody may use".to_owned(),
+            remedy: "list SIP URIs, \"*@host\" for all of a host, or \"*\" for all".to_owned(),
+        });
+    }
+    Ok(())
+}
+
+fn key_path(table: &'static str, index: usize, name: &'static str) -> Vec<Step> {
+    vec![
+        Step::Name("kms"),
+        Step::Name(table),
+        Step::Index(index),
+        Step::Name(name),
+    ]
+}
+
+fn collide(one: (IpAddr, u16), other: (IpAddr, u16)) -> bool {
+    one.1 == other.1 && (one.0 == other.0 || one.0.is_unspecified() || other.0.is_unspecified())
+}
+
+fn ensure(
+    holds: bool,
+    path: &[&'static str],
+    message: impl FnOnce() -> String,
+    remedy: impl FnOnce() -> String,
+) -> Check {
+    if holds {
+        return Ok(());
+    }
+    Err(Finding {
+        path: steps(path),
+        message: message(),
+        remedy: remedy(),
+    })
+}
+
+fn steps(path: &[&'static str]) -> Vec<Step> {
+    path.iter().map(|name| Step::Name(name)).collect()
+}
+
+/// A day: longer timers are typing errors.
+const SECONDS_MAX: u64 = 86_400;
+/// One whole TLS record and the next must fit, or a member is slow by definition.
+const EGRESS_BYTES_MIN: u32 = 64 * 1024;
+/// AES-128 and AES-256, the algorithms of RFC 6043's messages and tickets.
+const KEY_BYTES: [usize; 2] = [16, 32];

@@ -1,0 +1,154 @@
+//! Health, metrics, API and status page.
+
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use mrfp_core::metrics::PublishedMetrics;
+use mrfp_core::mp::ShardId;
+use serde::Serialize;
+use tokio::sync::oneshot;
+
+use super::metrics::{CONTENT_TYPE, Snapshot, shard_families};
+use super::process::{ProcessAccounts, epoch_seconds};
+use super::{ContextView, Queries, Query, Readiness, ReadinessState};
+
+/// What the handlers read.
+#[derive(Clone, Debug)]
+pub struct AdminServices {
+    /// Whether calls are taken.
+    pub readiness: Arc<Readiness>,
+    /// The shards' published metrics.
+    pub shards: Arc<[(ShardId, Arc<PublishedMetrics>)]>,
+    /// The way to the loop that owns the calls.
+    pub queries: Queries,
+}
+
+/// The routes of the admin listener.
+pub fn router(services: AdminServices) -> Router {
+    let start_time_seconds = epoch_seconds();
+    let state = Admin {
+        services,
+        start_time_seconds,
+    };
+    Router::new()
+        .route("/", get(status_page))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .route("/api/v1/contexts", get(contexts))
+        .layer(middleware::from_fn(limit_time))
+        // Nothing here takes a body.
+        .layer(DefaultBodyLimit::max(0))
+        .with_state(state)
+}
+
+#[derive(Clone)]
+struct Admin {
+    services: AdminServices,
+    start_time_seconds: f64,
+}
+
+/// The list of `/api/v1/contexts`.
+#[derive(Serialize)]
+struct Contexts {
+    contexts: Vec<ContextView>,
+}
+
+async fn limit_time(request: Request, next: Next) -> Response {
+    match tokio::time::timeout(ANSWER_TIMEOUT, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "too slow\n").into_response(),
+    }
+}
+
+async fn readyz(State(admin): State<Admin>) -> Response {
+    let (status, text) = match admin.services.readiness.get() {
+        ReadinessState::Ready => (StatusCode::OK, "ready\n"),
+        ReadinessState::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
+        ReadinessState::ShardLost => (StatusCode::SERVICE_UNAVAILABLE, "a shard does not answer\n"),
+        ReadinessState::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+    };
+    (status, text).into_response()
+}
+
+async fn metrics(State(admin): State<Admin>) -> Response {
+    let Some(control) = ask(&admin, Query::Counters).await else {
+        return overloaded();
+    };
+    let snapshot = Snapshot {
+        shards: shard_families(&admin.services.shards),
+        control,
+        process: ProcessAccounts::read(),
+        start_time_seconds: admin.start_time_seconds,
+    };
+    match snapshot.into_text() {
+        Ok(text) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "metrics could not be written");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+async fn contexts(State(admin): State<Admin>) -> Response {
+    match ask(&admin, Query::Contexts).await {
+        Some(contexts) => Json(Contexts { contexts }).into_response(),
+        None => overloaded(),
+    }
+}
+
+async fn status_page(State(admin): State<Admin>) -> Response {
+    let Some(contexts) = ask(&admin, Query::Contexts).await else {
+        return overloaded();
+    };
+    let members: usize = contexts.iter().map(|context| context.members.len()).sum();
+    let readiness = admin.services.readiness.get();
+    let mut page = String::new();
+    let written = write!(
+        page,
+        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>mrf</title>\
+         <style>body{{font:1rem/1.5 system-ui,sans-serif;margin:2rem}}</style>\
+         <h1>mrf {version}</h1>\
+         <p>State: {readiness:?}. Shards: {shards}. Contexts: {count}. Members: {members}.</p>\
+         <ul><li><a href=\"/healthz\">/healthz</a>: the process is alive\
+         <li><a href=\"/readyz\">/readyz</a>: calls are taken\
+         <li><a href=\"/metrics\">/metrics</a>: counters, OpenMetrics text\
+         <li><a href=\"/api/v1/contexts\">/api/v1/contexts</a>: who is in which conference, JSON\
+         </ul>",
+        version = env!("CARGO_PKG_VERSION"),
+        shards = admin.services.shards.len(),
+        count = contexts.len(),
+    );
+    match written {
+        Ok(()) => Html(page).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+/// Puts a question to the control loop; `None` where it has too many already, or has ended.
+async fn ask<T>(admin: &Admin, query: impl FnOnce(oneshot::Sender<T>) -> Query) -> Option<T> {
+    let (sender, receiver) = oneshot::channel();
+    admin.services.queries.try_send(query(sender)).ok()?;
+    receiver.await.ok()
+}
+
+fn overloaded() -> Response {
+    let retry = [(header::RETRY_AFTER, "1")];
+    (
+        StatusCode::SERVICE_UNAVAILABLE,
+        retry,
+        "the control plane is busy\n",
+    )
+        .into_response()
+}
+
+/// The control loop answers in microseconds; one that needs longer is in trouble, and a health
+/// check that waits for it would hide that.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);

@@ -1,0 +1,141 @@
+//! HTTP: health, metrics and the API on one listener, the key management service on another.
+//!
+//! Both are small servers under attack-proof limits: so many connections, so many bytes of head
+//! and body, so much time for each.
+
+mod admin;
+mod kms;
+mod metrics;
+mod process;
+mod server;
+
+use std::sync::Arc;
+
+use mrfp_core::metrics::MetricKind;
+use serde::Serialize;
+use tokio::sync::{mpsc, oneshot};
+
+pub use admin::{AdminServices, router as admin_router};
+pub use kms::{KmsHandler, KmsResponse, router as kms_router};
+pub use server::{HttpServer, HttpServerConfig};
+
+/// What an HTTP handler asks of the loop that owns the calls.
+#[derive(Debug)]
+pub enum Query {
+    /// The Contexts that exist.
+    Contexts(oneshot::Sender<Vec<ContextView>>),
+    /// The control plane's counters, by metric.
+    Counters(oneshot::Sender<Vec<Family>>),
+}
+
+/// One way to the loop that owns the calls; bounded.
+pub type Queries = mpsc::Sender<Query>;
+
+/// A Context as the API shows it.
+#[derive(Clone, Debug, Serialize)]
+pub struct ContextView {
+    /// Identifier of the Context.
+    pub context: u64,
+    /// The room it is.
+    pub room: String,
+    /// The shard that carries it.
+    pub shard: u16,
+    /// Who is in it.
+    pub members: Vec<MemberView>,
+}
+
+/// A member of a Context as the API shows it.
+#[derive(Clone, Debug, Serialize)]
+pub struct MemberView {
+    /// SIP URI of the member.
+    pub uri: String,
+    /// `joining`, `connected` or `leaving`.
+    pub state: &'static str,
+    /// `none` or `tls-psk`.
+    pub security: &'static str,
+}
+
+/// One metric family.
+#[derive(Clone, Debug)]
+pub struct Family {
+    /// Name without `mrf_` and `_total`.
+    pub name: &'static str,
+    /// What it tells.
+    pub help: &'static str,
+    /// Whether it only grows.
+    pub kind: MetricKind,
+    /// One sample for each set of labels.
+    pub samples: Vec<Sample>,
+}
+
+/// One value of a [`Family`].
+#[derive(Clone, Debug)]
+pub struct Sample {
+    /// Label names and values; empty where the family has but one value.
+    pub labels: Vec<(&'static str, String)>,
+    /// The value.
+    pub value: u64,
+}
+
+impl Family {
+    /// A family with one value.
+    #[must_use]
+    pub fn single(name: &'static str, help: &'static str, kind: MetricKind, value: u64) -> Self {
+        Self {
+            name,
+            help,
+            kind,
+            samples: vec![Sample {
+                labels: Vec::new(),
+                value,
+            }],
+        }
+    }
+}
+
+/// Whether the node takes calls; written by the control loop, read by `/readyz`.
+#[derive(Default, Debug)]
+pub struct Readiness(std::sync::atomic::AtomicU8);
+
+/// The states of [`Readiness`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ReadinessState {
+    /// Not everything listens yet.
+    Starting,
+    /// Calls are taken.
+    Ready,
+    /// A shard does not answer.
+    ShardLost,
+    /// The operator stops the node.
+    Draining,
+}
+
+impl Readiness {
+    /// A readiness that starts out as not ready.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self::default())
+    }
+
+    /// Changes the state.
+    pub fn set(&self, state: ReadinessState) {
+        let value = match state {
+            ReadinessState::Starting => 0,
+            ReadinessState::Ready => 1,
+            ReadinessState::ShardLost => 2,
+            ReadinessState::Draining => 3,
+        };
+        self.0.store(value, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// The state.
+    #[must_use]
+    pub fn get(&self) -> ReadinessState {
+        match self.0.load(std::sync::atomic::Ordering::Relaxed) {
+            1 => ReadinessState::Ready,
+            2 => ReadinessState::ShardLost,
+            3 => ReadinessState::Draining,
+            _ => ReadinessState::Starting,
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! An HTTP/1.1 listener with a limit on everything a peer can make it spend.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+
+/// A running HTTP listener; ends when dropped.
+#[derive(Debug)]
+pub struct HttpServer {
+    address: SocketAddr,
+    task: JoinHandle<()>,
+}
+
+/// How a listener is set up.
+#[derive(Clone, Copy, Debug)]
+pub struct HttpServerConfig {
+    /// Address to bind; port 0: any.
+    pub listen: SocketAddr,
+    /// Connections at a time; a further one waits in the kernel's backlog.
+    pub connections_max: usize,
+    /// A request head must be complete this long after the connection, or the answer before it.
+    pub head_timeout: Duration,
+    /// A connection lasts at most this long, whatever it does.
+    pub connection_timeout: Duration,
+}
+
+impl HttpServerConfig {
+    /// The usual timeouts: a head comes in one packet, a scraper keeps its connection for minutes.
+    #[must_use]
+    pub fn new(listen: SocketAddr, connections_max: usize) -> Self {
+        Self {
+            listen,
+            connections_max,
+            head_timeout: Duration::from_secs(10),
+            connection_timeout: Duration::from_secs(300),
+        }
+    }
+}
+
+impl HttpServer {
+    /// Binds, and serves `router` on the current tokio runtime.
+    ///
+    /// # Errors
+    /// The address cannot be bound.
+    pub async fn start(config: HttpServerConfig, router: Router) -> io::Result<Self> {
+        let listener = TcpListener::bind(config.listen).await?;
+        let address = listener.local_addr()?;
+        let task = tokio::spawn(accept(listener, config, router));
+        Ok(Self { address, task })
+    }
+
+    /// The bound address.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for HttpServer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn accept(listener: TcpListener, config: HttpServerConfig, router: Router) {
+    let permits = Arc::new(Semaphore::new(config.connections_max));
+    loop {
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
+            return;
+        };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let router = router.clone();
+                tokio::spawn(async move {
+                    serve(stream, config, router).await;
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                // Out of descriptors, most likely: they come back when somebody hangs up.
+                tracing::warn!(%error, "HTTP accept failed");
+                tokio::time::sleep(ACCEPT_RETRY).await;
+            }
+        }
+    }
+}
+
+async fn serve(stream: TcpStream, config: HttpServerConfig, router: Router) {
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(config.head_timeout)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    match tokio::time::timeout(config.connection_timeout, connection).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "HTTP connection ended"),
+        Err(_) => tracing::debug!("HTTP connection outlived its time"),
+    }
+}
+
+/// A request head of ours has a few hundred bytes; browsers send 1 to 2 KB. (hyper's own minimum
+/// is 8 KiB.)
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Pause after a failed accept, so that a lack of descriptors does not become a busy loop.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);

@@ -1,0 +1,231 @@
+//! Ticket policy, ticket and MIKEY base ticket (RFC 6043 section 6.10 and appendix A).
+
+use super::code_point as code;
+use super::payload::{Identity, Payload, Timestamp, encode_chain, parse_chain};
+use super::reader::{ParseError, ParseReason, Reader, put_vec16};
+use super::{InitiatorData, PAYLOADS_MAX};
+
+/// What a ticket is good for. In TP what is wished, in TICKET what is granted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TicketPolicy {
+    /// 1 MIKEY base ticket, 2 3GPP base ticket.
+    pub ticket_type: u16,
+    /// 1 for the MIKEY base ticket.
+    pub subtype: u8,
+    /// 1 for the MIKEY base ticket.
+    pub version: u8,
+    /// PRF for key forking and for the ticket's own keys, 7 bits.
+    pub prf: u8,
+    /// D to O and the reserved bits.
+    pub flags: TicketFlags,
+    /// TP data.
+    pub payloads: Vec<Payload>,
+}
+
+/// The flags D to O: 17 bits, D the highest, the five reserved ones kept as they were.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TicketFlags(u32);
+
+impl TicketFlags {
+    /// D: made by the KMS, not by the initiator.
+    pub const MADE_BY_KMS: Self = Self(1 << 16);
+    /// E: the responder must have it resolved.
+    pub const RESOLVE_MANDATORY: Self = Self(1 << 15);
+    /// F: a TRANSFER_RESP is sent.
+    pub const TRANSFER_RESPONSE: Self = Self(1 << 14);
+    /// G: the responder generates RANDRr.
+    pub const RESPONDER_RAND: Self = Self(1 << 13);
+    /// H: RANDRi enters key derivation.
+    pub const INITIATOR_RAND: Self = Self(1 << 12);
+    /// I: keys are forked per responder.
+    pub const KEY_FORKING: Self = Self(1 << 11);
+    /// J: the ticket may be used again.
+    pub const REUSABLE: Self = Self(1 << 10);
+    /// K: the KMS changed what was asked for.
+    pub const CHANGED_BY_KMS: Self = Self(1 << 9);
+    /// L: the initiator may supply session keys.
+    pub const INITIATOR_KEYS: Self = Self(1 << 8);
+    /// M: the responder may supply session keys.
+    pub const RESPONDER_KEYS: Self = Self(1 << 7);
+    /// N: an initiator needs to know no more than RFC 6043.
+    pub const PLAIN_INITIATOR: Self = Self(1 << 6);
+    /// O: a responder needs to know no more than RFC 6043.
+    pub const PLAIN_RESPONDER: Self = Self(1 << 5);
+
+    /// Both sets together.
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Without these.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// Whether all of `other` are set.
+    #[must_use]
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// The implications of RFC 6043 section 6.10.
+    #[must_use]
+    pub fn is_consistent(self) -> bool {
+        let implies = |cause: bool, effect: Self| !cause || self.has(effect);
+        implies(!self.has(Self::MADE_BY_KMS), Self::INITIATOR_KEYS)
+            && implies(self.has(Self::RESPONDER_RAND), Self::TRANSFER_RESPONSE)
+            && implies(!self.has(Self::RESPONDER_RAND), Self::INITIATOR_RAND)
+            && implies(self.has(Self::KEY_FORKING), Self::RESOLVE_MANDATORY)
+            && implies(self.has(Self::CHANGED_BY_KMS), Self::MADE_BY_KMS)
+            && implies(self.has(Self::RESPONDER_KEYS), Self::TRANSFER_RESPONSE)
+    }
+}
+
+impl TicketPolicy {
+    pub(super) fn parse(
+        reader: &mut Reader<'_>,
+        payloads_left: &mut usize,
+    ) -> Result<Self, ParseError> {
+        let ticket_type = reader.u16()?;
+        let subtype = reader.u8()?;
+        let version = reader.u8()?;
+        let prf = reader.u8()?;
+        let flags = TicketFlags(u32::from(prf & 1) << 16 | u32::from(reader.u16()?));
+        let length = reader.u16()?;
+        let mut data = reader.nested(usize::from(length))?;
+        let first = data.u8()?;
+        if first == code::TP || first == code::TICKET {
+            return Err(data.error(ParseReason::MisplacedPayload(first)));
+        }
+        let at_data = data.clone();
+        let payloads = parse_chain(&mut data, first, payloads_left)?;
+        let nested = |payload: &&Payload| matches!(payload.code(), code::TP | code::TICKET);
+        if let Some(payload) = payloads.iter().find(nested) {
+            return Err(at_data.error(ParseReason::MisplacedPayload(payload.code())));
+        }
+        Ok(Self {
+            ticket_type,
+            subtype,
+            version,
+            prf: prf >> 1,
+            flags,
+            payloads,
+        })
+    }
+
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        assert!(self.prf < 0x80, "the PRF func has 7 bits");
+        out.extend_from_slice(&self.ticket_type.to_be_bytes());
+        out.extend_from_slice(&[self.subtype, self.version]);
+        out.push(self.prf << 1 | (self.flags.0 >> 16) as u8);
+        out.extend_from_slice(&(self.flags.0 as u16).to_be_bytes());
+        let mut data = vec![self.payloads.first().map_or(code::LAST, Payload::code)];
+        encode_chain(&mut data, &self.payloads, InitiatorData::Included);
+        put_vec16(out, &data);
+    }
+
+    /// The identity in this role; the first where there are several.
+    #[must_use]
+    pub fn identity(&self, role: u8) -> Option<&Identity> {
+        super::find_identity(&self.payloads, role)
+    }
+
+    /// Everybody who may have the ticket resolved.
+    pub fn responders(&self) -> impl Iterator<Item = &Identity> {
+        self.payloads.iter().filter_map(|payload| match payload {
+            Payload::Idr {
+                role: code::ROLE_RESPONDER,
+                identity,
+            } => Some(identity),
+            _ => None,
+        })
+    }
+
+    /// The time in this role.
+    #[must_use]
+    pub fn time(&self, role: u8) -> Option<Timestamp> {
+        self.payloads.iter().find_map(|payload| match payload {
+            Payload::Tr {
+                role: its_role,
+                timestamp,
+            } if *its_role == role => Some(*timestamp),
+            _ => None,
+        })
+    }
+}
+
+/// A ticket: its policy in the open, its data for whoever resolves it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Ticket {
+    /// What it is good for.
+    pub policy: TicketPolicy,
+    /// Ticket Data, opaque but to the KMS; see [`parse_base_ticket`].
+    pub data: Vec<u8>,
+    /// Initiator Data, empty without key forking.
+    pub initiator_data: Vec<u8>,
+}
+
+impl Ticket {
+    pub(super) fn parse(
+        reader: &mut Reader<'_>,
+        payloads_left: &mut usize,
+    ) -> Result<Self, ParseError> {
+        Ok(Self {
+            policy: TicketPolicy::parse(reader, payloads_left)?,
+            data: reader.vec16()?,
+            initiator_data: reader.vec16()?,
+        })
+    }
+}
+
+pub(super) fn encode_ticket(out: &mut Vec<u8>, ticket: &Ticket, initiator_data: InitiatorData) {
+    ticket.policy.encode(out);
+    put_vec16(out, &ticket.data);
+    match initiator_data {
+        InitiatorData::Included => put_vec16(out, &ticket.initiator_data),
+        InitiatorData::LeftOut => {}
+    }
+}
+
+/// What the MAC inside a base ticket covers, the MAC itself still at the end: the TICKET payload
+/// from its type on, without Initiator Data (RFC 6043 appendix A.1).
+#[must_use]
+pub fn encode_covered_ticket(ticket: &Ticket) -> Vec<u8> {
+    let mut out = Vec::with_capacity(512);
+    encode_ticket(&mut out, ticket, InitiatorData::LeftOut);
+    out
+}
+
+/// The Ticket Data of a MIKEY base ticket.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BaseTicket {
+    /// Content of THDR, usually empty.
+    pub header: Vec<u8>,
+    /// T, RAND, KEMAC, IDRpsk, V.
+    pub payloads: Vec<Payload>,
+}
+
+/// Reads Ticket Data. It begins with THDR, which has no payload code.
+///
+/// # Errors
+/// [`ParseError`], with offsets from the start of the Ticket Data.
+pub fn parse_base_ticket(data: &[u8]) -> Result<BaseTicket, ParseError> {
+    let mut reader = Reader::new(data);
+    reader.enter("THDR");
+    let first = reader.u8()?;
+    let header = reader.vec16()?;
+    let mut payloads_left = PAYLOADS_MAX;
+    let payloads = parse_chain(&mut reader, first, &mut payloads_left)?;
+    Ok(BaseTicket { header, payloads })
+}
+
+/// Writes Ticket Data.
+#[must_use]
+pub fn encode_base_ticket(ticket: &BaseTicket) -> Vec<u8> {
+    let mut out = vec![ticket.payloads.first().map_or(code::LAST, Payload::code)];
+    put_vec16(&mut out, &ticket.header);
+    encode_chain(&mut out, &ticket.payloads, InitiatorData::Included);
+    out
+}

@@ -1,0 +1,198 @@
+//! What the sides of the exchanges have in common.
+
+use zeroize::Zeroizing;
+
+use mrfp_core::Psk;
+
+use super::codec::code_point::{KEY_TEK, KEY_TGK, ROLE_END, ROLE_INITIATOR};
+use super::codec::code_point::{ROLE_RESPONDER, ROLE_START};
+use super::codec::{self, CsIdMap, DataType, Header, Identity, KeyData, Message, Payload};
+use super::codec::{Ticket, TicketFlags, Timestamp};
+use super::derivation::{KeySource, Prf, constant};
+use super::error::{Error, PolicyProblem};
+use super::{NtpTime, Parameters, Random};
+
+/// RFC 6043 section 12.1: RANDs of at least 128 bits.
+pub(crate) const RAND_BYTES: usize = 16;
+/// Error number where an Error message has none.
+const ERROR_UNSPECIFIED: u8 = 12;
+
+pub(crate) fn random_bytes(random: Random<'_>, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    random(&mut bytes);
+    bytes
+}
+
+pub(crate) fn random_key(random: Random<'_>, length: usize) -> Zeroizing<Vec<u8>> {
+    Zeroizing::new(random_bytes(random, length))
+}
+
+pub(crate) fn random_u32(random: Random<'_>) -> u32 {
+    let mut bytes = [0; 4];
+    random(&mut bytes);
+    u32::from_be_bytes(bytes)
+}
+
+/// A message of the type the exchange expects; an Error message becomes [`Error::Refused`].
+pub(crate) fn parse_expected(bytes: &[u8], expected: DataType) -> Result<Message, Error> {
+    let message = codec::parse(bytes)?;
+    if message.header.data_type == expected {
+        return Ok(message);
+    }
+    if message.header.data_type == DataType::Error {
+        let number = message.error_number().unwrap_or(ERROR_UNSPECIFIED);
+        return Err(Error::Refused { number });
+    }
+    Err(Error::UnexpectedMessage(message.header.data_type))
+}
+
+/// Header of an exchange with the KMS: no crypto sessions, empty map (RFC 6043 section 4.2.1.1).
+pub(crate) fn kms_header(data_type: DataType, prf: Prf, csb_id: u32, initial: bool) -> Header {
+    Header {
+        data_type,
+        response_wanted: initial,
+        prf: prf.code(),
+        csb_id,
+        map: CsIdMap::Empty { count: 0 },
+    }
+}
+
+pub(crate) fn timestamp_payload(now: NtpTime) -> Payload {
+    Payload::Timestamp(Timestamp::NtpUtc(now.0))
+}
+
+pub(crate) fn idr(role: u8, identity: Identity) -> Payload {
+    Payload::Idr { role, identity }
+}
+
+pub(crate) fn required_timestamp(message: &Message) -> Result<Timestamp, Error> {
+    message.timestamp().ok_or(Error::MissingPayload("T"))
+}
+
+pub(crate) fn required_rand(message: &Message, role: u8) -> Result<Vec<u8>, Error> {
+    let name = match role {
+        ROLE_INITIATOR => "RANDRi",
+        ROLE_RESPONDER => "RANDRr",
+        _ => "RANDRkms",
+    };
+    let rand = message.rand(role).ok_or(Error::MissingPayload(name))?;
+    if rand.len() < RAND_BYTES {
+        return Err(Error::RandTooShort(rand.len()));
+    }
+    Ok(rand.to_vec())
+}
+
+pub(crate) fn required_uri<'a>(
+    identity: Option<&'a Identity>,
+    name: &'static str,
+) -> Result<&'a str, Error> {
+    identity
+        .ok_or(Error::MissingPayload(name))?
+        .as_uri()
+        .ok_or(Error::IdentityNotUri)
+}
+
+/// Whether the response belongs to the message it claims to answer.
+pub(crate) fn check_response(response: &Header, csb_id: u32, prf: Prf) -> Result<(), Error> {
+    if response.csb_id != csb_id || response.prf != prf.code() {
+        return Err(Error::ResponseMismatch);
+    }
+    Ok(())
+}
+
+/// What every party checks in a ticket's policy before it does any work on it.
+pub(crate) fn check_ticket(
+    ticket: &Ticket,
+    parameters: &Parameters,
+    now: NtpTime,
+) -> Result<(), Error> {
+    let policy = &ticket.policy;
+    let refuse = |problem| Err(Error::UnacceptablePolicy(problem));
+    if !parameters
+        .accepted_ticket_types
+        .contains(&policy.ticket_type)
+    {
+        return Err(Error::UnsupportedTicketType(policy.ticket_type));
+    }
+    if !policy.flags.is_consistent() {
+        return refuse(PolicyProblem::Inconsistent);
+    }
+    if policy.flags.has(TicketFlags::KEY_FORKING) {
+        return refuse(PolicyProblem::KeyForking);
+    }
+    if !ticket.initiator_data.is_empty() {
+        return refuse(PolicyProblem::InitiatorData);
+    }
+    if !policy.flags.has(TicketFlags::TRANSFER_RESPONSE) {
+        return refuse(PolicyProblem::NoResponse);
+    }
+    check_validity(ticket, now)
+}
+
+fn check_validity(ticket: &Ticket, now: NtpTime) -> Result<(), Error> {
+    let time = |role| match ticket.policy.time(role) {
+        None => Ok(None),
+        Some(timestamp) => NtpTime::from_timestamp(timestamp)
+            .map(Some)
+            .ok_or(Error::UnsupportedTimestamp),
+    };
+    // An omitted limit does not limit (RFC 6043 section 6.10).
+    if time(ROLE_START)?.is_some_and(|start| now.is_before(start)) {
+        return Err(Error::TicketNotYetValid);
+    }
+    if time(ROLE_END)?.is_some_and(|end| end.is_before(now)) {
+        return Err(Error::TicketExpired);
+    }
+    Ok(())
+}
+
+/// RANDs that enter the TEK, by the flags G and H; empty where they do not.
+pub(crate) struct SessionRands<'a> {
+    pub(crate) initiator: &'a [u8],
+    pub(crate) responder: &'a [u8],
+}
+
+impl<'a> SessionRands<'a> {
+    pub(crate) fn new(flags: TicketFlags, initiator: &'a [u8], responder: &'a [u8]) -> Self {
+        let when = |flag, rand| if flags.has(flag) { rand } else { &[][..] };
+        Self {
+            initiator: when(TicketFlags::INITIATOR_RAND, initiator),
+            responder: when(TicketFlags::RESPONDER_RAND, responder),
+        }
+    }
+}
+
+/// The key a crypto session starts with: by SPI, or the first where the session names none.
+pub(crate) fn session_key<'a>(keys: &'a [KeyData], spi: &[u8]) -> Result<&'a KeyData, Error> {
+    let usable = |key: &&KeyData| matches!(key.key_type, KEY_TGK | KEY_TEK);
+    keys.iter()
+        .filter(usable)
+        .find(|key| spi.is_empty() || key.spi() == Some(spi))
+        .ok_or(Error::UnknownSessionKey)
+}
+
+/// The TEK of a crypto session: derived from a TGK, of the TGK's length, or given as it is. It is
+/// the TLS pre-shared key (TS 23.333 clause 5.20.2).
+pub(crate) fn traffic_key(
+    key: &KeyData,
+    prf: Prf,
+    crypto_session_id: u8,
+    rands: &SessionRands<'_>,
+) -> Result<Psk, Error> {
+    let too_odd = || Error::KeyLength(key.key.len());
+    if key.key_type == KEY_TEK {
+        return Psk::new(key.key.to_vec()).ok_or_else(too_odd);
+    }
+    if key.key.len() > 64 {
+        return Err(too_odd());
+    }
+    let source = KeySource::crypto_session(
+        prf,
+        &key.key,
+        crypto_session_id,
+        rands.initiator,
+        rands.responder,
+    );
+    let mut tek = source.derive(constant::TEK, key.key.len());
+    Psk::new(std::mem::take(&mut tek)).ok_or_else(too_odd)
+}

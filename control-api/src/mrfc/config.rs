@@ -1,0 +1,86 @@
+//! What the operator decides.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use mrfp_core::mp::ShardId;
+
+/// Configuration of an MRFC.
+#[derive(Clone, Debug)]
+pub struct MrfcConfig {
+    /// The shards to spread rooms over.
+    pub shards: Vec<ShardDescription>,
+    /// Which rooms there are.
+    pub rooms: RoomPolicy,
+    /// Members of one room at a time; the next gets 486.
+    pub room_members_max: usize,
+    /// Calls of the node at a time; the next gets 503 with Retry-After.
+    pub calls_max: usize,
+    /// Calls of one caller URI at a time; the next gets 403.
+    pub user_calls_max: usize,
+    /// Which transports are admitted.
+    pub security: SecurityPolicy,
+    /// Hosts of called URIs that are ours, in lower case; others get 404 (RFC 3261 section
+    /// 21.4.5). Empty: all are.
+    pub domains: BTreeSet<String>,
+    /// `a=max-size` of our answers.
+    pub message_bytes_max: Option<u64>,
+}
+
+/// One shard as the MRFC knows it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ShardDescription {
+    /// Its name.
+    pub id: ShardId,
+    /// The address peers reach it at; its IP stands in where the shard reports an unspecified one.
+    pub address: SocketAddr,
+}
+
+/// Which rooms there are.
+#[derive(Clone, Debug, Default)]
+pub struct RoomPolicy {
+    /// Any valid name makes a room.
+    pub open: bool,
+    /// Rooms that exist for whoever calls them.
+    pub names: BTreeSet<String>,
+}
+
+/// Which transports are admitted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SecurityPolicy {
+    /// TCP/MSRP as well as TCP/TLS/MSRP.
+    PlainAllowed,
+    /// TCP/TLS/MSRP with a pre-shared key only.
+    PskRequired,
+}
+
+impl RoomPolicy {
+    /// A caller may enter a room of this name.
+    #[must_use]
+    pub fn admits(&self, name: &str) -> bool {
+        let valid = !name.is_empty()
+            && name.len() <= ROOM_NAME_SIZE_MAX
+            && !name.chars().any(char::is_control);
+        valid && (self.open || self.names.contains(name))
+    }
+}
+
+/// Bytes of a room's name; it is kept once per member and shown to operators.
+pub const ROOM_NAME_SIZE_MAX: usize = 128;
+
+/// How long the KMS may take. The caller's UE is ringing meanwhile and holds its INVITE
+/// transaction for 32 s (RFC 3261 timer B).
+pub const KMS_TIMEOUT_NS: u64 = 5_000_000_000;
+
+/// How long a shard may take over ReserveAndConfigure or Modify: microseconds in health, so that
+/// five seconds mean it is lost.
+pub const SHARD_TIMEOUT_NS: u64 = 5_000_000_000;
+
+/// How long a Subtract may take: it waits for the peer to let the connection close.
+pub const SUBTRACT_TIMEOUT_NS: u64 = 30_000_000_000;
+
+/// What a caller is told to wait when the node is full or a shard does not answer.
+pub const RETRY_AFTER: Duration = Duration::from_secs(10);
+
+const _: () = assert!(KMS_TIMEOUT_NS + 2 * SHARD_TIMEOUT_NS < 32_000_000_000);

@@ -1,0 +1,88 @@
+//! What has happened, counted.
+
+use std::collections::BTreeMap;
+
+use mrfp_core::mp::{ReleaseCause, TerminationStatistics};
+
+/// Totals since the start.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct MrfcCounters {
+    /// INVITEs.
+    pub calls_invited: u64,
+    /// INVITEs answered 200.
+    pub calls_accepted: u64,
+    /// INVITEs refused, by status.
+    pub calls_refused: BTreeMap<u16, u64>,
+    /// Calls whose caller gave up before the answer.
+    pub calls_abandoned: u64,
+    /// Answered calls that their party ended.
+    pub calls_ended: u64,
+    /// Answered calls that this node ended, by cause.
+    pub calls_hung_up: BTreeMap<HangUpCause, u64>,
+    /// re-INVITEs answered 200.
+    pub reinvites_accepted: u64,
+    /// re-INVITEs refused, by status.
+    pub reinvites_refused: BTreeMap<u16, u64>,
+    /// Calls refused over MIKEY, by what was wrong.
+    pub mikey_failures: BTreeMap<String, u64>,
+    /// Calls refused because the KMS did not answer.
+    pub kms_timeouts: u64,
+    /// Commands a shard did not answer in time.
+    pub shard_timeouts: u64,
+    /// Terminations a shard gave back.
+    pub terminations_subtracted: u64,
+    /// What those carried.
+    pub carried: TerminationStatistics,
+}
+
+/// Why this node hung up.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum HangUpCause {
+    /// The media plane lost or dropped the connection.
+    Bearer(ReleaseCause),
+    /// The shard stopped or does not answer.
+    ShardLost,
+    /// The operator stops the node.
+    Shutdown,
+}
+
+impl HangUpCause {
+    /// Value of a Reason header (RFC 3326); the cause values are those of Q.850.
+    #[must_use]
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Bearer(ReleaseCause::TcpEstablishmentFailure) => {
+                "Q.850;cause=41;text=\"no MSRP connection\""
+            }
+            Self::Bearer(ReleaseCause::TlsEstablishmentFailure) => {
+                "Q.850;cause=41;text=\"TLS handshake failed\""
+            }
+            Self::Bearer(ReleaseCause::PeerClosed) => {
+                "Q.850;cause=16;text=\"MSRP connection closed\""
+            }
+            Self::Bearer(ReleaseCause::ConnectionLost) => "Q.850;cause=41;text=\"media lost\"",
+            Self::Bearer(ReleaseCause::ProtocolViolation) => {
+                "Q.850;cause=111;text=\"protocol violation\""
+            }
+            Self::Bearer(ReleaseCause::TooSlow) => "Q.850;cause=42;text=\"receiver too slow\"",
+            Self::Bearer(ReleaseCause::Idle) => "Q.850;cause=102;text=\"media idle\"",
+            Self::ShardLost => "Q.850;cause=38;text=\"media plane lost\"",
+            Self::Shutdown => "SIP;cause=503;text=\"shutting down\"",
+        }
+    }
+}
+
+impl MrfcCounters {
+    pub(super) fn subtracted(&mut self, statistics: TerminationStatistics) {
+        self.terminations_subtracted += 1;
+        self.carried.messages_received += statistics.messages_received;
+        self.carried.messages_sent += statistics.messages_sent;
+        self.carried.bytes_received += statistics.bytes_received;
+        self.carried.bytes_sent += statistics.bytes_sent;
+    }
+}
+
+/// One more of a kind.
+pub(super) fn count<K: Ord>(counters: &mut BTreeMap<K, u64>, key: K) {
+    *counters.entry(key).or_insert(0) += 1;
+}

@@ -1,0 +1,160 @@
+//! Every way a call can end, and what is cleaned up behind it.
+
+use mrfp_core::mp;
+
+use super::admission::Refusal;
+use super::call::{Call, Stage};
+use super::config::SUBTRACT_TIMEOUT_NS;
+use super::counters::{HangUpCause, count};
+use super::engine::{Now, Shutdown, Turn};
+use super::timers::Timer;
+use super::{Action, Answer, CallId, Mrfc};
+
+impl Mrfc {
+    /// The party is gone: no answer, no hang-up.
+    pub(super) fn ended(&mut self, turn: &Turn<'_>, id: CallId) {
+        // It may have ended at both ends at once.
+        let Some(call) = self.calls.remove(&id) else {
+            return;
+        };
+        match call.stage {
+            Stage::AwaitKms { .. } | Stage::AwaitReserved(_) => {
+                self.counters.calls_abandoned += 1;
+            }
+            Stage::Established(_) | Stage::AwaitModified(..) => self.counters.calls_ended += 1,
+        }
+        self.release(turn.now, id, &call);
+    }
+
+    /// We end it: what is unanswered is answered with the refusal, what is answered is hung up.
+    pub(super) fn end(
+        &mut self,
+        now: Now,
+        id: CallId,
+        call: Call,
+        refusal: &Refusal,
+        cause: HangUpCause,
+    ) {
+        match &call.stage {
+            Stage::AwaitKms { .. } | Stage::AwaitReserved(_) => self.refuse(id, refusal.clone()),
+            Stage::Established(_) => self.hang_up(id, cause),
+            Stage::AwaitModified(..) => {
+                self.refuse_reinvite(id, refusal.clone());
+                self.hang_up(id, cause);
+            }
+        }
+        self.release(now, id, &call);
+    }
+
+    pub(super) fn call_timed_out(&mut self, now: Now, id: CallId) {
+        let call = self.calls.remove(&id).expect("a timer has its call");
+        let refusal = match call.stage {
+            Stage::AwaitKms { .. } => self.kms_silent(),
+            Stage::AwaitReserved(_) | Stage::AwaitModified(..) => {
+                self.counters.shard_timeouts += 1;
+                Refusal::unavailable("The media plane does not answer")
+            }
+            Stage::Established(_) => unreachable!("nothing is awaited"),
+        };
+        // After a Modify that may or may not have been carried out nobody knows what the session
+        // is, so it ends.
+        self.end(now, id, call, &refusal, HangUpCause::ShardLost);
+    }
+
+    /// Its thread has ended, and with it every Termination it had.
+    pub(super) fn shard_stopped(&mut self, now: Now, shard: mp::ShardId) {
+        self.shards.set_lost(shard);
+        let on_it = self.calls.iter().filter(|(_, call)| call.shard == shard);
+        let on_it: Vec<CallId> = on_it.map(|(id, _)| *id).collect();
+        let refusal = Refusal::unavailable("The media plane stopped");
+        for id in on_it {
+            let call = self.calls.remove(&id).expect("just seen");
+            self.end(now, id, call, &refusal, HangUpCause::ShardLost);
+        }
+        let gone = self.subtracting.iter().filter(|(_, on)| **on == shard);
+        let gone: Vec<mp::TerminationId> = gone.map(|(termination, _)| *termination).collect();
+        for termination in gone {
+            self.subtracting.remove(&termination);
+            self.timers.clear(Timer::Subtract(termination));
+            self.shards.remove_termination(shard);
+        }
+        // Those commands would reach nobody.
+        self.actions
+            .retain(|action| !matches!(action, Action::Command { shard: to, .. } if *to == shard));
+    }
+
+    pub(super) fn shut_down(&mut self, turn: &Turn<'_>) {
+        if self.shutdown != Shutdown::No {
+            return;
+        }
+        self.shutdown = Shutdown::Draining;
+        let refusal = Refusal::unavailable("Shutting down");
+        while let Some((id, call)) = self.calls.pop_first() {
+            self.end(turn.now, id, call, &refusal, HangUpCause::Shutdown);
+        }
+    }
+
+    pub(super) fn check_drained(&mut self) {
+        if self.shutdown == Shutdown::Draining && self.is_empty() {
+            self.shutdown = Shutdown::Drained;
+            self.actions.push_back(Action::Drained);
+        }
+    }
+
+    /// Refuses an INVITE.
+    pub(super) fn refuse(&mut self, id: CallId, refusal: Refusal) {
+        count(&mut self.counters.calls_refused, refusal.status);
+        self.answer(id, refusal.into());
+    }
+
+    pub(super) fn answer(&mut self, call: CallId, answer: Answer) {
+        self.actions.push_back(Action::Answer { call, answer });
+    }
+
+    fn hang_up(&mut self, call: CallId, cause: HangUpCause) {
+        count(&mut self.counters.calls_hung_up, cause);
+        self.actions.push_back(Action::HangUp {
+            call,
+            reason: cause.reason().to_owned(),
+        });
+    }
+
+    /// Gives back what a call holds; its Termination lingers until the shard says `Subtracted`.
+    fn release(&mut self, now: Now, id: CallId, call: &Call) {
+        if let Stage::AwaitKms { resolve, .. } = &call.stage {
+            self.by_resolve.remove(resolve);
+        }
+        self.forget(id, &call.room, &call.from, call.termination);
+        if !call.stage.has_termination() {
+            self.shards.remove_termination(call.shard);
+            return;
+        }
+        let termination = call.termination;
+        let command = mp::Command::Subtract { termination };
+        self.actions.push_back(Action::Command {
+            shard: call.shard,
+            command,
+        });
+        self.subtracting.insert(termination, call.shard);
+        let deadline_ns = now.monotonic_ns + SUBTRACT_TIMEOUT_NS;
+        self.timers.set(Timer::Subtract(termination), deadline_ns);
+    }
+
+    /// Takes a call out of every index.
+    pub(super) fn forget(
+        &mut self,
+        id: CallId,
+        room: &str,
+        from: &str,
+        termination: mp::TerminationId,
+    ) {
+        self.timers.clear(Timer::Call(id));
+        self.rooms.leave(room, id);
+        self.by_termination.remove(&termination);
+        let calls = self.user_calls.get_mut(from).expect("counted at admission");
+        *calls -= 1;
+        if *calls == 0 {
+            self.user_calls.remove(from);
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! The door to MIKEY-TICKET: from `a=key-mgmt` to a key, by way of the KMS.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use mrfp_core::Psk;
+
+use crate::mikey::uri::normalise;
+use crate::mikey::{self, NtpTime, Random, Responder};
+use crate::sdp::KeyManagement;
+
+/// An exchange that waits for the KMS.
+pub(super) struct Pending(mikey::Pending);
+
+/// What the exchange yields.
+#[derive(Debug)]
+pub(super) struct Keys {
+    /// The TEK.
+    pub(super) psk: Psk,
+    /// What the TLS client will call itself.
+    pub(super) identity: Vec<u8>,
+    /// TRANSFER_RESP for the answer, base64.
+    pub(super) transfer_response: String,
+}
+
+/// Why there is no key.
+#[derive(Debug)]
+pub(super) enum KeyFailure {
+    /// The exchange failed.
+    Mikey(mikey::Error),
+    /// Whoever holds the key is not who calls.
+    OtherCaller,
+}
+
+/// Reads the MIKEY message of the offer; the bytes go to the KMS.
+pub(super) fn begin(
+    responder: &mut Responder,
+    offered: &KeyManagement,
+    now: NtpTime,
+    random: Random<'_>,
+) -> Result<(Pending, Vec<u8>), KeyFailure> {
+    let transfer_init = offered
+        .mikey()
+        .expect("an offer without MIKEY is not served");
+    let protocols = offered.offered_protocols();
+    let begun = responder.begin(transfer_init, &protocols, now, random);
+    let (pending, resolve_init) = begun.map_err(KeyFailure::Mikey)?;
+    Ok((Pending(pending), resolve_init))
+}
+
+impl Pending {
+    /// Takes the KMS's answer. The key must belong to `caller`: other members will be told that
+    /// name, so a key of somebody else's must not open a session under it.
+    pub(super) fn finish(
+        self,
+        responder: &mut Responder,
+        resolve_response: &[u8],
+        caller: &str,
+        now: NtpTime,
+        random: Random<'_>,
+    ) -> Result<Keys, KeyFailure> {
+        let finished = self.0.finish(responder, resolve_response, now, random);
+        let (established, transfer_response) = finished.map_err(KeyFailure::Mikey)?;
+        if normalise(&established.peer) != normalise(caller) {
+            return Err(KeyFailure::OtherCaller);
+        }
+        Ok(Keys {
+            psk: established.psk,
+            identity: established.psk_identity.into_bytes(),
+            transfer_response: STANDARD.encode(transfer_response),
+        })
+    }
+}
+
+impl fmt::Debug for Pending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Pending(redacted)")
+    }
+}
+
+impl KeyFailure {
+    /// A name for counting: that of the error without what the peer put into it, so that a peer
+    /// cannot make counters at will.
+    pub(super) fn name(&self) -> String {
+        let Self::Mikey(error) = self else {
+            return "OtherCaller".to_owned();
+        };
+        let name = format!("{error:?}");
+        name.chars()
+            .take_while(char::is_ascii_alphanumeric)
+            .collect()
+    }
+}

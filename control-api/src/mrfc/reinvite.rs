@@ -1,0 +1,98 @@
+//! Changing a session that stands.
+
+use mrfp_core::mp;
+
+use super::admission::Refusal;
+use super::call::{Agreed, Call, Stage};
+use super::config::SHARD_TIMEOUT_NS;
+use super::counters::count;
+use super::engine::Turn;
+use super::offers::Change;
+use super::timers::Timer;
+use super::{Action, Answer, CallId, Mrfc};
+
+impl Mrfc {
+    pub(super) fn reinvite(&mut self, turn: &Turn<'_>, id: CallId, offer: Option<&[u8]>) {
+        // We may have hung up while the re-INVITE was on its way.
+        let Some(mut call) = self.calls.remove(&id) else {
+            return self.refuse_reinvite(id, Refusal::status(481));
+        };
+        let Stage::Established(agreed) = call.stage else {
+            self.refuse_reinvite(id, Refusal::overlapping());
+            self.calls.insert(id, call);
+            return;
+        };
+        match call.negotiation.again(offer, &self.config) {
+            Ok(negotiation) => {
+                let description = negotiation.answer_again(&agreed.description);
+                let change = Box::new(Change {
+                    negotiation,
+                    description,
+                });
+                call.stage = Stage::AwaitModified(agreed, change);
+                self.modify(turn, id, call);
+            }
+            Err(refusal) => {
+                self.refuse_reinvite(id, refusal);
+                call.stage = Stage::Established(agreed);
+                self.calls.insert(id, call);
+            }
+        }
+    }
+
+    /// Asks the shard where the change concerns it, else agrees at once.
+    fn modify(&mut self, turn: &Turn<'_>, id: CallId, call: Call) {
+        let Stage::AwaitModified(_, change) = &call.stage else {
+            unreachable!("the caller made it so");
+        };
+        let Some((direction, remote_path)) = call.negotiation.difference(&change.negotiation)
+        else {
+            return self.modified(id, call);
+        };
+        let termination = call.termination;
+        let modify = mp::Modify {
+            termination,
+            direction,
+            remote_path,
+        };
+        let command = mp::Command::Modify(Box::new(modify));
+        self.actions.push_back(Action::Command {
+            shard: call.shard,
+            command,
+        });
+        self.timers
+            .set(Timer::Call(id), turn.now.monotonic_ns + SHARD_TIMEOUT_NS);
+        self.calls.insert(id, call);
+    }
+
+    pub(super) fn modified(&mut self, id: CallId, mut call: Call) {
+        let Stage::AwaitModified(mut agreed, change) = call.stage else {
+            self.calls.insert(id, call);
+            return;
+        };
+        self.timers.clear(Timer::Call(id));
+        let Change {
+            negotiation,
+            description,
+        } = *change;
+        let version = next_version(&agreed, description != agreed.description);
+        let sdp = description.to_bytes(version);
+        agreed.description = description;
+        agreed.version = version;
+        call.negotiation = negotiation;
+        call.stage = Stage::Established(agreed);
+        self.counters.reinvites_accepted += 1;
+        self.answer(id, Answer::Accepted { sdp });
+        self.calls.insert(id, call);
+    }
+
+    pub(super) fn refuse_reinvite(&mut self, id: CallId, refusal: Refusal) {
+        count(&mut self.counters.reinvites_refused, refusal.status);
+        self.answer(id, refusal.into());
+    }
+}
+
+/// RFC 3264 section 8: the version goes up by one if the description changed, else it stays.
+fn next_version(agreed: &Agreed, changed: bool) -> u64 {
+    agreed.version + u64::from(changed)
+}

@@ -1,0 +1,195 @@
+//! Rooms and the shards they live on.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mrfp_core::mp::{ContextId, ShardId};
+
+use super::config::ShardDescription;
+use super::{CallId, Mrfc};
+
+/// Rooms by name. A room exists while it has a member.
+#[derive(Debug, Default)]
+pub(super) struct Rooms {
+    rooms: BTreeMap<String, Room>,
+}
+
+#[derive(Debug)]
+struct Room {
+    context: ContextId,
+    shard: ShardId,
+    members: BTreeSet<CallId>,
+}
+
+/// The shards and their load.
+#[derive(Debug)]
+pub(super) struct Shards {
+    shards: Vec<Shard>,
+}
+
+#[derive(Debug)]
+struct Shard {
+    description: ShardDescription,
+    terminations: usize,
+    lost: bool,
+}
+
+/// A room as an operator sees it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RoomView<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its Context.
+    pub context: ContextId,
+    /// Where that is.
+    pub shard: ShardId,
+    /// Who is in it, in the order of the calls.
+    pub members: Vec<MemberView<'a>>,
+}
+
+/// A member of a room as an operator sees it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MemberView<'a> {
+    /// The call.
+    pub call: CallId,
+    /// The caller.
+    pub uri: &'a str,
+    /// How far the call is.
+    pub state: MemberState,
+    /// TLS-PSK.
+    pub secure: bool,
+    /// Monotonic time of the INVITE, nanoseconds.
+    pub since_ns: u64,
+}
+
+/// How far a call is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MemberState {
+    /// The KMS is asked.
+    AwaitingKeys,
+    /// The shard is asked.
+    Reserving,
+    /// Answered, no connection yet.
+    Answered,
+    /// Connected.
+    Connected,
+    /// A re-INVITE is being carried out.
+    Modifying,
+}
+
+impl Rooms {
+    /// Members of a room, 0 where there is none of that name.
+    pub(super) fn members(&self, name: &str) -> usize {
+        self.rooms.get(name).map_or(0, |room| room.members.len())
+    }
+
+    /// Where the room is, if it exists.
+    pub(super) fn find(&self, name: &str) -> Option<(ContextId, ShardId)> {
+        self.rooms.get(name).map(|room| (room.context, room.shard))
+    }
+
+    /// Adds a member, and the room with its first.
+    pub(super) fn join(&mut self, name: &str, context: ContextId, shard: ShardId, call: CallId) {
+        let room = self.rooms.entry(name.to_owned()).or_insert_with(|| Room {
+            context,
+            shard,
+            members: BTreeSet::new(),
+        });
+        assert_eq!(room.context, context);
+        assert_eq!(room.shard, shard);
+        assert!(room.members.insert(call));
+    }
+
+    /// Takes a member out, and the room with its last.
+    pub(super) fn leave(&mut self, name: &str, call: CallId) {
+        let room = self.rooms.get_mut(name).expect("a call's room exists");
+        assert!(room.members.remove(&call));
+        if room.members.is_empty() {
+            self.rooms.remove(name);
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.rooms.is_empty()
+    }
+}
+
+impl Shards {
+    pub(super) fn new(descriptions: &[ShardDescription]) -> Self {
+        let shard = |description: &ShardDescription| Shard {
+            description: *description,
+            terminations: 0,
+            lost: false,
+        };
+        Self {
+            shards: descriptions.iter().map(shard).collect(),
+        }
+    }
+
+    /// The shard for a new room: the one with the fewest Terminations, the first of equals.
+    pub(super) fn choose(&self) -> Option<ShardId> {
+        let usable = self.shards.iter().filter(|shard| !shard.lost);
+        usable
+            .min_by_key(|shard| shard.terminations)
+            .map(|shard| shard.description.id)
+    }
+
+    pub(super) fn add_termination(&mut self, id: ShardId) {
+        self.get_mut(id).terminations += 1;
+    }
+
+    pub(super) fn remove_termination(&mut self, id: ShardId) {
+        let shard = self.get_mut(id);
+        shard.terminations = shard
+            .terminations
+            .checked_sub(1)
+            .expect("counted when added");
+    }
+
+    /// The shard takes no more rooms.
+    pub(super) fn set_lost(&mut self, id: ShardId) {
+        if let Some(shard) = self
+            .shards
+            .iter_mut()
+            .find(|shard| shard.description.id == id)
+        {
+            shard.lost = true;
+        }
+    }
+
+    pub(super) fn description(&self, id: ShardId) -> ShardDescription {
+        let shard = self.shards.iter().find(|shard| shard.description.id == id);
+        shard.expect("a call's shard exists").description
+    }
+
+    fn get_mut(&mut self, id: ShardId) -> &mut Shard {
+        let shard = self
+            .shards
+            .iter_mut()
+            .find(|shard| shard.description.id == id);
+        shard.expect("a call's shard exists")
+    }
+}
+
+impl Mrfc {
+    /// The rooms there are, by name.
+    pub fn rooms(&self) -> impl Iterator<Item = RoomView<'_>> {
+        self.rooms.rooms.iter().map(|(name, room)| RoomView {
+            name,
+            context: room.context,
+            shard: room.shard,
+            members: room
+                .members
+                .iter()
+                .map(|call| self.calls[call].view(*call))
+                .collect(),
+        })
+    }
+
+    /// Terminations per shard, those included that are being subtracted.
+    pub fn shard_terminations(&self) -> impl Iterator<Item = (ShardId, usize)> {
+        self.shards
+            .shards
+            .iter()
+            .map(|shard| (shard.description.id, shard.terminations))
+    }
+}
