@@ -308,38 +308,25 @@ impl Default for Media {
 impl Default for Tls {
     fn default() -> Self {
         let suites = mrfp_protocol::tls::ProfileConfig::default();
-        Self {
-            suites: suites.suites,
-            tls13: suites.tls13,
-        }
+        Self { suites: suites.suites, tls13: suites.tls13 }
     }
 }
 
 impl Default for Security {
     fn default() -> Self {
-        Self {
-            plain: Plain::Allow,
-        }
+        Self { plain: Plain::Allow }
     }
 }
 
 impl Default for Rooms {
     fn default() -> Self {
-        Self {
-            creation: Creation::Open,
-            list: Vec::new(),
-            members_max: 2048,
-        }
+        Self { creation: Creation::Open, list: Vec::new(), members_max: 2048 }
     }
 }
 
 impl Default for Mikey {
     fn default() -> Self {
-        Self {
-            prot_type_tls: 241,
-            prot_types_accepted: vec![241],
-            clock_skew_seconds: 60,
-        }
+        Self { prot_type_tls: 241, prot_types_accepted: vec![241], clock_skew_seconds: 60 }
     }
 }
 
@@ -370,10 +357,7 @@ impl KmsKey {
 
 impl Default for Http {
     fn default() -> Self {
-        Self {
-            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
-            connections_max: 128,
-        }
+        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)), connections_max: 128 }
     }
 }
 
@@ -437,9 +421,7 @@ impl Config {
     pub fn parse(name: &str, text: &str) -> Result<Self, Problem> {
         let config: Self =
             toml::from_str(text).map_err(|error| Problem::from_toml(name, text, &error))?;
-        config
-            .check()
-            .map_err(|finding| Problem::from_finding(name, text, finding))?;
+        config.check().map_err(|finding| Problem::from_finding(name, text, finding))?;
         Ok(config)
     }
 
@@ -452,16 +434,9 @@ impl Config {
     /// Whether a key that everybody knows is in use.
     #[must_use]
     pub fn has_development_credential(&self) -> bool {
-        let users = self
-            .kms
-            .users
-            .iter()
-            .any(|user| user.key.equals(&DEVELOPMENT_KEY));
-        let tickets = self
-            .kms
-            .ticket_keys
-            .iter()
-            .any(|ticket| ticket.key.equals(&DEVELOPMENT_TICKET_KEY));
+        let users = self.kms.users.iter().any(|user| user.key.equals(&DEVELOPMENT_KEY));
+        let tickets =
+            self.kms.ticket_keys.iter().any(|ticket| ticket.key.equals(&DEVELOPMENT_TICKET_KEY));
         users || tickets
     }
 }

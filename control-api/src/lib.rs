@@ -7,4 +7,6 @@ pub mod http;
 pub mod kms;
 pub mod mikey;
 pub mod mrfc;
+pub mod node;
 pub mod sdp;
+pub mod sip;

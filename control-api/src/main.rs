@@ -1,4 +1,155 @@
-//! The node.
+//! `mrf`: reads the command line, starts the node, watches for signals.
 #![forbid(unsafe_code)]
 
-fn main() {}
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser;
+use control_api::cli::{Cli, Command, EXIT_FAILURE, EXIT_OK, EXIT_SIGNAL_BASE, EXIT_USAGE};
+use control_api::config::{Config, Shards};
+use control_api::node::{Node, Stopped};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let code = match Cli::parse().command() {
+        Command::Serve { config } => serve(config),
+        Command::Check { file } => check(&file),
+    };
+    ExitCode::from(code)
+}
+
+fn check(file: &Path) -> u8 {
+    match Config::load(file) {
+        Ok(config) => {
+            println!("{}: OK\n{}", file.display(), summary(&config));
+            EXIT_OK
+        }
+        Err(problem) => {
+            eprintln!("{problem}");
+            EXIT_USAGE
+        }
+    }
+}
+
+fn serve(file: Option<PathBuf>) -> u8 {
+    let config = match file.map_or_else(|| Ok(Config::default()), |file| Config::load(&file)) {
+        Ok(config) => config,
+        Err(problem) => {
+            eprintln!("{problem}");
+            return EXIT_USAGE;
+        }
+    };
+    start_logging();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error),
+    };
+    runtime.block_on(run(config))
+}
+
+async fn run(config: Config) -> u8 {
+    // Before anything listens, so that no signal ever finds the node without a handler.
+    let signals = signal(SignalKind::terminate())
+        .and_then(|terminate| Ok((terminate, signal(SignalKind::interrupt())?)));
+    let (terminate, interrupt) = match signals {
+        Ok(signals) => signals,
+        Err(error) => return fail(&error),
+    };
+    if config.has_development_credential() {
+        tracing::warn!("development credential in use: fit for loopback only");
+    }
+    let node = match Node::start(config).await {
+        Ok(node) => node,
+        Err(error) => return fail(&error),
+    };
+    announce(&node.ready_line());
+    tokio::spawn(watch_signals(terminate, interrupt, node.stop_token()));
+    match node.wait().await {
+        Stopped::Drained => {
+            tracing::info!("stopped; every call was ended");
+            EXIT_OK
+        }
+        Stopped::CutOff { calls } => {
+            tracing::error!(calls, "stopped before everything had ended");
+            EXIT_FAILURE
+        }
+    }
+}
+
+/// The first signal stops the node, the second one ends the process.
+async fn watch_signals(mut terminate: Signal, mut interrupt: Signal, stop: CancellationToken) {
+    loop {
+        let kind = tokio::select! {
+            _ = terminate.recv() => SignalKind::terminate(),
+            _ = interrupt.recv() => SignalKind::interrupt(),
+        };
+        if stop.is_cancelled() {
+            let number = u8::try_from(kind.as_raw_value()).unwrap_or_default();
+            std::process::exit(i32::from(EXIT_SIGNAL_BASE + number));
+        }
+        stop.cancel();
+    }
+}
+
+/// Whoever started us may have closed stdout; the node runs all the same.
+fn announce(line: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let written = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+    if let Err(error) = written {
+        tracing::warn!(%error, "stdout is closed; {line}");
+    }
+}
+
+fn fail(error: &dyn std::fmt::Display) -> u8 {
+    eprintln!("mrf: {error}");
+    EXIT_FAILURE
+}
+
+/// Logs go to stderr. The SIP stack reports every oddity of a peer as a warning; the counters tell
+/// those, so only its errors are shown.
+fn start_logging() {
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new("info,rsipstack=error"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
+}
+
+/// What `mrf check` says of a file it would take.
+fn summary(config: &Config) -> String {
+    let shards = match config.media.shards {
+        Shards::Named(_) => "auto".to_owned(),
+        Shards::Count(count) => count.to_string(),
+    };
+    let credential =
+        if config.has_development_credential() { "development (loopback only)" } else { "own" };
+    format!(
+        "  sip      udp {} tcp {}\n  media    {} from port {}, shards {shards}, {:?} ports\n  \
+         tls      {} suite(s), TLS 1.3 {}\n  security plain {:?}\n  rooms    {:?}, {} listed, {} \
+         members at most\n  kms      {}, {} user(s), {} ticket key(s), credential {credential}\n  \
+         http     {}",
+        config.sip.udp,
+        config.sip.tcp,
+        config.media.listen,
+        config.media.port,
+        config.media.port_mode,
+        config.tls.suites.len(),
+        if config.tls.tls13 { "on" } else { "off" },
+        config.security.plain,
+        config.rooms.creation,
+        config.rooms.list.len(),
+        config.rooms.members_max,
+        config.kms.listen,
+        config.kms.users.len(),
+        config.kms.ticket_keys.len(),
+        config.http.listen,
+    )
+}

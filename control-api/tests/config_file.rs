@@ -19,10 +19,7 @@ fn example_with(from: &str, to: &str) -> String {
 
 #[test]
 fn example_equals_the_embedded_defaults() {
-    assert_eq!(
-        Config::parse("mrf.toml", EXAMPLE).expect("valid"),
-        Config::default()
-    );
+    assert_eq!(Config::parse("mrf.toml", EXAMPLE).expect("valid"), Config::default());
 }
 
 #[test]
@@ -32,10 +29,7 @@ fn example_names_every_setting() {
     for (section, settings) in &defaults {
         let shown = example[section].as_table().expect("a section");
         for name in settings.as_table().expect("a section").keys() {
-            assert!(
-                shown.contains_key(name),
-                "{section}.{name} is missing from the example"
-            );
+            assert!(shown.contains_key(name), "{section}.{name} is missing from the example");
         }
     }
     assert!(EXAMPLE.contains("\n# advertised = "));
@@ -43,10 +37,7 @@ fn example_names_every_setting() {
 
 #[test]
 fn empty_file_is_the_defaults() {
-    assert_eq!(
-        Config::parse("empty", "").expect("valid"),
-        Config::default()
-    );
+    assert_eq!(Config::parse("empty", "").expect("valid"), Config::default());
 }
 
 #[test]
@@ -56,10 +47,7 @@ fn reads_every_kind_of_value() {
     let config = Config::parse("mrf.toml", text).expect("valid");
     assert_eq!(config.media.shards, Shards::Count(3));
     assert_eq!(config.media.port_mode, PortMode::PerTermination);
-    assert_eq!(
-        config.media.advertised,
-        Some("::1".parse().expect("an address"))
-    );
+    assert_eq!(config.media.advertised, Some("::1".parse().expect("an address")));
     assert_eq!(config.security.plain, Plain::Refuse);
     assert_eq!(config.rooms.list, ["lobby"]);
 }
@@ -75,24 +63,15 @@ fn auto_leaves_one_core_to_the_control_plane() {
 #[test]
 fn names_line_and_column_of_an_unknown_setting_and_the_one_meant() {
     let told = problem("[sip]\nudb = \"127.0.0.1:5060\"\n");
-    assert!(
-        told.starts_with("mrf.toml:2:1: unknown field `udb`"),
-        "{told}"
-    );
-    assert!(
-        told.contains("\n 2 | udb = \"127.0.0.1:5060\"\n   | ^^^\n"),
-        "{told}"
-    );
+    assert!(told.starts_with("mrf.toml:2:1: unknown field `udb`"), "{told}");
+    assert!(told.contains("\n 2 | udb = \"127.0.0.1:5060\"\n   | ^^^\n"), "{told}");
     assert!(told.ends_with("remedy: did you mean `udp`?"), "{told}");
 }
 
 #[test]
 fn names_the_place_of_a_wrong_type() {
     let told = problem("[media]\n\n  port = \"2855\"\n");
-    assert!(
-        told.starts_with("mrf.toml:3:10: invalid type: string"),
-        "{told}"
-    );
+    assert!(told.starts_with("mrf.toml:3:10: invalid type: string"), "{told}");
 }
 
 #[test]
@@ -111,55 +90,29 @@ fn names_the_place_of_broken_toml() {
 #[test]
 fn names_the_place_where_a_rule_is_broken() {
     let cases = [
-        (
-            "members_max = 2048",
-            "members_max = 1",
-            "a room with fewer than 2",
-        ),
+        ("members_max = 2048", "members_max = 1", "a room with fewer than 2"),
         ("shards = \"auto\"", "shards = 0", "0 shards"),
         ("prot_type_tls = 241", "prot_type_tls = 0", "SRTP"),
-        (
-            "idle_seconds = 3600",
-            "idle_seconds = 0",
-            "0 seconds is outside",
-        ),
-        (
-            "egress_bytes_max = 1048576",
-            "egress_bytes_max = 10",
-            "10 is less than",
-        ),
+        ("idle_seconds = 3600", "idle_seconds = 0", "0 seconds is outside"),
+        ("egress_bytes_max = 1048576", "egress_bytes_max = 10", "10 is less than"),
         (
             "listen = \"127.0.0.1:8088\"",
             "listen = \"127.0.0.1:8080\"",
             "same TCP port as http.listen",
         ),
-        (
-            "listen = \"127.0.0.1\"",
-            "listen = \"0.0.0.0\"",
-            "peers cannot connect to 0.0.0.0",
-        ),
+        ("listen = \"127.0.0.1\"", "listen = \"0.0.0.0\"", "peers cannot connect to 0.0.0.0"),
         (
             "resolver = \"development-psk\"",
             "resolver = \"other\"",
             "no [[kms.user]] has the id \"other\"",
         ),
-        (
-            "\"PSK-CHACHA20-POLY1305\",",
-            "\"NO-SUCH-SUITE\",",
-            "unknown TLS-PSK suite NO-SUCH-SUITE",
-        ),
+        ("\"PSK-CHACHA20-POLY1305\",", "\"NO-SUCH-SUITE\",", "unknown TLS-PSK suite NO-SUCH-SUITE"),
     ];
     for (from, to, message) in cases {
         let text = example_with(from, to);
-        let line = text[..text.find(to).expect("replaced")]
-            .matches('\n')
-            .count()
-            + 1;
+        let line = text[..text.find(to).expect("replaced")].matches('\n').count() + 1;
         let told = problem(&text);
-        assert!(
-            told.starts_with(&format!("mrf.toml:{line}:")),
-            "{to}: {told}"
-        );
+        assert!(told.starts_with(&format!("mrf.toml:{line}:")), "{to}: {told}");
         assert!(told.contains(message), "{to}: {told}");
         assert!(told.contains("\nremedy: "), "{to}: {told}");
     }
@@ -205,8 +158,5 @@ fn never_prints_a_key() {
 #[test]
 fn complains_about_text_that_is_not_ascii_without_losing_the_column() {
     let told = problem("[rooms]\nlist = [\"gar\u{e7}on\", \"a b\"]\n");
-    assert!(
-        told.starts_with("mrf.toml:2:19: \"a b\" is not the user part"),
-        "{told}"
-    );
+    assert!(told.starts_with("mrf.toml:2:19: \"a b\" is not the user part"), "{told}");
 }

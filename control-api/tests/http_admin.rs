@@ -32,11 +32,8 @@ async fn start_with(limit: impl FnOnce(&mut HttpServerConfig)) -> Admin {
     let (queries, mut asked) = mpsc::channel(16);
     let readiness = Readiness::new();
     let shards = [0, 1].map(|shard| (ShardId(shard), Arc::new(PublishedMetrics::default())));
-    let services = AdminServices {
-        readiness: Arc::clone(&readiness),
-        shards: Arc::new(shards),
-        queries,
-    };
+    let services =
+        AdminServices { readiness: Arc::clone(&readiness), shards: Arc::new(shards), queries };
     tokio::spawn(async move {
         while let Some(query) = asked.recv().await {
             answer(query);
@@ -44,9 +41,7 @@ async fn start_with(limit: impl FnOnce(&mut HttpServerConfig)) -> Admin {
     });
     let mut config = HttpServerConfig::new(SocketAddr::from(([127, 0, 0, 1], 0)), 16);
     limit(&mut config);
-    let server = HttpServer::start(config, admin_router(services))
-        .await
-        .expect("binds");
+    let server = HttpServer::start(config, admin_router(services)).await.expect("binds");
     Admin { server, readiness }
 }
 
@@ -64,12 +59,7 @@ fn answer(query: Query) {
                 security: "tls-psk",
             };
             let room = "a \"quoted\" room".to_owned();
-            let context = ContextView {
-                context: 7,
-                room,
-                shard: 1,
-                members: vec![member],
-            };
+            let context = ContextView { context: 7, room, shard: 1, members: vec![member] };
             let _ = reply.send(vec![context]);
         }
         Query::Counters(reply) => {
@@ -89,15 +79,9 @@ fn answer(query: Query) {
 #[tokio::test]
 async fn is_alive_before_it_is_ready() {
     let admin = start().await;
-    assert_eq!(
-        request(admin.address(), "GET", "/healthz").await.status,
-        200
-    );
+    assert_eq!(request(admin.address(), "GET", "/healthz").await.status, 200);
     let response = request(admin.address(), "GET", "/readyz").await;
-    assert_eq!(
-        (response.status, response.text().as_str()),
-        (503, "starting\n")
-    );
+    assert_eq!((response.status, response.text().as_str()), (503, "starting\n"));
 }
 
 #[tokio::test]
@@ -121,10 +105,7 @@ async fn exports_every_metric_of_every_shard_in_openmetrics_text() {
     let response = request(admin.address(), "GET", "/metrics").await;
     assert_eq!(response.status, 200);
     let content_type = response.header("content-type").expect("a content type");
-    assert_eq!(
-        content_type,
-        "application/openmetrics-text; version=1.0.0; charset=utf-8"
-    );
+    assert_eq!(content_type, "application/openmetrics-text; version=1.0.0; charset=utf-8");
     let text = response.text();
     for (name, _, kind) in ShardMetrics::DESCRIPTIONS {
         let suffix = match kind {
@@ -145,10 +126,7 @@ async fn exports_every_metric_of_every_shard_in_openmetrics_text() {
         "\nprocess_open_fds ",
         "\nmrf_build_info{version=\"",
     ] {
-        assert!(
-            text.contains(expected),
-            "{expected} is missing from:\n{text}"
-        );
+        assert!(text.contains(expected), "{expected} is missing from:\n{text}");
     }
     assert!(text.ends_with("# EOF\n"), "{text}");
 }
@@ -183,14 +161,8 @@ async fn status_page_links_what_there_is() {
 #[tokio::test]
 async fn answers_404_and_405_where_they_belong() {
     let admin = start().await;
-    assert_eq!(
-        request(admin.address(), "GET", "/nothing").await.status,
-        404
-    );
-    assert_eq!(
-        request(admin.address(), "POST", "/metrics").await.status,
-        405
-    );
+    assert_eq!(request(admin.address(), "GET", "/nothing").await.status, 404);
+    assert_eq!(request(admin.address(), "POST", "/metrics").await.status, 405);
 }
 
 #[tokio::test]

@@ -15,9 +15,7 @@ async fn start() -> HttpServer {
         _ => KmsResponse::Message(message.iter().rev().copied().collect()),
     });
     let config = HttpServerConfig::new(SocketAddr::from(([127, 0, 0, 1], 0)), 16);
-    HttpServer::start(config, kms_router(handler))
-        .await
-        .expect("binds")
+    HttpServer::start(config, kms_router(handler)).await.expect("binds")
 }
 
 async fn post(server: &HttpServer, query: &str, content_type: &str, body: &[u8]) -> Response {
@@ -37,10 +35,7 @@ const RESOLVE_INIT_PSK: u8 = 16;
 #[tokio::test]
 async fn passes_a_message_to_the_kms_and_its_answer_back() {
     let server = start().await;
-    let cases = [
-        ("ticketrequest", REQUEST_INIT_PSK),
-        ("ticketresolve", RESOLVE_INIT_PSK),
-    ];
+    let cases = [("ticketrequest", REQUEST_INIT_PSK), ("ticketresolve", RESOLVE_INIT_PSK)];
     for (request_type, data_type) in cases {
         let query = format!("?requesttype={request_type}");
         let response = post(&server, &query, "application/mikey", &[1, data_type, 0, 9]).await;
@@ -55,12 +50,7 @@ async fn refuses_what_the_kms_cannot_read() {
     let server = start().await;
     let body = [1, RESOLVE_INIT_PSK, 0xff];
     let query = "?requesttype=ticketresolve";
-    assert_eq!(
-        post(&server, query, "application/mikey", &body)
-            .await
-            .status,
-        400
-    );
+    assert_eq!(post(&server, query, "application/mikey", &body).await.status, 400);
 }
 
 #[tokio::test]
@@ -84,12 +74,7 @@ async fn refuses_other_media_types() {
     let query = "?requesttype=ticketresolve";
     let body = [1, RESOLVE_INIT_PSK, 0];
     assert_eq!(post(&server, query, "text/plain", &body).await.status, 415);
-    assert_eq!(
-        post(&server, query, "Application/MIKEY; x=y", &body)
-            .await
-            .status,
-        200
-    );
+    assert_eq!(post(&server, query, "Application/MIKEY; x=y", &body).await.status, 200);
 }
 
 #[tokio::test]
@@ -97,12 +82,6 @@ async fn refuses_a_body_longer_than_any_message() {
     let server = start().await;
     let mut body = vec![0; 64 * 1024 + 1];
     body[1] = RESOLVE_INIT_PSK;
-    let response = post(
-        &server,
-        "?requesttype=ticketresolve",
-        "application/mikey",
-        &body,
-    )
-    .await;
+    let response = post(&server, "?requesttype=ticketresolve", "application/mikey", &body).await;
     assert_eq!(response.status, 413);
 }

@@ -54,12 +54,7 @@ impl Config {
         ensure(
             self.media.port == 0 || usize::from(self.media.port) + shards - 1 <= 65_535,
             &["media", "port"],
-            || {
-                format!(
-                    "the ports of {shards} shards do not fit above {}",
-                    self.media.port
-                )
-            },
+            || format!("the ports of {shards} shards do not fit above {}", self.media.port),
             || "choose a lower port: shard n listens on port + n".to_owned(),
         )?;
         ensure(
@@ -69,9 +64,7 @@ impl Config {
             || "listen on one address, or set media.advertised to the one to write into SDP".into(),
         )?;
         ensure(
-            self.media
-                .advertised
-                .is_none_or(|address| !address.is_unspecified()),
+            self.media.advertised.is_none_or(|address| !address.is_unspecified()),
             &["media", "advertised"],
             || "peers cannot connect to an unspecified address".to_owned(),
             || "name the address under which peers reach this node".to_owned(),
@@ -86,10 +79,7 @@ impl Config {
             || "name a suite, or set tls.tls13 = true".to_owned(),
         )?;
         for (index, suite) in self.tls.suites.iter().enumerate() {
-            let profile = ProfileConfig {
-                suites: vec![suite.clone()],
-                tls13: false,
-            };
+            let profile = ProfileConfig { suites: vec![suite.clone()], tls13: false };
             if let Err(error) = Profile::new(&profile) {
                 return Err(Finding {
                     path: vec![Step::Name("tls"), Step::Name("suites"), Step::Index(index)],
@@ -143,10 +133,7 @@ impl Config {
     }
 
     fn check_kms(&self) -> Check {
-        for (table, keys) in [
-            ("user", &self.kms.users),
-            ("ticket_key", &self.kms.ticket_keys),
-        ] {
+        for (table, keys) in [("user", &self.kms.users), ("ticket_key", &self.kms.ticket_keys)] {
             for (index, key) in keys.iter().enumerate() {
                 check_key(key, table, index)?;
                 let repeated = keys[..index].iter().any(|earlier| earlier.id == key.id);
@@ -160,10 +147,7 @@ impl Config {
             }
         }
         ensure(
-            self.kms
-                .users
-                .iter()
-                .any(|user| user.id == self.kms.resolver),
+            self.kms.users.iter().any(|user| user.id == self.kms.resolver),
             &["kms", "resolver"],
             || format!("no [[kms.user]] has the id {:?}", self.kms.resolver),
             || "name the key with which the node has tickets resolved".to_owned(),
@@ -174,11 +158,7 @@ impl Config {
         let timers = [
             ("shutdown_seconds", self.timers.shutdown_seconds, 1),
             ("unbound_seconds", self.timers.unbound_seconds, 1),
-            (
-                "establishment_seconds",
-                self.timers.establishment_seconds,
-                1,
-            ),
+            ("establishment_seconds", self.timers.establishment_seconds, 1),
             ("idle_seconds", self.timers.idle_seconds, 1),
             ("send_stall_seconds", self.timers.send_stall_seconds, 1),
         ];
@@ -203,23 +183,11 @@ impl Config {
         let counts = [
             ("calls_max", limits.calls_max, 1),
             ("calls_per_user_max", limits.calls_per_user_max, 1),
-            (
-                "terminations_per_shard_max",
-                limits.terminations_per_shard_max,
-                1,
-            ),
-            (
-                "connections_per_shard_max",
-                limits.connections_per_shard_max,
-                1,
-            ),
+            ("terminations_per_shard_max", limits.terminations_per_shard_max, 1),
+            ("connections_per_shard_max", limits.connections_per_shard_max, 1),
             ("unbound_per_shard_max", limits.unbound_per_shard_max, 1),
             ("unbound_per_source_max", limits.unbound_per_source_max, 1),
-            (
-                "egress_bytes_max",
-                limits.egress_bytes_max,
-                EGRESS_BYTES_MIN,
-            ),
+            ("egress_bytes_max", limits.egress_bytes_max, EGRESS_BYTES_MIN),
         ];
         for (name, count, count_min) in counts {
             ensure(
@@ -232,12 +200,7 @@ impl Config {
         ensure(
             limits.unbound_per_source_max <= limits.unbound_per_shard_max,
             &["limits", "unbound_per_source_max"],
-            || {
-                format!(
-                    "one source may have more than all ({})",
-                    limits.unbound_per_shard_max
-                )
-            },
+            || format!("one source may have more than all ({})", limits.unbound_per_shard_max),
             || "keep it below limits.unbound_per_shard_max".to_owned(),
         )?;
         ensure(
@@ -253,14 +216,8 @@ impl Config {
         let media = (self.media.listen, self.media.port);
         let listeners = [
             (["sip", "tcp"], (self.sip.tcp.ip(), self.sip.tcp.port())),
-            (
-                ["http", "listen"],
-                (self.http.listen.ip(), self.http.listen.port()),
-            ),
-            (
-                ["kms", "listen"],
-                (self.kms.listen.ip(), self.kms.listen.port()),
-            ),
+            (["http", "listen"], (self.http.listen.ip(), self.http.listen.port())),
+            (["kms", "listen"], (self.kms.listen.ip(), self.kms.listen.port())),
             (["media", "port"], media),
         ];
         for (index, (path, address)) in listeners.iter().enumerate() {
@@ -328,12 +285,7 @@ fn check_key(key: &KmsKey, table: &'static str, index: usize) -> Check {
 }
 
 fn key_path(table: &'static str, index: usize, name: &'static str) -> Vec<Step> {
-    vec![
-        Step::Name("kms"),
-        Step::Name(table),
-        Step::Index(index),
-        Step::Name(name),
-    ]
+    vec![Step::Name("kms"), Step::Name(table), Step::Index(index), Step::Name(name)]
 }
 
 fn collide(one: (IpAddr, u16), other: (IpAddr, u16)) -> bool {
@@ -349,11 +301,7 @@ fn ensure(
     if holds {
         return Ok(());
     }
-    Err(Finding {
-        path: steps(path),
-        message: message(),
-        remedy: remedy(),
-    })
+    Err(Finding { path: steps(path), message: message(), remedy: remedy() })
 }
 
 fn steps(path: &[&'static str]) -> Vec<Step> {

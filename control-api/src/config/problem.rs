@@ -78,12 +78,7 @@ impl fmt::Display for Problem {
         match &self.place {
             None => writeln!(f, "{}: {}", self.file, self.message)?,
             Some(place) => {
-                let Place {
-                    line,
-                    column,
-                    text,
-                    length,
-                } = place;
+                let Place { line, column, text, length } = place;
                 writeln!(f, "{}:{line}:{column}: {}", self.file, self.message)?;
                 let margin = line.to_string().len();
                 writeln!(f, " {line} | {text}")?;
@@ -102,19 +97,13 @@ impl Place {
     fn of(text: &str, span: Range<usize>, secret: bool) -> Self {
         let start = text.floor_char_boundary(span.start);
         let line_start = text[..start].rfind('\n').map_or(0, |newline| newline + 1);
-        let line_end = text[start..]
-            .find('\n')
-            .map_or(text.len(), |newline| start + newline);
+        let line_end = text[start..].find('\n').map_or(text.len(), |newline| start + newline);
         let end = text.floor_char_boundary(span.end.clamp(start, line_end));
         let line_text = text[line_start..line_end].trim_end_matches('\r');
         Self {
             line: text[..line_start].matches('\n').count() + 1,
             column: text[line_start..start].chars().count() + 1,
-            text: if secret {
-                redact(line_text)
-            } else {
-                line_text.to_owned()
-            },
+            text: if secret { redact(line_text) } else { line_text.to_owned() },
             length: text[start..end].chars().count().max(1),
         }
     }

@@ -89,9 +89,6 @@ mod tests {
 
     #[test]
     fn never_prints_the_key() {
-        assert_eq!(
-            format!("{:?}", Secret::from_bytes(vec![1, 2, 3])),
-            "Secret(redacted)"
-        );
+        assert_eq!(format!("{:?}", Secret::from_bytes(vec![1, 2, 3])), "Secret(redacted)");
     }
 }

@@ -33,10 +33,7 @@ pub struct AdminServices {
 /// The routes of the admin listener.
 pub fn router(services: AdminServices) -> Router {
     let start_time_seconds = epoch_seconds();
-    let state = Admin {
-        services,
-        start_time_seconds,
-    };
+    let state = Admin { services, start_time_seconds };
     Router::new()
         .route("/", get(status_page))
         .route("/healthz", get(|| async { "ok\n" }))
@@ -141,12 +138,7 @@ async fn ask<T>(admin: &Admin, query: impl FnOnce(oneshot::Sender<T>) -> Query) 
 
 fn overloaded() -> Response {
     let retry = [(header::RETRY_AFTER, "1")];
-    (
-        StatusCode::SERVICE_UNAVAILABLE,
-        retry,
-        "the control plane is busy\n",
-    )
-        .into_response()
+    (StatusCode::SERVICE_UNAVAILABLE, retry, "the control plane is busy\n").into_response()
 }
 
 /// The control loop answers in microseconds; one that needs longer is in trouble, and a health

@@ -49,9 +49,7 @@ async fn key_management(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let content_type = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok());
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     if !content_type.is_some_and(is_mikey) {
         return StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response();
     }
@@ -60,10 +58,7 @@ async fn key_management(
         RequestType::TicketRequest => REQUEST_INIT_TYPES,
         RequestType::TicketResolve => RESOLVE_INIT_TYPES,
     };
-    if !body
-        .get(1)
-        .is_some_and(|data_type| expected.contains(data_type))
-    {
+    if !body.get(1).is_some_and(|data_type| expected.contains(data_type)) {
         return StatusCode::BAD_REQUEST.into_response();
     }
     match handler(&body) {

@@ -39,10 +39,8 @@ impl Snapshot {
 
 /// The shards' metrics, one sample per shard in every family.
 pub(super) fn shard_families(shards: &[(ShardId, Arc<PublishedMetrics>)]) -> Vec<Family> {
-    let read: Vec<_> = shards
-        .iter()
-        .map(|(shard, metrics)| (shard.0, metrics.read().values()))
-        .collect();
+    let read: Vec<_> =
+        shards.iter().map(|(shard, metrics)| (shard.0, metrics.read().values())).collect();
     let family = |(index, &(name, help, kind)): (usize, &(&'static str, &'static str, _))| Family {
         name,
         help: help.trim(),
@@ -55,11 +53,7 @@ pub(super) fn shard_families(shards: &[(ShardId, Arc<PublishedMetrics>)]) -> Vec
             })
             .collect(),
     };
-    ShardMetrics::DESCRIPTIONS
-        .iter()
-        .enumerate()
-        .map(family)
-        .collect()
+    ShardMetrics::DESCRIPTIONS.iter().enumerate().map(family).collect()
 }
 
 impl Collector for Snapshot {
@@ -105,12 +99,7 @@ impl Snapshot {
             )?
             .encode_gauge(&process.resident_bytes)?;
         encoder
-            .encode_descriptor(
-                "process_open_fds",
-                "Descriptors in use",
-                None,
-                MetricType::Gauge,
-            )?
+            .encode_descriptor("process_open_fds", "Descriptors in use", None, MetricType::Gauge)?
             .encode_gauge(&process.open_descriptors)
     }
 }

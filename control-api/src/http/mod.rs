@@ -81,15 +81,7 @@ impl Family {
     /// A family with one value.
     #[must_use]
     pub fn single(name: &'static str, help: &'static str, kind: MetricKind, value: u64) -> Self {
-        Self {
-            name,
-            help,
-            kind,
-            samples: vec![Sample {
-                labels: Vec::new(),
-                value,
-            }],
-        }
+        Self { name, help, kind, samples: vec![Sample { labels: Vec::new(), value }] }
     }
 }
 

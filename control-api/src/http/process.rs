@@ -30,10 +30,7 @@ impl ProcessAccounts {
 
 /// Seconds since the epoch, now.
 pub(super) fn epoch_seconds() -> f64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or(Duration::ZERO)
-        .as_secs_f64()
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs_f64()
 }
 
 /// Fields 14, 15 and 24 of proc(5) `/proc/pid/stat`. The second field is the name in parentheses
@@ -49,9 +46,7 @@ fn parse_stat(stat: &str) -> Option<(u64, u64, u64)> {
 /// `VmRSS` in kilobytes, which does not depend on the page size.
 fn resident_bytes() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kilobytes * 1024)
 }

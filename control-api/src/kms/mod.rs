@@ -76,15 +76,9 @@ impl Kms {
     #[must_use]
     pub fn new(config: KmsConfig) -> Self {
         let parameters = &config.parameters;
-        let replay_cache = ReplayCache::new(
-            parameters.clock_skew_max,
-            parameters.replay_cache_entries_max,
-        );
-        Self {
-            config,
-            replay_cache,
-            own_key: None,
-        }
+        let replay_cache =
+            ReplayCache::new(parameters.clock_skew_max, parameters.replay_cache_entries_max);
+        Self { config, replay_cache, own_key: None }
     }
 
     /// Answers a message: the response, or a MIKEY Error message. Empty where no answer is due: the
@@ -129,19 +123,11 @@ impl Kms {
     ) -> Result<Authenticated<'a>, Error> {
         let parameters = &self.config.parameters;
         let verification = message.verification().ok_or(Error::MissingPayload("V"))?;
-        let suite = Suite::of(
-            message.header.prf,
-            verification.algorithm,
-            &parameters.accepted_suites,
-        )?;
-        let time = checked_time(
-            required_timestamp(&message)?,
-            now,
-            parameters.clock_skew_max,
-        )?;
-        let identity = message
-            .identity(ROLE_PRE_SHARED_KEY)
-            .ok_or(Error::MissingPayload("IDRpsk"))?;
+        let suite =
+            Suite::of(message.header.prf, verification.algorithm, &parameters.accepted_suites)?;
+        let time = checked_time(required_timestamp(&message)?, now, parameters.clock_skew_max)?;
+        let identity =
+            message.identity(ROLE_PRE_SHARED_KEY).ok_or(Error::MissingPayload("IDRpsk"))?;
         let user = self
             .config
             .users
@@ -149,22 +135,15 @@ impl Kms {
             .find(|user| user.identity == identity.data)
             .ok_or_else(|| Error::UnknownKeyIdentity(identity.data.escape_ascii().to_string()))?
             .clone();
-        let name = if role == ROLE_INITIATOR {
-            "IDRi"
-        } else {
-            "IDRr"
-        };
+        let name = if role == ROLE_INITIATOR { "IDRi" } else { "IDRr" };
         let uri = required_uri(message.identity(role), name)?.to_owned();
         let kms_uri = match message.identity(ROLE_KMS) {
             Some(identity) => identity.as_uri().ok_or(Error::IdentityNotUri)?.to_owned(),
             None => self.config.uri.clone(),
         };
         let rand = required_rand(&message, role)?;
-        let (initiator_rand, responder_rand) = if role == ROLE_INITIATOR {
-            (rand, Vec::new())
-        } else {
-            (Vec::new(), rand)
-        };
+        let (initiator_rand, responder_rand) =
+            if role == ROLE_INITIATOR { (rand, Vec::new()) } else { (Vec::new(), rand) };
         let csb_id = message.header.csb_id;
         let source = KeySource::initial_message(
             suite.prf(),
@@ -173,35 +152,17 @@ impl Kms {
             &initiator_rand,
             &responder_rand,
         );
-        verify(
-            &message,
-            bytes,
-            &source,
-            &[uri.as_bytes(), kms_uri.as_bytes()],
-        )?;
-        self.replay_cache
-            .insert(MessageDigest::new(&user.identity, csb_id, time), now)?;
+        verify(&message, bytes, &source, &[uri.as_bytes(), kms_uri.as_bytes()])?;
+        self.replay_cache.insert(MessageDigest::new(&user.identity, csb_id, time), now)?;
         if normalise(&kms_uri) != normalise(&self.config.uri) {
             return Err(Error::OtherKms(kms_uri));
         }
         self.check_may_act_as(&user.identity, &uri)?;
-        Ok(Authenticated {
-            message,
-            bytes,
-            user,
-            suite,
-            uri,
-            initiator_rand,
-            responder_rand,
-        })
+        Ok(Authenticated { message, bytes, user, suite, uri, initiator_rand, responder_rand })
     }
 
     fn check_may_act_as(&self, key_identity: &[u8], uri: &str) -> Result<(), Error> {
-        let patterns = self
-            .config
-            .may_act_as
-            .get(key_identity)
-            .map_or(&[][..], Vec::as_slice);
+        let patterns = self.config.may_act_as.get(key_identity).map_or(&[][..], Vec::as_slice);
         if patterns.iter().any(|pattern| pattern.matches(uri)) {
             Ok(())
         } else {
@@ -216,10 +177,7 @@ impl Kms {
         now: NtpTime,
         random: Random<'_>,
     ) -> Result<Vec<u8>, Error> {
-        let wished = request
-            .message
-            .ticket_policy()
-            .ok_or(Error::MissingPayload("TP"))?;
+        let wished = request.message.ticket_policy().ok_or(Error::MissingPayload("TP"))?;
         let policy = self.grant(wished, &request.uri, now)?;
         let own_key = self.own_key.get_or_insert_with(|| TicketProtectionKey {
             identity: random_bytes(random, OWN_KEY_IDENTITY_BYTES),
@@ -238,17 +196,12 @@ impl Kms {
     ) -> Result<TicketPolicy, Error> {
         let parameters = &self.config.parameters;
         let refuse = |problem| Err(Error::UnacceptablePolicy(problem));
-        if !parameters
-            .accepted_ticket_types
-            .contains(&wished.ticket_type)
-        {
+        if !parameters.accepted_ticket_types.contains(&wished.ticket_type) {
             return Err(Error::UnsupportedTicketType(wished.ticket_type));
         }
         // K has no meaning in a wish (RFC 6043 section 6.10).
-        let flags = wished
-            .flags
-            .without(TicketFlags::CHANGED_BY_KMS)
-            .with(TicketFlags::MADE_BY_KMS);
+        let flags =
+            wished.flags.without(TicketFlags::CHANGED_BY_KMS).with(TicketFlags::MADE_BY_KMS);
         if !flags.is_consistent() {
             return refuse(PolicyProblem::Inconsistent);
         }
@@ -258,9 +211,7 @@ impl Kms {
         if wished.responders().next().is_none() {
             return Err(Error::MissingPayload("TP IDRr"));
         }
-        let owner = wished
-            .identity(ROLE_INITIATOR)
-            .map(|identity| identity.data.as_slice());
+        let owner = wished.identity(ROLE_INITIATOR).map(|identity| identity.data.as_slice());
         if owner.is_some_and(|owner| owner != initiator.as_bytes()) {
             return Err(Error::InitiatorMismatch);
         }
@@ -282,9 +233,7 @@ impl Kms {
             // A KEMAC only wishes for keys and must not be granted; others are unexpected.
             _ => false,
         };
-        policy
-            .payloads
-            .extend(wished.payloads.iter().filter(lasting).cloned());
+        policy.payloads.extend(wished.payloads.iter().filter(lasting).cloned());
         if policy.payloads != wished.payloads {
             policy.flags = policy.flags.with(TicketFlags::CHANGED_BY_KMS);
         }
@@ -294,40 +243,26 @@ impl Kms {
     fn granted_validity(&self, wished: &TicketPolicy, now: NtpTime) -> [Payload; 2] {
         let limit = now.after(self.config.ticket_lifetime);
         let time = |role, fallback: NtpTime| {
-            wished
-                .time(role)
-                .and_then(NtpTime::from_timestamp)
-                .unwrap_or(fallback)
+            wished.time(role).and_then(NtpTime::from_timestamp).unwrap_or(fallback)
         };
         let end = time(ROLE_END, limit);
         let end = if limit.is_before(end) { limit } else { end };
-        let payload = |role, at: NtpTime| Payload::Tr {
-            role,
-            timestamp: Timestamp::NtpUtc32(at.seconds()),
-        };
-        [
-            payload(ROLE_START, time(ROLE_START, now)),
-            payload(ROLE_END, end),
-        ]
+        let payload =
+            |role, at: NtpTime| Payload::Tr { role, timestamp: Timestamp::NtpUtc32(at.seconds()) };
+        [payload(ROLE_START, time(ROLE_START, now)), payload(ROLE_END, end)]
     }
 
     /// Ticket resolve (RFC 6043 section 4.2.3).
     fn resolve(&self, request: &Authenticated<'_>, now: NtpTime) -> Result<Vec<u8>, Error> {
         let config = &self.config;
-        let ticket = request
-            .message
-            .ticket()
-            .ok_or(Error::MissingPayload("TICKET"))?;
+        let ticket = request.message.ticket().ok_or(Error::MissingPayload("TICKET"))?;
         check_ticket(ticket, &config.parameters, now)?;
         let keys = config.ticket_protection_keys.iter().chain(&self.own_key);
         let (content, key) =
             ticket::open(ticket, &config.parameters.accepted_suites, |identity| {
                 keys.into_iter().find(|key| key.identity == identity)
             })?;
-        let made_by_kms = self
-            .own_key
-            .as_ref()
-            .is_some_and(|own| own.identity == key.identity);
+        let made_by_kms = self.own_key.as_ref().is_some_and(|own| own.identity == key.identity);
         if ticket.policy.flags.has(TicketFlags::MADE_BY_KMS) != made_by_kms {
             return Err(Error::UnacceptablePolicy(PolicyProblem::Inconsistent));
         }
@@ -337,9 +272,7 @@ impl Kms {
             self.check_may_act_as(&key.identity, owner)?;
         }
         let may_resolve = ticket.policy.responders().any(|responder| {
-            responder
-                .as_uri()
-                .is_some_and(|named| self.is_or_belongs_to(&request.uri, named))
+            responder.as_uri().is_some_and(|named| self.is_or_belongs_to(&request.uri, named))
         });
         if !may_resolve {
             return Err(Error::ResponderNotInTicket(request.uri.clone()));
@@ -383,10 +316,8 @@ impl Kms {
         let kemac = seal_keys(&keys, &source, suite.encryption(), csb_id, now.0);
         let mut header = kms_header(data_type, suite.prf(), csb_id, false);
         header.map = request.message.header.map.clone();
-        let mut payloads = vec![
-            timestamp_payload(now),
-            idr(ROLE_KMS, Identity::uri(&self.config.uri)),
-        ];
+        let mut payloads =
+            vec![timestamp_payload(now), idr(ROLE_KMS, Identity::uri(&self.config.uri))];
         payloads.extend(ticket.map(|ticket| Payload::Ticket(Box::new(ticket))));
         payloads.push(Payload::Kemac(kemac));
         if data_type == DataType::ResolveResp {

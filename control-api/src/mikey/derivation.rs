@@ -127,11 +127,7 @@ impl<'a> KeySource<'a> {
     ) -> Self {
         let mut tail = tail(crypto_session_id.unwrap_or(NO_CRYPTO_SESSION), csb_id);
         tail.extend_from_slice(rand);
-        Self {
-            prf,
-            input_key,
-            label_tail: tail,
-        }
+        Self { prf, input_key, label_tail: tail }
     }
 
     /// Initial messages (RFC 6043 section 5.1.2).
@@ -143,17 +139,8 @@ impl<'a> KeySource<'a> {
         initiator_rand: &[u8],
         responder_rand: &[u8],
     ) -> Self {
-        let tail = tail_with_rands(
-            NO_CRYPTO_SESSION,
-            csb_id,
-            1,
-            &[initiator_rand, responder_rand],
-        );
-        Self {
-            prf,
-            input_key,
-            label_tail: tail,
-        }
+        let tail = tail_with_rands(NO_CRYPTO_SESSION, csb_id, 1, &[initiator_rand, responder_rand]);
+        Self { prf, input_key, label_tail: tail }
     }
 
     /// Response messages (RFC 6043 section 5.1.2).
@@ -165,17 +152,8 @@ impl<'a> KeySource<'a> {
         initiator_rand: &[u8],
         responder_rand: &[u8],
     ) -> Self {
-        let tail = tail_with_rands(
-            NO_CRYPTO_SESSION,
-            csb_id,
-            2,
-            &[initiator_rand, responder_rand],
-        );
-        Self {
-            prf,
-            input_key,
-            label_tail: tail,
-        }
+        let tail = tail_with_rands(NO_CRYPTO_SESSION, csb_id, 2, &[initiator_rand, responder_rand]);
+        Self { prf, input_key, label_tail: tail }
     }
 
     /// Keys of a crypto session from a TGK (RFC 6043 section 5.1.3). A RAND that the ticket policy
@@ -190,33 +168,21 @@ impl<'a> KeySource<'a> {
     ) -> Self {
         let rands = [initiator_rand, responder_rand];
         let tail = tail_with_rands(crypto_session_id, NO_CSB_ID, 3, &rands);
-        Self {
-            prf,
-            input_key: tgk,
-            label_tail: tail,
-        }
+        Self { prf, input_key: tgk, label_tail: tail }
     }
 
     /// Keys that protect a base ticket (RFC 6043 appendix A.2.1).
     #[must_use]
     pub fn ticket(prf: Prf, ticket_protection_key: &'a [u8], rand: &[u8]) -> Self {
         let tail = tail_with_rands(NO_CRYPTO_SESSION, NO_CSB_ID, 5, &[rand]);
-        Self {
-            prf,
-            input_key: ticket_protection_key,
-            label_tail: tail,
-        }
+        Self { prf, input_key: ticket_protection_key, label_tail: tail }
     }
 
     /// MPKi and MPKr from the MPK of a base ticket (RFC 6043 appendix A.2.2).
     #[must_use]
     pub fn message_protection(prf: Prf, mpk: &'a [u8], rand: &[u8]) -> Self {
         let tail = tail_with_rands(NO_CRYPTO_SESSION, NO_CSB_ID, 6, &[rand]);
-        Self {
-            prf,
-            input_key: mpk,
-            label_tail: tail,
-        }
+        Self { prf, input_key: mpk, label_tail: tail }
     }
 
     /// The key that `constant` names.

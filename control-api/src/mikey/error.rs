@@ -165,29 +165,17 @@ impl fmt::Display for Error {
             Self::UnexpectedMessage(data_type) => write!(f, "unexpected {data_type:?} message"),
             Self::MissingPayload(name) => write!(f, "the message lacks its {name} payload"),
             Self::UnsupportedPrf(code) => {
-                write!(
-                    f,
-                    "PRF {code} is unknown or not accepted: see the accepted suites"
-                )
+                write!(f, "PRF {code} is unknown or not accepted: see the accepted suites")
             }
             Self::UnsupportedMac(code) => {
-                write!(
-                    f,
-                    "MAC algorithm {code} is unknown or does not belong to the PRF"
-                )
+                write!(f, "MAC algorithm {code} is unknown or does not belong to the PRF")
             }
             Self::UnsupportedEncryption(code) => {
-                write!(
-                    f,
-                    "encryption {code} is unknown or does not belong to the PRF"
-                )
+                write!(f, "encryption {code} is unknown or does not belong to the PRF")
             }
             Self::UnsupportedTimestamp => f.write_str("COUNTER timestamps are not supported"),
             Self::UnsupportedTicketType(ticket_type) => {
-                write!(
-                    f,
-                    "ticket type {ticket_type} is not accepted: see the accepted types"
-                )
+                write!(f, "ticket type {ticket_type} is not accepted: see the accepted types")
             }
             Self::UnacceptablePolicy(problem) => write!(f, "ticket policy: {problem}"),
             Self::ProtectionTypeNotAccepted(code) => write!(
@@ -222,10 +210,7 @@ impl fmt::Display for Error {
             Self::IdentityNotUri => f.write_str("an identity is not a URI"),
             Self::IdentityTooLong(bytes) => write!(f, "an identity of {bytes} bytes"),
             Self::NotForUs(uri) => {
-                write!(
-                    f,
-                    "TRANSFER_INIT is for {uri}, which is not ours: check the domains"
-                )
+                write!(f, "TRANSFER_INIT is for {uri}, which is not ours: check the domains")
             }
             Self::OtherKms(uri) => write!(f, "the ticket is from the KMS {uri}, not from ours"),
             Self::InitiatorMismatch => f.write_str("initiator of message and ticket differ"),
@@ -293,10 +278,7 @@ pub fn error_message(request: &[u8], error: &Error, now: NtpTime) -> Option<Vec<
         },
         payloads: vec![
             Payload::Timestamp(Timestamp::NtpUtc(now.0)),
-            Payload::Error {
-                number: error.mikey_error_number(),
-                reserved: 0,
-            },
+            Payload::Error { number: error.mikey_error_number(), reserved: 0 },
         ],
     }))
 }

@@ -86,10 +86,7 @@ pub(crate) fn required_uri<'a>(
     identity: Option<&'a Identity>,
     name: &'static str,
 ) -> Result<&'a str, Error> {
-    identity
-        .ok_or(Error::MissingPayload(name))?
-        .as_uri()
-        .ok_or(Error::IdentityNotUri)
+    identity.ok_or(Error::MissingPayload(name))?.as_uri().ok_or(Error::IdentityNotUri)
 }
 
 /// Whether the response belongs to the message it claims to answer.
@@ -108,10 +105,7 @@ pub(crate) fn check_ticket(
 ) -> Result<(), Error> {
     let policy = &ticket.policy;
     let refuse = |problem| Err(Error::UnacceptablePolicy(problem));
-    if !parameters
-        .accepted_ticket_types
-        .contains(&policy.ticket_type)
-    {
+    if !parameters.accepted_ticket_types.contains(&policy.ticket_type) {
         return Err(Error::UnsupportedTicketType(policy.ticket_type));
     }
     if !policy.flags.is_consistent() {
@@ -132,9 +126,9 @@ pub(crate) fn check_ticket(
 fn check_validity(ticket: &Ticket, now: NtpTime) -> Result<(), Error> {
     let time = |role| match ticket.policy.time(role) {
         None => Ok(None),
-        Some(timestamp) => NtpTime::from_timestamp(timestamp)
-            .map(Some)
-            .ok_or(Error::UnsupportedTimestamp),
+        Some(timestamp) => {
+            NtpTime::from_timestamp(timestamp).map(Some).ok_or(Error::UnsupportedTimestamp)
+        }
     };
     // An omitted limit does not limit (RFC 6043 section 6.10).
     if time(ROLE_START)?.is_some_and(|start| now.is_before(start)) {

@@ -136,10 +136,7 @@ impl Initiator {
             header: kms_header(DataType::RequestInitPsk, suite.prf(), csb_id, true),
             payloads: vec![
                 timestamp_payload(now),
-                Payload::Randr {
-                    role: ROLE_INITIATOR,
-                    rand: rand.clone(),
-                },
+                Payload::Randr { role: ROLE_INITIATOR, rand: rand.clone() },
                 idr(ROLE_INITIATOR, Identity::uri(initiator_uri)),
                 idr(ROLE_KMS, Identity::uri(kms_uri)),
                 Payload::TicketPolicy(policy),
@@ -176,19 +173,13 @@ impl Initiator {
         random: Random<'_>,
     ) -> Result<(Self, Vec<u8>), Error> {
         check_ticket(&ticket.ticket, parameters, now)?;
-        let spi = session_key(&ticket.session_keys, &[])?
-            .spi()
-            .unwrap_or_default()
-            .to_vec();
+        let spi = session_key(&ticket.session_keys, &[])?.spi().unwrap_or_default().to_vec();
         let suite = parameters.suite;
         let csb_id = random_u32(random);
         let initiator_rand = random_bytes(random, RAND_BYTES);
         let mut payloads = vec![
             timestamp_payload(now),
-            Payload::Randr {
-                role: ROLE_INITIATOR,
-                rand: initiator_rand.clone(),
-            },
+            Payload::Randr { role: ROLE_INITIATOR, rand: initiator_rand.clone() },
             idr(ROLE_INITIATOR, Identity::uri(&ticket.initiator_uri)),
             idr(ROLE_RESPONDER, Identity::uri(bounded(responder_uri)?)),
             Payload::SecurityPolicy(SecurityPolicy {
@@ -276,17 +267,9 @@ impl Initiator {
             &responder_rand,
         );
         verify(&message, transfer_resp, &source, &[&self.transfer_init])?;
-        checked_time(
-            required_timestamp(&message)?,
-            now,
-            self.parameters.clock_skew_max,
-        )?;
+        checked_time(required_timestamp(&message)?, now, self.parameters.clock_skew_max)?;
         let peer = required_uri(message.identity(ROLE_RESPONDER), "IDRr")?;
-        if !self
-            .accepted_responders
-            .iter()
-            .any(|pattern| pattern.matches(peer))
-        {
+        if !self.accepted_responders.iter().any(|pattern| pattern.matches(peer)) {
             return Err(Error::UnexpectedResponder(peer.to_owned()));
         }
         if message.kemac().is_some() {
@@ -351,9 +334,7 @@ impl PendingRequest {
         let ticket = message.ticket().ok_or(Error::MissingPayload("TICKET"))?;
         check_ticket(ticket, &self.parameters, now)?;
         if !ticket.policy.flags.has(TicketFlags::PLAIN_INITIATOR) {
-            return Err(Error::UnacceptablePolicy(
-                PolicyProblem::AdditionalProcessing,
-            ));
+            return Err(Error::UnacceptablePolicy(PolicyProblem::AdditionalProcessing));
         }
         let kemac = message.kemac().ok_or(Error::MissingPayload("KEMAC"))?;
         let encryption = suite.encryption();

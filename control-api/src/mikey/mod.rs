@@ -121,21 +121,13 @@ pub struct PreSharedKey {
 
 impl fmt::Debug for TicketProtectionKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "TicketProtectionKey({:?}, redacted)",
-            self.identity.escape_ascii().to_string()
-        )
+        write!(f, "TicketProtectionKey({:?}, redacted)", self.identity.escape_ascii().to_string())
     }
 }
 
 impl fmt::Debug for PreSharedKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "PreSharedKey({:?}, redacted)",
-            self.identity.escape_ascii().to_string()
-        )
+        write!(f, "PreSharedKey({:?}, redacted)", self.identity.escape_ascii().to_string())
     }
 }
 

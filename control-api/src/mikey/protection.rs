@@ -181,10 +181,9 @@ pub(crate) fn seal(
 ) -> Vec<u8> {
     assert!(message.verification().is_none());
     let mac_bytes = algorithm.mac_bytes();
-    message.payloads.push(Payload::Verification(Verification {
-        algorithm,
-        mac: vec![0; mac_bytes],
-    }));
+    message
+        .payloads
+        .push(Payload::Verification(Verification { algorithm, mac: vec![0; mac_bytes] }));
     let mut bytes = codec::encode(&message);
     let mac = message_mac(&message, &bytes, keys, algorithm, appended);
     let mac_at = bytes.len() - mac_bytes;

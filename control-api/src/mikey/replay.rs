@@ -45,12 +45,7 @@ impl ReplayCache {
     /// An empty memory.
     #[must_use]
     pub fn new(clock_skew_max: Duration, entries_max: usize) -> Self {
-        Self {
-            clock_skew_max,
-            entries_max,
-            seen: HashSet::new(),
-            order: VecDeque::new(),
-        }
+        Self { clock_skew_max, entries_max, seen: HashSet::new(), order: VecDeque::new() }
     }
 
     /// Checks a message that is not authenticated yet and so is not remembered.
@@ -58,11 +53,7 @@ impl ReplayCache {
     /// # Errors
     /// [`Error::Replayed`].
     pub fn check(&self, digest: MessageDigest) -> Result<(), Error> {
-        if self.seen.contains(&digest) {
-            Err(Error::Replayed)
-        } else {
-            Ok(())
-        }
+        if self.seen.contains(&digest) { Err(Error::Replayed) } else { Ok(()) }
     }
 
     /// Remembers a message that was just authenticated, `received` being our time.

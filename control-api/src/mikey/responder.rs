@@ -79,14 +79,9 @@ impl Responder {
     #[must_use]
     pub fn new(config: ResponderConfig) -> Self {
         let parameters = &config.parameters;
-        let replay_cache = ReplayCache::new(
-            parameters.clock_skew_max,
-            parameters.replay_cache_entries_max,
-        );
-        Self {
-            config,
-            replay_cache,
-        }
+        let replay_cache =
+            ReplayCache::new(parameters.clock_skew_max, parameters.replay_cache_entries_max);
+        Self { config, replay_cache }
     }
 
     /// Checks TRANSFER_INIT as far as it can be without its keys, early and without the KMS
@@ -107,19 +102,11 @@ impl Responder {
         let parameters = &self.config.parameters;
         let message = parse_expected(transfer_init, DataType::TransferInit)?;
         let verification = message.verification().ok_or(Error::MissingPayload("V"))?;
-        let suite = Suite::of(
-            message.header.prf,
-            verification.algorithm,
-            &parameters.accepted_suites,
-        )?;
+        let suite =
+            Suite::of(message.header.prf, verification.algorithm, &parameters.accepted_suites)?;
         let initiator = required_uri(message.identity(ROLE_INITIATOR), "IDRi")?.to_owned();
         let requested = required_uri(message.identity(ROLE_RESPONDER), "IDRr")?.to_owned();
-        if !self
-            .config
-            .accepted
-            .iter()
-            .any(|pattern| pattern.matches(&requested))
-        {
+        if !self.config.accepted.iter().any(|pattern| pattern.matches(&requested)) {
             return Err(Error::NotForUs(requested));
         }
         self.check_policy(&message, &initiator, now)?;
@@ -128,19 +115,11 @@ impl Responder {
         if announced.is_some_and(|announced| announced != offered_protocols.as_bytes()) {
             return Err(Error::ProtocolListMismatch);
         }
-        let time = checked_time(
-            required_timestamp(&message)?,
-            now,
-            parameters.clock_skew_max,
-        )?;
+        let time = checked_time(required_timestamp(&message)?, now, parameters.clock_skew_max)?;
         let digest = MessageDigest::new(initiator.as_bytes(), message.header.csb_id, time);
         self.replay_cache.check(digest)?;
         let initiator_rand = required_rand(&message, ROLE_INITIATOR)?;
-        let asked_as = self
-            .config
-            .answer_as
-            .clone()
-            .unwrap_or_else(|| requested.clone());
+        let asked_as = self.config.answer_as.clone().unwrap_or_else(|| requested.clone());
         let resolve = self.resolve_init(&message, asked_as, now, random)?;
         let resolve_init = resolve.message.clone();
         let transfer_init = transfer_init.to_vec();
@@ -162,9 +141,7 @@ impl Responder {
         let ticket = message.ticket().ok_or(Error::MissingPayload("TICKET"))?;
         check_ticket(ticket, &self.config.parameters, now)?;
         if !ticket.policy.flags.has(TicketFlags::PLAIN_RESPONDER) {
-            return Err(Error::UnacceptablePolicy(
-                PolicyProblem::AdditionalProcessing,
-            ));
+            return Err(Error::UnacceptablePolicy(PolicyProblem::AdditionalProcessing));
         }
         if message.kemac().is_some() {
             return Err(Error::UnacceptablePolicy(PolicyProblem::TransferredKeys));
@@ -195,36 +172,22 @@ impl Responder {
         let key = &config.kms_key.key;
         let csb_id = random_u32(random);
         let rand = random_bytes(random, RAND_BYTES.max(key.len()));
-        let ticket = transfer_init
-            .ticket()
-            .ok_or(Error::MissingPayload("TICKET"))?;
+        let ticket = transfer_init.ticket().ok_or(Error::MissingPayload("TICKET"))?;
         let message = Message {
             header: kms_header(DataType::ResolveInitPsk, suite.prf(), csb_id, true),
             payloads: vec![
                 timestamp_payload(now),
-                Payload::Randr {
-                    role: ROLE_RESPONDER,
-                    rand: rand.clone(),
-                },
+                Payload::Randr { role: ROLE_RESPONDER, rand: rand.clone() },
                 idr(ROLE_RESPONDER, Identity::uri(bounded(&asked_as)?)),
                 idr(ROLE_KMS, Identity::uri(bounded(&config.kms_uri)?)),
                 Payload::Ticket(Box::new(ticket.clone())),
-                idr(
-                    ROLE_PRE_SHARED_KEY,
-                    Identity::bytes(&config.kms_key.identity),
-                ),
+                idr(ROLE_PRE_SHARED_KEY, Identity::bytes(&config.kms_key.identity)),
             ],
         };
         let source = KeySource::initial_message(suite.prf(), key, csb_id, &[], &rand);
         let identities = [asked_as.as_bytes(), config.kms_uri.as_bytes()];
         let message = seal(message, &source, suite.mac_algorithm(), &identities);
-        Ok(Resolve {
-            csb_id,
-            rand,
-            message,
-            asked_as,
-            time: now,
-        })
+        Ok(Resolve { csb_id, rand, message, asked_as, time: now })
     }
 }
 
@@ -282,10 +245,7 @@ impl Pending {
         let source =
             KeySource::response_message(prf, mpki, csb_id, &self.initiator_rand, &responder_rand);
         let algorithm = self.suite.mac_algorithm();
-        Ok((
-            established,
-            seal(message, &source, algorithm, &[&self.transfer_init]),
-        ))
+        Ok((established, seal(message, &source, algorithm, &[&self.transfer_init])))
     }
 
     fn open_response(
@@ -323,11 +283,7 @@ impl Pending {
             Some(identity) => identity.as_uri().ok_or(Error::IdentityNotUri)?.to_owned(),
             None => resolve.asked_as.clone(),
         };
-        Ok(Resolved {
-            message_protection,
-            session_keys: keys,
-            responder,
-        })
+        Ok(Resolved { message_protection, session_keys: keys, responder })
     }
 
     fn response(
@@ -343,18 +299,13 @@ impl Pending {
         let mut payloads = vec![timestamp_payload(now)];
         if !responder_rand.is_empty() {
             let rand = responder_rand.to_vec();
-            payloads.push(Payload::Randr {
-                role: ROLE_RESPONDER,
-                rand,
-            });
+            payloads.push(Payload::Randr { role: ROLE_RESPONDER, rand });
         }
         payloads.push(idr(ROLE_RESPONDER, Identity::uri(responder_uri)));
         // RFC 6043 section 6.1.1: exactly one policy in the response, ours where none was offered.
         session.policy_numbers.truncate(1);
         if session.policy_numbers.is_empty() {
-            session
-                .policy_numbers
-                .push(parameters.security_policy_number);
+            session.policy_numbers.push(parameters.security_policy_number);
             payloads.push(Payload::SecurityPolicy(SecurityPolicy {
                 number: parameters.security_policy_number,
                 protection_type: session.protection_type,
@@ -385,10 +336,7 @@ fn accepted_session<'a>(
     let [session] = sessions.as_slice() else {
         return Err(Error::CryptoSessionCount(sessions.len()));
     };
-    if !parameters
-        .accepted_protection_types_tls
-        .contains(&session.protection_type)
-    {
+    if !parameters.accepted_protection_types_tls.contains(&session.protection_type) {
         return Err(Error::ProtectionTypeNotAccepted(session.protection_type));
     }
     if let Some(number) = session.policy_numbers.first() {

@@ -59,21 +59,15 @@ pub(crate) fn policy(
             idr(ROLE_INITIATOR, Identity::uri(parties.initiator_uri)),
         ],
     };
-    policy
-        .payloads
-        .extend(validity(now, parameters.ticket_lifetime));
-    policy
-        .payloads
-        .push(idr(ROLE_RESPONDER, Identity::uri(parties.responder_uri)));
+    policy.payloads.extend(validity(now, parameters.ticket_lifetime));
+    policy.payloads.push(idr(ROLE_RESPONDER, Identity::uri(parties.responder_uri)));
     policy
 }
 
 /// TRs and TRe.
 pub(crate) fn validity(now: NtpTime, lifetime: Duration) -> [Payload; 2] {
-    let time = |role, at: NtpTime| Payload::Tr {
-        role,
-        timestamp: Timestamp::NtpUtc32(at.seconds()),
-    };
+    let time =
+        |role, at: NtpTime| Payload::Tr { role, timestamp: Timestamp::NtpUtc32(at.seconds()) };
     [time(ROLE_START, now), time(ROLE_END, now.after(lifetime))]
 }
 
@@ -143,32 +137,17 @@ pub(crate) fn make(
             timestamp_payload(now),
             Payload::Rand(rand),
             Payload::Kemac(kemac),
-            idr(
-                ROLE_PRE_SHARED_KEY,
-                Identity::bytes(&ticket_protection_key.identity),
-            ),
-            Payload::Verification(Verification {
-                algorithm,
-                mac: vec![0; algorithm.mac_bytes()],
-            }),
+            idr(ROLE_PRE_SHARED_KEY, Identity::bytes(&ticket_protection_key.identity)),
+            Payload::Verification(Verification { algorithm, mac: vec![0; algorithm.mac_bytes()] }),
         ],
     };
-    let mut ticket = Ticket {
-        policy,
-        data: codec::encode_base_ticket(&base),
-        initiator_data: Vec::new(),
-    };
+    let mut ticket =
+        Ticket { policy, data: codec::encode_base_ticket(&base), initiator_data: Vec::new() };
     let mac = ticket_mac(&ticket, &source, algorithm);
     let last = base.payloads.len() - 1;
     base.payloads[last] = Payload::Verification(Verification { algorithm, mac });
     ticket.data = codec::encode_base_ticket(&base);
-    Ok((
-        ticket,
-        TicketContent {
-            message_protection,
-            session_keys,
-        },
-    ))
+    Ok((ticket, TicketContent { message_protection, session_keys }))
 }
 
 /// Opens a base ticket: checks its MAC and decrypts its keys. `find_key` gives the TPK by identity.
@@ -205,10 +184,7 @@ pub(crate) fn open<'a>(
     let kemac = chain.kemac().ok_or(missing("ticket KEMAC"))?;
     let verification = chain.verification().ok_or(missing("ticket V"))?;
     let suite = Suite::of(policy.prf, verification.algorithm, accepted_suites)?;
-    let identity = &chain
-        .identity(ROLE_PRE_SHARED_KEY)
-        .ok_or(missing("ticket IDRpsk"))?
-        .data;
+    let identity = &chain.identity(ROLE_PRE_SHARED_KEY).ok_or(missing("ticket IDRpsk"))?.data;
     let key = find_key(identity)
         .ok_or_else(|| Error::UnknownKeyIdentity(identity.escape_ascii().to_string()))?;
     let source = KeySource::ticket(suite.prf(), &key.key, rand);
@@ -224,13 +200,7 @@ pub(crate) fn open<'a>(
     let mpk = keys.remove(0);
     let spi = mpk.spi().unwrap_or_default().to_vec();
     let message_protection = message_protection(suite.prf(), &mpk.key, rand, spi);
-    Ok((
-        TicketContent {
-            message_protection,
-            session_keys: keys,
-        },
-        key,
-    ))
+    Ok((TicketContent { message_protection, session_keys: keys }, key))
 }
 
 fn message_protection(prf: Prf, mpk: &[u8], rand: &[u8], spi: Vec<u8>) -> MessageProtectionKeys {
@@ -245,9 +215,5 @@ fn message_protection(prf: Prf, mpk: &[u8], rand: &[u8], spi: Vec<u8>) -> Messag
 fn ticket_mac(ticket: &Ticket, source: &KeySource<'_>, algorithm: MacAlgorithm) -> Vec<u8> {
     let covered = codec::encode_covered_ticket(ticket);
     // V is last in Ticket Data, which is last in what is covered.
-    mac(
-        source,
-        algorithm,
-        &[&covered[..covered.len() - algorithm.mac_bytes()]],
-    )
+    mac(source, algorithm, &[&covered[..covered.len() - algorithm.mac_bytes()]])
 }

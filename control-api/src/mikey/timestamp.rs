@@ -65,5 +65,6 @@ impl NtpTime {
 /// At most 136 years, which is as far as NTP time reaches.
 pub(crate) fn to_ntp_span(span: Duration) -> u64 {
     let seconds = span.as_secs().min(u64::from(u32::MAX));
-    seconds << 32 | (u64::from(span.subsec_nanos()) << 32) / 1_000_000_000
+    let fraction = (u64::from(span.subsec_nanos()) << 32) / 1_000_000_000;
+    (seconds << 32) | fraction
 }

@@ -16,36 +16,21 @@ pub(super) struct Refusal {
 
 impl Refusal {
     pub(super) fn status(status: u16) -> Self {
-        Self {
-            status,
-            warning: None,
-            retry_after: None,
-        }
+        Self { status, warning: None, retry_after: None }
     }
 
     pub(super) fn with_text(status: u16, text: &str) -> Self {
-        Self {
-            status,
-            warning: Some((399, text.to_owned())),
-            retry_after: None,
-        }
+        Self { status, warning: Some((399, text.to_owned())), retry_after: None }
     }
 
     /// 503: not now.
     pub(super) fn unavailable(text: &str) -> Self {
-        Self {
-            retry_after: Some(RETRY_AFTER),
-            ..Self::with_text(503, text)
-        }
+        Self { retry_after: Some(RETRY_AFTER), ..Self::with_text(503, text) }
     }
 
     /// 488 over what the offer says.
     pub(super) fn offer(warning: Warning) -> Self {
-        Self {
-            status: 488,
-            warning: Some(warning),
-            retry_after: None,
-        }
+        Self { status: 488, warning: Some(warning), retry_after: None }
     }
 
     /// 488: we do not make offers (yet).
@@ -62,10 +47,7 @@ impl Refusal {
     /// Retry-After between 0 and 10 seconds.
     pub(super) fn overlapping() -> Self {
         let retry_after = Some(Duration::from_secs(1));
-        Self {
-            retry_after,
-            ..Self::with_text(500, "Another INVITE is in progress")
-        }
+        Self { retry_after, ..Self::with_text(500, "Another INVITE is in progress") }
     }
 }
 
@@ -109,9 +91,7 @@ impl Mrfc {
 /// Host of a SIP URI, in lower case, without port and parameters.
 fn host_of(uri: &str) -> String {
     let rest = uri.split_once(':').map_or(uri, |(_, rest)| rest);
-    let host_port = rest
-        .rsplit_once('@')
-        .map_or(rest, |(_, host_port)| host_port);
+    let host_port = rest.rsplit_once('@').map_or(rest, |(_, host_port)| host_port);
     let host_port = host_port.split([';', '?', '>']).next().unwrap_or_default();
     let host = match host_port.strip_prefix('[') {
         Some(bracketed) => bracketed.split(']').next().unwrap_or_default(),

@@ -26,10 +26,7 @@ pub(super) struct Call {
 #[derive(Debug)]
 pub(super) enum Stage {
     /// The KMS is asked; the shard does not know of the call.
-    AwaitKms {
-        resolve: ResolveId,
-        pending: Box<Pending>,
-    },
+    AwaitKms { resolve: ResolveId, pending: Box<Pending> },
     /// The shard is asked; the INVITE is unanswered.
     AwaitReserved(Box<Reservation>),
     /// Answered 200.

@@ -113,10 +113,7 @@ impl Mrfc {
 
     fn hang_up(&mut self, call: CallId, cause: HangUpCause) {
         count(&mut self.counters.calls_hung_up, cause);
-        self.actions.push_back(Action::HangUp {
-            call,
-            reason: cause.reason().to_owned(),
-        });
+        self.actions.push_back(Action::HangUp { call, reason: cause.reason().to_owned() });
     }
 
     /// Gives back what a call holds; its Termination lingers until the shard says `Subtracted`.
@@ -131,10 +128,7 @@ impl Mrfc {
         }
         let termination = call.termination;
         let command = mp::Command::Subtract { termination };
-        self.actions.push_back(Action::Command {
-            shard: call.shard,
-            command,
-        });
+        self.actions.push_back(Action::Command { shard: call.shard, command });
         self.subtracting.insert(termination, call.shard);
         let deadline_ns = now.monotonic_ns + SUBTRACT_TIMEOUT_NS;
         self.timers.set(Timer::Subtract(termination), deadline_ns);

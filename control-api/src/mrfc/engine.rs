@@ -60,6 +60,12 @@ pub(super) struct Turn<'a> {
     pub(super) random: &'a mut dyn FnMut(&mut [u8]),
 }
 
+/// What the KMS is to be asked, and what goes on with its answer.
+struct Question {
+    pending: Box<keys::Pending>,
+    message: Vec<u8>,
+}
+
 impl Mrfc {
     /// An MRFC without calls. Without a responder every `a=key-mgmt` is refused.
     #[must_use]
@@ -86,13 +92,7 @@ impl Mrfc {
     pub fn handle(&mut self, now: Now, random: &mut dyn FnMut(&mut [u8]), event: Event) {
         let mut turn = Turn { now, random };
         match event {
-            Event::Invite {
-                call,
-                room,
-                from,
-                to,
-                offer,
-            } => {
+            Event::Invite { call, room, from, to, offer } => {
                 self.counters.calls_invited += 1;
                 if let Err(refusal) = self.invite(&mut turn, call, room, from, &to, offer) {
                     self.refuse(call, refusal);
@@ -118,8 +118,7 @@ impl Mrfc {
                     // The shard is past help; what it holds is not ours to count any more.
                     self.counters.shard_timeouts += 1;
                     let shard = self.subtracting.remove(&termination);
-                    self.shards
-                        .remove_termination(shard.expect("a timer has its Termination"));
+                    self.shards.remove_termination(shard.expect("a timer has its Termination"));
                 }
             }
         }
@@ -197,23 +196,14 @@ impl Mrfc {
         *self.user_calls.entry(from.clone()).or_insert(0) += 1;
         self.by_termination.insert(termination, id);
         let since_ns = turn.now.monotonic_ns;
-        let call = |stage| Call {
-            room,
-            from,
-            since_ns,
-            context,
-            termination,
-            shard,
-            negotiation,
-            stage,
-        };
+        let call =
+            |stage| Call { room, from, since_ns, context, termination, shard, negotiation, stage };
         match asked {
-            Some((pending, message)) => {
+            Some(Question { pending, message }) => {
                 let resolve = ResolveId(termination.0);
                 self.by_resolve.insert(resolve, id);
                 self.timers.set(Timer::Call(id), since_ns + KMS_TIMEOUT_NS);
-                self.calls
-                    .insert(id, call(Stage::AwaitKms { resolve, pending }));
+                self.calls.insert(id, call(Stage::AwaitKms { resolve, pending }));
                 self.actions.push_back(Action::Resolve { resolve, message });
             }
             None => {
@@ -222,11 +212,7 @@ impl Mrfc {
                     keys: None,
                     own_port: false,
                 };
-                self.reserve(
-                    turn.now,
-                    id,
-                    call(Stage::AwaitReserved(Box::new(reservation))),
-                );
+                self.reserve(turn.now, id, call(Stage::AwaitReserved(Box::new(reservation))));
             }
         }
         Ok(())
@@ -237,7 +223,7 @@ impl Mrfc {
         &mut self,
         turn: &mut Turn<'_>,
         negotiation: &Negotiation,
-    ) -> Result<Option<(Box<keys::Pending>, Vec<u8>)>, Refusal> {
+    ) -> Result<Option<Question>, Refusal> {
         let Some(offered) = &negotiation.message.key_management else {
             return Ok(None);
         };
@@ -245,7 +231,10 @@ impl Mrfc {
             return Err(Refusal::with_text(488, "No key management here"));
         };
         match keys::begin(responder, offered, turn.now.ntp, turn.random) {
-            Ok((pending, message)) => Ok(Some((Box::new(pending), message))),
+            Ok((pending, message)) => Ok(Some(Question {
+                pending: Box::new(pending),
+                message,
+            })),
             Err(failure) => Err(self.key_failure(&failure)),
         }
     }
@@ -257,10 +246,9 @@ impl Mrfc {
         };
         let message = &call.negotiation.message;
         let security = match &reservation.keys {
-            Some(keys) => mp::Security::TlsPsk {
-                identity: keys.identity.clone(),
-                psk: keys.psk.clone(),
-            },
+            Some(keys) => {
+                mp::Security::TlsPsk { identity: keys.identity.clone(), psk: keys.psk.clone() }
+            }
             None => mp::Security::Plain,
         };
         // A Termination that is to be protected is never reserved without its key.
@@ -279,12 +267,8 @@ impl Mrfc {
             max_size_bytes: message.max_size_bytes,
             own_port: reservation.own_port,
         }));
-        self.actions.push_back(Action::Command {
-            shard: call.shard,
-            command,
-        });
-        self.timers
-            .set(Timer::Call(id), now.monotonic_ns + SHARD_TIMEOUT_NS);
+        self.actions.push_back(Action::Command { shard: call.shard, command });
+        self.timers.set(Timer::Call(id), now.monotonic_ns + SHARD_TIMEOUT_NS);
         self.calls.insert(id, call);
     }
 
@@ -293,10 +277,7 @@ impl Mrfc {
         let Some(id) = self.by_resolve.remove(&resolve) else {
             return;
         };
-        let mut call = self
-            .calls
-            .remove(&id)
-            .expect("a question belongs to a call");
+        let mut call = self.calls.remove(&id).expect("a question belongs to a call");
         self.timers.clear(Timer::Call(id));
         let Stage::AwaitKms { pending, .. } = call.stage else {
             unreachable!("only this stage asks the KMS");
@@ -309,11 +290,7 @@ impl Mrfc {
             Some(Ok(keys)) => {
                 let session_id = random_session_id(turn.random);
                 let keys = Some(keys);
-                let reservation = Reservation {
-                    session_id,
-                    keys,
-                    own_port: false,
-                };
+                let reservation = Reservation { session_id, keys, own_port: false };
                 call.stage = Stage::AwaitReserved(Box::new(reservation));
                 self.reserve(turn.now, id, call);
                 return;
@@ -344,18 +321,12 @@ impl Mrfc {
 
     fn media_plane(&mut self, turn: &mut Turn<'_>, shard: mp::ShardId, event: mp::Event) {
         match event {
-            mp::Event::Reserved {
-                termination,
-                address,
-            } => {
+            mp::Event::Reserved { termination, address } => {
                 if let Some((id, call)) = self.take(shard, termination) {
                     self.reserved(turn, id, call, address);
                 }
             }
-            mp::Event::Refused {
-                termination,
-                reason,
-            } => {
+            mp::Event::Refused { termination, reason } => {
                 if let Some((id, call)) = self.take(shard, termination) {
                     self.refused_by_shard(turn, id, call, reason);
                 }
@@ -365,10 +336,7 @@ impl Mrfc {
                     self.modified(id, call);
                 }
             }
-            mp::Event::Subtracted {
-                termination,
-                statistics,
-            } => {
+            mp::Event::Subtracted { termination, statistics } => {
                 if self.subtracting.get(&termination) == Some(&shard) {
                     self.subtracting.remove(&termination);
                     self.timers.clear(Timer::Subtract(termination));
@@ -421,9 +389,7 @@ impl Mrfc {
         if address.ip().is_unspecified() {
             address.set_ip(self.shards.description(call.shard).address.ip());
         }
-        let Reservation {
-            session_id, keys, ..
-        } = *reservation;
+        let Reservation { session_id, keys, .. } = *reservation;
         let description = call.negotiation.answer(OwnEnd {
             sdp_session_id: random_sdp_session_id(turn.random),
             address,

@@ -40,9 +40,7 @@ pub(super) fn begin(
     now: NtpTime,
     random: Random<'_>,
 ) -> Result<(Pending, Vec<u8>), KeyFailure> {
-    let transfer_init = offered
-        .mikey()
-        .expect("an offer without MIKEY is not served");
+    let transfer_init = offered.mikey().expect("an offer without MIKEY is not served");
     let protocols = offered.offered_protocols();
     let begun = responder.begin(transfer_init, &protocols, now, random);
     let (pending, resolve_init) = begun.map_err(KeyFailure::Mikey)?;
@@ -87,8 +85,6 @@ impl KeyFailure {
             return "OtherCaller".to_owned();
         };
         let name = format!("{error:?}");
-        name.chars()
-            .take_while(char::is_ascii_alphanumeric)
-            .collect()
+        name.chars().take_while(char::is_ascii_alphanumeric).collect()
     }
 }

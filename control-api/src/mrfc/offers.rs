@@ -50,9 +50,8 @@ impl Negotiation {
         let text = offer.ok_or_else(Refusal::offer_missing)?;
         let offer = Offer::parse(text).map_err(|error| Refusal::offer(error.warning()))?;
         let protection_required = config.security == SecurityPolicy::PskRequired;
-        let index = offer
-            .select(protection_required)
-            .map_err(|reason| Refusal::offer(reason.warning()))?;
+        let index =
+            offer.select(protection_required).map_err(|reason| Refusal::offer(reason.warning()))?;
         Self::of(offer, index, config).map_err(|reason| Refusal::offer(reason.warning()))
     }
 
@@ -68,10 +67,7 @@ impl Negotiation {
         let next = Self::of(offer, self.index, config)
             .map_err(|reason| Refusal::offer(reason.warning()))?;
         self.check_change(&next)?;
-        Ok(Self {
-            active: self.active,
-            ..next
-        })
+        Ok(Self { active: self.active, ..next })
     }
 
     fn of(offer: Offer, index: usize, config: &MrfcConfig) -> Result<Self, Unservable> {
@@ -81,10 +77,7 @@ impl Negotiation {
             active: message.setup == OfferedSetup::Passive,
             message: *message,
             index,
-            lines: media
-                .into_iter()
-                .map(|description| description.line)
-                .collect(),
+            lines: media.into_iter().map(|description| description.line).collect(),
             times,
             message_bytes_max: config.message_bytes_max,
         })
@@ -128,25 +121,15 @@ impl Negotiation {
             return Setup::Passive;
         }
         let remote = self.message.connect_to();
-        Setup::Active {
-            remote: remote.expect("an offer without an address is not served"),
-        }
+        Setup::Active { remote: remote.expect("an offer without an address is not served") }
     }
 
     /// The answer.
     pub(super) fn answer(&self, own: OwnEnd) -> AnswerDescription {
-        let mut media: Vec<AnswerMedia> = self
-            .lines
-            .iter()
-            .cloned()
-            .map(AnswerMedia::Refused)
-            .collect();
+        let mut media: Vec<AnswerMedia> =
+            self.lines.iter().cloned().map(AnswerMedia::Refused).collect();
         media[self.index] = AnswerMedia::Served(self.served(own.msrp_session_id));
-        let level = self
-            .message
-            .key_management
-            .as_ref()
-            .map(|offered| offered.level);
+        let level = self.message.key_management.as_ref().map(|offered| offered.level);
         AnswerDescription {
             session_id: own.sdp_session_id,
             address: own.address,
@@ -160,21 +143,13 @@ impl Negotiation {
 
     /// The answer to a later offer: our end stays as `before` has it.
     pub(super) fn answer_again(&self, before: &AnswerDescription) -> AnswerDescription {
-        let mut media: Vec<AnswerMedia> = self
-            .lines
-            .iter()
-            .cloned()
-            .map(AnswerMedia::Refused)
-            .collect();
+        let mut media: Vec<AnswerMedia> =
+            self.lines.iter().cloned().map(AnswerMedia::Refused).collect();
         let AnswerMedia::Served(served) = &before.media[self.index] else {
             unreachable!("the chosen m-line is served");
         };
         media[self.index] = AnswerMedia::Served(self.served(served.session_id.clone()));
-        AnswerDescription {
-            times: self.times.clone(),
-            media,
-            ..before.clone()
-        }
+        AnswerDescription { times: self.times.clone(), media, ..before.clone() }
     }
 
     fn served(&self, session_id: String) -> ServedMessage {

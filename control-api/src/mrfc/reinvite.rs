@@ -25,10 +25,7 @@ impl Mrfc {
         match call.negotiation.again(offer, &self.config) {
             Ok(negotiation) => {
                 let description = negotiation.answer_again(&agreed.description);
-                let change = Box::new(Change {
-                    negotiation,
-                    description,
-                });
+                let change = Box::new(Change { negotiation, description });
                 call.stage = Stage::AwaitModified(agreed, change);
                 self.modify(turn, id, call);
             }
@@ -50,18 +47,10 @@ impl Mrfc {
             return self.modified(id, call);
         };
         let termination = call.termination;
-        let modify = mp::Modify {
-            termination,
-            direction,
-            remote_path,
-        };
+        let modify = mp::Modify { termination, direction, remote_path };
         let command = mp::Command::Modify(Box::new(modify));
-        self.actions.push_back(Action::Command {
-            shard: call.shard,
-            command,
-        });
-        self.timers
-            .set(Timer::Call(id), turn.now.monotonic_ns + SHARD_TIMEOUT_NS);
+        self.actions.push_back(Action::Command { shard: call.shard, command });
+        self.timers.set(Timer::Call(id), turn.now.monotonic_ns + SHARD_TIMEOUT_NS);
         self.calls.insert(id, call);
     }
 
@@ -71,10 +60,7 @@ impl Mrfc {
             return;
         };
         self.timers.clear(Timer::Call(id));
-        let Change {
-            negotiation,
-            description,
-        } = *change;
+        let Change { negotiation, description } = *change;
         let version = next_version(&agreed, description != agreed.description);
         let sdp = description.to_bytes(version);
         agreed.description = description;

@@ -120,17 +120,13 @@ impl Shards {
             terminations: 0,
             lost: false,
         };
-        Self {
-            shards: descriptions.iter().map(shard).collect(),
-        }
+        Self { shards: descriptions.iter().map(shard).collect() }
     }
 
     /// The shard for a new room: the one with the fewest Terminations, the first of equals.
     pub(super) fn choose(&self) -> Option<ShardId> {
         let usable = self.shards.iter().filter(|shard| !shard.lost);
-        usable
-            .min_by_key(|shard| shard.terminations)
-            .map(|shard| shard.description.id)
+        usable.min_by_key(|shard| shard.terminations).map(|shard| shard.description.id)
     }
 
     pub(super) fn add_termination(&mut self, id: ShardId) {
@@ -139,19 +135,12 @@ impl Shards {
 
     pub(super) fn remove_termination(&mut self, id: ShardId) {
         let shard = self.get_mut(id);
-        shard.terminations = shard
-            .terminations
-            .checked_sub(1)
-            .expect("counted when added");
+        shard.terminations = shard.terminations.checked_sub(1).expect("counted when added");
     }
 
     /// The shard takes no more rooms.
     pub(super) fn set_lost(&mut self, id: ShardId) {
-        if let Some(shard) = self
-            .shards
-            .iter_mut()
-            .find(|shard| shard.description.id == id)
-        {
+        if let Some(shard) = self.shards.iter_mut().find(|shard| shard.description.id == id) {
             shard.lost = true;
         }
     }
@@ -162,10 +151,7 @@ impl Shards {
     }
 
     fn get_mut(&mut self, id: ShardId) -> &mut Shard {
-        let shard = self
-            .shards
-            .iter_mut()
-            .find(|shard| shard.description.id == id);
+        let shard = self.shards.iter_mut().find(|shard| shard.description.id == id);
         shard.expect("a call's shard exists")
     }
 }
@@ -177,19 +163,12 @@ impl Mrfc {
             name,
             context: room.context,
             shard: room.shard,
-            members: room
-                .members
-                .iter()
-                .map(|call| self.calls[call].view(*call))
-                .collect(),
+            members: room.members.iter().map(|call| self.calls[call].view(*call)).collect(),
         })
     }
 
     /// Terminations per shard, those included that are being subtracted.
     pub fn shard_terminations(&self) -> impl Iterator<Item = (ShardId, usize)> {
-        self.shards
-            .shards
-            .iter()
-            .map(|shard| (shard.description.id, shard.terminations))
+        self.shards.shards.iter().map(|shard| (shard.description.id, shard.terminations))
     }
 }

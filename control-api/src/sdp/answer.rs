@@ -76,12 +76,7 @@ impl AnswerDescription {
         let mut media = media_of(
             &MediaLine {
                 media: "message".to_owned(),
-                protocol: if served.secure {
-                    PROTOCOL_TLS
-                } else {
-                    PROTOCOL_PLAIN
-                }
-                .to_owned(),
+                protocol: if served.secure { PROTOCOL_TLS } else { PROTOCOL_PLAIN }.to_owned(),
                 format: "*".to_owned(),
             },
             self.address.port(),
@@ -95,10 +90,7 @@ impl AnswerDescription {
         media.add_attribute(Attribute::with_value("accept-types", "message/cpim *"));
         media.add_attribute(Attribute::with_value("accept-wrapped-types", "*"));
         if let Some(max_size_bytes) = served.max_size_bytes {
-            media.add_attribute(Attribute::with_value(
-                "max-size",
-                max_size_bytes.to_string(),
-            ));
+            media.add_attribute(Attribute::with_value("max-size", max_size_bytes.to_string()));
         }
         let path = format!("{scheme}://{}/{};tcp", self.address, served.session_id);
         media.add_attribute(Attribute::with_value("path", path));
@@ -107,10 +99,7 @@ impl AnswerDescription {
             media.add_attribute(Attribute::new("msrp-cema"));
         }
         if let Some((KeyManagementLevel::Media, message)) = &self.key_management {
-            media.add_attribute(Attribute::with_value(
-                "key-mgmt",
-                format!("mikey {message}"),
-            ));
+            media.add_attribute(Attribute::with_value("key-mgmt", format!("mikey {message}")));
         }
         media
     }

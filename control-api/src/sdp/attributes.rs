@@ -51,21 +51,15 @@ impl KeyManagement {
     /// bidding down: in order, joined with `;`.
     #[must_use]
     pub fn offered_protocols(&self) -> String {
-        let protocols: Vec<&str> = self
-            .entries
-            .iter()
-            .map(|entry| entry.protocol.as_str())
-            .collect();
+        let protocols: Vec<&str> =
+            self.entries.iter().map(|entry| entry.protocol.as_str()).collect();
         protocols.join(";")
     }
 
     /// The first MIKEY message.
     #[must_use]
     pub fn mikey(&self) -> Option<&[u8]> {
-        let entry = self
-            .entries
-            .iter()
-            .find(|entry| entry.protocol == "mikey")?;
+        let entry = self.entries.iter().find(|entry| entry.protocol == "mikey")?;
         Some(&entry.data)
     }
 
@@ -90,10 +84,7 @@ impl KeyManagement {
             if entries.len() == KEY_MANAGEMENT_COUNT_MAX {
                 return Err(Unservable::KeyManagement);
             }
-            let value = attribute
-                .value
-                .as_deref()
-                .ok_or(Unservable::KeyManagement)?;
+            let value = attribute.value.as_deref().ok_or(Unservable::KeyManagement)?;
             entries.push(KeyManagementEntry::parse(value).ok_or(Unservable::KeyManagement)?);
         }
         Ok((!entries.is_empty()).then_some(Self { level, entries }))
@@ -105,17 +96,12 @@ impl KeyManagementEntry {
         let (protocol, data) = value.trim().split_once(' ')?;
         let data = data.trim();
         let is_token = !protocol.is_empty()
-            && protocol
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"-.+_".contains(&byte));
+            && protocol.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.+_".contains(&byte));
         if !is_token || data.len() > KEY_MANAGEMENT_SIZE_MAX {
             return None;
         }
         let data = STANDARD.decode(data).ok()?;
-        Some(Self {
-            protocol: protocol.to_ascii_lowercase(),
-            data,
-        })
+        Some(Self { protocol: protocol.to_ascii_lowercase(), data })
     }
 }
 
@@ -146,19 +132,15 @@ impl OfferedSetup {
 /// section 5.1).
 pub(super) fn direction(session: &[Attribute], media: &[Attribute]) -> Direction {
     let of = |attributes: &[Attribute]| {
-        attributes
-            .iter()
-            .find_map(|attribute| match attribute.attribute.as_str() {
-                "sendrecv" => Some(Direction::SendRecv),
-                "sendonly" => Some(Direction::SendOnly),
-                "recvonly" => Some(Direction::RecvOnly),
-                "inactive" => Some(Direction::Inactive),
-                _ => None,
-            })
+        attributes.iter().find_map(|attribute| match attribute.attribute.as_str() {
+            "sendrecv" => Some(Direction::SendRecv),
+            "sendonly" => Some(Direction::SendOnly),
+            "recvonly" => Some(Direction::RecvOnly),
+            "inactive" => Some(Direction::Inactive),
+            _ => None,
+        })
     };
-    of(media)
-        .or_else(|| of(session))
-        .unwrap_or(Direction::SendRecv)
+    of(media).or_else(|| of(session)).unwrap_or(Direction::SendRecv)
 }
 
 /// The attribute for a direction.

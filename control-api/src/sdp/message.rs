@@ -238,10 +238,7 @@ impl MediaLine {
 }
 
 fn value<'a>(attributes: &'a [Attribute], name: &str) -> Option<&'a str> {
-    attributes
-        .iter()
-        .find(|a| a.attribute == name)
-        .and_then(|a| a.value.as_deref())
+    attributes.iter().find(|a| a.attribute == name).and_then(|a| a.value.as_deref())
 }
 
 fn parse_path(
@@ -249,10 +246,7 @@ fn parse_path(
     secure: bool,
 ) -> Result<(String, MsrpUri, bool), Unservable> {
     let mut paths = attributes.iter().filter(|a| a.attribute == "path");
-    let path = paths
-        .next()
-        .and_then(|a| a.value.as_deref())
-        .ok_or(Unservable::Path)?;
+    let path = paths.next().and_then(|a| a.value.as_deref()).ok_or(Unservable::Path)?;
     if paths.next().is_some() || path.len() > PATH_SIZE_MAX {
         return Err(Unservable::Path);
     }

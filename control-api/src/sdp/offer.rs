@@ -133,9 +133,8 @@ pub(super) fn parse_session(text: &[u8]) -> Result<Session, SdpError> {
     if media_count > MEDIA_COUNT_MAX {
         return Err(SdpError::TooManyMedia);
     }
-    let session = Session::parse(text.as_bytes()).map_err(|error| SdpError::Malformed {
-        line: line_of(&error),
-    })?;
+    let session = Session::parse(text.as_bytes())
+        .map_err(|error| SdpError::Malformed { line: line_of(&error) })?;
     if session.medias.is_empty() {
         return Err(SdpError::NoMedia);
     }

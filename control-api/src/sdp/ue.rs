@@ -75,12 +75,7 @@ pub fn offer_for_message_session(offer: &MessageSessionOffer<'_>) -> Vec<u8> {
     session.add_time(Time::new(0, 0));
     let line = MediaLine {
         media: "message".to_owned(),
-        protocol: if offer.secure {
-            PROTOCOL_TLS
-        } else {
-            PROTOCOL_PLAIN
-        }
-        .to_owned(),
+        protocol: if offer.secure { PROTOCOL_TLS } else { PROTOCOL_PLAIN }.to_owned(),
         format: "*".to_owned(),
     };
     let mut media = media_of(&line, offer.address.port());
@@ -93,10 +88,7 @@ pub fn offer_for_message_session(offer: &MessageSessionOffer<'_>) -> Vec<u8> {
         media.add_attribute(Attribute::with_value("accept-wrapped-types", types));
     }
     if let Some(max_size_bytes) = offer.max_size_bytes {
-        media.add_attribute(Attribute::with_value(
-            "max-size",
-            max_size_bytes.to_string(),
-        ));
+        media.add_attribute(Attribute::with_value("max-size", max_size_bytes.to_string()));
     }
     media.add_attribute(Attribute::with_value("path", path));
     if offer.direction != Direction::SendRecv {
@@ -119,10 +111,7 @@ pub fn offer_for_message_session(offer: &MessageSessionOffer<'_>) -> Vec<u8> {
 /// The text is no session description, or the message stream was refused in it.
 pub fn parse_answer(text: &[u8]) -> Result<MessageSessionAnswer, SdpError> {
     let session = parse_session(text)?;
-    let media = session
-        .medias
-        .first()
-        .ok_or(SdpError::Refused(Unservable::Disabled))?;
+    let media = session.medias.first().ok_or(SdpError::Refused(Unservable::Disabled))?;
     let message = MessageDescription::parse(&session, media).map_err(SdpError::Refused)?;
     Ok(MessageSessionAnswer {
         connect_to: message.connect_to(),
@@ -132,11 +121,7 @@ pub fn parse_answer(text: &[u8]) -> Result<MessageSessionAnswer, SdpError> {
         direction: message.direction,
         max_size_bytes: message.max_size_bytes,
         cema: message.cema,
-        mikey: message
-            .key_management
-            .as_ref()
-            .and_then(|k| k.mikey())
-            .map(<[u8]>::to_vec),
+        mikey: message.key_management.as_ref().and_then(|k| k.mikey()).map(<[u8]>::to_vec),
         path: message.path,
         accept_types: message.accept_types,
     })

@@ -30,10 +30,7 @@ impl MsrpUri {
     pub fn parse(text: &str) -> Option<Self> {
         // Visible ASCII without the delimiters that RFC 3986 excludes: the text is handed on to the
         // media plane and must not be able to end a line there.
-        if !text
-            .bytes()
-            .all(|byte| byte.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&byte))
-        {
+        if !text.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&byte)) {
             return None;
         }
         let (scheme, rest) = text.split_once("://")?;
@@ -53,16 +50,9 @@ impl MsrpUri {
         if session_id.is_empty() || !transport.eq_ignore_ascii_case("tcp") {
             return None;
         }
-        let host_port = authority
-            .rsplit_once('@')
-            .map_or(authority, |(_, host_port)| host_port);
+        let host_port = authority.rsplit_once('@').map_or(authority, |(_, host_port)| host_port);
         let (host, port) = split_host_port(host_port)?;
-        Some(Self {
-            secure,
-            host,
-            port,
-            session_id: session_id.to_owned(),
-        })
+        Some(Self { secure, host, port, session_id: session_id.to_owned() })
     }
 }
 
@@ -74,9 +64,7 @@ impl Host {
             return Some(Self::Ip(address));
         }
         let is_name = !text.is_empty()
-            && text
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
         is_name.then(|| Self::Name(text.to_ascii_lowercase()))
     }
 }

@@ -16,10 +16,7 @@ pub(crate) struct Response {
 impl Response {
     #[allow(dead_code, reason = "not every test binary looks at headers")]
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value.as_str())
+        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
     #[allow(dead_code, reason = "not every test binary reads text")]
@@ -42,25 +39,14 @@ pub(crate) async fn request_raw(address: SocketAddr, bytes: &[u8]) -> Response {
     let _ = stream.write_all(bytes).await;
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer).await;
-    let head_end = answer
-        .windows(4)
-        .position(|four| four == b"\r\n\r\n")
-        .expect("a head")
-        + 4;
+    let head_end = answer.windows(4).position(|four| four == b"\r\n\r\n").expect("a head") + 4;
     let head = std::str::from_utf8(&answer[..head_end]).expect("text");
     let mut lines = head.lines();
-    let status = lines
-        .next()
-        .and_then(|line| line.split(' ').nth(1))
-        .expect("a status line");
+    let status = lines.next().and_then(|line| line.split(' ').nth(1)).expect("a status line");
     let headers = lines
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
         .collect();
     let status = status.parse().expect("a number");
-    Response {
-        status,
-        headers,
-        body: answer[head_end..].to_vec(),
-    }
+    Response { status, headers, body: answer[head_end..].to_vec() }
 }

@@ -77,12 +77,16 @@ fn an_unknown_identity_looks_exactly_like_a_wrong_key() {
 
 #[test]
 fn the_client_hears_of_a_wrong_key_by_an_alert() {
-    for (suite, alert) in [(TLS12, 20), (TLS13, 51)] {
+    // bad_record_mac; decrypt_error, for which older OpenSSL sends illegal_parameter.
+    for (suite, alerts) in [(TLS12, [20, 20]), (TLS13, [51, 47])] {
         let profile = profile(suite);
         let mut client = End::client(&profile);
         let mut server = End::server(&profile, None);
         run(&mut client, &mut server);
-        assert_eq!(client.error, Some(HandshakeError::AlertReceived(alert)));
+        let Some(HandshakeError::AlertReceived(alert)) = client.error else {
+            panic!("{suite}: {:?}", client.error);
+        };
+        assert!(alerts.contains(&alert), "{suite}: {alert}");
     }
 }
 

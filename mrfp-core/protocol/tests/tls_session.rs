@@ -185,6 +185,15 @@ fn a_cbc_session_cannot_be_reduced_and_goes_on() {
 }
 
 #[test]
+fn sessions_and_keys_may_move_to_another_thread() {
+    fn assert_send<T: Send>() {}
+    assert_send::<Session>();
+    assert_send::<TrafficKeys>();
+    assert_send::<mrfp_protocol::tls::Handshake>();
+    assert_send::<mrfp_protocol::tls::Profile>();
+}
+
+#[test]
 fn secrets_are_not_printed() {
     let (client, _) = pair(TLS12);
     assert_eq!(

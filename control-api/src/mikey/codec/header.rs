@@ -123,27 +123,17 @@ impl Header {
         let count = reader.u8()?;
         let at_map_type = reader.clone();
         let map = match reader.u8()? {
-            MAP_SRTP_ID => CsIdMap::SrtpId(
-                (0..count)
-                    .map(|_| parse_srtp(reader))
-                    .collect::<Result<_, _>>()?,
-            ),
+            MAP_SRTP_ID => {
+                CsIdMap::SrtpId((0..count).map(|_| parse_srtp(reader)).collect::<Result<_, _>>()?)
+            }
             MAP_EMPTY => CsIdMap::Empty { count },
             MAP_GENERIC_ID => CsIdMap::GenericId(
-                (0..count)
-                    .map(|_| parse_crypto_session(reader))
-                    .collect::<Result<_, _>>()?,
+                (0..count).map(|_| parse_crypto_session(reader)).collect::<Result<_, _>>()?,
             ),
             unknown => return Err(at_map_type.error(ParseReason::UnknownMapType(unknown))),
         };
         let response_wanted = prf & HIGH_BIT != 0;
-        let header = Self {
-            data_type,
-            response_wanted,
-            prf: prf & !HIGH_BIT,
-            csb_id,
-            map,
-        };
+        let header = Self { data_type, response_wanted, prf: prf & !HIGH_BIT, csb_id, map };
         Ok((header, first))
     }
 
@@ -206,14 +196,7 @@ fn encode_crypto_session(out: &mut Vec<u8>, session: &CryptoSession) {
     assert!(policies < HIGH_BIT, "#P is 7 bits");
     out.push(session.id);
     out.push(session.protection_type);
-    out.push(
-        policies
-            | if session.session_data_extended {
-                HIGH_BIT
-            } else {
-                0
-            },
-    );
+    out.push(policies | if session.session_data_extended { HIGH_BIT } else { 0 });
     out.extend_from_slice(&session.policy_numbers);
     put_vec16(out, &session.session_data);
     put_vec8(out, &session.spi);

@@ -89,23 +89,14 @@ fn parse_key(reader: &mut Reader<'_>) -> Result<KeyData, ParseError> {
         return Err(at_type.error(ParseReason::UnknownKeyType(types)));
     }
     let key = Zeroizing::new(reader.vec16()?);
-    let salt = if has_salt(key_type) {
-        Some(Zeroizing::new(reader.vec16()?))
-    } else {
-        None
-    };
+    let salt = if has_salt(key_type) { Some(Zeroizing::new(reader.vec16()?)) } else { None };
     let validity = match types & 0x0f {
         0 => KeyValidity::Null,
         1 => KeyValidity::Spi(reader.vec8()?),
         2 => KeyValidity::Interval(reader.vec8()?, reader.vec8()?),
         _ => return Err(at_type.error(ParseReason::UnknownKeyType(types))),
     };
-    Ok(KeyData {
-        key_type,
-        key,
-        salt,
-        validity,
-    })
+    Ok(KeyData { key_type, key, salt, validity })
 }
 
 /// Writes the plaintext of a KEMAC.
@@ -115,11 +106,7 @@ pub fn encode_key_data(keys: &[KeyData]) -> Zeroizing<Vec<u8>> {
     let bytes_max = keys.iter().map(key_bytes_max).sum();
     let mut out = Zeroizing::new(Vec::with_capacity(bytes_max));
     for (index, key) in keys.iter().enumerate() {
-        out.push(if index + 1 < keys.len() {
-            code::KEY_DATA
-        } else {
-            code::LAST
-        });
+        out.push(if index + 1 < keys.len() { code::KEY_DATA } else { code::LAST });
         let validity_type = match key.validity {
             KeyValidity::Null => 0,
             KeyValidity::Spi(_) => 1,
@@ -127,11 +114,7 @@ pub fn encode_key_data(keys: &[KeyData]) -> Zeroizing<Vec<u8>> {
         };
         out.push(key.key_type << 4 | validity_type);
         put_vec16(&mut out, &key.key);
-        assert_eq!(
-            key.salt.is_some(),
-            has_salt(key.key_type),
-            "the type says whether"
-        );
+        assert_eq!(key.salt.is_some(), has_salt(key.key_type), "the type says whether");
         if let Some(salt) = &key.salt {
             put_vec16(&mut out, salt);
         }
@@ -160,8 +143,5 @@ fn key_bytes_max(key: &KeyData) -> usize {
 }
 
 fn has_salt(key_type: u8) -> bool {
-    matches!(
-        key_type,
-        code::KEY_TGK_SALT | code::KEY_TEK_SALT | code::KEY_GTGK_SALT
-    )
+    matches!(key_type, code::KEY_TGK_SALT | code::KEY_TEK_SALT | code::KEY_GTGK_SALT)
 }

@@ -76,10 +76,7 @@ enum InitiatorData {
 
 fn encode_message(message: &Message, initiator_data: InitiatorData) -> Vec<u8> {
     let mut out = Vec::with_capacity(512);
-    let first = message
-        .payloads
-        .first()
-        .map_or(code_point::LAST, Payload::code);
+    let first = message.payloads.first().map_or(code_point::LAST, Payload::code);
     message.header.encode(&mut out, first);
     encode_chain(&mut out, &message.payloads, initiator_data);
     out
@@ -105,10 +102,7 @@ impl Message {
     #[must_use]
     pub fn rand(&self, role: u8) -> Option<&[u8]> {
         self.payloads.iter().find_map(|payload| match payload {
-            Payload::Randr {
-                role: its_role,
-                rand,
-            } if *its_role == role => Some(rand.as_slice()),
+            Payload::Randr { role: its_role, rand } if *its_role == role => Some(rand.as_slice()),
             _ => None,
         })
     }
@@ -152,10 +146,11 @@ impl Message {
     #[must_use]
     pub fn extension(&self, extension_type: u8) -> Option<&[u8]> {
         self.payloads.iter().find_map(|payload| match payload {
-            Payload::GeneralExtension {
-                extension_type: its_type,
-                data,
-            } if *its_type == extension_type => Some(data.as_slice()),
+            Payload::GeneralExtension { extension_type: its_type, data }
+                if *its_type == extension_type =>
+            {
+                Some(data.as_slice())
+            }
             _ => None,
         })
     }
@@ -181,10 +176,7 @@ impl Message {
 
 fn find_identity(payloads: &[Payload], role: u8) -> Option<&Identity> {
     payloads.iter().find_map(|payload| match payload {
-        Payload::Idr {
-            role: its_role,
-            identity,
-        } if *its_role == role => Some(identity),
+        Payload::Idr { role: its_role, identity } if *its_role == role => Some(identity),
         _ => None,
     })
 }

@@ -157,19 +157,13 @@ impl Identity {
     /// A URI.
     #[must_use]
     pub fn uri(uri: &str) -> Self {
-        Self {
-            id_type: code::ID_URI,
-            data: uri.as_bytes().to_vec(),
-        }
+        Self { id_type: code::ID_URI, data: uri.as_bytes().to_vec() }
     }
 
     /// A byte string.
     #[must_use]
     pub fn bytes(bytes: &[u8]) -> Self {
-        Self {
-            id_type: code::ID_BYTES,
-            data: bytes.to_vec(),
-        }
+        Self { id_type: code::ID_BYTES, data: bytes.to_vec() }
     }
 
     /// The URI, where this is one.
@@ -290,10 +284,7 @@ impl Payload {
             | Self::Ticket(_) => Some((self.code(), 0)),
             Self::Tr { role, .. } | Self::Randr { role, .. } => Some((self.code(), *role)),
             // A ticket policy names several responders and applications.
-            Self::Idr {
-                role: code::ROLE_RESPONDER | code::ROLE_APPLICATION,
-                ..
-            } => None,
+            Self::Idr { role: code::ROLE_RESPONDER | code::ROLE_APPLICATION, .. } => None,
             Self::Idr { role, .. } => Some((self.code(), *role)),
             Self::Id(_)
             | Self::Certificate { .. }
@@ -313,35 +304,23 @@ impl Payload {
                 let encrypted = reader.vec16()?;
                 let mac_algorithm = MacAlgorithm::parse(reader)?;
                 let mac = reader.take(mac_algorithm.mac_bytes())?.to_vec();
-                Self::Kemac(Kemac {
-                    encryption,
-                    encrypted,
-                    mac_algorithm,
-                    mac,
-                })
+                Self::Kemac(Kemac { encryption, encrypted, mac_algorithm, mac })
             }
             code::PKE => {
                 let field = reader.u16()?;
                 let data = reader.take(usize::from(field & 0x3fff))?.to_vec();
-                Self::Pke {
-                    cache: (field >> 14) as u8,
-                    data,
-                }
+                Self::Pke { cache: (field >> 14) as u8, data }
             }
             code::SIGN => {
                 let field = reader.u16()?;
                 let signature = reader.take(usize::from(field & 0x0fff))?.to_vec();
-                Self::Sign {
-                    signature_type: (field >> 12) as u8,
-                    signature,
-                }
+                Self::Sign { signature_type: (field >> 12) as u8, signature }
             }
             code::T => Self::Timestamp(Timestamp::parse(reader)?),
             code::ID => Self::Id(parse_identity(reader)?),
-            code::CERT => Self::Certificate {
-                certificate_type: reader.u8()?,
-                data: reader.vec16()?,
-            },
+            code::CERT => {
+                Self::Certificate { certificate_type: reader.u8()?, data: reader.vec16()? }
+            }
             code::CHASH => parse_certificate_hash(reader)?,
             code::V => {
                 let algorithm = MacAlgorithm::parse(reader)?;
@@ -354,28 +333,15 @@ impl Payload {
                 parameters: reader.vec16()?,
             }),
             code::RAND => Self::Rand(reader.vec8()?),
-            code::ERR => Self::Error {
-                number: reader.u8()?,
-                reserved: reader.u16()?,
-            },
-            code::TR => Self::Tr {
-                role: reader.u8()?,
-                timestamp: Timestamp::parse(reader)?,
-            },
-            code::IDR => Self::Idr {
-                role: reader.u8()?,
-                identity: parse_identity(reader)?,
-            },
-            code::RANDR => Self::Randr {
-                role: reader.u8()?,
-                rand: reader.vec8()?,
-            },
+            code::ERR => Self::Error { number: reader.u8()?, reserved: reader.u16()? },
+            code::TR => Self::Tr { role: reader.u8()?, timestamp: Timestamp::parse(reader)? },
+            code::IDR => Self::Idr { role: reader.u8()?, identity: parse_identity(reader)? },
+            code::RANDR => Self::Randr { role: reader.u8()?, rand: reader.vec8()? },
             code::TP => Self::TicketPolicy(TicketPolicy::parse(reader, payloads_left)?),
             code::TICKET => Self::Ticket(Box::new(Ticket::parse(reader, payloads_left)?)),
-            code::GENERAL_EXTENSION => Self::GeneralExtension {
-                extension_type: reader.u8()?,
-                data: reader.vec16()?,
-            },
+            code::GENERAL_EXTENSION => {
+                Self::GeneralExtension { extension_type: reader.u8()?, data: reader.vec16()? }
+            }
             // Unreachable through `parse_chain`, which knows the names first.
             unknown => return Err(reader.error(ParseReason::UnknownPayload(unknown))),
         })
@@ -389,18 +355,12 @@ impl Payload {
                 put_mac(out, kemac.mac_algorithm, &kemac.mac);
             }
             Self::Pke { cache, data } => put_packed(out, *cache, 14, data),
-            Self::Sign {
-                signature_type,
-                signature,
-            } => {
+            Self::Sign { signature_type, signature } => {
                 put_packed(out, *signature_type, 12, signature);
             }
             Self::Timestamp(timestamp) => timestamp.encode(out),
             Self::Id(identity) => encode_identity(out, identity),
-            Self::Certificate {
-                certificate_type,
-                data,
-            } => {
+            Self::Certificate { certificate_type, data } => {
                 out.push(*certificate_type);
                 put_vec16(out, data);
             }
@@ -434,10 +394,7 @@ impl Payload {
             }
             Self::TicketPolicy(policy) => policy.encode(out),
             Self::Ticket(ticket) => ticket::encode_ticket(out, ticket, initiator_data),
-            Self::GeneralExtension {
-                extension_type,
-                data,
-            } => {
+            Self::GeneralExtension { extension_type, data } => {
                 out.push(*extension_type);
                 put_vec16(out, data);
             }
@@ -466,11 +423,7 @@ pub(super) fn parse_chain(
         };
         *payloads_left = left;
         // RFC 3830 section 6.5: SIGN has no next-payload byte, it is always the last.
-        next = if payload_code == code::SIGN {
-            code_point::LAST
-        } else {
-            reader.u8()?
-        };
+        next = if payload_code == code::SIGN { code_point::LAST } else { reader.u8()? };
         let payload = Payload::parse(payload_code, reader, payloads_left)?;
         if let Some(key) = payload.singleton() {
             if seen.contains(&key) {
@@ -487,9 +440,7 @@ pub(super) fn parse_chain(
 /// Writes payloads, each with the type of the one behind it.
 pub(super) fn encode_chain(out: &mut Vec<u8>, payloads: &[Payload], initiator_data: InitiatorData) {
     for (index, payload) in payloads.iter().enumerate() {
-        let next = payloads
-            .get(index + 1)
-            .map_or(code_point::LAST, Payload::code);
+        let next = payloads.get(index + 1).map_or(code_point::LAST, Payload::code);
         if matches!(payload, Payload::Sign { .. }) {
             assert_eq!(next, code_point::LAST, "SIGN is the last payload");
         } else {
@@ -523,10 +474,7 @@ fn name(payload_code: u8) -> Option<&'static str> {
 }
 
 fn parse_identity(reader: &mut Reader<'_>) -> Result<Identity, ParseError> {
-    Ok(Identity {
-        id_type: reader.u8()?,
-        data: reader.vec16()?,
-    })
+    Ok(Identity { id_type: reader.u8()?, data: reader.vec16()? })
 }
 
 fn encode_identity(out: &mut Vec<u8>, identity: &Identity) {
@@ -543,28 +491,18 @@ fn parse_certificate_hash(reader: &mut Reader<'_>) -> Result<Payload, ParseError
         2 => 32, // SHA-256
         unknown => return Err(at.error(ParseReason::UnknownAlgorithm(unknown))),
     };
-    Ok(Payload::CertificateHash {
-        function,
-        hash: reader.take(length)?.to_vec(),
-    })
+    Ok(Payload::CertificateHash { function, hash: reader.take(length)?.to_vec() })
 }
 
 fn put_mac(out: &mut Vec<u8>, algorithm: MacAlgorithm, mac: &[u8]) {
-    assert_eq!(
-        mac.len(),
-        algorithm.mac_bytes(),
-        "the algorithm fixes the MAC's length"
-    );
+    assert_eq!(mac.len(), algorithm.mac_bytes(), "the algorithm fixes the MAC's length");
     out.push(algorithm as u8);
     out.extend_from_slice(mac);
 }
 
 /// A 16-bit field: `high` above `length_bits` bits of length, then the data.
 fn put_packed(out: &mut Vec<u8>, high: u8, length_bits: u32, data: &[u8]) {
-    assert!(
-        data.len() < 1 << length_bits,
-        "the length field is {length_bits} bits"
-    );
+    assert!(data.len() < 1 << length_bits, "the length field is {length_bits} bits");
     let field = u16::from(high) << length_bits | data.len() as u16;
     out.extend_from_slice(&field.to_be_bytes());
     out.extend_from_slice(data);

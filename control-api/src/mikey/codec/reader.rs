@@ -80,11 +80,7 @@ pub(super) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     pub(super) fn new(bytes: &'a [u8]) -> Self {
-        Self {
-            bytes,
-            base: 0,
-            payload: "HDR",
-        }
+        Self { bytes, base: 0, payload: "HDR" }
     }
 
     pub(super) fn enter(&mut self, payload: &'static str) {
@@ -96,11 +92,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn error(&self, reason: ParseReason) -> ParseError {
-        ParseError {
-            payload: self.payload,
-            offset: self.base,
-            reason,
-        }
+        ParseError { payload: self.payload, offset: self.base, reason }
     }
 
     pub(super) fn take(&mut self, length: usize) -> Result<&'a [u8], ParseError> {
@@ -127,7 +119,10 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn u64(&mut self) -> Result<u64, ParseError> {
-        Ok(u64::from(self.u32()?) << 32 | u64::from(self.u32()?))
+        let bytes = self.take(8)?;
+        Ok(bytes
+            .iter()
+            .fold(0, |value, byte| value << 8 | u64::from(*byte)))
     }
 
     /// Bytes behind an 8-bit length.
@@ -145,19 +140,11 @@ impl<'a> Reader<'a> {
     /// A reader of its own for the next `length` bytes.
     pub(super) fn nested(&mut self, length: usize) -> Result<Self, ParseError> {
         let base = self.base;
-        Ok(Self {
-            bytes: self.take(length)?,
-            base,
-            payload: self.payload,
-        })
+        Ok(Self { bytes: self.take(length)?, base, payload: self.payload })
     }
 
     pub(super) fn finish(&self) -> Result<(), ParseError> {
-        if self.bytes.is_empty() {
-            Ok(())
-        } else {
-            Err(self.error(ParseReason::TrailingBytes))
-        }
+        if self.bytes.is_empty() { Ok(()) } else { Err(self.error(ParseReason::TrailingBytes)) }
     }
 }
 

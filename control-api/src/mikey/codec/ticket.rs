@@ -105,14 +105,7 @@ impl TicketPolicy {
         if let Some(payload) = payloads.iter().find(nested) {
             return Err(at_data.error(ParseReason::MisplacedPayload(payload.code())));
         }
-        Ok(Self {
-            ticket_type,
-            subtype,
-            version,
-            prf: prf >> 1,
-            flags,
-            payloads,
-        })
+        Ok(Self { ticket_type, subtype, version, prf: prf >> 1, flags, payloads })
     }
 
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
@@ -135,10 +128,7 @@ impl TicketPolicy {
     /// Everybody who may have the ticket resolved.
     pub fn responders(&self) -> impl Iterator<Item = &Identity> {
         self.payloads.iter().filter_map(|payload| match payload {
-            Payload::Idr {
-                role: code::ROLE_RESPONDER,
-                identity,
-            } => Some(identity),
+            Payload::Idr { role: code::ROLE_RESPONDER, identity } => Some(identity),
             _ => None,
         })
     }
@@ -147,10 +137,7 @@ impl TicketPolicy {
     #[must_use]
     pub fn time(&self, role: u8) -> Option<Timestamp> {
         self.payloads.iter().find_map(|payload| match payload {
-            Payload::Tr {
-                role: its_role,
-                timestamp,
-            } if *its_role == role => Some(*timestamp),
+            Payload::Tr { role: its_role, timestamp } if *its_role == role => Some(*timestamp),
             _ => None,
         })
     }

@@ -114,6 +114,9 @@ impl Handshake {
     /// Takes whole records from the front of `input`, appends what must be sent to `output`.
     /// Returns how many bytes of `input` were taken (never part of a record, never a record after
     /// the one that completed the handshake) and where the handshake stands.
+    ///
+    /// # Panics
+    /// If the handshake is over: completed or failed before.
     pub fn advance(
         &mut self,
         input: &[u8],
@@ -172,6 +175,9 @@ impl Handshake {
 
     /// Answers [`Progress::NeedPsk`]. `None`: unknown identity; the handshake goes on with a
     /// random key and fails exactly as it does for a wrong key.
+    ///
+    /// # Panics
+    /// If nobody asked.
     pub fn provide_psk(&mut self, psk: Option<&Psk>) {
         assert_eq!(self.stage, Stage::AwaitingPsk, "nobody asked for a key");
         self.stage = Stage::PskProvided;

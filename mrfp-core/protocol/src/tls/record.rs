@@ -272,7 +272,7 @@ impl RecordLayer {
         if self.keys.write.sequence >= SEQUENCE_MAX {
             return Err(RecordError::KeysExhausted);
         }
-        if self.keys.write.blocks >= BLOCKS_MAX {
+        if self.aead.is_gcm() && self.keys.write.blocks >= BLOCKS_MAX {
             match self.keys.suite.version {
                 Version::Tls12 => return Err(RecordError::KeysExhausted),
                 Version::Tls13 => self.owed.key_update = true,
@@ -458,8 +458,9 @@ const TLS13_EXPANSION_BYTES_MAX: usize = 256;
 /// Far below the 2^64 at which sequence numbers would repeat, and more than a connection lives to
 /// see.
 const SEQUENCE_MAX: u64 = 1 << 48;
-/// RFC 8446 section 5.5 allows 2^24.5 full records, that is 2^34.5 blocks, per AES-GCM key. For
-/// ChaCha20-Poly1305 there is no such limit, and a rekeying now and then is no cost.
+/// RFC 8446 section 5.5 allows 2^24.5 full records, that is 2^34.5 blocks, per AES-GCM key; small
+/// records count for what they are. ChaCha20-Poly1305 has no such limit. The reader needs no check:
+/// the limit protects what the writer keeps secret.
 const BLOCKS_MAX: u64 = 1 << 34;
 /// Records without data a peer may send in a row; more is a flood.
 const IDLE_RECORDS_MAX: u16 = 32;

@@ -67,6 +67,13 @@ impl Aead {
         }
     }
 
+    pub(super) const fn is_gcm(self) -> bool {
+        match self {
+            Self::Aes128Gcm | Self::Aes256Gcm => true,
+            Self::ChaCha20Poly1305 => false,
+        }
+    }
+
     /// Bytes of the implicit nonce part in the TLS 1.2 key block (RFC 5288 section 3, RFC 7905
     /// section 2).
     pub(super) const fn tls12_fixed_iv_bytes(self) -> usize {

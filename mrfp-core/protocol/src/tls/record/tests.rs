@@ -12,7 +12,7 @@ const AEAD_SUITES: [&str; 5] = [
     "TLS_CHACHA20_POLY1305_SHA256",
 ];
 const TLS12: &str = "PSK-AES128-GCM-SHA256";
-const TLS13: &str = "TLS_CHACHA20_POLY1305_SHA256";
+const TLS13: &str = "TLS_AES_128_GCM_SHA256";
 
 fn layer(suite: &str, role: Role) -> RecordLayer {
     let suite = suite_by_name(suite).unwrap();
@@ -256,6 +256,15 @@ fn tls12_stops_at_the_cipher_limit_but_can_still_send_an_alert() {
         open(&mut server, &alert),
         Ok(Opened::CloseNotify { .. })
     ));
+}
+
+#[test]
+fn chacha20_has_no_cipher_limit() {
+    for suite in ["PSK-CHACHA20-POLY1305", "TLS_CHACHA20_POLY1305_SHA256"] {
+        let (mut client, mut server) = pair(suite);
+        client.keys.write.blocks = BLOCKS_MAX;
+        assert_carries(&mut client, &mut server, b"data");
+    }
 }
 
 #[test]

@@ -1,0 +1,371 @@
+//! The control loop: events of SIP, of the shards and of time go into the MRFC, its actions come
+//! out and are carried out.
+//!
+//! Every queue is bounded. A shard that does not take its commands fast enough has them kept here
+//! in order; while too many are kept no further SIP event is taken, the SIP queue fills, and the
+//! SIP front sheds new calls.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use mrfp_core::Port;
+use mrfp_core::mp::{Command, Event as MpEvent};
+use mrfp_io::DoorbellReceiver;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use super::{Stopped, ask_kms, counters, fill_random, ntp_now};
+use crate::http::{ContextView, HttpServer, MemberView, Query, Readiness, ReadinessState};
+use crate::kms::Kms;
+use crate::mrfc::{Action, Event, MemberState, Mrfc, Now};
+use crate::sip::SipHandle;
+
+/// What the loop is given.
+pub(super) struct Parts {
+    pub(super) mrfc: Mrfc,
+    pub(super) ports: Vec<Port>,
+    /// Rung by the shards after events.
+    pub(super) bell: AsyncFd<DoorbellReceiver>,
+    pub(super) sip: SipHandle,
+    pub(super) sip_events: mpsc::Receiver<Event>,
+    pub(super) queries: mpsc::Receiver<Query>,
+    pub(super) kms: Arc<Mutex<Kms>>,
+    pub(super) readiness: Arc<Readiness>,
+    pub(super) stop: CancellationToken,
+    /// Kept until the end, so that health and metrics can be watched while the node drains.
+    pub(super) servers: [HttpServer; 2],
+    /// Every Termination gets a port of its own.
+    pub(super) own_ports: bool,
+    pub(super) shutdown_timeout: Duration,
+}
+
+/// The loop and what it owns.
+pub(super) struct Control {
+    parts: Parts,
+    shards: Vec<ShardState>,
+    /// The MRFC's clock starts here.
+    started: Instant,
+    shards_checked: Instant,
+    /// When a node that was told to stop leaves without the calls that are left.
+    give_up: Option<Instant>,
+    drained: bool,
+}
+
+/// What the loop keeps for one shard.
+#[derive(Default)]
+struct ShardState {
+    /// Commands the shard's queue had no room for, oldest first.
+    outbox: VecDeque<Command>,
+    /// The shard's turns when they were last seen to grow.
+    turns: u64,
+    /// Checks since then.
+    checks_without_turn: u32,
+    /// Its thread has ended, and the MRFC knows.
+    ended: bool,
+}
+
+/// Why the loop woke up.
+enum Wake {
+    /// A shard has events, a timer has run out, or a queue is to be tried again.
+    Look,
+    Sip(Option<Event>),
+    Query(Query),
+    Stop,
+}
+
+impl Control {
+    pub(super) fn new(parts: Parts) -> Self {
+        let now = Instant::now();
+        Self {
+            shards: parts.ports.iter().map(|_| ShardState::default()).collect(),
+            parts,
+            started: now,
+            shards_checked: now,
+            give_up: None,
+            drained: false,
+        }
+    }
+
+    /// Runs until the node was told to stop and every call has ended, or the time for that is up.
+    pub(super) async fn run(mut self) -> Stopped {
+        while !self.drained && self.give_up.is_none_or(|deadline| Instant::now() < deadline) {
+            match self.wake().await {
+                Wake::Look => {}
+                Wake::Sip(Some(event)) => self.take_sip(event),
+                // The front ended under us: no call can come or go any more.
+                Wake::Sip(None) => break,
+                Wake::Query(query) => self.answer(query),
+                Wake::Stop => self.begin_stop(),
+            }
+            self.receive();
+            self.check_shards();
+            let now = self.now();
+            self.parts.mrfc.handle_timeout(now);
+            self.act();
+        }
+        self.finish().await
+    }
+
+    /// Waits for something to do.
+    async fn wake(&mut self) -> Wake {
+        // Armed: whatever a shard pushes from here on makes the descriptor readable. Not armed:
+        // something came since the queues were emptied.
+        if !self.parts.bell.get_ref().arm() {
+            self.parts.bell.get_ref().drain();
+            return Wake::Look;
+        }
+        let deadline = self.deadline();
+        let takes_calls = self.deferred() < DEFERRED_COMMANDS_MAX;
+        let stopping = self.give_up.is_some();
+        let wake = tokio::select! {
+            biased;
+            () = self.parts.stop.cancelled(), if !stopping => Wake::Stop,
+            readable = self.parts.bell.readable() => {
+                if let Ok(mut guard) = readable {
+                    guard.clear_ready();
+                }
+                Wake::Look
+            }
+            event = self.parts.sip_events.recv(), if takes_calls => Wake::Sip(event),
+            Some(query) = self.parts.queries.recv() => Wake::Query(query),
+            () = sleep_until(deadline) => Wake::Look,
+        };
+        self.parts.bell.get_ref().drain();
+        wake
+    }
+
+    /// The next moment something is due without an event.
+    fn deadline(&self) -> Instant {
+        let mut deadline = self.shards_checked + SHARD_CHECK_INTERVAL;
+        if let Some(timeout_ns) = self.parts.mrfc.poll_timeout() {
+            deadline = deadline.min(self.started + Duration::from_nanos(timeout_ns));
+        }
+        if self.deferred() > 0 {
+            deadline = deadline.min(Instant::now() + OUTBOX_RETRY);
+        }
+        self.give_up.map_or(deadline, |give_up| deadline.min(give_up))
+    }
+
+    fn deferred(&self) -> usize {
+        self.shards.iter().map(|shard| shard.outbox.len()).sum()
+    }
+
+    fn now(&self) -> Now {
+        let elapsed = self.started.elapsed().as_nanos();
+        Now { monotonic_ns: u64::try_from(elapsed).unwrap_or(u64::MAX), ntp: ntp_now() }
+    }
+
+    fn handle(&mut self, event: Event) {
+        let now = self.now();
+        self.parts.mrfc.handle(now, &mut fill_random, event);
+        self.act();
+    }
+
+    /// Takes one SIP event and those that wait behind it, so that a burst costs one wake-up.
+    fn take_sip(&mut self, event: Event) {
+        self.handle(event);
+        for _ in 1..SIP_EVENTS_PER_TURN_MAX {
+            if self.deferred() >= DEFERRED_COMMANDS_MAX {
+                return;
+            }
+            let Ok(event) = self.parts.sip_events.try_recv() else { return };
+            self.handle(event);
+        }
+    }
+
+    /// Takes what the shards have to tell.
+    fn receive(&mut self) {
+        for index in 0..self.parts.ports.len() {
+            let shard = self.parts.ports[index].shard();
+            while let Some(event) = self.parts.ports[index].receive() {
+                if matches!(event, MpEvent::Stopped) {
+                    self.shards[index].ended = true;
+                }
+                self.handle(Event::Mp { shard, event });
+            }
+        }
+    }
+
+    /// Carries out what the MRFC wants. A question to the embedded KMS is answered on the spot,
+    /// which may bring more to do.
+    fn act(&mut self) {
+        while let Some(action) = self.parts.mrfc.poll_action() {
+            match action {
+                Action::Answer { .. } | Action::HangUp { .. } => {
+                    let left = self.parts.sip.act(action);
+                    assert!(left.is_none(), "the SIP front answers and hangs up");
+                }
+                Action::Command { shard, mut command } => {
+                    if let Command::ReserveAndConfigure(reserve) = &mut command {
+                        reserve.own_port = self.parts.own_ports;
+                    }
+                    self.shards[usize::from(shard.0)].outbox.push_back(command);
+                }
+                Action::Resolve { resolve, message } => {
+                    let response = ask_kms(&self.parts.kms, &message);
+                    let now = self.now();
+                    let event = Event::Resolved { resolve, response };
+                    self.parts.mrfc.handle(now, &mut fill_random, event);
+                }
+                Action::Drained => self.drained = true,
+            }
+        }
+        self.flush();
+    }
+
+    /// Gives the shards what their queues have room for, in order.
+    fn flush(&mut self) {
+        for (port, shard) in self.parts.ports.iter_mut().zip(&mut self.shards) {
+            if shard.ended {
+                // Nobody will ever take them; the MRFC has been told.
+                shard.outbox.clear();
+            }
+            while let Some(command) = shard.outbox.pop_front() {
+                if let Err(command) = port.send(command) {
+                    shard.outbox.push_front(command);
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Looks once a second whether the shards live.
+    fn check_shards(&mut self) {
+        if self.shards_checked.elapsed() < SHARD_CHECK_INTERVAL {
+            return;
+        }
+        self.shards_checked = Instant::now();
+        let mut answering = true;
+        for index in 0..self.parts.ports.len() {
+            let port = &self.parts.ports[index];
+            let (id, turns) = (port.shard(), port.metrics().read().turns);
+            let gone = port.is_finished() && !self.shards[index].ended;
+            let shard = &mut self.shards[index];
+            shard.checks_without_turn =
+                if turns == shard.turns { shard.checks_without_turn + 1 } else { 0 };
+            shard.turns = turns;
+            answering &= !shard.ended && shard.checks_without_turn < CHECKS_WITHOUT_TURN_MAX;
+            if gone {
+                shard.ended = true;
+                answering = false;
+                tracing::error!(shard = id.0, "the shard has ended; its calls are lost");
+                self.handle(Event::Mp { shard: id, event: MpEvent::Stopped });
+            }
+        }
+        if self.give_up.is_none() {
+            let state = if answering { ReadinessState::Ready } else { ReadinessState::ShardLost };
+            self.parts.readiness.set(state);
+        }
+    }
+
+    fn answer(&self, query: Query) {
+        // Who asked may have gone meanwhile.
+        match query {
+            Query::Contexts(reply) => {
+                let _ = reply.send(self.contexts());
+            }
+            Query::Counters(reply) => {
+                let deferred = self.deferred() as u64;
+                let sip = self.parts.sip.metrics();
+                let _ = reply.send(counters::families(&self.parts.mrfc, &sip, deferred));
+            }
+        }
+    }
+
+    fn contexts(&self) -> Vec<ContextView> {
+        let rooms = self.parts.mrfc.rooms().take(CONTEXTS_SHOWN_MAX);
+        rooms
+            .map(|room| ContextView {
+                context: room.context.0,
+                room: room.name.to_owned(),
+                shard: room.shard.0,
+                members: room
+                    .members
+                    .iter()
+                    .map(|member| MemberView {
+                        uri: member.uri.to_owned(),
+                        state: state_name(member.state),
+                        security: if member.secure { "tls-psk" } else { "none" },
+                    })
+                    .collect(),
+            })
+            .collect()
+    }
+
+    fn begin_stop(&mut self) {
+        self.give_up = Some(Instant::now() + self.parts.shutdown_timeout);
+        self.parts.readiness.set(ReadinessState::Draining);
+        tracing::info!(calls = self.parts.mrfc.calls(), "stopping: no new calls, hanging up");
+        self.handle(Event::Shutdown);
+    }
+
+    /// Ends the SIP front, then the shards, then HTTP.
+    async fn finish(self) -> Stopped {
+        let calls = self.parts.mrfc.calls();
+        let give_up = self.give_up.unwrap_or_else(Instant::now) + FINISH_GRACE;
+        let sip = timeout_at(give_up, self.parts.sip.shutdown()).await;
+        let stopped = stop_shards(self.parts.ports).await;
+        drop(self.parts.servers);
+        if self.drained && sip.is_ok() && stopped.is_ok() {
+            return Stopped::Drained;
+        }
+        Stopped::CutOff { calls }
+    }
+}
+
+/// Tells every shard to stop and waits for its thread.
+///
+/// # Errors
+/// A shard failed, or did not end in time; its thread is then left behind.
+pub(super) async fn stop_shards(mut ports: Vec<Port>) -> io::Result<()> {
+    let deadline = Instant::now() + SHARD_STOP_TIMEOUT;
+    let mut told = vec![false; ports.len()];
+    while ports.iter().any(|port| !port.is_finished()) {
+        if Instant::now() >= deadline {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        for (port, told) in ports.iter_mut().zip(&mut told) {
+            // Its last events are of no more interest, but must not fill the queue.
+            while port.receive().is_some() {}
+            if !*told {
+                *told = port.send(Command::Stop).is_ok();
+            }
+        }
+        sleep(SHARD_STOP_POLL).await;
+    }
+    ports.into_iter().try_for_each(Port::join)
+}
+
+fn state_name(state: MemberState) -> &'static str {
+    match state {
+        MemberState::AwaitingKeys => "awaiting-keys",
+        MemberState::Reserving => "reserving",
+        MemberState::Answered => "answered",
+        MemberState::Connected => "connected",
+        MemberState::Modifying => "modifying",
+    }
+}
+
+/// SIP events taken before the shards' events are looked at again.
+const SIP_EVENTS_PER_TURN_MAX: usize = 64;
+/// Commands that may wait for shards with full queues before no more calls are taken. One SIP
+/// event yields a handful at most, a stop one per call, which is what this bounds the growth to.
+const DEFERRED_COMMANDS_MAX: usize = 1024;
+/// When a full queue is tried again if its shard says nothing.
+const OUTBOX_RETRY: Duration = Duration::from_millis(1);
+/// How often the shards are looked after.
+const SHARD_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// A shard turns at least twenty times a second; five seconds without a turn are a hang.
+const CHECKS_WITHOUT_TURN_MAX: u32 = 5;
+/// Contexts in one answer of the API, so that a question never holds up calls for long.
+const CONTEXTS_SHOWN_MAX: usize = 10_000;
+/// What the SIP front gets beyond the time for calls: the last BYEs are waited for 4*T1.
+const FINISH_GRACE: Duration = Duration::from_secs(3);
+/// A shard that drained has nothing left to wait for.
+const SHARD_STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often that is looked at.
+const SHARD_STOP_POLL: Duration = Duration::from_millis(5);

@@ -1,0 +1,164 @@
+//! The control plane's counters as metric families.
+
+use std::collections::BTreeMap;
+
+use mrfp_core::metrics::MetricKind;
+use mrfp_core::mp::ReleaseCause;
+
+use crate::http::{Family, Sample};
+use crate::mrfc::{HangUpCause, Mrfc, MrfcCounters};
+use crate::sip::SipMetrics;
+
+/// Everything the MRFC, the SIP front and the control loop count.
+pub(super) fn families(mrfc: &Mrfc, sip: &SipMetrics, deferred_commands: u64) -> Vec<Family> {
+    let mut families = vec![
+        gauge("calls", "Calls in progress, the unanswered ones included", mrfc.calls() as u64),
+        gauge("rooms", "Rooms somebody is in", mrfc.rooms().count() as u64),
+        gauge(
+            "commands_deferred",
+            "Commands that wait because a shard's queue is full",
+            deferred_commands,
+        ),
+    ];
+    families.extend(mrfc_families(mrfc.counters()));
+    families.extend(sip_families(sip));
+    families
+}
+
+fn mrfc_families(counters: &MrfcCounters) -> Vec<Family> {
+    let hung_up: BTreeMap<_, _> =
+        counters.calls_hung_up.iter().map(|(cause, count)| (cause_name(*cause), *count)).collect();
+    let carried = &counters.carried;
+    vec![
+        counter("calls_invited", "INVITEs", counters.calls_invited),
+        counter("calls_accepted", "INVITEs answered 200", counters.calls_accepted),
+        labelled("calls_refused", "INVITEs refused", "status", &counters.calls_refused),
+        counter(
+            "calls_abandoned",
+            "Calls whose caller gave up before the answer",
+            counters.calls_abandoned,
+        ),
+        counter("calls_ended", "Answered calls their party ended", counters.calls_ended),
+        labelled("calls_hung_up", "Answered calls the node ended", "cause", &hung_up),
+        counter("reinvites_accepted", "re-INVITEs answered 200", counters.reinvites_accepted),
+        labelled("reinvites_refused", "re-INVITEs refused", "status", &counters.reinvites_refused),
+        labelled("mikey_failures", "Calls refused over MIKEY", "reason", &counters.mikey_failures),
+        counter("kms_timeouts", "Calls refused for want of the KMS", counters.kms_timeouts),
+        counter(
+            "shard_timeouts",
+            "Commands a shard did not answer in time",
+            counters.shard_timeouts,
+        ),
+        counter(
+            "terminations_subtracted",
+            "Terminations given back",
+            counters.terminations_subtracted,
+        ),
+        counter(
+            "carried_messages_received",
+            "SEND requests received by Terminations given back",
+            carried.messages_received,
+        ),
+        counter(
+            "carried_messages_sent",
+            "SEND requests sent by Terminations given back",
+            carried.messages_sent,
+        ),
+        counter(
+            "carried_bytes_received",
+            "Body bytes received by Terminations given back",
+            carried.bytes_received,
+        ),
+        counter(
+            "carried_bytes_sent",
+            "Body bytes sent by Terminations given back",
+            carried.bytes_sent,
+        ),
+    ]
+}
+
+fn sip_families(sip: &SipMetrics) -> Vec<Family> {
+    let answers = BTreeMap::from([
+        ("2xx", sip.answers_2xx.get()),
+        ("4xx", sip.answers_4xx.get()),
+        ("5xx", sip.answers_5xx.get()),
+        ("other", sip.answers_other.get()),
+    ]);
+    let refused = BTreeMap::from([
+        ("malformed", sip.gate_malformed.get()),
+        ("method", sip.gate_method.get()),
+        ("content", sip.gate_content.get()),
+        ("scheme", sip.gate_scheme.get()),
+        ("extension", sip.gate_extension.get()),
+        ("version", sip.gate_version.get()),
+        ("stack", sip.stack_refused.get()),
+    ]);
+    let dropped = BTreeMap::from([
+        ("malformed", sip.dropped_malformed.get()),
+        ("unanswerable", sip.dropped_unanswerable.get()),
+    ]);
+    vec![
+        counter("sip_messages", "SIP messages received", sip.messages.get()),
+        counter("sip_invites", "INVITEs that reached the MRFC", sip.invites.get()),
+        counter("sip_reinvites", "New offers in a dialog", sip.reinvites.get()),
+        labelled("sip_answers", "Final answers to INVITE and UPDATE", "class", &answers),
+        labelled("sip_refused", "Requests the validity gate refused", "reason", &refused),
+        labelled("sip_dropped", "Messages dropped without an answer", "reason", &dropped),
+        counter("sip_byes_received", "BYE received", sip.byes_received.get()),
+        counter("sip_byes_sent", "BYE sent", sip.byes_sent.get()),
+        counter("sip_cancels", "CANCEL that ended a call", sip.cancels.get()),
+        counter("sip_acks_missing", "2xx never acknowledged", sip.acks_missing.get()),
+        counter("sip_sessions_expired", "Sessions not refreshed", sip.sessions_expired.get()),
+        counter("sip_overloads", "Requests shed with 503", sip.overloads.get()),
+        counter("sip_retransmissions", "2xx sent again", sip.retransmissions.get()),
+        counter(
+            "sip_connections_refused",
+            "TCP connections refused over the limit",
+            sip.connections_refused.get(),
+        ),
+        counter(
+            "sip_connections_closed",
+            "TCP connections closed for framing, slowness or idleness",
+            sip.connections_closed.get(),
+        ),
+        gauge("sip_connections", "Open TCP connections", positive(sip.connections_active.get())),
+        gauge("sip_dialogs", "SIP dialogs", positive(sip.dialogs_active.get())),
+    ]
+}
+
+fn counter(name: &'static str, help: &'static str, value: u64) -> Family {
+    Family::single(name, help, MetricKind::Counter, value)
+}
+
+fn gauge(name: &'static str, help: &'static str, value: u64) -> Family {
+    Family::single(name, help, MetricKind::Gauge, value)
+}
+
+fn labelled<K: ToString>(
+    name: &'static str,
+    help: &'static str,
+    label: &'static str,
+    values: &BTreeMap<K, u64>,
+) -> Family {
+    let sample =
+        |(key, value): (&K, &u64)| Sample { labels: vec![(label, key.to_string())], value: *value };
+    Family { name, help, kind: MetricKind::Counter, samples: values.iter().map(sample).collect() }
+}
+
+fn positive(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
+}
+
+fn cause_name(cause: HangUpCause) -> &'static str {
+    match cause {
+        HangUpCause::Bearer(ReleaseCause::TcpEstablishmentFailure) => "tcp-establishment-failure",
+        HangUpCause::Bearer(ReleaseCause::TlsEstablishmentFailure) => "tls-establishment-failure",
+        HangUpCause::Bearer(ReleaseCause::PeerClosed) => "peer-closed",
+        HangUpCause::Bearer(ReleaseCause::ConnectionLost) => "connection-lost",
+        HangUpCause::Bearer(ReleaseCause::ProtocolViolation) => "protocol-violation",
+        HangUpCause::Bearer(ReleaseCause::TooSlow) => "too-slow",
+        HangUpCause::Bearer(ReleaseCause::Idle) => "idle",
+        HangUpCause::ShardLost => "shard-lost",
+        HangUpCause::Shutdown => "shutdown",
+    }
+}

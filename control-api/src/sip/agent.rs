@@ -1,0 +1,942 @@
+//! The user agent: requests from the stack become events, actions become responses and requests.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rsipstack::EndpointBuilder;
+use rsipstack::sip;
+use rsipstack::sip::{Header, HeadersExt, Method, Request, Response, SipMessage, StatusCode, Uri};
+use rsipstack::transaction::endpoint::{EndpointInnerRef, EndpointOption};
+use rsipstack::transaction::key::{TransactionKey, TransactionRole};
+use rsipstack::transaction::transaction::{Transaction, TransactionEvent};
+use rsipstack::transaction::{TransactionReceiver, make_via_branch};
+use rsipstack::transport::transport_layer::TransportLayer;
+use rsipstack::transport::{SipAddr, SipConnection};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::SipConfig;
+use super::dialog::{
+    Deadline, Dialog, Identity, MergeKey, Pending, Phase, Table, contact_uri, unescape,
+    unescape_user,
+};
+use super::gate::{self, ALLOW, Ignored, Verdict};
+use super::metrics::{Gauge, SipMetrics};
+use super::session::{IntervalTooSmall, Terms};
+use crate::mrfc::{Answer, CallId, Event};
+
+/// How often sessions are looked at: far below any Session-Expires.
+const SESSION_SWEEP_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The state every task shares.
+pub(super) struct Agent {
+    pub(super) config: SipConfig,
+    pub(super) metrics: Arc<SipMetrics>,
+    pub(super) cancel: CancellationToken,
+    endpoint: EndpointInnerRef,
+    incoming: Mutex<TransactionReceiver>,
+    table: Mutex<Table>,
+    events: mpsc::Sender<Event>,
+    tasks: TaskTracker,
+    byes_open: Gauge,
+    /// `host:port` of our Contact, by transport.
+    contact_udp: String,
+    contact_tcp: String,
+}
+
+impl std::fmt::Debug for Agent {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Agent")
+            .field("contact", &self.contact_udp)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Agent {
+    pub(super) fn new(
+        config: SipConfig,
+        events: mpsc::Sender<Event>,
+        udp: SocketAddr,
+        tcp: SocketAddr,
+        cancel: CancellationToken,
+        tasks: TaskTracker,
+    ) -> Arc<Self> {
+        let option = EndpointOption {
+            t1: config.t1,
+            t2: config.t1 * 8,
+            t4: config.t1 * 10,
+            t1x64: config.t1 * 64,
+            ..EndpointOption::default()
+        };
+        let endpoint = EndpointBuilder::new()
+            .with_user_agent(&config.user_agent)
+            .with_transport_layer(TransportLayer::new(cancel.clone()))
+            .with_cancel_token(cancel.clone())
+            .with_option(option)
+            .build();
+        let incoming = endpoint
+            .incoming_transactions()
+            .expect("a new endpoint has its receiver");
+        let contact = |bound: SocketAddr| match &config.contact_host {
+            Some(host) => format!("{host}:{}", bound.port()),
+            None => SipConnection::resolve_bind_address(bound).to_string(),
+        };
+        Arc::new(Self {
+            contact_udp: contact(udp),
+            contact_tcp: contact(tcp),
+            config,
+            metrics: Arc::default(),
+            cancel,
+            endpoint: endpoint.inner,
+            incoming: Mutex::new(incoming),
+            table: Mutex::default(),
+            events,
+            tasks,
+            byes_open: Gauge::default(),
+        })
+    }
+
+    /// Runs a task until it ends or the front shuts down.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let cancel = self.cancel.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = cancel.cancelled() => {}
+                () = task => {}
+            }
+        });
+    }
+
+    /// The stack's timers.
+    pub(super) async fn run_timers(self: Arc<Self>) {
+        self.endpoint.process_timer().await;
+    }
+
+    /// A panic with the lock held left at most one call inconsistent: the others go on.
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One message from a socket. What is returned goes back at once, past the stack.
+    pub(super) async fn receive(
+        self: &Arc<Self>,
+        bytes: &[u8],
+        transport: gate::Transport,
+        source: SocketAddr,
+        connection: SipConnection,
+    ) -> Option<Vec<u8>> {
+        let body = match gate::check(bytes, transport, source) {
+            Verdict::Accept { body } => body,
+            Verdict::Reject {
+                status, response, ..
+            } => {
+                self.metrics.messages.increment();
+                self.metrics.count_rejection(status);
+                return Some(response);
+            }
+            Verdict::Ignore(why) => {
+                self.count_ignored(why);
+                return None;
+            }
+        };
+        self.metrics.messages.increment();
+        if bytes.starts_with(b"INVITE ") && self.is_overloaded() {
+            self.metrics.overloads.increment();
+            let extra = format!("Retry-After: {}\r\n", self.config.retry_after.as_secs());
+            return gate::refuse(bytes, 503, "Service Unavailable", &extra, source);
+        }
+        let body = &bytes[body];
+        if self
+            .give_to_stack(bytes, body, transport, source, connection)
+            .await
+            .is_err()
+        {
+            self.metrics.stack_refused.increment();
+            return gate::refuse(bytes, 400, "Bad Request", "", source);
+        }
+        self.handle_incoming().await;
+        None
+    }
+
+    fn count_ignored(&self, why: Ignored) {
+        match why {
+            Ignored::KeepAlive => {}
+            Ignored::Response | Ignored::Ack => {
+                self.metrics.messages.increment();
+                self.metrics.dropped_malformed.increment();
+            }
+            Ignored::Unanswerable => {
+                self.metrics.messages.increment();
+                self.metrics.dropped_unanswerable.increment();
+            }
+        }
+    }
+
+    fn is_overloaded(&self) -> bool {
+        let held = self.endpoint.transactions.len() + self.endpoint.finished_transactions.len();
+        held >= self.config.transactions_max
+    }
+
+    async fn give_to_stack(
+        self: &Arc<Self>,
+        bytes: &[u8],
+        body: &[u8],
+        transport: gate::Transport,
+        source: SocketAddr,
+        connection: SipConnection,
+    ) -> rsipstack::Result<()> {
+        let mut message = SipMessage::try_from(bytes)?;
+        // Without a Content-Length the stack takes no body; the gate knows better.
+        match &mut message {
+            SipMessage::Request(request) => body.clone_into(&mut request.body),
+            SipMessage::Response(response) => body.clone_into(&mut response.body),
+        }
+        let transport = match transport {
+            gate::Transport::Udp => sip::Transport::Udp,
+            gate::Transport::Tcp => sip::Transport::Tcp,
+        };
+        if let SipMessage::Request(request) = &message
+            && request.method == Method::Ack
+        {
+            self.acknowledged(request);
+        }
+        let message = SipConnection::update_msg_received(message, source, transport)?;
+        let from = SipAddr::new(transport, source.into());
+        self.endpoint
+            .on_received_message(message, connection, &from)
+            .await
+    }
+
+    /// Takes what the stack made of the message: with every message given to it the queue is
+    /// emptied, so it can not grow.
+    async fn handle_incoming(self: &Arc<Self>) {
+        loop {
+            let next = self
+                .incoming
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .try_recv()
+                .ok();
+            let Some(transaction) = next else { return };
+            self.handle(transaction).await;
+        }
+    }
+
+    async fn handle(self: &Arc<Self>, mut transaction: Transaction) {
+        let request = &transaction.original;
+        let Ok(to_tag) = request.to_header().and_then(|to| to.tag()) else {
+            return respond(&mut transaction, 400, Vec::new()).await;
+        };
+        let in_dialog = to_tag.is_some();
+        match (request.method, in_dialog) {
+            (Method::Invite, false) => self.handle_invite(transaction).await,
+            (Method::Invite | Method::Update, true) => self.handle_reinvite(transaction).await,
+            (Method::Bye, true) => self.handle_bye(transaction).await,
+            (Method::Options, _) => {
+                let headers = vec![
+                    Header::Allow(ALLOW.into()),
+                    Header::Accept("application/sdp".into()),
+                    Header::Supported("timer".into()),
+                ];
+                respond(&mut transaction, 200, headers).await;
+            }
+            (Method::Bye | Method::Update, false) => {
+                respond(&mut transaction, 481, Vec::new()).await;
+            }
+            // The gate lets no other method through.
+            (_, _) => {
+                let headers = vec![Header::Allow(ALLOW.into())];
+                respond(&mut transaction, 405, headers).await;
+            }
+        }
+    }
+
+    async fn handle_invite(self: &Arc<Self>, mut transaction: Transaction) {
+        let refusal = match self.admit(&mut transaction) {
+            Ok((call, key)) => {
+                // 100 at once: the caller stops retransmitting while the MRFC works.
+                if transaction.send_trying().await.is_err() {
+                    tracing::debug!("100 could not be sent");
+                }
+                let agent = Arc::clone(self);
+                return self.spawn(agent.run_invite(transaction, call, Some(key)));
+            }
+            Err(refusal) => refusal,
+        };
+        self.metrics.count_answer(refusal.status);
+        let agent = Arc::clone(self);
+        respond(&mut transaction, refusal.status, refusal.headers).await;
+        // The transaction repeats the refusal until its ACK.
+        self.spawn(async move {
+            let _agent = agent;
+            while transaction
+                .receive()
+                .await
+                .is_some_and(|message| !is_ack(&message))
+            {}
+        });
+    }
+
+    /// Makes a dialog of an INVITE and tells the MRFC.
+    fn admit(&self, transaction: &mut Transaction) -> Result<(CallId, MergeKey), Refusal> {
+        let request = &mut transaction.original;
+        let bad = |_| Refusal::new(400);
+        let cseq = request
+            .cseq_header()
+            .and_then(|cseq| cseq.seq())
+            .map_err(bad)?;
+        let remote_tag = request
+            .from_header()
+            .and_then(|from| from.tag())
+            .map_err(bad)?;
+        let key = MergeKey {
+            call_id: request.call_id_header().map_err(bad)?.value().to_owned(),
+            remote_tag: remote_tag.ok_or(Refusal::new(400))?.value().to_owned(),
+            cseq,
+        };
+        let room = room(&request.uri).ok_or(Refusal::new(404))?;
+        let terms = self.terms(request)?;
+        if contact_uri(request).is_none() {
+            return Err(Refusal::new(400));
+        }
+        let connection = transaction.connection.clone().ok_or(Refusal::new(500))?;
+        let mut table = self.table();
+        //= RFC 3261 section 8.2.2.2: the UAS core SHOULD generate a 482 (Loop Detected)
+        if table.is_merged(&key) {
+            return Err(Refusal::new(482));
+        }
+        if table.len() >= self.config.calls_max {
+            self.metrics.overloads.increment();
+            return Err(self.overload());
+        }
+        let Ok(permit) = self.events.try_reserve() else {
+            self.metrics.overloads.increment();
+            return Err(self.overload());
+        };
+        let call = table.next_call();
+        let local_tag = new_tag(call);
+        add_to_tag(request, &local_tag);
+        let event = Event::Invite {
+            call,
+            room,
+            from: request
+                .from_header()
+                .ok()
+                .and_then(|from| from.uri().ok())
+                .map_or_else(String::new, bare_uri),
+            to: bare_uri(request.uri.clone()),
+            offer: offer(request),
+        };
+        let identity = Identity {
+            local_tag,
+            source: source_of(request, &connection),
+            contact: self.contact(request, &connection),
+            connection,
+        };
+        let pending = Pending {
+            sender: transaction.tu_sender.clone(),
+            template: self
+                .endpoint
+                .make_response(&transaction.original, StatusCode::OK, None),
+            method: Method::Invite,
+            cseq,
+            terms,
+        };
+        let dialog =
+            Dialog::new(&transaction.original, identity, pending).ok_or(Refusal::new(400))?;
+        table.insert(call, dialog);
+        self.metrics.dialogs_active.add(1);
+        self.metrics.invites.increment();
+        permit.send(event);
+        Ok((call, key))
+    }
+
+    fn terms(&self, request: &Request) -> Result<Option<Terms>, Refusal> {
+        let default = self.config.session_expires_default;
+        let min_se = self.config.min_se;
+        Terms::negotiate(&request.headers, default, min_se).map_err(|IntervalTooSmall| Refusal {
+            status: 422,
+            headers: vec![Header::MinSE(min_se.as_secs().to_string().into())],
+        })
+    }
+
+    fn overload(&self) -> Refusal {
+        let seconds = self.config.retry_after.as_secs();
+        Refusal {
+            status: 503,
+            headers: vec![Header::RetryAfter(seconds.to_string().into())],
+        }
+    }
+
+    fn contact(&self, request: &Request, connection: &SipConnection) -> String {
+        let user = request.uri.user().unwrap_or_default();
+        let at = if user.is_empty() { "" } else { "@" };
+        //= RFC 4579 section 4.1: the focus indicates "isfocus" in its Contact header field
+        match connection {
+            SipConnection::Udp(_) => format!("<sip:{user}{at}{}>;isfocus", self.contact_udp),
+            _ => format!("<sip:{user}{at}{};transport=tcp>;isfocus", self.contact_tcp),
+        }
+    }
+
+    /// Keeps one INVITE or UPDATE transaction until it needs nothing more.
+    async fn run_invite(
+        self: Arc<Self>,
+        mut transaction: Transaction,
+        call: CallId,
+        key: Option<MergeKey>,
+    ) {
+        loop {
+            match transaction.receive().await {
+                Some(message) if is_ack(&message) => break,
+                Some(SipMessage::Request(request)) if request.method == Method::Cancel => {
+                    self.cancelled(&mut transaction, call).await;
+                }
+                Some(_) => {}
+                None => {
+                    let invite = transaction.original.method == Method::Invite;
+                    if invite && is_answered(&transaction) {
+                        self.metrics.acks_missing.increment();
+                        self.lost(call, "SIP;cause=408;text=\"ACK missing\"").await;
+                    }
+                    break;
+                }
+            }
+        }
+        if let Some(key) = key {
+            self.table().unmerge(&key);
+        }
+    }
+
+    /// A CANCEL came and the stack has answered it with 200.
+    async fn cancelled(&self, transaction: &mut Transaction, call: CallId) {
+        let cseq = transaction
+            .original
+            .cseq_header()
+            .and_then(|cseq| cseq.seq())
+            .ok();
+        let initial = {
+            let mut table = self.table();
+            let Some(dialog) = table.get_mut(call) else {
+                return;
+            };
+            // Answered already, the answer waits behind the CANCEL: the CANCEL came too late.
+            if dialog.pending.as_ref().map(|pending| pending.cseq) != cseq {
+                return;
+            }
+            dialog.pending = None;
+            let initial = dialog.phase == Phase::Early;
+            if initial {
+                table.remove(call);
+                self.metrics.dialogs_active.add(-1);
+            }
+            initial
+        };
+        self.metrics.cancels.increment();
+        self.metrics.count_answer(487);
+        respond(transaction, 487, Vec::new()).await;
+        if initial {
+            self.send(Event::Ended { call }).await;
+        }
+    }
+
+    /// An ACK, looked at before the stack queues it for its transaction: a request right behind
+    /// it must find the dialog confirmed.
+    fn acknowledged(self: &Arc<Self>, ack: &Request) {
+        let Ok(cseq) = ack.cseq_header().and_then(|cseq| cseq.seq()) else {
+            return;
+        };
+        let bye = {
+            let mut table = self.table();
+            let Some(call) = table.find(ack) else { return };
+            let Some(dialog) = table.get_mut(call) else {
+                return;
+            };
+            if dialog.ack_due != Some(cseq) {
+                return;
+            }
+            dialog.ack_due = None;
+            match std::mem::replace(&mut dialog.phase, Phase::Confirmed) {
+                Phase::Answered {
+                    hang_up: Some(reason),
+                } => table.remove(call).map(|dialog| (dialog, reason)),
+                Phase::Answered { hang_up: None } | Phase::Confirmed | Phase::Early => None,
+            }
+        };
+        if let Some((dialog, reason)) = bye {
+            self.metrics.dialogs_active.add(-1);
+            self.send_bye(dialog, &reason);
+        }
+    }
+
+    /// The peer is gone: BYE, and the MRFC learns of it unless it hung up itself.
+    async fn lost(self: &Arc<Self>, call: CallId, reason: &str) {
+        let Some(dialog) = self.table().remove(call) else {
+            return;
+        };
+        self.metrics.dialogs_active.add(-1);
+        let hung_up = matches!(dialog.phase, Phase::Answered { hang_up: Some(_) });
+        self.send_bye(dialog, reason);
+        if !hung_up {
+            self.send(Event::Ended { call }).await;
+        }
+    }
+
+    async fn handle_bye(self: &Arc<Self>, mut transaction: Transaction) {
+        let dialog = {
+            let mut table = self.table();
+            table.find(&transaction.original).and_then(|call| {
+                let dialog = table.remove(call)?;
+                Some((call, dialog))
+            })
+        };
+        let Some((call, mut dialog)) = dialog else {
+            return respond(&mut transaction, 481, Vec::new()).await;
+        };
+        self.metrics.dialogs_active.add(-1);
+        self.metrics.byes_received.increment();
+        respond(&mut transaction, 200, Vec::new()).await;
+        //= RFC 3261 section 15.1.2: the UAS MUST still respond to any pending requests
+        //= received for that dialog [...] with a 487 (Request Terminated)
+        if let Some(pending) = dialog.pending.take() {
+            finish(pending, 487, Vec::new(), Vec::new());
+        }
+        let hung_up = matches!(dialog.phase, Phase::Answered { hang_up: Some(_) });
+        if !hung_up {
+            self.send(Event::Ended { call }).await;
+        }
+    }
+
+    async fn handle_reinvite(self: &Arc<Self>, mut transaction: Transaction) {
+        match self.admit_reinvite(&mut transaction) {
+            Ok(Admitted::Ask { call, event }) => {
+                if transaction.original.method == Method::Invite
+                    && transaction.send_trying().await.is_err()
+                {
+                    tracing::debug!("100 could not be sent");
+                }
+                self.spawn(Arc::clone(self).run_invite(transaction, call, None));
+                self.send(event).await;
+            }
+            Ok(Admitted::Refreshed { headers }) => respond(&mut transaction, 200, headers).await,
+            Err(refusal) => {
+                self.metrics.count_answer(refusal.status);
+                respond(&mut transaction, refusal.status, refusal.headers).await;
+                if transaction.original.method == Method::Invite {
+                    self.spawn(async move {
+                        while transaction.receive().await.is_some_and(|m| !is_ack(&m)) {}
+                    });
+                }
+            }
+        }
+    }
+
+    fn admit_reinvite(&self, transaction: &mut Transaction) -> Result<Admitted, Refusal> {
+        let request = &transaction.original;
+        let cseq = request
+            .cseq_header()
+            .and_then(|cseq| cseq.seq())
+            .map_err(|_| Refusal::new(400))?;
+        let mut table = self.table();
+        let call = table.find(request).ok_or(Refusal::new(481))?;
+        let dialog = table.get_mut(call).ok_or(Refusal::new(481))?;
+        //= RFC 3261 section 12.2.2: If [...] the sequence number of the request is lower than
+        //= the remote sequence number, the request is out of order and MUST be rejected with a
+        //= 500 (Server Internal Error) response.
+        if cseq <= dialog.remote_cseq {
+            return Err(Refusal::new(500));
+        }
+        dialog.remote_cseq = cseq;
+        let offer = offer(request);
+        let update = request.method == Method::Update;
+        let refresh_only = update && offer.is_none();
+        if !refresh_only {
+            //= RFC 3261 section 14.2: [...] before it sends the final response to a first
+            //= INVITE [...] MUST return a 500 (Server Internal Error) response to the second
+            //= INVITE and MUST include a Retry-After header field
+            if dialog.pending.is_some() {
+                let seconds = random_u64() % 11;
+                let headers = vec![Header::RetryAfter(seconds.to_string().into())];
+                return Err(Refusal {
+                    status: 500,
+                    headers,
+                });
+            }
+            if dialog.ack_due.is_some() || dialog.phase != Phase::Confirmed {
+                return Err(Refusal::new(491));
+            }
+        }
+        let terms = self.terms(request)?;
+        if let Some(uri) = contact_uri(request) {
+            dialog.remote_target = uri;
+        }
+        if refresh_only {
+            let mut headers = vec![
+                Header::Contact(dialog.contact.clone().into()),
+                Header::Supported("timer".into()),
+            ];
+            headers.extend(terms.iter().flat_map(Terms::headers));
+            if dialog.phase != Phase::Early {
+                table.start_session(call, terms, Instant::now());
+            }
+            return Ok(Admitted::Refreshed { headers });
+        }
+        dialog.pending = Some(Pending {
+            sender: transaction.tu_sender.clone(),
+            template: self
+                .endpoint
+                .make_response(&transaction.original, StatusCode::OK, None),
+            method: transaction.original.method,
+            cseq,
+            terms,
+        });
+        self.metrics.reinvites.increment();
+        Ok(Admitted::Ask {
+            call,
+            event: Event::Reinvite { call, offer },
+        })
+    }
+
+    /// The MRFC's answer to an INVITE or re-INVITE. Too late is no error.
+    pub(super) fn answer(&self, call: CallId, answer: Answer) {
+        let mut table = self.table();
+        let Some(dialog) = table.get_mut(call) else {
+            return;
+        };
+        let Some(pending) = dialog.pending.take() else {
+            return;
+        };
+        match answer {
+            Answer::Accepted { sdp } => {
+                let terms = pending.terms;
+                let mut headers = vec![
+                    Header::Contact(dialog.contact.clone().into()),
+                    Header::Allow(ALLOW.into()),
+                    Header::Supported("timer".into()),
+                    Header::ContentType("application/sdp".into()),
+                ];
+                headers.extend(terms.iter().flat_map(Terms::headers));
+                if pending.method == Method::Invite {
+                    headers.extend(
+                        dialog
+                            .routes
+                            .iter()
+                            .map(|route| Header::RecordRoute(route.clone().into())),
+                    );
+                    dialog.ack_due = Some(pending.cseq);
+                }
+                if dialog.phase == Phase::Early {
+                    dialog.phase = Phase::Answered { hang_up: None };
+                }
+                self.metrics.count_answer(200);
+                finish(pending, 200, headers, sdp);
+                table.start_session(call, terms, Instant::now());
+            }
+            Answer::Refused {
+                status,
+                warning,
+                retry_after,
+            } => {
+                // A refusal of 1xx or 2xx would leave the caller hanging: our own mistake.
+                let status = if (300..=699).contains(&status) {
+                    status
+                } else {
+                    500
+                };
+                let mut headers = Vec::new();
+                if let Some((code, text)) = warning {
+                    let agent = self.contact_udp.as_str();
+                    let text = text.replace(['"', '\\', '\r', '\n'], " ");
+                    headers.push(Header::Warning(
+                        format!("{code:03} {agent} \"{text}\"").into(),
+                    ));
+                }
+                if let Some(after) = retry_after {
+                    headers.push(Header::RetryAfter(after.as_secs().to_string().into()));
+                }
+                if dialog.phase == Phase::Early {
+                    table.remove(call);
+                    self.metrics.dialogs_active.add(-1);
+                }
+                self.metrics.count_answer(status);
+                finish(pending, status, headers, Vec::new());
+            }
+        }
+    }
+
+    /// The MRFC ends a call.
+    pub(super) fn hang_up(self: &Arc<Self>, call: CallId, reason: &str) {
+        let mut table = self.table();
+        let Some(dialog) = table.get_mut(call) else {
+            return;
+        };
+        let reason = reason.replace(['\r', '\n'], " ");
+        if let Phase::Answered { hang_up } = &mut dialog.phase {
+            *hang_up = Some(reason);
+            return;
+        }
+        let Some(mut dialog) = table.remove(call) else {
+            return;
+        };
+        drop(table);
+        self.metrics.dialogs_active.add(-1);
+        let pending = dialog.pending.take();
+        match dialog.phase {
+            Phase::Early => {
+                if let Some(pending) = pending {
+                    self.metrics.count_answer(480);
+                    finish(
+                        pending,
+                        480,
+                        vec![Header::Reason(reason.into())],
+                        Vec::new(),
+                    );
+                }
+            }
+            Phase::Answered { .. } | Phase::Confirmed => {
+                if let Some(pending) = pending {
+                    finish(pending, 487, Vec::new(), Vec::new());
+                }
+                self.send_bye(dialog, &reason);
+            }
+        }
+    }
+
+    fn send_bye(self: &Arc<Self>, mut dialog: Dialog, reason: &str) {
+        let mut request = dialog.request(Method::Bye);
+        request
+            .headers
+            .push(Header::Reason(reason.to_owned().into()));
+        self.metrics.byes_sent.increment();
+        self.byes_open.add(1);
+        let agent = Arc::clone(self);
+        let (connection, next_hop) = (dialog.connection.clone(), dialog.next_hop());
+        self.spawn(async move {
+            agent.transact(request, connection, next_hop).await;
+            agent.byes_open.add(-1);
+        });
+    }
+
+    /// Sends a request of ours; the status of its final response.
+    async fn transact(
+        &self,
+        mut request: Request,
+        connection: SipConnection,
+        next_hop: SipAddr,
+    ) -> Option<u16> {
+        let (transport, sent_by) = match &connection {
+            SipConnection::Udp(_) => ("UDP", &self.contact_udp),
+            _ => ("TCP", &self.contact_tcp),
+        };
+        let branch = make_via_branch();
+        let via = format!("SIP/2.0/{transport} {sent_by}{branch};rport");
+        request.headers.push_front(Header::Via(via.into()));
+        request
+            .headers
+            .push(Header::UserAgent(self.config.user_agent.clone().into()));
+        let key = TransactionKey::from_request(&request, TransactionRole::Client).ok()?;
+        let endpoint = self.endpoint.clone();
+        let mut transaction = Transaction::new_client(key, request, endpoint, Some(connection));
+        transaction.destination = Some(next_hop);
+        transaction.send().await.ok()?;
+        while let Some(message) = transaction.receive().await {
+            if let SipMessage::Response(response) = message {
+                let status = response.status_code.code();
+                if status >= 200 {
+                    return Some(status);
+                }
+            }
+        }
+        None
+    }
+
+    /// Refreshes the sessions that are ours to refresh and ends those that were not refreshed.
+    pub(super) async fn run_sessions(self: Arc<Self>) {
+        let mut tick = tokio::time::interval(SESSION_SWEEP_INTERVAL);
+        loop {
+            tick.tick().await;
+            loop {
+                let due = self.table().pop_due(Instant::now());
+                match due {
+                    Some((call, Deadline::Expire)) => {
+                        self.metrics.sessions_expired.increment();
+                        self.lost(call, "SIP;cause=408;text=\"Session expired\"")
+                            .await;
+                    }
+                    Some((call, Deadline::Refresh)) => self.refresh(call),
+                    None => break,
+                }
+            }
+        }
+    }
+
+    fn refresh(self: &Arc<Self>, call: CallId) {
+        let mut table = self.table();
+        let Some(dialog) = table.get_mut(call) else {
+            return;
+        };
+        let Some(terms) = dialog.terms else { return };
+        let mut request = dialog.request(Method::Update);
+        request
+            .headers
+            .push(Header::Contact(dialog.contact.clone().into()));
+        request.headers.push(Header::Supported("timer".into()));
+        // The roles of RFC 4028 are those of the refresh request: here we are the UAC.
+        let value = format!("{};refresher=uac", terms.interval.as_secs());
+        request.headers.push(Header::SessionExpires(value.into()));
+        let (connection, next_hop) = (dialog.connection.clone(), dialog.next_hop());
+        let expires = Instant::now() + terms.expires_after() - terms.refresh_after();
+        table.set_deadline(call, Some((expires, Deadline::Expire)));
+        drop(table);
+        let agent = Arc::clone(self);
+        self.spawn(async move {
+            match agent.transact(request, connection, next_hop).await {
+                Some(200..=299) => {
+                    agent
+                        .table()
+                        .start_session(call, Some(terms), Instant::now());
+                }
+                //= RFC 4028 section 10: if the response is 408 or 481 the UA sends BYE
+                Some(408 | 481) | None => {
+                    agent
+                        .lost(call, "SIP;cause=408;text=\"Session expired\"")
+                        .await;
+                }
+                // Another refusal ends the session at its expiry.
+                Some(_) => {}
+            }
+        });
+    }
+
+    async fn send(&self, event: Event) {
+        // The MRFC's side is gone only while the node goes down.
+        if self.events.send(event).await.is_err() {
+            tracing::debug!("no MRFC takes the event");
+        }
+    }
+
+    /// Waits a little for the answers to our BYEs.
+    pub(super) async fn await_byes(&self) {
+        let until = Instant::now() + self.config.t1 * 4;
+        while self.byes_open.get() > 0 && Instant::now() < until {
+            tokio::time::sleep(self.config.t1 / 10).await;
+        }
+    }
+}
+
+enum Admitted {
+    Ask { call: CallId, event: Event },
+    Refreshed { headers: Vec<Header> },
+}
+
+/// A final answer the MRFC is not asked for.
+struct Refusal {
+    status: u16,
+    headers: Vec<Header>,
+}
+
+impl Refusal {
+    fn new(status: u16) -> Self {
+        Self {
+            status,
+            headers: Vec::new(),
+        }
+    }
+}
+
+async fn respond(transaction: &mut Transaction, status: u16, headers: Vec<Header>) {
+    if let Err(error) = transaction
+        .reply_with(StatusCode::from(status), headers, None)
+        .await
+    {
+        tracing::debug!(%error, status, "response not sent");
+    }
+}
+
+/// Gives the final response to a transaction another task keeps.
+fn finish(pending: Pending, status: u16, headers: Vec<Header>, body: Vec<u8>) {
+    let mut response: Response = pending.template;
+    response.status_code = StatusCode::from(status);
+    response
+        .headers
+        .retain(|header| !matches!(header, Header::ContentLength(_)));
+    response.headers.extend(headers);
+    response
+        .headers
+        .push(Header::ContentLength(body.len().to_string().into()));
+    response.body = body;
+    if pending
+        .sender
+        .send(TransactionEvent::Respond(response))
+        .is_err()
+    {
+        tracing::debug!(status, "the transaction is gone");
+    }
+}
+
+fn is_ack(message: &SipMessage) -> bool {
+    matches!(message, SipMessage::Request(request) if request.method == Method::Ack)
+}
+
+fn is_answered(transaction: &Transaction) -> bool {
+    let status = transaction
+        .last_response
+        .as_ref()
+        .map(|response| response.status_code.code());
+    status.is_some_and(|status| (200..300).contains(&status))
+}
+
+fn offer(request: &Request) -> Option<Vec<u8>> {
+    (!request.body.is_empty()).then(|| request.body.clone())
+}
+
+/// The address the request came from, as the stack wrote it into the top Via.
+fn source_of(request: &Request, connection: &SipConnection) -> SipAddr {
+    if let SipConnection::Channel(channel) = connection {
+        return channel.get_addr().clone();
+    }
+    request
+        .via_header()
+        .ok()
+        .and_then(|via| SipConnection::parse_target_from_via(via).ok())
+        .map(|(transport, addr)| SipAddr::new(transport, addr))
+        .unwrap_or_default()
+}
+
+fn add_to_tag(request: &mut Request, tag: &str) {
+    for header in request.headers.iter_mut() {
+        if let Header::To(to) = header {
+            let tagged = format!("{};tag={tag}", to.value());
+            to.replace(tagged);
+        }
+    }
+}
+
+/// Our tag leads to the call; its second half can not be guessed (RFC 3261 section 19.3).
+fn new_tag(call: CallId) -> String {
+    format!("{:x}-{:016x}", call.0, random_u64())
+}
+
+fn random_u64() -> u64 {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).expect("the kernel gives random bytes");
+    u64::from_ne_bytes(bytes)
+}
+
+/// The URI without parameters and headers, as the MRFC gets it.
+fn bare_uri(mut uri: Uri) -> String {
+    uri.params.clear();
+    uri.headers.clear();
+    unescape_user(&mut uri);
+    uri.to_string()
+}
+
+/// The user part unescaped; `None` where it is not text.
+fn room(uri: &Uri) -> Option<String> {
+    let room = unescape(uri.user().unwrap_or_default())?;
+    (!room.chars().any(char::is_control)).then_some(room)
+}

@@ -1,0 +1,173 @@
+//! The SIP front: turns SIP into [`mrfc::Event`](crate::mrfc::Event) and
+//! [`mrfc::Action`](crate::mrfc::Action) into SIP.
+//!
+//! Every datagram and every framed TCP message passes the [`gate`] before the SIP stack sees it.
+//! The stack (`rsipstack`) keeps transactions: matching, retransmission, 2xx until ACK. Dialogs
+//! are one table here, with one task per INVITE only while it is unanswered or unacknowledged.
+
+mod agent;
+mod dialog;
+pub mod framer;
+pub mod gate;
+mod metrics;
+mod reply;
+mod session;
+mod transport;
+pub mod wire;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::mrfc::{Action, Event};
+use agent::Agent;
+pub use metrics::{Counter, Gauge, SipMetrics};
+
+/// How the SIP front is set up.
+#[derive(Clone, Debug)]
+pub struct SipConfig {
+    /// UDP address to bind; port 0: any.
+    pub udp: SocketAddr,
+    /// TCP address to bind; port 0: any.
+    pub tcp: SocketAddr,
+    /// Host of our Contact URI; `None`: the bound address, or the first interface where that is
+    /// a wildcard.
+    pub contact_host: Option<String>,
+    /// User-Agent of what we send.
+    pub user_agent: String,
+    /// Calls at once; a further INVITE gets 503.
+    pub calls_max: usize,
+    /// Transactions the stack may hold; they stay 32 s after their answer at about 1.5 KB each.
+    /// A further INVITE gets 503 without a transaction.
+    pub transactions_max: usize,
+    /// TCP connections at once; a further one is closed.
+    pub connections_max: usize,
+    /// Session-Expires where the caller knows session timers but names no interval.
+    pub session_expires_default: Duration,
+    /// The smallest Session-Expires we take (RFC 4028 section 5: at least 90 s).
+    pub min_se: Duration,
+    /// Retry-After of a 503.
+    pub retry_after: Duration,
+    /// RFC 3261 T1; all transaction timers follow it.
+    pub t1: Duration,
+    /// SO_RCVBUF of the UDP socket, bytes: a burst of INVITEs waits here.
+    pub udp_receive_buffer_bytes: usize,
+    /// A TCP connection without a message for this long is closed.
+    pub tcp_idle_timeout: Duration,
+    /// A TCP message must be complete this long after its first byte.
+    pub tcp_message_timeout: Duration,
+}
+
+impl Default for SipConfig {
+    fn default() -> Self {
+        Self {
+            udp: SocketAddr::from(([127, 0, 0, 1], 5060)),
+            tcp: SocketAddr::from(([127, 0, 0, 1], 5060)),
+            contact_host: None,
+            user_agent: "mrf".to_owned(),
+            calls_max: 100_000,
+            // 1.5 GB at worst; 16,000 calls/s for the 32 s they are held, two each.
+            transactions_max: 1_000_000,
+            connections_max: 10_000,
+            session_expires_default: Duration::from_secs(1800),
+            min_se: Duration::from_secs(90),
+            retry_after: Duration::from_secs(5),
+            t1: Duration::from_millis(500),
+            udp_receive_buffer_bytes: 4 * 1024 * 1024,
+            // Longer than a default session, whose refresh shows that the peer is there.
+            tcp_idle_timeout: Duration::from_secs(3600),
+            tcp_message_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// A running SIP front.
+#[derive(Debug)]
+pub struct SipHandle {
+    agent: Arc<Agent>,
+    udp: SocketAddr,
+    tcp: SocketAddr,
+    cancel: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// Binds both sockets and starts to serve them on the current tokio runtime.
+///
+/// # Errors
+/// Binding failed.
+pub async fn start(config: SipConfig, events: mpsc::Sender<Event>) -> io::Result<SipHandle> {
+    let udp = transport::bind_udp(config.udp, config.udp_receive_buffer_bytes)?;
+    let tcp = tokio::net::TcpListener::bind(config.tcp).await?;
+    let (udp_address, tcp_address) = (udp.local_addr()?, tcp.local_addr()?);
+    let cancel = CancellationToken::new();
+    let tasks = TaskTracker::new();
+    let agent = Agent::new(
+        config,
+        events,
+        udp_address,
+        tcp_address,
+        cancel.clone(),
+        tasks.clone(),
+    );
+    agent.spawn(transport::serve_udp(Arc::clone(&agent), Arc::new(udp)));
+    agent.spawn(transport::serve_tcp(Arc::clone(&agent), tcp));
+    agent.spawn(Arc::clone(&agent).run_timers());
+    agent.spawn(Arc::clone(&agent).run_sessions());
+    Ok(SipHandle {
+        agent,
+        udp: udp_address,
+        tcp: tcp_address,
+        cancel,
+        tasks,
+    })
+}
+
+impl SipHandle {
+    /// The bound UDP address.
+    pub fn udp_address(&self) -> SocketAddr {
+        self.udp
+    }
+
+    /// The bound TCP address.
+    pub fn tcp_address(&self) -> SocketAddr {
+        self.tcp
+    }
+
+    /// Does what the MRFC wants of a call; never blocks. [`Action::Answer`] and
+    /// [`Action::HangUp`] are for us; for a call that has ended they do nothing. The other
+    /// actions are not ours and are returned.
+    pub fn act(&self, action: Action) -> Option<Action> {
+        match action {
+            Action::Answer { call, answer } => {
+                self.agent.answer(call, answer);
+                None
+            }
+            Action::HangUp { call, reason } => {
+                self.agent.hang_up(call, &reason);
+                None
+            }
+            other @ (Action::Command { .. } | Action::Resolve { .. } | Action::Drained) => {
+                Some(other)
+            }
+        }
+    }
+
+    /// The counters.
+    pub fn metrics(&self) -> Arc<SipMetrics> {
+        Arc::clone(&self.agent.metrics)
+    }
+
+    /// Closes both sockets and every connection. The MRFC hangs its calls up first; BYEs still
+    /// unanswered get T1 * 4 to be.
+    pub async fn shutdown(self) {
+        self.agent.await_byes().await;
+        self.cancel.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}

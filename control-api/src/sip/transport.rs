@@ -1,0 +1,255 @@
+//! The sockets: one UDP socket, one TCP listener. What they receive goes through the gate
+//! ([`Agent::receive`]) and into the stack; what the stack sends comes back here.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use rsipstack::sip;
+use rsipstack::transport::channel::ChannelConnection;
+use rsipstack::transport::udp::UdpConnection;
+use rsipstack::transport::{SipAddr, SipConnection, TransportEvent};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::{Mutex, mpsc};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::agent::Agent;
+use super::framer::{Frame, Framer};
+use super::gate::Transport;
+
+/// The largest datagram there is.
+const DATAGRAM_SIZE_MAX: usize = 64 * 1024;
+
+/// Messages the stack may queue for one TCP connection whose peer does not read.
+const CONNECTION_QUEUE_MAX: usize = 256;
+
+/// One read from a TCP connection.
+const READ_SIZE: usize = 16 * 1024;
+
+/// After a failed accept (no descriptors left) the listener rests, or it would spin.
+const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
+
+pub(super) fn bind_udp(address: SocketAddr, receive_buffer_bytes: usize) -> io::Result<UdpSocket> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::DGRAM,
+        Some(Protocol::UDP),
+    )?;
+    // The kernel caps it at net.core.rmem_max without an error; the operator reads it below.
+    socket.set_recv_buffer_size(receive_buffer_bytes)?;
+    // Linux reports twice what it gives.
+    let given = socket.recv_buffer_size()? / 2;
+    if given < receive_buffer_bytes {
+        tracing::warn!(
+            given,
+            wanted = receive_buffer_bytes,
+            "net.core.rmem_max is too small"
+        );
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    UdpSocket::from_std(socket.into())
+}
+
+pub(super) async fn serve_udp(agent: Arc<Agent>, socket: Arc<UdpSocket>) {
+    let connection = match UdpConnection::from_socket(socket.clone(), None, None).await {
+        Ok(connection) => SipConnection::Udp(connection),
+        Err(error) => {
+            tracing::error!(%error, "the SIP stack does not take the UDP socket");
+            return;
+        }
+    };
+    let mut buffer = vec![0; DATAGRAM_SIZE_MAX];
+    loop {
+        let (length, source) = match socket.recv_from(&mut buffer).await {
+            Ok(received) => received,
+            // An ICMP error of an earlier send; the socket is fine.
+            Err(error) => {
+                tracing::debug!(%error, "UDP receive");
+                continue;
+            }
+        };
+        let connection = connection.clone();
+        let reply = agent
+            .receive(&buffer[..length], Transport::Udp, source, connection)
+            .await;
+        if let Some(reply) = reply {
+            // To the source, whatever the Via says: a forged Via must not aim us at others.
+            if let Err(error) = socket.send_to(&reply, source).await {
+                tracing::debug!(%error, "UDP send");
+            }
+        }
+    }
+}
+
+pub(super) async fn serve_tcp(agent: Arc<Agent>, listener: TcpListener) {
+    loop {
+        let (stream, source) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::debug!(%error, "TCP accept");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let connections_max = i64::try_from(agent.config.connections_max).unwrap_or(i64::MAX);
+        if agent.metrics.connections_active.get() >= connections_max {
+            agent.metrics.connections_refused.increment();
+            continue;
+        }
+        agent.metrics.connections_active.add(1);
+        let served = serve_connection(Arc::clone(&agent), stream, source);
+        agent.spawn(served);
+    }
+}
+
+/// Takes the connection off the gauge however its task ends.
+struct Counted<'a>(&'a Agent);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.metrics.connections_active.add(-1);
+    }
+}
+
+async fn serve_connection(agent: Arc<Agent>, stream: TcpStream, source: SocketAddr) {
+    let _counted = Counted(&agent);
+    // Without it a 200 waits for the ACK of the 100.
+    let _ = stream.set_nodelay(true);
+    let (reader, writer) = stream.into_split();
+    let writer = Arc::new(Mutex::new(writer));
+    let (outgoing, queued) = mpsc::channel(CONNECTION_QUEUE_MAX);
+    // The stack's side of the connection: it never reads there, we call it with each message.
+    let (_, incoming) = mpsc::unbounded_channel();
+    let address = SipAddr::new(sip::Transport::Tcp, source.into());
+    let closed = agent.cancel.child_token();
+    let channel = ChannelConnection::create_connection_bounded(
+        incoming,
+        outgoing,
+        address,
+        Some(closed.clone()),
+    );
+    let Ok(channel) = channel.await else { return };
+    let write_timeout = agent.config.tcp_message_timeout;
+    let written = write_queued(queued, Arc::clone(&writer), closed.clone(), write_timeout);
+    agent.spawn(written);
+    let connection = Connection {
+        agent: &agent,
+        reader,
+        writer,
+        source,
+        closed: closed.clone(),
+    };
+    connection.read(SipConnection::Channel(channel)).await;
+    closed.cancel();
+    agent.metrics.connections_closed.increment();
+}
+
+/// Writes what the stack sends; a peer that does not read loses the connection.
+async fn write_queued(
+    mut queued: mpsc::Receiver<TransportEvent>,
+    writer: Arc<Mutex<OwnedWriteHalf>>,
+    closed: CancellationToken,
+    write_timeout: std::time::Duration,
+) {
+    loop {
+        let event = tokio::select! {
+            () = closed.cancelled() => return,
+            event = queued.recv() => event,
+        };
+        let Some(TransportEvent::Incoming(message, _, _)) = event else {
+            return;
+        };
+        let bytes = message.to_bytes();
+        let write = async { writer.lock().await.write_all(&bytes).await };
+        if !matches!(timeout(write_timeout, write).await, Ok(Ok(()))) {
+            closed.cancel();
+            return;
+        }
+    }
+}
+
+struct Connection<'a> {
+    agent: &'a Arc<Agent>,
+    reader: OwnedReadHalf,
+    writer: Arc<Mutex<OwnedWriteHalf>>,
+    source: SocketAddr,
+    closed: CancellationToken,
+}
+
+impl Connection<'_> {
+    /// Reads until the peer closes, the framing is lost, or a time limit passes.
+    async fn read(mut self, connection: SipConnection) {
+        let mut framer = Framer::default();
+        let mut buffer = vec![0; READ_SIZE];
+        let config = &self.agent.config;
+        let mut deadline = tokio::time::Instant::now() + config.tcp_idle_timeout;
+        loop {
+            let idle = framer.is_idle();
+            let read = tokio::select! {
+                () = self.closed.cancelled() => return,
+                read = tokio::time::timeout_at(deadline, self.reader.read(&mut buffer)) => read,
+            };
+            let Ok(Ok(length @ 1..)) = read else { return };
+            framer.push(&buffer[..length]);
+            match self.drain(&mut framer, &connection).await {
+                // The limit runs from a message's first byte, or a byte a second would do.
+                Drained::Open { progress } => {
+                    let now = tokio::time::Instant::now();
+                    if framer.is_idle() {
+                        deadline = now + config.tcp_idle_timeout;
+                    } else if idle || progress {
+                        deadline = now + config.tcp_message_timeout;
+                    }
+                }
+                Drained::Close => return,
+            }
+        }
+    }
+
+    async fn drain(&self, framer: &mut Framer, connection: &SipConnection) -> Drained {
+        let mut progress = false;
+        loop {
+            let (reply, lost) = match framer.poll() {
+                Frame::Incomplete => return Drained::Open { progress },
+                Frame::Ping => (Some(b"\r\n".to_vec()), false),
+                Frame::Message { length } => {
+                    let reply = self.judge(framer.peek(length), connection).await;
+                    framer.take(length);
+                    (reply, false)
+                }
+                Frame::Lost { length } => (self.judge(framer.peek(length), connection).await, true),
+            };
+            progress = true;
+            if let Some(reply) = reply {
+                let write = async { self.writer.lock().await.write_all(&reply).await };
+                let written = timeout(self.agent.config.tcp_message_timeout, write).await;
+                if !matches!(written, Ok(Ok(()))) {
+                    return Drained::Close;
+                }
+            }
+            if lost {
+                return Drained::Close;
+            }
+        }
+    }
+
+    async fn judge(&self, message: &[u8], connection: &SipConnection) -> Option<Vec<u8>> {
+        self.agent
+            .receive(message, Transport::Tcp, self.source, connection.clone())
+            .await
+    }
+}
+
+enum Drained {
+    /// Go on reading.
+    Open {
+        /// At least one frame was complete.
+        progress: bool,
+    },
+    Close,
+}

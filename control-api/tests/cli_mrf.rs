@@ -1,0 +1,204 @@
+//! The built binary, run as an operator runs it.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Output, Stdio};
+
+/// Everything on ports of the kernel's choice.
+const ANY_PORTS: &str = "[sip]\nudp = \"127.0.0.1:0\"\ntcp = \"127.0.0.1:0\"\n\
+    [media]\nport = 0\nshards = 1\n[http]\nlisten = \"127.0.0.1:0\"\n\
+    [kms]\nlisten = \"127.0.0.1:0\"\n";
+
+fn mrf(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_mrf")).args(arguments).output().expect("runs")
+}
+
+fn file(text: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().expect("a file");
+    file.write_all(text.as_bytes()).expect("written");
+    file
+}
+
+fn path(file: &tempfile::NamedTempFile) -> &str {
+    file.path().to_str().expect("text")
+}
+
+/// A node that is killed when the test ends, however it ends.
+struct Running {
+    child: Child,
+    ready_line: String,
+}
+
+impl Running {
+    fn start(config: &str) -> Self {
+        let config = file(config);
+        let mut child = Command::new(env!("CARGO_BIN_EXE_mrf"))
+            .args(["serve", "--config", path(&config)])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("runs");
+        let mut ready_line = String::new();
+        let stdout = child.stdout.take().expect("piped");
+        BufReader::new(stdout).read_line(&mut ready_line).expect("readable");
+        Self { child, ready_line }
+    }
+
+    /// The value of `name=` in the ready line.
+    fn value(&self, name: &str) -> &str {
+        let prefix = format!("{name}=");
+        let value = self.ready_line.split_whitespace().find_map(|word| word.strip_prefix(&prefix));
+        value.unwrap_or_else(|| panic!("no {name} in {:?}", self.ready_line))
+    }
+
+    fn address(&self, name: &str) -> SocketAddr {
+        self.value(name).parse().expect("an address")
+    }
+
+    fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        let status = Command::new("kill").args(["-s", name, &id]).status().expect("runs");
+        assert!(status.success());
+    }
+
+    fn exit_code(&mut self) -> Option<i32> {
+        self.child.wait().expect("ends").code()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn get(address: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).expect("connects");
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("answered");
+    answer
+}
+
+#[test]
+fn help_teaches_ports_signals_exit_codes_and_the_load_generator() {
+    let output = mrf(&["--help"]);
+    assert_eq!(output.status.code(), Some(0));
+    let text = String::from_utf8(output.stdout).expect("text");
+    for expected in [
+        "mrf serve --config mrf.toml",
+        "mrf check mrf.toml",
+        "5060 udp+tcp",
+        "2855 tcp",
+        "8080 tcp",
+        "8088 tcp",
+        "mrf-load",
+        "mrf ready",
+        "SIGTERM",
+        "130, 143",
+        "RUST_LOG",
+    ] {
+        assert!(text.contains(expected), "{expected:?} is missing from:\n{text}");
+    }
+}
+
+#[test]
+fn wrong_options_exit_with_2() {
+    assert_eq!(mrf(&["serve", "--no-such-option"]).status.code(), Some(2));
+    assert_eq!(mrf(&["no-such-command"]).status.code(), Some(2));
+}
+
+#[test]
+fn check_says_ok_with_a_summary() {
+    let file = file(include_str!("../../docs/mrf.toml"));
+    let output = mrf(&["check", path(&file)]);
+    assert_eq!(output.status.code(), Some(0));
+    let text = String::from_utf8(output.stdout).expect("text");
+    assert!(text.starts_with(&format!("{}: OK\n", path(&file))), "{text}");
+    assert!(text.contains("udp 127.0.0.1:5060"), "{text}");
+    assert!(!text.contains("4d5246"), "a key is shown: {text}");
+}
+
+#[test]
+fn check_names_the_line_that_is_wrong() {
+    let file = file("[rooms]\nmembers_max = 1\n");
+    let output = mrf(&["check", path(&file)]);
+    assert_eq!(output.status.code(), Some(2));
+    let text = String::from_utf8(output.stderr).expect("text");
+    assert!(text.starts_with(&format!("{}:2:15: ", path(&file))), "{text}");
+    assert!(text.contains("\n 2 | members_max = 1\n"), "{text}");
+    assert!(text.contains("\nremedy: "), "{text}");
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    for arguments in [&["check", "/no/such/file"][..], &["serve", "--config", "/no/such/file"]] {
+        let output = mrf(arguments);
+        assert_eq!(output.status.code(), Some(2));
+        let text = String::from_utf8(output.stderr).expect("text");
+        assert!(text.starts_with("/no/such/file: cannot be read: "), "{text}");
+    }
+}
+
+#[test]
+fn ready_line_names_addresses_that_all_listen() {
+    let node = Running::start(ANY_PORTS);
+    assert!(node.ready_line.starts_with("mrf ready sip=udp:127.0.0.1:"), "{}", node.ready_line);
+    let sip_tcp = node.value("sip").split(",tcp:").nth(1).expect("tcp").parse().expect("address");
+    for address in [sip_tcp, node.address("media"), node.address("http"), node.address("kms")] {
+        TcpStream::connect::<SocketAddr>(address).expect("listens");
+    }
+    assert!(get(node.address("http"), "/readyz").starts_with("HTTP/1.1 200 "));
+    assert!(get(node.address("http"), "/metrics").contains("\nmrf_calls 0\n"));
+}
+
+#[test]
+fn sigterm_and_sigint_stop_it_with_0() {
+    for signal in ["TERM", "INT"] {
+        let mut node = Running::start(ANY_PORTS);
+        node.signal(signal);
+        assert_eq!(node.exit_code(), Some(0), "{signal}");
+    }
+}
+
+#[test]
+fn a_port_in_use_is_named_with_its_setting_in_one_line() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("binds");
+    let address = taken.local_addr().expect("bound");
+    for (section, setting) in [("[http]", "http.listen"), ("[kms]", "kms.listen")] {
+        let other = ANY_PORTS.replace(
+            &format!("{section}\nlisten = \"127.0.0.1:0\""),
+            &format!("{section}\nlisten = \"{address}\""),
+        );
+        assert_complains(&other, address, setting);
+    }
+    let sip = ANY_PORTS.replace("tcp = \"127.0.0.1:0\"", &format!("tcp = \"{address}\""));
+    assert_complains(&sip, address, "sip.tcp");
+    let media = ANY_PORTS.replace("port = 0", &format!("port = {}", address.port()));
+    assert_complains(&media, address, "media.port");
+}
+
+fn assert_complains(config: &str, address: SocketAddr, setting: &str) {
+    let config = file(config);
+    let output = mrf(&["serve", "--config", path(&config)]);
+    assert_eq!(output.status.code(), Some(1), "{setting}");
+    assert!(output.stdout.is_empty(), "{setting}");
+    let text = String::from_utf8(output.stderr).expect("text");
+    let complaints: Vec<_> = text.lines().filter(|line| line.starts_with("mrf: ")).collect();
+    assert_eq!(complaints.len(), 1, "{text}");
+    assert!(complaints[0].contains(&address.to_string()), "{text}");
+    assert!(complaints[0].contains("in use"), "{text}");
+    assert!(complaints[0].contains(setting), "{text}");
+}
+
+#[test]
+fn logs_go_to_stderr_and_follow_rust_log() {
+    let config = file("[rooms]\n");
+    let output = Command::new(env!("CARGO_BIN_EXE_mrf"))
+        .args(["check", path(&config)])
+        .env("RUST_LOG", "trace")
+        .output()
+        .expect("runs");
+    assert!(String::from_utf8(output.stdout).expect("text").contains(": OK"));
+}
