@@ -95,8 +95,7 @@ mod tests {
 
     #[test]
     fn options_are_consistent() {
-        use clap::CommandFactory;
-        Cli::command().debug_assert();
+        <Cli as clap::CommandFactory>::command().debug_assert();
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! binary, and how a file is read and checked.
 //!
 //! Reading is done in two steps so that every complaint can name a line: serde turns the file into
-//! [`Config`] (unknown names and wrong types end here), then [`check`](Config::check) applies the
+//! [`Config`] (unknown names and wrong types end here), then `check` applies the
 //! rules between the values. `docs/mrf.toml` shows every setting with its default; a test keeps the
 //! two equal.
 

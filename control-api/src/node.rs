@@ -2,7 +2,7 @@
 //! process on ports of the kernel's choice.
 //!
 //! Everything of the control plane lives on the tokio runtime that calls [`Node::start`], which may
-//! have a single thread. One task ([`control`]) owns the MRFC, the shards' ports and the SIP front;
+//! have a single thread. One task (`control`) owns the MRFC, the shards' ports and the SIP front;
 //! HTTP handlers put questions to it over a bounded queue. The shards have threads of their own.
 
 mod control;

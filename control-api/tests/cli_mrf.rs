@@ -31,9 +31,14 @@ struct Running {
 
 impl Running {
     fn start(config: &str) -> Self {
+        Self::start_with(config, "info")
+    }
+
+    fn start_with(config: &str, log_level: &str) -> Self {
         let config = file(config);
         let mut child = Command::new(env!("CARGO_BIN_EXE_mrf"))
             .args(["serve", "--config", path(&config)])
+            .env("RUST_LOG", log_level)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -194,11 +199,13 @@ fn assert_complains(config: &str, address: SocketAddr, setting: &str) {
 
 #[test]
 fn logs_go_to_stderr_and_follow_rust_log() {
-    let config = file("[rooms]\n");
-    let output = Command::new(env!("CARGO_BIN_EXE_mrf"))
-        .args(["check", path(&config)])
-        .env("RUST_LOG", "trace")
-        .output()
-        .expect("runs");
-    assert!(String::from_utf8(output.stdout).expect("text").contains(": OK"));
+    for (level, warns) in [("warn", true), ("error", false)] {
+        let mut node = Running::start_with(ANY_PORTS, level);
+        node.signal("TERM");
+        assert_eq!(node.exit_code(), Some(0));
+        let mut log = String::new();
+        let mut stderr = node.child.stderr.take().expect("piped");
+        stderr.read_to_string(&mut log).expect("text");
+        assert_eq!(log.contains("development credential"), warns, "{level}: {log}");
+    }
 }

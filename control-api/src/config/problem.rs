@@ -95,10 +95,10 @@ impl std::error::Error for Problem {}
 impl Place {
     /// The place of a byte range. `secret` keeps quoted text out of what is shown.
     fn of(text: &str, span: Range<usize>, secret: bool) -> Self {
-        let start = text.floor_char_boundary(span.start);
+        let start = char_boundary(text, span.start);
         let line_start = text[..start].rfind('\n').map_or(0, |newline| newline + 1);
         let line_end = text[start..].find('\n').map_or(text.len(), |newline| start + newline);
-        let end = text.floor_char_boundary(span.end.clamp(start, line_end));
+        let end = char_boundary(text, span.end.clamp(start, line_end));
         let line_text = text[line_start..line_end].trim_end_matches('\r');
         Self {
             line: text[..line_start].matches('\n').count() + 1,
@@ -107,6 +107,15 @@ impl Place {
             length: text[start..end].chars().count().max(1),
         }
     }
+}
+
+/// The last place at or before `index` where `text` may be cut.
+fn char_boundary(text: &str, index: usize) -> usize {
+    let mut index = index.min(text.len());
+    while !text.is_char_boundary(index) {
+        index -= 1;
+    }
+    index
 }
 
 /// Whether a complaint of the parser is about a key.

@@ -110,7 +110,6 @@ fn sip_families(sip: &SipMetrics) -> Vec<Family> {
         counter("sip_acks_missing", "2xx never acknowledged", sip.acks_missing.get()),
         counter("sip_sessions_expired", "Sessions not refreshed", sip.sessions_expired.get()),
         counter("sip_overloads", "Requests shed with 503", sip.overloads.get()),
-        counter("sip_retransmissions", "2xx sent again", sip.retransmissions.get()),
         counter(
             "sip_connections_refused",
             "TCP connections refused over the limit",
