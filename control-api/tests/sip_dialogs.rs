@@ -77,6 +77,7 @@ async fn a_repeated_invite_is_not_a_new_call() {
     caller.link.response(200).await;
     node.assert_no_event();
     assert_eq!(node.sip.metrics().invites.get(), 1);
+    assert_eq!(node.sip.metrics().retransmissions.get(), 2);
 }
 
 #[tokio::test]

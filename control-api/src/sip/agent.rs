@@ -3,15 +3,13 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use rsipstack::EndpointBuilder;
 use rsipstack::sip;
-use rsipstack::sip::{Header, HeadersExt, Method, Request, Response, SipMessage, StatusCode, Uri};
+use rsipstack::sip::{Header, HeadersExt, Method, Request, SipMessage, StatusCode, Uri};
+use rsipstack::transaction::TransactionReceiver;
 use rsipstack::transaction::endpoint::{EndpointInnerRef, EndpointOption};
-use rsipstack::transaction::key::{TransactionKey, TransactionRole};
-use rsipstack::transaction::transaction::{Transaction, TransactionEvent};
-use rsipstack::transaction::{TransactionReceiver, make_via_branch};
+use rsipstack::transaction::transaction::Transaction;
 use rsipstack::transport::transport_layer::TransportLayer;
 use rsipstack::transport::{SipAddr, SipConnection};
 use tokio::sync::mpsc;
@@ -21,31 +19,28 @@ use tokio_util::task::TaskTracker;
 
 use super::SipConfig;
 use super::dialog::{
-    Deadline, Dialog, Identity, MergeKey, Pending, Phase, Table, contact_uri, unescape,
-    unescape_user,
+    Dialog, Identity, MergeKey, Pending, Phase, Table, contact_uri, unescape, unescape_user,
 };
 use super::gate::{self, ALLOW, Ignored, Verdict};
 use super::metrics::{Gauge, SipMetrics};
+use super::outgoing::finish;
 use super::session::{IntervalTooSmall, Terms};
-use crate::mrfc::{Answer, CallId, Event};
-
-/// How often sessions are looked at: far below any Session-Expires.
-const SESSION_SWEEP_INTERVAL: Duration = Duration::from_millis(100);
+use crate::mrfc::{CallId, Event};
 
 /// The state every task shares.
 pub(super) struct Agent {
     pub(super) config: SipConfig,
     pub(super) metrics: Arc<SipMetrics>,
     pub(super) cancel: CancellationToken,
-    endpoint: EndpointInnerRef,
+    pub(super) endpoint: EndpointInnerRef,
     incoming: Mutex<TransactionReceiver>,
-    table: Mutex<Table>,
+    pub(super) table: Mutex<Table>,
     events: mpsc::Sender<Event>,
     tasks: TaskTracker,
-    byes_open: Gauge,
+    pub(super) byes_open: Gauge,
     /// `host:port` of our Contact, by transport.
-    contact_udp: String,
-    contact_tcp: String,
+    pub(super) contact_udp: String,
+    pub(super) contact_tcp: String,
 }
 
 impl std::fmt::Debug for Agent {
@@ -118,7 +113,7 @@ impl Agent {
     }
 
     /// A panic with the lock held left at most one call inconsistent: the others go on.
-    fn table(&self) -> MutexGuard<'_, Table> {
+    pub(super) fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -159,7 +154,13 @@ impl Agent {
             self.metrics.stack_refused.increment();
             return gate::refuse(bytes, 400, "Bad Request", "", source);
         }
-        self.handle_incoming().await;
+        let transactions = self.handle_incoming().await;
+        let starts_one = !bytes.starts_with(b"SIP/")
+            && !bytes.starts_with(b"ACK ")
+            && !bytes.starts_with(b"CANCEL ");
+        if starts_one && transactions == 0 {
+            self.metrics.retransmissions.increment();
+        }
         None
     }
 
@@ -214,7 +215,8 @@ impl Agent {
 
     /// Takes what the stack made of the message: with every message given to it the queue is
     /// emptied, so it can not grow.
-    async fn handle_incoming(self: &Arc<Self>) {
+    async fn handle_incoming(self: &Arc<Self>) -> usize {
+        let mut count = 0;
         loop {
             let next = self
                 .incoming
@@ -222,8 +224,11 @@ impl Agent {
                 .unwrap_or_else(PoisonError::into_inner)
                 .try_recv()
                 .ok();
-            let Some(transaction) = next else { return };
+            let Some(transaction) = next else {
+                return count;
+            };
             self.handle(transaction).await;
+            count += 1;
         }
     }
 
@@ -321,17 +326,7 @@ impl Agent {
         let call = table.next_call();
         let local_tag = new_tag(call);
         add_to_tag(request, &local_tag);
-        let event = Event::Invite {
-            call,
-            room,
-            from: request
-                .from_header()
-                .ok()
-                .and_then(|from| from.uri().ok())
-                .map_or_else(String::new, bare_uri),
-            to: bare_uri(request.uri.clone()),
-            offer: offer(request),
-        };
+        let event = invite_event(call, room, request);
         let identity = Identity {
             local_tag,
             source: source_of(request, &connection),
@@ -474,7 +469,7 @@ impl Agent {
     }
 
     /// The peer is gone: BYE, and the MRFC learns of it unless it hung up itself.
-    async fn lost(self: &Arc<Self>, call: CallId, reason: &str) {
+    pub(super) async fn lost(self: &Arc<Self>, call: CallId, reason: &str) {
         let Some(dialog) = self.table().remove(call) else {
             return;
         };
@@ -601,229 +596,10 @@ impl Agent {
         })
     }
 
-    /// The MRFC's answer to an INVITE or re-INVITE. Too late is no error.
-    pub(super) fn answer(&self, call: CallId, answer: Answer) {
-        let mut table = self.table();
-        let Some(dialog) = table.get_mut(call) else {
-            return;
-        };
-        let Some(pending) = dialog.pending.take() else {
-            return;
-        };
-        match answer {
-            Answer::Accepted { sdp } => {
-                let terms = pending.terms;
-                let mut headers = vec![
-                    Header::Contact(dialog.contact.clone().into()),
-                    Header::Allow(ALLOW.into()),
-                    Header::Supported("timer".into()),
-                    Header::ContentType("application/sdp".into()),
-                ];
-                headers.extend(terms.iter().flat_map(Terms::headers));
-                if pending.method == Method::Invite {
-                    headers.extend(
-                        dialog
-                            .routes
-                            .iter()
-                            .map(|route| Header::RecordRoute(route.clone().into())),
-                    );
-                    dialog.ack_due = Some(pending.cseq);
-                }
-                if dialog.phase == Phase::Early {
-                    dialog.phase = Phase::Answered { hang_up: None };
-                }
-                self.metrics.count_answer(200);
-                finish(pending, 200, headers, sdp);
-                table.start_session(call, terms, Instant::now());
-            }
-            Answer::Refused {
-                status,
-                warning,
-                retry_after,
-            } => {
-                // A refusal of 1xx or 2xx would leave the caller hanging: our own mistake.
-                let status = if (300..=699).contains(&status) {
-                    status
-                } else {
-                    500
-                };
-                let mut headers = Vec::new();
-                if let Some((code, text)) = warning {
-                    let agent = self.contact_udp.as_str();
-                    let text = text.replace(['"', '\\', '\r', '\n'], " ");
-                    headers.push(Header::Warning(
-                        format!("{code:03} {agent} \"{text}\"").into(),
-                    ));
-                }
-                if let Some(after) = retry_after {
-                    headers.push(Header::RetryAfter(after.as_secs().to_string().into()));
-                }
-                if dialog.phase == Phase::Early {
-                    table.remove(call);
-                    self.metrics.dialogs_active.add(-1);
-                }
-                self.metrics.count_answer(status);
-                finish(pending, status, headers, Vec::new());
-            }
-        }
-    }
-
-    /// The MRFC ends a call.
-    pub(super) fn hang_up(self: &Arc<Self>, call: CallId, reason: &str) {
-        let mut table = self.table();
-        let Some(dialog) = table.get_mut(call) else {
-            return;
-        };
-        let reason = reason.replace(['\r', '\n'], " ");
-        if let Phase::Answered { hang_up } = &mut dialog.phase {
-            *hang_up = Some(reason);
-            return;
-        }
-        let Some(mut dialog) = table.remove(call) else {
-            return;
-        };
-        drop(table);
-        self.metrics.dialogs_active.add(-1);
-        let pending = dialog.pending.take();
-        match dialog.phase {
-            Phase::Early => {
-                if let Some(pending) = pending {
-                    self.metrics.count_answer(480);
-                    finish(
-                        pending,
-                        480,
-                        vec![Header::Reason(reason.into())],
-                        Vec::new(),
-                    );
-                }
-            }
-            Phase::Answered { .. } | Phase::Confirmed => {
-                if let Some(pending) = pending {
-                    finish(pending, 487, Vec::new(), Vec::new());
-                }
-                self.send_bye(dialog, &reason);
-            }
-        }
-    }
-
-    fn send_bye(self: &Arc<Self>, mut dialog: Dialog, reason: &str) {
-        let mut request = dialog.request(Method::Bye);
-        request
-            .headers
-            .push(Header::Reason(reason.to_owned().into()));
-        self.metrics.byes_sent.increment();
-        self.byes_open.add(1);
-        let agent = Arc::clone(self);
-        let (connection, next_hop) = (dialog.connection.clone(), dialog.next_hop());
-        self.spawn(async move {
-            agent.transact(request, connection, next_hop).await;
-            agent.byes_open.add(-1);
-        });
-    }
-
-    /// Sends a request of ours; the status of its final response.
-    async fn transact(
-        &self,
-        mut request: Request,
-        connection: SipConnection,
-        next_hop: SipAddr,
-    ) -> Option<u16> {
-        let (transport, sent_by) = match &connection {
-            SipConnection::Udp(_) => ("UDP", &self.contact_udp),
-            _ => ("TCP", &self.contact_tcp),
-        };
-        let branch = make_via_branch();
-        let via = format!("SIP/2.0/{transport} {sent_by}{branch};rport");
-        request.headers.push_front(Header::Via(via.into()));
-        request
-            .headers
-            .push(Header::UserAgent(self.config.user_agent.clone().into()));
-        let key = TransactionKey::from_request(&request, TransactionRole::Client).ok()?;
-        let endpoint = self.endpoint.clone();
-        let mut transaction = Transaction::new_client(key, request, endpoint, Some(connection));
-        transaction.destination = Some(next_hop);
-        transaction.send().await.ok()?;
-        while let Some(message) = transaction.receive().await {
-            if let SipMessage::Response(response) = message {
-                let status = response.status_code.code();
-                if status >= 200 {
-                    return Some(status);
-                }
-            }
-        }
-        None
-    }
-
-    /// Refreshes the sessions that are ours to refresh and ends those that were not refreshed.
-    pub(super) async fn run_sessions(self: Arc<Self>) {
-        let mut tick = tokio::time::interval(SESSION_SWEEP_INTERVAL);
-        loop {
-            tick.tick().await;
-            loop {
-                let due = self.table().pop_due(Instant::now());
-                match due {
-                    Some((call, Deadline::Expire)) => {
-                        self.metrics.sessions_expired.increment();
-                        self.lost(call, "SIP;cause=408;text=\"Session expired\"")
-                            .await;
-                    }
-                    Some((call, Deadline::Refresh)) => self.refresh(call),
-                    None => break,
-                }
-            }
-        }
-    }
-
-    fn refresh(self: &Arc<Self>, call: CallId) {
-        let mut table = self.table();
-        let Some(dialog) = table.get_mut(call) else {
-            return;
-        };
-        let Some(terms) = dialog.terms else { return };
-        let mut request = dialog.request(Method::Update);
-        request
-            .headers
-            .push(Header::Contact(dialog.contact.clone().into()));
-        request.headers.push(Header::Supported("timer".into()));
-        // The roles of RFC 4028 are those of the refresh request: here we are the UAC.
-        let value = format!("{};refresher=uac", terms.interval.as_secs());
-        request.headers.push(Header::SessionExpires(value.into()));
-        let (connection, next_hop) = (dialog.connection.clone(), dialog.next_hop());
-        let expires = Instant::now() + terms.expires_after() - terms.refresh_after();
-        table.set_deadline(call, Some((expires, Deadline::Expire)));
-        drop(table);
-        let agent = Arc::clone(self);
-        self.spawn(async move {
-            match agent.transact(request, connection, next_hop).await {
-                Some(200..=299) => {
-                    agent
-                        .table()
-                        .start_session(call, Some(terms), Instant::now());
-                }
-                //= RFC 4028 section 10: if the response is 408 or 481 the UA sends BYE
-                Some(408 | 481) | None => {
-                    agent
-                        .lost(call, "SIP;cause=408;text=\"Session expired\"")
-                        .await;
-                }
-                // Another refusal ends the session at its expiry.
-                Some(_) => {}
-            }
-        });
-    }
-
-    async fn send(&self, event: Event) {
+    pub(super) async fn send(&self, event: Event) {
         // The MRFC's side is gone only while the node goes down.
         if self.events.send(event).await.is_err() {
             tracing::debug!("no MRFC takes the event");
-        }
-    }
-
-    /// Waits a little for the answers to our BYEs.
-    pub(super) async fn await_byes(&self) {
-        let until = Instant::now() + self.config.t1 * 4;
-        while self.byes_open.get() > 0 && Instant::now() < until {
-            tokio::time::sleep(self.config.t1 / 10).await;
         }
     }
 }
@@ -857,27 +633,6 @@ async fn respond(transaction: &mut Transaction, status: u16, headers: Vec<Header
     }
 }
 
-/// Gives the final response to a transaction another task keeps.
-fn finish(pending: Pending, status: u16, headers: Vec<Header>, body: Vec<u8>) {
-    let mut response: Response = pending.template;
-    response.status_code = StatusCode::from(status);
-    response
-        .headers
-        .retain(|header| !matches!(header, Header::ContentLength(_)));
-    response.headers.extend(headers);
-    response
-        .headers
-        .push(Header::ContentLength(body.len().to_string().into()));
-    response.body = body;
-    if pending
-        .sender
-        .send(TransactionEvent::Respond(response))
-        .is_err()
-    {
-        tracing::debug!(status, "the transaction is gone");
-    }
-}
-
 fn is_ack(message: &SipMessage) -> bool {
     matches!(message, SipMessage::Request(request) if request.method == Method::Ack)
 }
@@ -888,6 +643,17 @@ fn is_answered(transaction: &Transaction) -> bool {
         .as_ref()
         .map(|response| response.status_code.code());
     status.is_some_and(|status| (200..300).contains(&status))
+}
+
+fn invite_event(call: CallId, room: String, request: &Request) -> Event {
+    let from = request.from_header().and_then(|from| from.uri());
+    Event::Invite {
+        call,
+        room,
+        from: from.map_or_else(|_| String::new(), bare_uri),
+        to: bare_uri(request.uri.clone()),
+        offer: offer(request),
+    }
 }
 
 fn offer(request: &Request) -> Option<Vec<u8>> {

@@ -56,7 +56,7 @@ pub enum Verdict {
     Reject {
         /// Status code.
         status: u16,
-        /// Reason phrase, also the name of the counter.
+        /// Reason phrase: what is wrong, in a few words.
         reason: &'static str,
         /// The whole response.
         response: Vec<u8>,
@@ -162,7 +162,7 @@ fn check_response(
     if !version.eq_ignore_ascii_case(b"SIP/2.0") {
         return Err(malformed("Bad SIP Version"));
     }
-    if code.len() != 3 || !wire::decimal(code, 699).is_some_and(|code| code >= 100) {
+    if code.len() != 3 || wire::decimal(code, 699).is_none_or(|code| code < 100) {
         return Err(malformed("Bad Status Code"));
     }
     check_fields(message)?;

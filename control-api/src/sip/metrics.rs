@@ -81,9 +81,12 @@ pub struct SipMetrics {
     pub dropped_unanswerable: Counter,
     /// Passed the gate and was refused by the stack.
     pub stack_refused: Counter,
+    /// Requests received again, which the stack answers or absorbs by itself. Two sockets at
+    /// work at once may take one for the other's.
+    pub retransmissions: Counter,
     /// TCP connections refused over the limit.
     pub connections_refused: Counter,
-    /// TCP connections closed for broken framing, slow sending or idleness.
+    /// TCP connections that ended, whoever closed them.
     pub connections_closed: Counter,
     /// Open TCP connections.
     pub connections_active: Gauge,

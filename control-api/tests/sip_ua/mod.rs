@@ -12,15 +12,15 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 /// Far longer than anything takes: only a hang reaches it.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Long enough for a message on loopback that must not come.
-pub const SILENCE: Duration = Duration::from_millis(300);
+pub(crate) const SILENCE: Duration = Duration::from_millis(300);
 
-pub const OFFER: &[u8] = b"v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n";
-pub const ANSWER: &[u8] = b"v=0\r\no=- 2 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n";
+pub(crate) const OFFER: &[u8] = b"v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n";
+pub(crate) const ANSWER: &[u8] = b"v=0\r\no=- 2 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n";
 
-pub fn config() -> SipConfig {
+pub(crate) fn config() -> SipConfig {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     SipConfig {
         udp: any,
@@ -30,56 +30,56 @@ pub fn config() -> SipConfig {
 }
 
 /// The node under test and the MRFC's side of it.
-pub struct Node {
-    pub sip: SipHandle,
-    pub events: mpsc::Receiver<Event>,
+pub(crate) struct Node {
+    pub(crate) sip: SipHandle,
+    pub(crate) events: mpsc::Receiver<Event>,
 }
 
 impl Node {
-    pub async fn start(config: SipConfig) -> Self {
+    pub(crate) async fn start(config: SipConfig) -> Self {
         let (sender, events) = mpsc::channel(1024);
         let sip = start(config, sender).await.expect("loopback can be bound");
         Self { sip, events }
     }
 
-    pub async fn event(&mut self) -> Event {
+    pub(crate) async fn event(&mut self) -> Event {
         timeout(PATIENCE, self.events.recv())
             .await
             .expect("an event comes")
             .expect("node lives")
     }
 
-    pub async fn invited(&mut self) -> (CallId, Option<Vec<u8>>) {
+    pub(crate) async fn invited(&mut self) -> (CallId, Option<Vec<u8>>) {
         match self.event().await {
             Event::Invite { call, offer, .. } => (call, offer),
             other => panic!("not an Invite: {other:?}"),
         }
     }
 
-    pub async fn ended(&mut self) -> CallId {
+    pub(crate) async fn ended(&mut self) -> CallId {
         match self.event().await {
             Event::Ended { call } => call,
             other => panic!("not Ended: {other:?}"),
         }
     }
 
-    pub fn accept(&self, call: CallId) {
+    pub(crate) fn accept(&self, call: CallId) {
         let answer = Answer::Accepted {
             sdp: ANSWER.to_vec(),
         };
         self.sip.act(Action::Answer { call, answer });
     }
 
-    pub fn assert_no_event(&mut self) {
+    pub(crate) fn assert_no_event(&mut self) {
         assert!(self.events.try_recv().is_err());
     }
 }
 
 /// A received message.
 #[derive(Clone, Debug)]
-pub struct Received {
-    pub head: String,
-    pub body: Vec<u8>,
+pub(crate) struct Received {
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Received {
@@ -96,24 +96,24 @@ impl Received {
         }
     }
 
-    pub fn status(&self) -> u16 {
+    pub(crate) fn status(&self) -> u16 {
         let mut parts = self.head.split(' ');
         assert_eq!(parts.next(), Some("SIP/2.0"), "{}", self.head);
         parts.next().unwrap().parse().unwrap()
     }
 
-    pub fn method(&self) -> &str {
+    pub(crate) fn method(&self) -> &str {
         self.head.split(' ').next().unwrap()
     }
 
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().skip(1).find_map(|line| {
             let (field, value) = line.split_once(':')?;
             field.eq_ignore_ascii_case(name).then_some(value.trim())
         })
     }
 
-    pub fn to_tag(&self) -> &str {
+    pub(crate) fn to_tag(&self) -> &str {
         self.header("To")
             .unwrap()
             .split_once(";tag=")
@@ -122,7 +122,7 @@ impl Received {
     }
 
     /// The 200 to a request of the node.
-    pub fn ok(&self) -> Vec<u8> {
+    pub(crate) fn ok(&self) -> Vec<u8> {
         let mut reply = "SIP/2.0 200 OK\r\n".to_owned();
         for name in ["Via", "From", "To", "Call-ID", "CSeq"] {
             reply.push_str(&format!("{name}: {}\r\n", self.header(name).unwrap()));
@@ -133,40 +133,40 @@ impl Received {
 }
 
 /// Either transport.
-pub enum Link {
+pub(crate) enum Link {
     Udp(UdpSocket),
     Tcp(TcpStream, Vec<u8>),
 }
 
 impl Link {
-    pub async fn udp(node: &Node) -> Self {
+    pub(crate) async fn udp(node: &Node) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         socket.connect(node.sip.udp_address()).await.unwrap();
         Self::Udp(socket)
     }
 
-    pub async fn tcp(node: &Node) -> Self {
+    pub(crate) async fn tcp(node: &Node) -> Self {
         Self::Tcp(
             TcpStream::connect(node.sip.tcp_address()).await.unwrap(),
             Vec::new(),
         )
     }
 
-    pub fn name(&self) -> &'static str {
+    pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Udp(_) => "UDP",
             Self::Tcp(..) => "TCP",
         }
     }
 
-    pub fn local(&self) -> SocketAddr {
+    pub(crate) fn local(&self) -> SocketAddr {
         match self {
             Self::Udp(socket) => socket.local_addr().unwrap(),
             Self::Tcp(stream, _) => stream.local_addr().unwrap(),
         }
     }
 
-    pub async fn send(&mut self, bytes: &[u8]) {
+    pub(crate) async fn send(&mut self, bytes: &[u8]) {
         match self {
             Self::Udp(socket) => {
                 socket.send(bytes).await.unwrap();
@@ -176,7 +176,7 @@ impl Link {
     }
 
     /// The next message, `None` after `patience` or at the end of the stream.
-    pub async fn receive_within(&mut self, patience: Duration) -> Option<Received> {
+    pub(crate) async fn receive_within(&mut self, patience: Duration) -> Option<Received> {
         match self {
             Self::Udp(socket) => {
                 let mut buffer = vec![0; 65_536];
@@ -206,14 +206,14 @@ impl Link {
         }
     }
 
-    pub async fn receive(&mut self) -> Received {
+    pub(crate) async fn receive(&mut self) -> Received {
         self.receive_within(PATIENCE)
             .await
             .expect("a message comes")
     }
 
     /// The next response with that status; others are skipped.
-    pub async fn response(&mut self, status: u16) -> Received {
+    pub(crate) async fn response(&mut self, status: u16) -> Received {
         loop {
             let message = self.receive().await;
             if message.head.starts_with("SIP/2.0") && message.status() == status {
@@ -234,17 +234,17 @@ fn framed(buffer: &[u8]) -> Option<usize> {
 }
 
 /// One call of the test UA.
-pub struct Caller {
-    pub link: Link,
-    pub call_id: String,
-    pub cseq: u32,
-    pub to_tag: Option<String>,
+pub(crate) struct Caller {
+    pub(crate) link: Link,
+    pub(crate) call_id: String,
+    pub(crate) cseq: u32,
+    pub(crate) to_tag: Option<String>,
     /// Further header lines of every request.
-    pub extra: String,
+    pub(crate) extra: String,
 }
 
 impl Caller {
-    pub fn new(link: Link, call_id: &str) -> Self {
+    pub(crate) fn new(link: Link, call_id: &str) -> Self {
         Self {
             link,
             call_id: call_id.to_owned(),
@@ -254,7 +254,7 @@ impl Caller {
         }
     }
 
-    pub fn request(&self, method: &str, branch: &str, body: &[u8]) -> Vec<u8> {
+    pub(crate) fn request(&self, method: &str, branch: &str, body: &[u8]) -> Vec<u8> {
         let to_tag = self
             .to_tag
             .as_ref()
@@ -285,13 +285,13 @@ impl Caller {
         [head.as_bytes(), body].concat()
     }
 
-    pub async fn send(&mut self, method: &str, branch: &str, body: &[u8]) {
+    pub(crate) async fn send(&mut self, method: &str, branch: &str, body: &[u8]) {
         let request = self.request(method, branch, body);
         self.link.send(&request).await;
     }
 
     /// INVITE, 200, ACK.
-    pub async fn establish(&mut self, node: &mut Node) -> CallId {
+    pub(crate) async fn establish(&mut self, node: &mut Node) -> CallId {
         self.send("INVITE", "invite", OFFER).await;
         let (call, offer) = node.invited().await;
         assert_eq!(offer.as_deref(), Some(OFFER));
@@ -303,7 +303,7 @@ impl Caller {
     }
 
     /// BYE, 200.
-    pub async fn hang_up(&mut self, node: &mut Node, call: CallId) {
+    pub(crate) async fn hang_up(&mut self, node: &mut Node, call: CallId) {
         self.cseq += 1;
         self.send("BYE", &format!("bye{}", self.cseq), b"").await;
         self.link.response(200).await;

@@ -1,0 +1,262 @@
+//! What goes out at the MRFC's wish or by the clock: final answers, BYE, session refreshes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rsipstack::sip::{Header, Method, Request, Response, SipMessage, StatusCode};
+use rsipstack::transaction::key::{TransactionKey, TransactionRole};
+use rsipstack::transaction::make_via_branch;
+use rsipstack::transaction::transaction::{Transaction, TransactionEvent};
+use rsipstack::transport::{SipAddr, SipConnection};
+use tokio::time::Instant;
+
+use super::agent::Agent;
+use super::dialog::{Deadline, Dialog, Pending, Phase};
+use super::gate::ALLOW;
+use super::session::Terms;
+use crate::mrfc::{Answer, CallId};
+
+/// How often sessions are looked at: far below any Session-Expires.
+const SESSION_SWEEP_INTERVAL: Duration = Duration::from_millis(100);
+
+impl Agent {
+    /// The MRFC's answer to an INVITE or re-INVITE. Too late is no error.
+    pub(super) fn answer(&self, call: CallId, answer: Answer) {
+        let mut table = self.table();
+        let Some(dialog) = table.get_mut(call) else {
+            return;
+        };
+        let Some(pending) = dialog.pending.take() else {
+            return;
+        };
+        match answer {
+            Answer::Accepted { sdp } => {
+                let terms = pending.terms;
+                let mut headers = vec![
+                    Header::Contact(dialog.contact.clone().into()),
+                    Header::Allow(ALLOW.into()),
+                    Header::Supported("timer".into()),
+                    Header::ContentType("application/sdp".into()),
+                ];
+                headers.extend(terms.iter().flat_map(Terms::headers));
+                if pending.method == Method::Invite {
+                    headers.extend(
+                        dialog
+                            .routes
+                            .iter()
+                            .map(|route| Header::RecordRoute(route.clone().into())),
+                    );
+                    dialog.ack_due = Some(pending.cseq);
+                }
+                if dialog.phase == Phase::Early {
+                    dialog.phase = Phase::Answered { hang_up: None };
+                }
+                self.metrics.count_answer(200);
+                finish(pending, 200, headers, sdp);
+                table.start_session(call, terms, Instant::now());
+            }
+            Answer::Refused {
+                status,
+                warning,
+                retry_after,
+            } => {
+                // A refusal of 1xx or 2xx would leave the caller hanging: our own mistake.
+                let status = if (300..=699).contains(&status) {
+                    status
+                } else {
+                    500
+                };
+                let mut headers = Vec::new();
+                if let Some((code, text)) = warning {
+                    let agent = self.contact_udp.as_str();
+                    let text = text.replace(['"', '\\', '\r', '\n'], " ");
+                    headers.push(Header::Warning(
+                        format!("{code:03} {agent} \"{text}\"").into(),
+                    ));
+                }
+                if let Some(after) = retry_after {
+                    headers.push(Header::RetryAfter(after.as_secs().to_string().into()));
+                }
+                if dialog.phase == Phase::Early {
+                    table.remove(call);
+                    self.metrics.dialogs_active.add(-1);
+                }
+                self.metrics.count_answer(status);
+                finish(pending, status, headers, Vec::new());
+            }
+        }
+    }
+
+    /// The MRFC ends a call.
+    pub(super) fn hang_up(self: &Arc<Self>, call: CallId, reason: &str) {
+        let mut table = self.table();
+        let Some(dialog) = table.get_mut(call) else {
+            return;
+        };
+        let reason = reason.replace(['\r', '\n'], " ");
+        if let Phase::Answered { hang_up } = &mut dialog.phase {
+            *hang_up = Some(reason);
+            return;
+        }
+        let Some(mut dialog) = table.remove(call) else {
+            return;
+        };
+        drop(table);
+        self.metrics.dialogs_active.add(-1);
+        let pending = dialog.pending.take();
+        match dialog.phase {
+            Phase::Early => {
+                if let Some(pending) = pending {
+                    self.metrics.count_answer(480);
+                    finish(
+                        pending,
+                        480,
+                        vec![Header::Reason(reason.into())],
+                        Vec::new(),
+                    );
+                }
+            }
+            Phase::Answered { .. } | Phase::Confirmed => {
+                if let Some(pending) = pending {
+                    finish(pending, 487, Vec::new(), Vec::new());
+                }
+                self.send_bye(dialog, &reason);
+            }
+        }
+    }
+
+    pub(super) fn send_bye(self: &Arc<Self>, mut dialog: Dialog, reason: &str) {
+        let mut request = dialog.request(Method::Bye);
+        request
+            .headers
+            .push(Header::Reason(reason.to_owned().into()));
+        self.metrics.byes_sent.increment();
+        self.byes_open.add(1);
+        let agent = Arc::clone(self);
+        let (connection, next_hop) = (dialog.connection.clone(), dialog.next_hop());
+        self.spawn(async move {
+            agent.transact(request, connection, next_hop).await;
+            agent.byes_open.add(-1);
+        });
+    }
+
+    /// Sends a request of ours; the status of its final response.
+    async fn transact(
+        &self,
+        mut request: Request,
+        connection: SipConnection,
+        next_hop: SipAddr,
+    ) -> Option<u16> {
+        let (transport, sent_by) = match &connection {
+            SipConnection::Udp(_) => ("UDP", &self.contact_udp),
+            _ => ("TCP", &self.contact_tcp),
+        };
+        let branch = make_via_branch();
+        let via = format!("SIP/2.0/{transport} {sent_by}{branch};rport");
+        request.headers.push_front(Header::Via(via.into()));
+        request
+            .headers
+            .push(Header::UserAgent(self.config.user_agent.clone().into()));
+        let key = TransactionKey::from_request(&request, TransactionRole::Client).ok()?;
+        let endpoint = self.endpoint.clone();
+        let mut transaction = Transaction::new_client(key, request, endpoint, Some(connection));
+        transaction.destination = Some(next_hop);
+        transaction.send().await.ok()?;
+        while let Some(message) = transaction.receive().await {
+            if let SipMessage::Response(response) = message {
+                let status = response.status_code.code();
+                if status >= 200 {
+                    return Some(status);
+                }
+            }
+        }
+        None
+    }
+
+    /// Refreshes the sessions that are ours to refresh and ends those that were not refreshed.
+    pub(super) async fn run_sessions(self: Arc<Self>) {
+        let mut tick = tokio::time::interval(SESSION_SWEEP_INTERVAL);
+        loop {
+            tick.tick().await;
+            loop {
+                let due = self.table().pop_due(Instant::now());
+                match due {
+                    Some((call, Deadline::Expire)) => {
+                        self.metrics.sessions_expired.increment();
+                        self.lost(call, "SIP;cause=408;text=\"Session expired\"")
+                            .await;
+                    }
+                    Some((call, Deadline::Refresh)) => self.refresh(call),
+                    None => break,
+                }
+            }
+        }
+    }
+
+    fn refresh(self: &Arc<Self>, call: CallId) {
+        let mut table = self.table();
+        let Some(dialog) = table.get_mut(call) else {
+            return;
+        };
+        let Some(terms) = dialog.terms else { return };
+        let mut request = dialog.request(Method::Update);
+        request
+            .headers
+            .push(Header::Contact(dialog.contact.clone().into()));
+        request.headers.push(Header::Supported("timer".into()));
+        // The roles of RFC 4028 are those of the refresh request: here we are the UAC.
+        let value = format!("{};refresher=uac", terms.interval.as_secs());
+        request.headers.push(Header::SessionExpires(value.into()));
+        let (connection, next_hop) = (dialog.connection.clone(), dialog.next_hop());
+        let expires = Instant::now() + terms.expires_after() - terms.refresh_after();
+        table.set_deadline(call, Some((expires, Deadline::Expire)));
+        drop(table);
+        let agent = Arc::clone(self);
+        self.spawn(async move {
+            match agent.transact(request, connection, next_hop).await {
+                Some(200..=299) => {
+                    agent
+                        .table()
+                        .start_session(call, Some(terms), Instant::now());
+                }
+                //= RFC 4028 section 10: if the response is 408 or 481 the UA sends BYE
+                Some(408 | 481) | None => {
+                    agent
+                        .lost(call, "SIP;cause=408;text=\"Session expired\"")
+                        .await;
+                }
+                // Another refusal ends the session at its expiry.
+                Some(_) => {}
+            }
+        });
+    }
+
+    /// Waits a little for the answers to our BYEs.
+    pub(super) async fn await_byes(&self) {
+        let until = Instant::now() + self.config.t1 * 4;
+        while self.byes_open.get() > 0 && Instant::now() < until {
+            tokio::time::sleep(self.config.t1 / 10).await;
+        }
+    }
+}
+
+/// Gives the final response to a transaction another task keeps.
+pub(super) fn finish(pending: Pending, status: u16, headers: Vec<Header>, body: Vec<u8>) {
+    let mut response: Response = pending.template;
+    response.status_code = StatusCode::from(status);
+    response
+        .headers
+        .retain(|header| !matches!(header, Header::ContentLength(_)));
+    response.headers.extend(headers);
+    response
+        .headers
+        .push(Header::ContentLength(body.len().to_string().into()));
+    response.body = body;
+    if pending
+        .sender
+        .send(TransactionEvent::Respond(response))
+        .is_err()
+    {
+        tracing::debug!(status, "the transaction is gone");
+    }
+}
