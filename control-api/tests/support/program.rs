@@ -77,6 +77,11 @@ impl Program {
         );
     }
 
+    /// Whether it has closed its output, as it does when it ends.
+    pub(crate) fn has_ended(&self) -> bool {
+        Arc::strong_count(&self.output) == 1
+    }
+
     /// Waits until it ends by itself, and for all its output.
     pub(crate) fn await_end(&mut self, patience: Duration) -> ExitStatus {
         let deadline = Instant::now() + patience;
