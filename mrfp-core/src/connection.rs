@@ -130,6 +130,11 @@ impl Connection {
         }
     }
 
+    /// Whether what arrives still matters.
+    pub(crate) fn is_alive(&self) -> bool {
+        matches!(self.life, Life::Unbound | Life::Open)
+    }
+
     /// Whether the receive ought to be armed: also while draining, as bytes left unread would turn
     /// our FIN into a reset that destroys what we sent last.
     pub(crate) fn wants_recv(&self) -> bool {

@@ -9,7 +9,7 @@ use mrfp_protocol::tls::Profile;
 
 use crate::carry::CarryBuffers;
 use crate::config::{Limits, SEND_BUFFER_LARGE_SIZE_BYTES, SEND_BUFFER_SMALL_SIZE_BYTES};
-use crate::connection::{Connection, Life, Transport};
+use crate::connection::{Connection, Life};
 use crate::context::Context;
 use crate::identifiers::Identifiers;
 use crate::incoming::Incoming;
@@ -360,12 +360,5 @@ impl Plane {
         self.metrics.connections = self.connections.len() as u64;
         self.metrics.send_buffers_outstanding = self.send_buffers.outstanding() as u64;
         self.metrics.carry_buffers_outstanding = self.carry_buffers.outstanding() as u64;
-    }
-
-    /// The transport of a connection, for the receive path.
-    pub(crate) fn is_unknown(&self, key: Key) -> bool {
-        self.connections
-            .get(key)
-            .is_some_and(|connection| matches!(connection.transport, Transport::Unknown))
     }
 }

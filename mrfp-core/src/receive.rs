@@ -24,34 +24,27 @@ impl Plane {
         let Some(connection) = self.connections.get_mut(key) else { return };
         self.metrics.bytes_received += bytes.len() as u64;
         connection.received_ns = self.now_ns;
-        if self.is_unknown(key) && !self.recognise(key, bytes) {
+        if !connection.is_alive() {
+            return;
+        }
+        if matches!(connection.transport, Transport::Unknown) && !self.recognise(key, bytes) {
             return;
         }
         let handshake_end = self.receive_handshake(key, bytes);
         let Some(connection) = self.connections.get(key) else { return };
-        match (&connection.transport, connection.life) {
-            (Transport::Tls(_), Life::Unbound | Life::Open) => {
-                self.receive_records(key, &mut bytes[handshake_end..]);
-            }
-            (Transport::Plain, Life::Unbound | Life::Open) => self.receive_messages(key, bytes),
-            (Transport::Unknown | Transport::Handshaking(_), _) => {}
-            (
-                Transport::Plain | Transport::Tls(_),
-                Life::Connecting
-                | Life::Draining
-                | Life::Terminating
-                | Life::Joining
-                | Life::Closing,
-            ) => {}
+        if !connection.is_alive() {
+            return;
+        }
+        match &connection.transport {
+            Transport::Tls(_) => self.receive_records(key, &mut bytes[handshake_end..]),
+            Transport::Plain => self.receive_messages(key, bytes),
+            Transport::Unknown | Transport::Handshaking(_) => {}
         }
     }
 
     /// The first byte tells what is spoken. False: nothing we know; the connection is ending.
     fn recognise(&mut self, key: Key, bytes: &[u8]) -> bool {
         let Some(connection) = self.connections.get_mut(key) else { return false };
-        if !matches!(connection.life, Life::Unbound | Life::Open) {
-            return false;
-        }
         match bytes.first() {
             Some(&MSRP_FIRST) => connection.transport = Transport::Plain,
             Some(&CONTENT_TYPE_HANDSHAKE) => match Handshake::server(&self.profile) {
@@ -122,14 +115,14 @@ impl Plane {
     /// Keeps the incomplete record behind `taken` while the handshake goes on.
     fn keep_record(&mut self, key: Key, bytes: &[u8], taken: usize) -> usize {
         let Some(connection) = self.connections.get(key) else { return bytes.len() };
-        match (&connection.transport, connection.life) {
-            (Transport::Handshaking(_), Life::Unbound | Life::Open) => {
-                self.carry_rest(key, &bytes[taken..]);
-                bytes.len()
-            }
-            (_, Life::Unbound | Life::Open) => taken,
-            _ => bytes.len(),
+        if !connection.is_alive() {
+            return bytes.len();
         }
+        if matches!(connection.transport, Transport::Handshaking(_)) {
+            self.carry_rest(key, &bytes[taken..]);
+            return bytes.len();
+        }
+        taken
     }
 
     /// Copies the beginning of a record to a carry buffer.
@@ -158,9 +151,13 @@ impl Plane {
         let mut taken = 0;
         loop {
             let Some(connection) = self.connections.get_mut(key) else { return taken };
+            let alive = connection.is_alive();
             let Transport::Handshaking(handshake) = &mut connection.transport else {
                 return taken;
             };
+            if !alive {
+                return bytes.len();
+            }
             let mut wire = std::mem::take(&mut self.scratch.wire);
             wire.clear();
             let result = handshake.advance(&bytes[taken..], &mut wire);
@@ -243,7 +240,7 @@ impl Plane {
         let mut rest = bytes;
         loop {
             let Some(connection) = self.connections.get_mut(key) else { return };
-            if !matches!(connection.life, Life::Unbound | Life::Open) {
+            if !connection.is_alive() {
                 return;
             }
             if let Some(mut carry) = connection.carry_record.take() {
@@ -368,7 +365,7 @@ impl Plane {
         let mut taken = 0;
         loop {
             let Some(connection) = self.connections.get_mut(key) else { return bytes.len() };
-            if !matches!(connection.life, Life::Unbound | Life::Open) {
+            if !connection.is_alive() {
                 return bytes.len();
             }
             match connection.framer.next(&bytes[taken..]) {

@@ -130,6 +130,7 @@ impl<D: Driver> Shard<D> {
         if self.plane.now_ns >= self.housekeeping_due_ns {
             self.housekeeping_due_ns = self.plane.now_ns + HOUSEKEEPING_INTERVAL_NS;
             self.plane.housekeeping();
+            self.resume_accepting();
             self.plane.measure();
             self.metrics.publish(&self.plane.metrics);
         }
@@ -309,13 +310,27 @@ impl<D: Driver> Shard<D> {
             if listener.ending {
                 self.listeners.remove(key);
                 self.driver.close(socket, Token::new(Operation::Close, LISTENER_CLOSED));
-            } else {
+            } else if result.is_ok() {
                 listener.accepting = true;
                 self.driver.accept(socket, Token::new(Operation::Accept, key));
             }
+            // Without descriptors every accept fails at once; it is armed again when the timers
+            // are looked at.
         }
         if let Ok(accepted) = result {
             self.admit(accepted, own_port_of);
+        }
+    }
+
+    /// Arms the accepts that have failed.
+    fn resume_accepting(&mut self) {
+        for index in 0..self.listeners.slots() {
+            let Some(key) = self.listeners.key_at(index) else { continue };
+            let Some(listener) = self.listeners.get_mut(key) else { continue };
+            if !listener.accepting && !listener.ending {
+                listener.accepting = true;
+                self.driver.accept(listener.socket, Token::new(Operation::Accept, key));
+            }
         }
     }
 

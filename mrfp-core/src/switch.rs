@@ -184,11 +184,12 @@ impl Plane {
         };
         let mut memory = [0; MESSAGE_LINES_BYTES_MAX];
         let whole = piece.head.is_some() && piece.end == Some(Continuation::Last);
-        let end = (whole && piece.body.len() <= INTERRUPTIBLE_BYTES_MIN)
-            .then(|| forward.next + piece.body.len() as u64 - 1);
+        let end =
+            (whole && piece.body.len() <= INTERRUPTIBLE_BYTES_MIN).then(|| end_of(&forward, piece));
         let total = if whole { Some(end_of(&forward, piece)) } else { forward.total };
         let message_lines = message_lines(&mut memory, &id, forward.next, end, total);
-        forward.next += piece.body.len() as u64;
+        // A sender may announce to begin at 2^64 - 1.
+        forward.next = forward.next.saturating_add(piece.body.len() as u64);
         connection.message = match piece.end {
             None | Some(Continuation::More) => {
                 Some(MessageInProgress { id, epoch, next: forward.next, total: forward.total })
@@ -533,7 +534,7 @@ fn is_peer(head: &Head<'_>, remote_first: &[u8]) -> bool {
 
 /// Last byte of a message that lies whole in one piece.
 fn end_of(forward: &Forward, piece: &Piece<'_>) -> u64 {
-    forward.next + piece.body.len() as u64 - 1
+    forward.next.saturating_add(piece.body.len() as u64).saturating_sub(1)
 }
 
 /// Message-ID and Byte-Range of a request of ours.

@@ -43,6 +43,7 @@ pub struct Ue {
 enum Tls {
     Plain,
     Handshaking(Box<Handshake>),
+    Failed,
     Session(Box<Session>),
 }
 
@@ -232,7 +233,7 @@ impl Ue {
         for chunk in bytes.chunks(16_000) {
             let wire = match &mut self.tls {
                 Tls::Plain => chunk.to_vec(),
-                Tls::Handshaking(_) => panic!("the handshake is not done"),
+                Tls::Handshaking(_) | Tls::Failed => panic!("the handshake is not done"),
                 Tls::Session(session) => {
                     let mut memory = vec![0; chunk.len() + 13 + 128];
                     memory[13..13 + chunk.len()].copy_from_slice(chunk);
@@ -297,7 +298,7 @@ impl Ue {
     fn open(&mut self, world: &mut World) {
         loop {
             match &mut self.tls {
-                Tls::Plain => return,
+                Tls::Plain | Tls::Failed => return,
                 Tls::Handshaking(handshake) => {
                     let mut output = Vec::new();
                     let result = handshake.advance(&self.sealed, &mut output);
@@ -311,7 +312,7 @@ impl Ue {
                             self.sealed.drain(..taken);
                             return;
                         }
-                        Err(_) => return,
+                        Err(_) => self.tls = Tls::Failed,
                     }
                 }
                 Tls::Session(session) => match session.open(&mut self.sealed) {
