@@ -157,11 +157,18 @@ fn a_connection_reset_in_the_middle_of_a_message_ends_it_with_a_hash() {
     }
 }
 
+#[test]
+fn the_node_may_open_as_many_descriptors_as_it_is_allowed_to() {
+    let node = Node::start(&[]);
+    let (soft, hard) = node.descriptor_limits();
+    assert_eq!(soft, hard);
+}
+
 const SILENT: usize = 5000;
 
 #[test]
 fn five_thousand_connections_that_never_say_a_word_are_closed_by_the_timer() {
-    // Ours and, inherited, the node's.
+    // Ours and, as the hard limit is inherited, the node's.
     let limit = mrfp_io::raise_descriptor_limit().expect("permitted");
     assert!(limit > SILENT as u64 + 200, "{limit} descriptors are too few for this test");
     let node = Node::start(&[("timers", "unbound_seconds = 3")]);

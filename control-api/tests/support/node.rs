@@ -26,7 +26,9 @@ impl Node {
     /// and line.
     pub(crate) fn start(settings: &[(&str, &str)]) -> Self {
         let config = config(settings);
-        let mut child = Command::new(env!("CARGO_BIN_EXE_mrf"))
+        // The usual soft limit of a login shell or a service, whatever this process has.
+        let mut child = Command::new("sh")
+            .args(["-c", "ulimit -Sn 1024; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_mrf")])
             .args(["serve", "--config", config.path().to_str().expect("text")])
             .env("RUST_LOG", "off")
             .stdin(Stdio::null())
@@ -106,6 +108,15 @@ impl Node {
         let statm = fs::read_to_string(path).expect("it runs");
         let pages: u64 = statm.split(' ').nth(1).and_then(|field| field.parse().ok()).expect("two");
         pages * 4096
+    }
+
+    /// Soft and hard limit on the node's descriptors.
+    pub(crate) fn descriptor_limits(&self) -> (String, String) {
+        let path = format!("/proc/{}/limits", self.child.id());
+        let limits = fs::read_to_string(path).expect("it runs");
+        let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
+        let mut words = line.expect("Linux").split_whitespace().map(str::to_owned);
+        (words.next().expect("soft"), words.next().expect("hard"))
     }
 
     /// Most memory that was ever resident, bytes.
