@@ -2,28 +2,14 @@
 
 mod support;
 
-use std::net::UdpSocket;
+use std::io::{Read, Write};
+use std::net::{TcpStream, UdpSocket};
+use std::time::Duration;
 
 use support::node::Node;
+use support::random::Random;
 use support::sip::Transport;
 use support::ue::Ue;
-
-/// Every run sends the same bytes.
-struct Random(u64);
-
-impl Random {
-    /// xorshift64 (Marsaglia 2003).
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
-    }
-}
 
 const DATAGRAMS: usize = 3000;
 
@@ -36,16 +22,12 @@ const INVITE: &[u8] = b"INVITE sip:room@127.0.0.1 SIP/2.0\r\n\
 /// Noise of three kinds: bytes, a torn INVITE, an INVITE with some bytes changed.
 fn datagram(random: &mut Random, index: usize) -> Vec<u8> {
     match index % 3 {
-        0 => (0..random.below(1400)).map(|_| random.next() as u8).collect(),
-        1 => INVITE[..random.below(INVITE.len())].to_vec(),
-        _ => {
-            let mut bytes = INVITE.to_vec();
-            for _ in 0..=random.below(8) {
-                let at = random.below(bytes.len());
-                bytes[at] = random.next() as u8;
-            }
-            bytes
+        0 => {
+            let length = random.below(1400);
+            random.bytes(length)
         }
+        1 => INVITE[..random.below(INVITE.len())].to_vec(),
+        _ => random.mutated(INVITE),
     }
 }
 
@@ -75,4 +57,26 @@ fn calls_work_after_three_thousand_random_datagrams() {
     bob.call.hang_up();
     node.await_metric("mrf_terminations", 0);
     node.await_metric("mrf_contexts", 0);
+}
+
+#[test]
+fn calls_work_after_hundreds_of_broken_streams_over_tcp() {
+    let node = Node::start(&[]);
+    let mut random = Random(0x5eed_0002);
+    for index in 0..300 {
+        let mut stream = TcpStream::connect(node.sip_tcp).expect("connects");
+        stream.set_read_timeout(Some(Duration::from_millis(1))).expect("a socket");
+        for _ in 0..3 {
+            // It may be closed by now.
+            let _ = stream.write_all(&datagram(&mut random, index));
+            let _ = stream.read(&mut [0; 2048]);
+        }
+    }
+    let mut alice = Ue::join(&node, "after", "alice", false);
+    let mut bob = Ue::join(&node, "after", "bob", true);
+    alice.say("still here");
+    assert_eq!(bob.hear(), "still here");
+    alice.call.hang_up();
+    bob.call.hang_up();
+    node.await_metric("mrf_terminations", 0);
 }
