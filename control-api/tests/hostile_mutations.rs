@@ -92,6 +92,9 @@ fn members_who_send_almost_msrp_disturb_nobody() {
     let node = Node::start(&[]);
     let mut alice = Ue::join(&node, "tea", "alice", true);
     let mut bob = Ue::join(&node, "tea", "bob", false);
+    // In the room with the noise: what she is sent must be MSRP, whatever came in.
+    let mut ears = Ue::join(&node, "biscuit", "ears", false);
+    let mut mouth = Ue::join(&node, "biscuit", "mouth", true);
     let mut random = Random(0x5eed_0004);
     for index in 0..120 {
         let secure = index % 2 == 0;
@@ -103,13 +106,16 @@ fn members_who_send_almost_msrp_disturb_nobody() {
         let _ = wire.write_all(&bytes);
         drop(wire);
         call.await_bye();
+        let marker = format!("after {index}");
+        mouth.say(&marker);
+        while ears.hear_chunk().expect("well-formed").1 != marker {}
         if index % 20 == 0 {
             alice.say("tea");
             assert_eq!(bob.hear(), "tea");
         }
     }
-    node.await_metric("mrf_connections", 2);
-    node.await_metric("mrf_terminations", 2);
+    node.await_metric("mrf_connections", 4);
+    node.await_metric("mrf_terminations", 4);
     node.await_metric("mrf_send_buffers_outstanding", 0);
     node.await_metric("mrf_carry_buffers_outstanding", 0);
 }

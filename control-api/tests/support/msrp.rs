@@ -96,7 +96,7 @@ impl Reader {
         loop {
             if let Some(at) = position(&self.buffer, b"\r\n") {
                 let line: Vec<u8> = self.buffer.drain(..at + 2).collect();
-                return Ok(String::from_utf8(line).expect("text"));
+                return Ok(String::from_utf8_lossy(&line).into_owned());
             }
             self.more(wire)?;
         }

@@ -117,6 +117,6 @@ impl Ue {
         if head.is_send() {
             self.wire.write_all(&self.call.paths.ok(head.transaction_id()))?;
         }
-        Ok((head, String::from_utf8(body).expect("text")))
+        Ok((head, String::from_utf8_lossy(&body).into_owned()))
     }
 }
