@@ -70,10 +70,7 @@ fn refuses_the_sixty_fifth_payload_and_not_the_sixty_fourth() {
 
 #[test]
 fn refuses_a_message_that_is_too_long() {
-    assert_eq!(
-        reason(&vec![1; MESSAGE_BYTES_MAX + 1]),
-        ParseReason::MessageTooLong
-    );
+    assert_eq!(reason(&vec![1; MESSAGE_BYTES_MAX + 1]), ParseReason::MessageTooLong);
 }
 
 #[test]

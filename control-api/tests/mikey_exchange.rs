@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use control_api::kms::{Kms, KmsConfig};
-use control_api::mikey::codec::code_point::{ROLE_RESPONDER, TICKET_3GPP_BASE};
+use control_api::mikey::codec::code_point::{ROLE_INITIATOR, ROLE_RESPONDER, TICKET_3GPP_BASE};
 use control_api::mikey::codec::{
-    self, CsIdMap, DataType, Message, ParseReason, Payload, TicketFlags,
+    self, CsIdMap, DataType, MacAlgorithm, Message, ParseReason, Payload, TicketFlags,
 };
+use control_api::mikey::derivation::{KeySource, Prf, constant};
 use control_api::mikey::error::PolicyProblem;
+use control_api::mikey::protection::{self, Encryption};
 use control_api::mikey::{
     Error, Established, GrantedTicket, Initiator, NtpTime, Parameters, Pending, PreSharedKey,
     Responder, ResponderConfig, Suite, TicketProtectionKey, UriPattern, error_message,
@@ -45,24 +47,15 @@ fn key(fill: u8) -> Zeroizing<Vec<u8>> {
 }
 
 fn tpk() -> TicketProtectionKey {
-    TicketProtectionKey {
-        identity: b"tpk-alice".to_vec(),
-        key: key(1),
-    }
+    TicketProtectionKey { identity: b"tpk-alice".to_vec(), key: key(1) }
 }
 
 fn node_key() -> PreSharedKey {
-    PreSharedKey {
-        identity: b"psk-node".to_vec(),
-        key: key(2),
-    }
+    PreSharedKey { identity: b"psk-node".to_vec(), key: key(2) }
 }
 
 fn alice_key() -> PreSharedKey {
-    PreSharedKey {
-        identity: b"psk-alice".to_vec(),
-        key: key(3),
-    }
+    PreSharedKey { identity: b"psk-alice".to_vec(), key: key(3) }
 }
 
 fn kms_config(parameters: Parameters) -> KmsConfig {
@@ -75,10 +68,7 @@ fn kms_config(parameters: Parameters) -> KmsConfig {
         may_act_as: BTreeMap::from([
             (b"tpk-alice".to_vec(), alice()),
             (b"psk-alice".to_vec(), alice()),
-            (
-                b"psk-node".to_vec(),
-                vec![UriPattern::Host("127.0.0.1".to_owned())],
-            ),
+            (b"psk-node".to_vec(), vec![UriPattern::Host("127.0.0.1".to_owned())]),
         ]),
         groups: BTreeMap::new(),
         parameters,
@@ -155,8 +145,7 @@ impl World {
         let (_, transfer_init) = self.call();
         let mut message = codec::parse(&transfer_init).expect("our own message");
         change(&mut message);
-        self.answer(&codec::encode(&message))
-            .expect_err("it was changed")
+        self.answer(&codec::encode(&message)).expect_err("it was changed")
     }
 }
 
@@ -173,9 +162,7 @@ fn mode_3_gives_both_sides_the_same_key() {
     let (initiator, transfer_init) = world.call();
     let identity = initiator.psk_identity();
     let (answered, transfer_resp) = world.answer(&transfer_init).expect("answered");
-    let established = initiator
-        .finish(&transfer_resp, now())
-        .expect("established");
+    let established = initiator.finish(&transfer_resp, now()).expect("established");
     assert_same_key(&established, &answered);
     assert_eq!(established.psk_identity, identity);
     assert_eq!(established.psk.expose().len(), 16);
@@ -183,15 +170,10 @@ fn mode_3_gives_both_sides_the_same_key() {
 
 #[test]
 fn suite_s256_gives_both_sides_the_same_key() {
-    let mut world = World::new(Parameters {
-        suite: Suite::S256,
-        ..Parameters::default()
-    });
+    let mut world = World::new(Parameters { suite: Suite::S256, ..Parameters::default() });
     let (initiator, transfer_init) = world.call();
     let (answered, transfer_resp) = world.answer(&transfer_init).expect("answered");
-    let established = initiator
-        .finish(&transfer_resp, now())
-        .expect("established");
+    let established = initiator.finish(&transfer_resp, now()).expect("established");
     assert_same_key(&established, &answered);
     assert_eq!(established.psk.expose().len(), 32);
 }
@@ -226,29 +208,19 @@ fn mode_1_gives_both_sides_the_same_key() {
         Initiator::with_granted_ticket(&world.parameters, &ticket, ROOM, now(), &mut world.random)
             .expect("a call");
     let (answered, transfer_resp) = world.answer(&transfer_init).expect("answered");
-    let established = initiator
-        .finish(&transfer_resp, now())
-        .expect("established");
+    let established = initiator.finish(&transfer_resp, now()).expect("established");
     assert_same_key(&established, &answered);
 }
 
 #[test]
 fn mode_1_with_suite_s256_gives_both_sides_the_same_key() {
-    let mut world = World::new(Parameters {
-        suite: Suite::S256,
-        ..Parameters::default()
-    });
+    let mut world = World::new(Parameters { suite: Suite::S256, ..Parameters::default() });
     let ticket = granted(&mut world);
     let (initiator, transfer_init) =
         Initiator::with_granted_ticket(&world.parameters, &ticket, ROOM, now(), &mut world.random)
             .expect("a call");
     let (answered, transfer_resp) = world.answer(&transfer_init).expect("answered");
-    assert_same_key(
-        &initiator
-            .finish(&transfer_resp, now())
-            .expect("established"),
-        &answered,
-    );
+    assert_same_key(&initiator.finish(&transfer_resp, now()).expect("established"), &answered);
 }
 
 #[test]
@@ -265,34 +237,18 @@ fn a_ticket_used_again_gives_another_key() {
             &mut world.random,
         )
         .expect("a call");
-        keys.push(
-            world
-                .answer(&transfer_init)
-                .expect("answered")
-                .0
-                .psk
-                .expose()
-                .to_vec(),
-        );
+        keys.push(world.answer(&transfer_init).expect("answered").0.psk.expose().to_vec());
     }
     assert_ne!(keys[0], keys[1]);
 }
 
 #[test]
 fn kms_shortens_a_ticket_and_says_so() {
-    let parameters = Parameters {
-        ticket_lifetime: Duration::from_secs(7200),
-        ..Parameters::default()
-    };
+    let parameters =
+        Parameters { ticket_lifetime: Duration::from_secs(7200), ..Parameters::default() };
     let mut world = World::new(parameters);
     let ticket = granted(&mut world);
-    assert!(
-        ticket
-            .ticket()
-            .policy
-            .flags
-            .has(TicketFlags::CHANGED_BY_KMS)
-    );
+    assert!(ticket.ticket().policy.flags.has(TicketFlags::CHANGED_BY_KMS));
     let late = seconds_later(3700);
     let refused =
         Initiator::with_granted_ticket(&world.parameters, &ticket, ROOM, late, &mut world.random);
@@ -310,24 +266,79 @@ fn accepts_a_message_without_sdp_ids_and_with_3gpp_ticket_type() {
     assert!(world.answer(&transfer_init).is_ok());
 }
 
+/// Changes a TRANSFER_INIT of ours as its initiator could: with a good MAC.
+fn changed_by_initiator(transfer_init: &[u8], change: impl FnOnce(&mut Message)) -> Vec<u8> {
+    let mut message = codec::parse(transfer_init).expect("our own message");
+    change(&mut message);
+    let ticket = codec::parse_base_ticket(&message.ticket().expect("TICKET").data);
+    let ticket =
+        Message { header: message.header.clone(), payloads: ticket.expect("ours").payloads };
+    let rand = ticket.payloads.iter().find_map(|payload| match payload {
+        Payload::Rand(rand) => Some(rand.clone()),
+        _ => None,
+    });
+    let rand = rand.expect("RAND");
+    let tpk = tpk();
+    let source = KeySource::ticket(Prf::Mikey1, &tpk.key, &rand);
+    let mut keys = ticket.kemac().expect("KEMAC").encrypted.clone();
+    let time = ticket.timestamp().expect("T").to_bits();
+    protection::apply_aes_cm(&source, Encryption::AesCm128, u32::MAX, time, &mut keys);
+    let keys = codec::parse_key_data(&keys).expect("keys");
+    let source = KeySource::message_protection(Prf::Mikey1, &keys[0].key, &rand);
+    let mpki = source.derive(constant::MPKI, 16);
+    let randri = message.rand(ROLE_INITIATOR).expect("RANDRi").to_vec();
+    let csb_id = message.header.csb_id;
+    let source = KeySource::initial_message(Prf::Mikey1, &mpki, csb_id, &randri, &[]);
+    let covered = codec::encode_without_initiator_data(&message);
+    let covered = &covered[..covered.len() - 20];
+    let parts = [covered, ALICE.as_bytes(), ROOM.as_bytes()];
+    let mac = protection::mac(&source, MacAlgorithm::HmacSha1, &parts);
+    let mut bytes = codec::encode(&message);
+    let mac_at = bytes.len() - mac.len();
+    bytes[mac_at..].copy_from_slice(&mac);
+    bytes
+}
+
 #[test]
-fn a_session_without_policy_is_acceptable() {
+fn a_session_without_policy_and_spi_is_answered_with_ours() {
     let mut world = World::plain();
     let (_, transfer_init) = world.call();
-    let mut message = codec::parse(&transfer_init).expect("our own message");
-    if let CsIdMap::GenericId(sessions) = &mut message.header.map {
-        sessions[0].policy_numbers.clear();
+    let transfer_init = changed_by_initiator(&transfer_init, |message| {
+        message.payloads.retain(|payload| !matches!(payload, Payload::SecurityPolicy(_)));
+        if let CsIdMap::GenericId(sessions) = &mut message.header.map {
+            sessions[0].policy_numbers.clear();
+            sessions[0].spi.clear();
+        }
+    });
+    let (_, transfer_resp) = world.answer(&transfer_init).expect("answered");
+    let message = codec::parse(&transfer_resp).expect("an answer");
+    let CsIdMap::GenericId(sessions) = &message.header.map else { panic!("GENERIC-ID") };
+    assert_eq!(sessions[0].policy_numbers, [0]);
+    assert_eq!(sessions[0].spi, [0, 0, 0, 2]);
+    assert_eq!(message.security_policies().count(), 1);
+}
+
+#[test]
+fn an_spi_that_is_not_in_the_ticket_is_refused() {
+    let mut world = World::plain();
+    let (_, transfer_init) = world.call();
+    // 1 names the MPK, which is no session key.
+    for spi in [vec![0, 0, 0, 1], vec![7]] {
+        let transfer_init = changed_by_initiator(&transfer_init, |message| {
+            message.header.csb_id ^= u32::from(spi[0]) + 1;
+            if let CsIdMap::GenericId(sessions) = &mut message.header.map {
+                sessions[0].spi = spi;
+            }
+        });
+        assert_eq!(world.answer(&transfer_init).err(), Some(Error::UnknownSessionKey));
     }
-    assert!(world.begin(&codec::encode(&message)).is_ok());
 }
 
 #[test]
 fn a_session_that_names_an_absent_policy_is_refused() {
     let mut world = World::plain();
     let refused = world.refusal(|message| {
-        message
-            .payloads
-            .retain(|payload| !matches!(payload, Payload::SecurityPolicy(_)));
+        message.payloads.retain(|payload| !matches!(payload, Payload::SecurityPolicy(_)));
     });
     assert_eq!(refused, Error::UnknownSecurityPolicy(0));
 }
@@ -341,10 +352,7 @@ fn a_flipped_bit_anywhere_in_transfer_init_is_refused() {
         changed[at] ^= 1;
         assert!(world.answer(&changed).is_err(), "byte {at}");
     }
-    assert!(
-        world.answer(&transfer_init).is_ok(),
-        "the unchanged message is still good"
-    );
+    assert!(world.answer(&transfer_init).is_ok(), "the unchanged message is still good");
 }
 
 #[test]
@@ -355,20 +363,9 @@ fn a_flipped_bit_anywhere_in_resolve_init_is_refused() {
     for at in 0..resolve_init.len() {
         let mut changed = resolve_init.clone();
         changed[at] ^= 1;
-        assert!(
-            world
-                .kms
-                .try_handle(&changed, now(), &mut world.random)
-                .is_err(),
-            "byte {at}"
-        );
+        assert!(world.kms.try_handle(&changed, now(), &mut world.random).is_err(), "byte {at}");
     }
-    assert!(
-        world
-            .kms
-            .try_handle(&resolve_init, now(), &mut world.random)
-            .is_ok()
-    );
+    assert!(world.kms.try_handle(&resolve_init, now(), &mut world.random).is_ok());
 }
 
 #[test]
@@ -376,10 +373,7 @@ fn a_flipped_bit_anywhere_in_resolve_resp_is_refused() {
     let mut world = World::plain();
     let (_, transfer_init) = world.call();
     let (_, resolve_init) = world.begin(&transfer_init).expect("acceptable");
-    let length = world
-        .kms
-        .handle(&resolve_init, now(), &mut world.random)
-        .len();
+    let length = world.kms.handle(&resolve_init, now(), &mut world.random).len();
     for at in 0..length {
         let (pending, resolve_init) = world.begin(&transfer_init).expect("acceptable");
         let mut changed = world.kms.handle(&resolve_init, now(), &mut world.random);
@@ -417,10 +411,7 @@ fn a_flipped_bit_anywhere_in_transfer_resp_is_refused() {
 fn a_flipped_bit_anywhere_in_request_resp_is_refused() {
     let mut world = World::plain();
     let (_, request_init) = request(&mut world);
-    let length = world
-        .kms
-        .handle(&request_init, now(), &mut world.random)
-        .len();
+    let length = world.kms.handle(&request_init, now(), &mut world.random).len();
     for at in 0..length {
         let (pending, request_init) = request(&mut world);
         let mut changed = world.kms.handle(&request_init, now(), &mut world.random);
@@ -442,10 +433,7 @@ fn wrong_mac_is_named() {
 #[test]
 fn a_forged_ticket_is_refused_by_the_kms() {
     let mut world = World::plain();
-    let forged = TicketProtectionKey {
-        identity: b"tpk-alice".to_vec(),
-        key: key(9),
-    };
+    let forged = TicketProtectionKey { identity: b"tpk-alice".to_vec(), key: key(9) };
     let (_, transfer_init) = Initiator::with_own_ticket(
         &world.parameters,
         ALICE,
@@ -457,9 +445,7 @@ fn a_forged_ticket_is_refused_by_the_kms() {
     )
     .expect("a call");
     let (pending, resolve_init) = world.begin(&transfer_init).expect("looks good so far");
-    let refused = world
-        .kms
-        .try_handle(&resolve_init, now(), &mut world.random);
+    let refused = world.kms.try_handle(&resolve_init, now(), &mut world.random);
     assert_eq!(refused, Err(Error::WrongTicketMac));
     // The KMS has authenticated that request and says no to it a second time as a replay.
     let answer = world.kms.handle(&resolve_init, now(), &mut world.random);
@@ -481,13 +467,8 @@ fn a_ticket_in_somebody_elses_name_is_refused_by_the_kms() {
     )
     .expect("a call");
     let (_, resolve_init) = world.begin(&transfer_init).expect("looks good so far");
-    let refused = world
-        .kms
-        .try_handle(&resolve_init, now(), &mut world.random);
-    assert_eq!(
-        refused,
-        Err(Error::NotAuthorised("sip:mallory@example.com".to_owned()))
-    );
+    let refused = world.kms.try_handle(&resolve_init, now(), &mut world.random);
+    assert_eq!(refused, Err(Error::NotAuthorised("sip:mallory@example.com".to_owned())));
 }
 
 #[test]
@@ -503,16 +484,10 @@ fn of_two_copies_in_flight_one_is_refused() {
     let mut world = World::plain();
     let (_, transfer_init) = world.call();
     let (first, first_init) = world.begin(&transfer_init).expect("acceptable");
-    let (second, second_init) = world
-        .begin(&transfer_init)
-        .expect("not known as replay yet");
+    let (second, second_init) = world.begin(&transfer_init).expect("not known as replay yet");
     let first_resp = world.kms.handle(&first_init, now(), &mut world.random);
     let second_resp = world.kms.handle(&second_init, now(), &mut world.random);
-    assert!(
-        first
-            .finish(&mut world.responder, &first_resp, now(), &mut world.random)
-            .is_ok()
-    );
+    assert!(first.finish(&mut world.responder, &first_resp, now(), &mut world.random).is_ok());
     let refused = second.finish(&mut world.responder, &second_resp, now(), &mut world.random);
     assert_eq!(refused.err(), Some(Error::Replayed));
 }
@@ -529,10 +504,7 @@ fn a_message_that_was_not_authentic_is_not_remembered() {
 
 #[test]
 fn a_full_replay_cache_refuses_until_the_window_has_passed() {
-    let parameters = Parameters {
-        replay_cache_entries_max: 1,
-        ..Parameters::default()
-    };
+    let parameters = Parameters { replay_cache_entries_max: 1, ..Parameters::default() };
     let mut world = World::plain();
     world.responder = Responder::new(responder_config(parameters));
     let (_, first) = world.call();
@@ -547,16 +519,7 @@ fn a_full_replay_cache_refuses_until_the_window_has_passed() {
             .expect("a call");
     let (pending, resolve_init) = world.begin_at(&third, later).expect("acceptable");
     let resolve_resp = world.kms.handle(&resolve_init, later, &mut world.random);
-    assert!(
-        pending
-            .finish(
-                &mut world.responder,
-                &resolve_resp,
-                later,
-                &mut world.random
-            )
-            .is_ok()
-    );
+    assert!(pending.finish(&mut world.responder, &resolve_resp, later, &mut world.random).is_ok());
 }
 
 #[test]
@@ -564,15 +527,8 @@ fn a_resolve_init_is_answered_once() {
     let mut world = World::plain();
     let (_, transfer_init) = world.call();
     let (_, resolve_init) = world.begin(&transfer_init).expect("acceptable");
-    assert!(
-        world
-            .kms
-            .try_handle(&resolve_init, now(), &mut world.random)
-            .is_ok()
-    );
-    let again = world
-        .kms
-        .try_handle(&resolve_init, now(), &mut world.random);
+    assert!(world.kms.try_handle(&resolve_init, now(), &mut world.random).is_ok());
+    let again = world.kms.try_handle(&resolve_init, now(), &mut world.random);
     assert_eq!(again, Err(Error::Replayed));
 }
 
@@ -581,10 +537,7 @@ fn clocks_too_far_apart_are_refused_on_both_sides_of_the_window() {
     let mut world = World::plain();
     let (_, transfer_init) = world.call();
     assert!(world.begin_at(&transfer_init, seconds_later(60)).is_ok());
-    let refused = world
-        .begin_at(&transfer_init, seconds_later(61))
-        .err()
-        .expect("too old");
+    let refused = world.begin_at(&transfer_init, seconds_later(61)).err().expect("too old");
     assert!(matches!(refused, Error::ClockSkew { .. }));
     assert_eq!(refused.mikey_error_number(), 1);
 
@@ -597,18 +550,33 @@ fn clocks_too_far_apart_are_refused_on_both_sides_of_the_window() {
         &mut world.random,
     )
     .expect("a call");
-    assert!(matches!(
-        world.begin(&early).err(),
-        Some(Error::ClockSkew { .. })
-    ));
+    assert!(matches!(world.begin(&early).err(), Some(Error::ClockSkew { .. })));
+}
+
+#[test]
+fn a_ticket_may_start_as_much_ahead_of_our_clock_as_clocks_may_differ() {
+    let mut world = World::plain();
+    let (_, transfer_init) = world.call();
+    let before = |seconds: u64| NtpTime::from_unix(Duration::from_secs(1_790_000_000 - seconds));
+    assert!(world.begin_at(&transfer_init, before(60)).is_ok());
+    let refused = world.begin_at(&transfer_init, before(61)).err();
+    assert_eq!(refused, Some(Error::TicketNotYetValid));
+}
+
+#[test]
+fn keys_too_short_to_be_safe_are_refused() {
+    let mut world = World::plain();
+    let mut config = responder_config(Parameters::default());
+    config.kms_key.key = Zeroizing::new(vec![0; 15]);
+    world.responder = Responder::new(config);
+    let (_, transfer_init) = world.call();
+    assert_eq!(world.begin(&transfer_init).err(), Some(Error::KeyLength(15)));
 }
 
 #[test]
 fn an_expired_ticket_is_refused_without_the_kms() {
-    let parameters = Parameters {
-        ticket_lifetime: Duration::from_secs(10),
-        ..Parameters::default()
-    };
+    let parameters =
+        Parameters { ticket_lifetime: Duration::from_secs(10), ..Parameters::default() };
     let mut world = World::new(parameters);
     let (_, transfer_init) = world.call();
     assert!(world.begin_at(&transfer_init, seconds_later(10)).is_ok());
@@ -618,16 +586,12 @@ fn an_expired_ticket_is_refused_without_the_kms() {
 
 #[test]
 fn the_kms_refuses_an_expired_ticket_too() {
-    let parameters = Parameters {
-        ticket_lifetime: Duration::from_secs(10),
-        ..Parameters::default()
-    };
+    let parameters =
+        Parameters { ticket_lifetime: Duration::from_secs(10), ..Parameters::default() };
     let mut world = World::new(parameters);
     let (_, transfer_init) = world.call();
     let (_, resolve_init) = world.begin(&transfer_init).expect("acceptable");
-    let refused = world
-        .kms
-        .try_handle(&resolve_init, seconds_later(11), &mut world.random);
+    let refused = world.kms.try_handle(&resolve_init, seconds_later(11), &mut world.random);
     assert_eq!(refused, Err(Error::TicketExpired));
 }
 
@@ -636,10 +600,7 @@ fn a_call_for_another_domain_is_refused() {
     let mut world = World::plain();
     let (_, transfer_init) = world.call_to("sip:room@elsewhere.example.com");
     let refused = world.begin(&transfer_init).err();
-    assert_eq!(
-        refused,
-        Some(Error::NotForUs("sip:room@elsewhere.example.com".to_owned()))
-    );
+    assert_eq!(refused, Some(Error::NotForUs("sip:room@elsewhere.example.com".to_owned())));
 }
 
 #[test]
@@ -651,15 +612,8 @@ fn a_responder_the_ticket_does_not_name_gets_no_keys() {
     });
     let (_, transfer_init) = world.call();
     let (_, resolve_init) = world.begin(&transfer_init).expect("acceptable");
-    let refused = world
-        .kms
-        .try_handle(&resolve_init, now(), &mut world.random);
-    assert_eq!(
-        refused,
-        Err(Error::ResponderNotInTicket(
-            "sip:other@127.0.0.1".to_owned()
-        ))
-    );
+    let refused = world.kms.try_handle(&resolve_init, now(), &mut world.random);
+    assert_eq!(refused, Err(Error::ResponderNotInTicket("sip:other@127.0.0.1".to_owned())));
 }
 
 #[test]
@@ -672,9 +626,7 @@ fn a_responder_may_not_resolve_in_anothers_name() {
     });
     let (_, transfer_init) = world.call_to(bob);
     let (_, resolve_init) = world.begin(&transfer_init).expect("acceptable");
-    let refused = world
-        .kms
-        .try_handle(&resolve_init, now(), &mut world.random);
+    let refused = world.kms.try_handle(&resolve_init, now(), &mut world.random);
     assert_eq!(refused, Err(Error::NotAuthorised(bob.to_owned())));
 }
 
@@ -684,9 +636,7 @@ fn an_initiator_refuses_an_answer_from_somebody_it_did_not_call() {
     let other = "sip:other@127.0.0.1";
     let parameters = Parameters::default();
     let mut config = kms_config(parameters.clone());
-    config
-        .groups
-        .insert(ROOM.to_owned(), vec![UriPattern::Exact(other.to_owned())]);
+    config.groups.insert(ROOM.to_owned(), vec![UriPattern::Exact(other.to_owned())]);
     world.kms = Kms::new(config);
     world.responder = Responder::new(ResponderConfig {
         answer_as: Some(other.to_owned()),
@@ -706,13 +656,8 @@ fn an_unknown_ticket_protection_key_is_named() {
     world.kms = Kms::new(config);
     let (_, transfer_init) = world.call();
     let (_, resolve_init) = world.begin(&transfer_init).expect("acceptable");
-    let refused = world
-        .kms
-        .try_handle(&resolve_init, now(), &mut world.random);
-    assert_eq!(
-        refused,
-        Err(Error::UnknownKeyIdentity("tpk-alice".to_owned()))
-    );
+    let refused = world.kms.try_handle(&resolve_init, now(), &mut world.random);
+    assert_eq!(refused, Err(Error::UnknownKeyIdentity("tpk-alice".to_owned())));
 }
 
 #[test]
@@ -723,10 +668,7 @@ fn an_unknown_user_is_refused_by_the_kms() {
     world.kms = Kms::new(config);
     let (pending, request_init) = request(&mut world);
     let response = world.kms.handle(&request_init, now(), &mut world.random);
-    assert_eq!(
-        pending.finish(&response, now()).err(),
-        Some(Error::Refused { number: 0 })
-    );
+    assert_eq!(pending.finish(&response, now()).err(), Some(Error::Refused { number: 0 }));
 }
 
 #[test]
@@ -736,9 +678,7 @@ fn a_ticket_request_in_anothers_name_is_refused() {
     config.may_act_as.remove(&b"psk-alice"[..]);
     world.kms = Kms::new(config);
     let (_, request_init) = request(&mut world);
-    let refused = world
-        .kms
-        .try_handle(&request_init, now(), &mut world.random);
+    let refused = world.kms.try_handle(&request_init, now(), &mut world.random);
     assert_eq!(refused, Err(Error::NotAuthorised(ALICE.to_owned())));
 }
 
@@ -749,10 +689,7 @@ fn a_crypto_session_for_another_protocol_is_refused() {
         world.parameters.protection_type_tls = 0;
         world.call()
     };
-    assert_eq!(
-        world.begin(&transfer_init).err(),
-        Some(Error::ProtectionTypeNotAccepted(0))
-    );
+    assert_eq!(world.begin(&transfer_init).err(), Some(Error::ProtectionTypeNotAccepted(0)));
 }
 
 #[test]
@@ -786,10 +723,7 @@ fn key_forking_is_refused_clearly() {
     let mut world = World::plain();
     let none = TicketFlags::KEY_FORKING.without(TicketFlags::KEY_FORKING);
     let refused = world.refusal(with_flags(TicketFlags::KEY_FORKING, none));
-    assert_eq!(
-        refused,
-        Error::UnacceptablePolicy(PolicyProblem::KeyForking)
-    );
+    assert_eq!(refused, Error::UnacceptablePolicy(PolicyProblem::KeyForking));
     assert!(refused.to_string().contains("key forking"));
     assert_eq!(refused.mikey_error_number(), 15);
 }
@@ -799,10 +733,7 @@ fn flags_that_contradict_each_other_are_refused() {
     let mut world = World::plain();
     let none = TicketFlags::KEY_FORKING.without(TicketFlags::KEY_FORKING);
     let refused = world.refusal(with_flags(none, TicketFlags::TRANSFER_RESPONSE));
-    assert_eq!(
-        refused,
-        Error::UnacceptablePolicy(PolicyProblem::Inconsistent)
-    );
+    assert_eq!(refused, Error::UnacceptablePolicy(PolicyProblem::Inconsistent));
 }
 
 #[test]
@@ -822,9 +753,7 @@ fn a_ticket_type_that_is_not_accepted_is_refused() {
 fn a_changed_list_of_protocols_is_refused() {
     let mut world = World::plain();
     let (_, transfer_init) = world.call();
-    let refused = world
-        .responder
-        .begin(&transfer_init, "other;mikey", now(), &mut world.random);
+    let refused = world.responder.begin(&transfer_init, "other;mikey", now(), &mut world.random);
     assert_eq!(refused.err(), Some(Error::ProtocolListMismatch));
 }
 
@@ -832,21 +761,13 @@ fn a_changed_list_of_protocols_is_refused() {
 fn missing_payloads_are_named() {
     let mut world = World::plain();
     let refused = world.refusal(|message| {
-        message.payloads.retain(|payload| {
-            !matches!(
-                payload,
-                Payload::Idr {
-                    role: ROLE_RESPONDER,
-                    ..
-                }
-            )
-        });
+        message
+            .payloads
+            .retain(|payload| !matches!(payload, Payload::Idr { role: ROLE_RESPONDER, .. }));
     });
     assert_eq!(refused, Error::MissingPayload("IDRr"));
     let refused = world.refusal(|message| {
-        message
-            .payloads
-            .retain(|payload| !matches!(payload, Payload::Ticket(_)));
+        message.payloads.retain(|payload| !matches!(payload, Payload::Ticket(_)));
     });
     assert_eq!(refused, Error::MissingPayload("TICKET"));
 }
@@ -863,12 +784,7 @@ fn every_truncation_is_refused_by_every_party() {
     for message in [&request_init, &resolve_init] {
         for length in 0..message.len() {
             let part = &message[..length];
-            assert!(
-                world
-                    .kms
-                    .try_handle(part, now(), &mut world.random)
-                    .is_err()
-            );
+            assert!(world.kms.try_handle(part, now(), &mut world.random).is_err());
         }
     }
     let request_resp = world.kms.handle(&request_init, now(), &mut world.random);
@@ -878,12 +794,7 @@ fn every_truncation_is_refused_by_every_party() {
     assert!(pending_request.finish(&request_resp, now()).is_ok());
     let resolve_resp = world.kms.handle(&resolve_init, now(), &mut world.random);
     let (_, transfer_resp) = pending
-        .finish(
-            &mut world.responder,
-            &resolve_resp,
-            now(),
-            &mut world.random,
-        )
+        .finish(&mut world.responder, &resolve_resp, now(), &mut world.random)
         .expect("answered");
     for length in 0..transfer_resp.len() {
         assert!(codec::parse(&transfer_resp[..length]).is_err());
@@ -901,10 +812,7 @@ fn an_error_message_repeats_the_csb_id_and_never_answers_an_error() {
     assert_eq!(message.header.csb_id.to_be_bytes(), transfer_init[4..8]);
     assert_eq!(message.error_number(), Some(15));
     assert_eq!(error_message(&bytes, &Error::TicketExpired, now()), None);
-    assert_eq!(
-        world.kms.handle(&bytes, now(), &mut world.random),
-        Vec::<u8>::new()
-    );
+    assert_eq!(world.kms.handle(&bytes, now(), &mut world.random), Vec::<u8>::new());
     let short = error_message(&transfer_init[..20], &Error::Replayed, now()).expect("an answer");
     assert_eq!(short[4..8], transfer_init[4..8]);
 }
@@ -914,10 +822,7 @@ fn an_error_instead_of_a_transfer_resp_is_named() {
     let mut world = World::plain();
     let (initiator, transfer_init) = world.call();
     let error = error_message(&transfer_init, &Error::TicketExpired, now()).expect("an answer");
-    assert_eq!(
-        initiator.finish(&error, now()).err(),
-        Some(Error::Refused { number: 15 })
-    );
+    assert_eq!(initiator.finish(&error, now()).err(), Some(Error::Refused { number: 15 }));
 }
 
 #[test]
@@ -926,10 +831,7 @@ fn an_answer_to_another_call_is_refused() {
     let (_, first_init) = world.call();
     let (second, _) = world.call();
     let (_, first_resp) = world.answer(&first_init).expect("answered");
-    assert_eq!(
-        second.finish(&first_resp, now()).err(),
-        Some(Error::ResponseMismatch)
-    );
+    assert_eq!(second.finish(&first_resp, now()).err(), Some(Error::ResponseMismatch));
 }
 
 #[test]
@@ -970,17 +872,10 @@ fn measure_microseconds_per_exchange() {
         let resolve_resp = world.kms.handle(&resolve_init, now(), &mut world.random);
         let resolved = Instant::now();
         let (_, transfer_resp) = pending
-            .finish(
-                &mut world.responder,
-                &resolve_resp,
-                now(),
-                &mut world.random,
-            )
+            .finish(&mut world.responder, &resolve_resp, now(), &mut world.random)
             .expect("answered");
         let answered = Instant::now();
-        initiator
-            .finish(&transfer_resp, now())
-            .expect("established");
+        initiator.finish(&transfer_resp, now()).expect("established");
         responder_time += (begun - start) + (answered - resolved);
         kms_time += resolved - begun;
         initiator_time += answered.elapsed();

@@ -50,10 +50,7 @@ impl Section {
     }
 
     fn text(&self, name: &str) -> String {
-        self.0[name]
-            .as_str()
-            .unwrap_or_else(|| panic!("{name} is there"))
-            .to_owned()
+        self.0[name].as_str().unwrap_or_else(|| panic!("{name} is there")).to_owned()
     }
 
     fn bytes(&self, name: &str) -> Vec<u8> {
@@ -81,18 +78,12 @@ fn no_random(_: &mut [u8]) {
 
 fn tpk() -> TicketProtectionKey {
     let key = Zeroizing::new(Section::new("ticket").bytes("tpk"));
-    TicketProtectionKey {
-        identity: b"tpk-1".to_vec(),
-        key,
-    }
+    TicketProtectionKey { identity: b"tpk-1".to_vec(), key }
 }
 
 fn responder_key() -> PreSharedKey {
     let key = Zeroizing::new(Section::new("resolve").bytes("psk"));
-    PreSharedKey {
-        identity: b"psk-r".to_vec(),
-        key,
-    }
+    PreSharedKey { identity: b"psk-r".to_vec(), key }
 }
 
 fn kms() -> Kms {
@@ -102,14 +93,8 @@ fn kms() -> Kms {
         ticket_protection_keys: vec![tpk()],
         ticket_lifetime: Duration::from_secs(3600),
         may_act_as: BTreeMap::from([
-            (
-                b"psk-r".to_vec(),
-                vec![UriPattern::Exact(ANSWERING.to_owned())],
-            ),
-            (
-                b"tpk-1".to_vec(),
-                vec![UriPattern::Exact(INITIATOR.to_owned())],
-            ),
+            (b"psk-r".to_vec(), vec![UriPattern::Exact(ANSWERING.to_owned())]),
+            (b"tpk-1".to_vec(), vec![UriPattern::Exact(INITIATOR.to_owned())]),
         ]),
         groups: BTreeMap::from([(
             CALLED.to_owned(),
@@ -145,10 +130,7 @@ fn constants_are_the_published_ones() {
         ("MPKr", constant::MPKR),
     ];
     let published = vectors()["constants"].clone();
-    assert_eq!(
-        published.as_object().map(serde_json::Map::len),
-        Some(constants.len())
-    );
+    assert_eq!(published.as_object().map(serde_json::Map::len), Some(constants.len()));
     for (name, value) in constants {
         assert_eq!(published[name], format!("{value:08x}"), "{name}");
     }
@@ -162,10 +144,7 @@ fn prfs_give_the_published_output() {
     for case in cases {
         let text = |name: &str| case[name].as_str().expect("text");
         let bytes = case["outbits"].as_u64().expect("a number") as usize / 8;
-        for (prf, expected) in [
-            (Prf::Mikey1, "prf_mikey1"),
-            (Prf::HmacSha256, "prf_hmac_sha256"),
-        ] {
+        for (prf, expected) in [(Prf::Mikey1, "prf_mikey1"), (Prf::HmacSha256, "prf_hmac_sha256")] {
             let output = prf.derive(&unhex(text("inkey")), &unhex(text("label")), bytes);
             assert_eq!(hex(&output), text(expected));
         }
@@ -175,34 +154,16 @@ fn prfs_give_the_published_output() {
 #[test]
 fn rfc_3830_keys_are_the_published_ones() {
     let vectors = vectors();
-    let text = |name: &str| {
-        vectors["rfc3830_psk"][name]
-            .as_str()
-            .expect("text")
-            .to_owned()
-    };
-    let (psk, tgk, rand) = (
-        unhex(&text("psk")),
-        unhex(&text("tgk")),
-        unhex(&text("rand")),
-    );
+    let text = |name: &str| vectors["rfc3830_psk"][name].as_str().expect("text").to_owned();
+    let (psk, tgk, rand) = (unhex(&text("psk")), unhex(&text("tgk")), unhex(&text("rand")));
     let csb_id = u32::from_str_radix(&text("csb_id"), 16).expect("eight digits");
     let message = KeySource::rfc3830(Prf::Mikey1, &psk, None, csb_id, &rand);
-    assert_eq!(
-        hex(&message.derive(constant::ENCRYPTION, 16)),
-        text("encr_key")
-    );
-    assert_eq!(
-        hex(&message.derive(constant::AUTHENTICATION, 20)),
-        text("auth_key")
-    );
+    assert_eq!(hex(&message.derive(constant::ENCRYPTION, 16)), text("encr_key"));
+    assert_eq!(hex(&message.derive(constant::AUTHENTICATION, 20)), text("auth_key"));
     assert_eq!(hex(&message.derive(constant::SALT, 14)), text("salt_key"));
     let session = KeySource::rfc3830(Prf::Mikey1, &tgk, Some(1), csb_id, &rand);
     assert_eq!(hex(&session.derive(constant::TEK, 16)), text("tek"));
-    assert_eq!(
-        hex(&session.derive(constant::TGK_SALT, 14)),
-        text("tgk_salt")
-    );
+    assert_eq!(hex(&session.derive(constant::TGK_SALT, 14)), text("tgk_salt"));
 }
 
 #[test]
@@ -222,32 +183,13 @@ fn rfc_3830_message_of_rtsp_devices_round_trips() {
 #[test]
 fn ticket_keys_are_those_of_scenario_a() {
     let ticket = Section::new("ticket");
-    let (tpk, rand, mpk) = (
-        ticket.bytes("tpk"),
-        ticket.bytes("rand"),
-        ticket.bytes("mpk"),
-    );
+    let (tpk, rand, mpk) = (ticket.bytes("tpk"), ticket.bytes("rand"), ticket.bytes("mpk"));
     let source = KeySource::ticket(Prf::Mikey1, &tpk, &rand);
-    assert_eq!(
-        hex(&source.derive(constant::ENCRYPTION, 16)),
-        ticket.text("encr_key")
-    );
-    assert_eq!(
-        hex(&source.derive(constant::SALT, 14)),
-        ticket.text("salt_key")
-    );
-    assert_eq!(
-        hex(&source.derive(constant::AUTHENTICATION, 20)),
-        ticket.text("auth_key")
-    );
+    assert_eq!(hex(&source.derive(constant::ENCRYPTION, 16)), ticket.text("encr_key"));
+    assert_eq!(hex(&source.derive(constant::SALT, 14)), ticket.text("salt_key"));
+    assert_eq!(hex(&source.derive(constant::AUTHENTICATION, 20)), ticket.text("auth_key"));
     let mut kemac = ticket.bytes("kemac_plain");
-    protection::apply_aes_cm(
-        &source,
-        Encryption::AesCm128,
-        NO_CSB_ID,
-        TICKET_TIME.0,
-        &mut kemac,
-    );
+    protection::apply_aes_cm(&source, Encryption::AesCm128, NO_CSB_ID, TICKET_TIME.0, &mut kemac);
     assert_eq!(hex(&kemac), ticket.text("kemac_encr"));
     let mac_input = ticket.bytes("mac_input");
     let mac = protection::mac(&source, codec::MacAlgorithm::HmacSha1, &[&mac_input]);
@@ -262,46 +204,25 @@ fn message_keys_are_those_of_scenario_a() {
     let init = Section::new("transfer_init");
     let (mpki, randri) = (init.bytes("mpki"), init.bytes("randri"));
     let source = KeySource::initial_message(Prf::Mikey1, &mpki, init.csb_id(), &randri, &[]);
-    assert_eq!(
-        hex(&source.derive(constant::AUTHENTICATION, 20)),
-        init.text("auth_key")
-    );
+    assert_eq!(hex(&source.derive(constant::AUTHENTICATION, 20)), init.text("auth_key"));
 
     let response = Section::new("transfer_resp");
     let randrr = response.bytes("randrr");
     let source = KeySource::response_message(Prf::Mikey1, &mpki, init.csb_id(), &randri, &randrr);
-    assert_eq!(
-        hex(&source.derive(constant::AUTHENTICATION, 20)),
-        response.text("auth_key")
-    );
+    assert_eq!(hex(&source.derive(constant::AUTHENTICATION, 20)), response.text("auth_key"));
 
     let resolve = Section::new("resolve");
     let (psk, rand) = (resolve.bytes("psk"), resolve.bytes("randrr"));
     let source = KeySource::initial_message(Prf::Mikey1, &psk, resolve.csb_id(), &[], &rand);
-    assert_eq!(
-        hex(&source.derive(constant::AUTHENTICATION, 20)),
-        resolve.text("init_auth")
-    );
+    assert_eq!(hex(&source.derive(constant::AUTHENTICATION, 20)), resolve.text("init_auth"));
     let source = KeySource::response_message(Prf::Mikey1, &psk, resolve.csb_id(), &[], &rand);
-    assert_eq!(
-        hex(&source.derive(constant::ENCRYPTION, 16)),
-        resolve.text("resp_encr")
-    );
-    assert_eq!(
-        hex(&source.derive(constant::SALT, 14)),
-        resolve.text("resp_salt")
-    );
-    assert_eq!(
-        hex(&source.derive(constant::AUTHENTICATION, 20)),
-        resolve.text("resp_auth")
-    );
+    assert_eq!(hex(&source.derive(constant::ENCRYPTION, 16)), resolve.text("resp_encr"));
+    assert_eq!(hex(&source.derive(constant::SALT, 14)), resolve.text("resp_salt"));
+    assert_eq!(hex(&source.derive(constant::AUTHENTICATION, 20)), resolve.text("resp_auth"));
 
     let tgk = Section::new("ticket").bytes("tgk");
     let source = KeySource::crypto_session(Prf::Mikey1, &tgk, 1, &randri, &randrr);
-    assert_eq!(
-        hex(&source.derive(constant::TEK, 16)),
-        Section::new("tek").text("tek")
-    );
+    assert_eq!(hex(&source.derive(constant::TEK, 16)), Section::new("tek").text("tek"));
 }
 
 #[test]
@@ -337,10 +258,7 @@ fn ticket_of_scenario_a_round_trips() {
     let init = Section::new("transfer_init");
     let message = codec::parse(&init.bytes("TRANSFER_INIT")).expect("a message");
     let ticket = message.ticket().expect("TICKET");
-    assert_eq!(
-        hex(&ticket.data),
-        Section::new("ticket").text("ticket_data")
-    );
+    assert_eq!(hex(&ticket.data), Section::new("ticket").text("ticket_data"));
     let base = codec::parse_base_ticket(&ticket.data).expect("a base ticket");
     assert_eq!(codec::encode_base_ticket(&base), ticket.data);
     assert!(ticket.policy.flags.is_consistent());
@@ -348,10 +266,8 @@ fn ticket_of_scenario_a_round_trips() {
 
 #[test]
 fn sdp_attributes_are_those_of_scenario_a() {
-    for (section, name) in [
-        ("transfer_init", "TRANSFER_INIT"),
-        ("transfer_resp", "TRANSFER_RESP"),
-    ] {
+    for (section, name) in [("transfer_init", "TRANSFER_INIT"), ("transfer_resp", "TRANSFER_RESP")]
+    {
         let section = Section::new(section);
         let line = format!("a=key-mgmt:{}", sdp_attribute::encode(&section.bytes(name)));
         assert_eq!(line, section.text("sdp"));
@@ -365,40 +281,20 @@ fn scenario_initiator() -> (Initiator, Vec<u8>) {
     let ticket = Section::new("ticket");
     let init = Section::new("transfer_init");
     let parameters = Parameters::default();
-    let mut random = script(&[
-        ticket.bytes("rand"),
-        ticket.bytes("mpk"),
-        ticket.bytes("tgk"),
-    ]);
-    let granted = GrantedTicket::make(
-        &parameters,
-        INITIATOR,
-        CALLED,
-        KMS,
-        &tpk(),
-        TICKET_TIME,
-        &mut random,
-    )
-    .expect("a ticket");
+    let mut random = script(&[ticket.bytes("rand"), ticket.bytes("mpk"), ticket.bytes("tgk")]);
+    let granted =
+        GrantedTicket::make(&parameters, INITIATOR, CALLED, KMS, &tpk(), TICKET_TIME, &mut random)
+            .expect("a ticket");
     assert_eq!(hex(&granted.ticket().data), ticket.text("ticket_data"));
     let mut random = script(&[init.bytes("csb_id"), init.bytes("randri")]);
-    Initiator::with_granted_ticket(
-        &parameters,
-        &granted,
-        CALLED,
-        TRANSFER_INIT_TIME,
-        &mut random,
-    )
-    .expect("a transfer")
+    Initiator::with_granted_ticket(&parameters, &granted, CALLED, TRANSFER_INIT_TIME, &mut random)
+        .expect("a transfer")
 }
 
 #[test]
 fn initiator_sends_the_transfer_init_of_scenario_a() {
     let (_, transfer_init) = scenario_initiator();
-    assert_eq!(
-        hex(&transfer_init),
-        Section::new("transfer_init").text("TRANSFER_INIT")
-    );
+    assert_eq!(hex(&transfer_init), Section::new("transfer_init").text("TRANSFER_INIT"));
 }
 
 #[test]
@@ -406,13 +302,8 @@ fn initiator_takes_the_transfer_resp_of_scenario_a() {
     let (mut initiator, _) = scenario_initiator();
     initiator.accept_responder(UriPattern::Exact(ANSWERING.to_owned()));
     let response = Section::new("transfer_resp").bytes("TRANSFER_RESP");
-    let established = initiator
-        .finish(&response, TRANSFER_RESP_TIME)
-        .expect("established");
-    assert_eq!(
-        hex(established.psk.expose()),
-        Section::new("tek").text("tek")
-    );
+    let established = initiator.finish(&response, TRANSFER_RESP_TIME).expect("established");
+    assert_eq!(hex(established.psk.expose()), Section::new("tek").text("tek"));
     assert_eq!(established.peer, ANSWERING);
 }
 
@@ -424,40 +315,23 @@ fn responder_and_kms_send_the_messages_of_scenario_a() {
     let mut responder = responder();
     let mut random = script(&[resolve.bytes("csb_id"), resolve.bytes("randrr")]);
     let (pending, resolve_init) = responder
-        .begin(
-            &init.bytes("TRANSFER_INIT"),
-            "mikey",
-            RESOLVE_INIT_TIME,
-            &mut random,
-        )
+        .begin(&init.bytes("TRANSFER_INIT"), "mikey", RESOLVE_INIT_TIME, &mut random)
         .expect("acceptable");
     assert_eq!(pending.initiator(), INITIATOR);
     assert_eq!(pending.requested(), CALLED);
     assert_eq!(hex(&resolve_init), resolve.text("RESOLVE_INIT_PSK"));
 
-    let resolve_resp = kms()
-        .try_handle(&resolve_init, RESOLVE_RESP_TIME, &mut no_random)
-        .expect("resolved");
+    let resolve_resp =
+        kms().try_handle(&resolve_init, RESOLVE_RESP_TIME, &mut no_random).expect("resolved");
     assert_eq!(hex(&resolve_resp), resolve.text("RESOLVE_RESP"));
 
     let mut random = script(&[response.bytes("randrr")]);
     let (established, transfer_resp) = pending
-        .finish(
-            &mut responder,
-            &resolve_resp,
-            TRANSFER_RESP_TIME,
-            &mut random,
-        )
+        .finish(&mut responder, &resolve_resp, TRANSFER_RESP_TIME, &mut random)
         .expect("established");
     assert_eq!(hex(&transfer_resp), response.text("TRANSFER_RESP"));
-    assert_eq!(
-        hex(established.psk.expose()),
-        Section::new("tek").text("tek")
-    );
-    assert_eq!(
-        hex(established.psk.expose()),
-        Section::new("tls").text("psk")
-    );
+    assert_eq!(hex(established.psk.expose()), Section::new("tek").text("tek"));
+    assert_eq!(hex(established.psk.expose()), Section::new("tls").text("psk"));
     assert_eq!(established.psk_identity, "55667788.1");
     assert_eq!(established.psk_identity, psk_identity(0x5566_7788, 1));
     assert_eq!(established.peer, INITIATOR);
@@ -475,12 +349,6 @@ fn kemac_of_resolve_resp_opens_to_the_keys_of_scenario_a() {
         _ => None,
     });
     let time = time.expect("T");
-    protection::apply_aes_cm(
-        &source,
-        Encryption::AesCm128,
-        resolve.csb_id(),
-        time,
-        &mut keys,
-    );
+    protection::apply_aes_cm(&source, Encryption::AesCm128, resolve.csb_id(), time, &mut keys);
     assert_eq!(hex(&keys), resolve.text("kemac_plain"));
 }

@@ -214,26 +214,14 @@ fn plain_call_goes_from_invite_to_subtracted() {
 #[test]
 fn refusals_before_the_offer_leave_nothing_behind() {
     let rooms = |config: &mut MrfcConfig| {
-        config.rooms = RoomPolicy {
-            open: false,
-            names: BTreeSet::from(["tea".to_owned()]),
-        };
+        config.rooms = RoomPolicy { open: false, names: BTreeSet::from(["tea".to_owned()]) };
         config.domains = BTreeSet::from(["conference.example".to_owned()]);
     };
     let mut bench = Bench::with(rooms);
     let from = "sip:alice@example.com";
-    assert_eq!(
-        refused(&only(bench.invite(1, "coffee", from, Some(OFFER)))),
-        (404, None, None)
-    );
-    assert_eq!(
-        refused(&only(bench.invite(2, "", from, Some(OFFER)))),
-        (404, None, None)
-    );
-    assert_eq!(
-        refused(&only(bench.invite(3, "tea", from, None))),
-        (488, Some(399), None)
-    );
+    assert_eq!(refused(&only(bench.invite(1, "coffee", from, Some(OFFER)))), (404, None, None));
+    assert_eq!(refused(&only(bench.invite(2, "", from, Some(OFFER)))), (404, None, None));
+    assert_eq!(refused(&only(bench.invite(3, "tea", from, None))), (488, Some(399), None));
     let other_domain = Event::Invite {
         call: CallId(4),
         room: "tea".to_owned(),
@@ -245,15 +233,9 @@ fn refusals_before_the_offer_leave_nothing_behind() {
     assert!(bench.mrfc.is_empty());
 
     let mut bench = Bench::with(|config| config.shards.clear());
-    assert_eq!(
-        refused(&only(bench.invite(1, "tea", from, Some(OFFER)))).0,
-        503
-    );
+    assert_eq!(refused(&only(bench.invite(1, "tea", from, Some(OFFER)))).0, 503);
     let mut bench = Bench::with(|config| config.security = SecurityPolicy::PskRequired);
-    assert_eq!(
-        refused(&only(bench.invite(1, "tea", from, Some(OFFER)))),
-        (488, Some(302), None)
-    );
+    assert_eq!(refused(&only(bench.invite(1, "tea", from, Some(OFFER)))), (488, Some(302), None));
     assert!(bench.mrfc.is_empty());
     assert_eq!(bench.mrfc.counters().calls_refused[&488], 1);
 }
@@ -303,19 +285,10 @@ fn shard_refusals_become_answers_and_leave_nothing_behind() {
         let actions = bench.invite(1, "tea", "sip:a@example.com", Some(OFFER));
         let (shard, reserve) = reservation(actions);
         let termination = reserve.termination;
-        let actions = bench.mp(
-            shard,
-            Mp::Refused {
-                termination,
-                reason,
-            },
-        );
+        let actions = bench.mp(shard, Mp::Refused { termination, reason });
         assert_eq!(refused(&only(actions)).0, status, "{reason:?}");
         assert!(bench.mrfc.is_empty());
-        assert_eq!(
-            bench.mrfc.shard_terminations().next(),
-            Some((ShardId(0), 0))
-        );
+        assert_eq!(bench.mrfc.shard_terminations().next(), Some((ShardId(0), 0)));
     }
 }
 
@@ -325,10 +298,7 @@ fn identity_in_use_is_tried_once_on_a_port_of_its_own() {
     let actions = bench.invite(1, "tea", "sip:a@example.com", Some(OFFER));
     let (shard, reserve) = reservation(actions);
     let termination = reserve.termination;
-    let in_use = || Mp::Refused {
-        termination,
-        reason: Refusal::IdentityInUse,
-    };
+    let in_use = || Mp::Refused { termination, reason: Refusal::IdentityInUse };
     let (_, again) = reservation(bench.mp(shard, in_use()));
     assert!(again.own_port);
     assert_eq!(again.termination, termination);
@@ -357,17 +327,7 @@ fn caller_that_gives_up_gets_no_answer() {
     let termination = reserve.termination;
     subtraction(&only(bench.event(Event::Ended { call: CallId(1) })));
     let address = "203.0.113.5:2855".parse().unwrap();
-    assert!(
-        bench
-            .mp(
-                shard,
-                Mp::Reserved {
-                    termination,
-                    address
-                }
-            )
-            .is_empty()
-    );
+    assert!(bench.mp(shard, Mp::Reserved { termination, address }).is_empty());
     assert!(bench.subtracted(shard, termination).is_empty());
     assert!(bench.mrfc.is_empty());
     assert_eq!(bench.mrfc.counters().calls_abandoned, 1);
@@ -382,18 +342,10 @@ fn lost_bearer_hangs_up_with_a_reason() {
     assert_eq!(hung_up(&actions[0]), "Q.850;cause=41;text=\"media lost\"");
     assert_eq!(subtraction(&actions[1]), (shard, termination));
     assert!(bench.event(Event::Ended { call: CallId(1) }).is_empty());
-    assert!(
-        bench
-            .reinvite(1, OFFER)
-            .iter()
-            .all(|action| refused(action).0 == 481)
-    );
+    assert!(bench.reinvite(1, OFFER).iter().all(|action| refused(action).0 == 481));
     bench.subtracted(shard, termination);
     assert!(bench.mrfc.is_empty());
-    assert_eq!(
-        bench.mrfc.counters().calls_hung_up[&HangUpCause::Bearer(cause)],
-        1
-    );
+    assert_eq!(bench.mrfc.counters().calls_hung_up[&HangUpCause::Bearer(cause)], 1);
 }
 
 #[test]
@@ -415,10 +367,7 @@ fn refresh_repeats_the_answer_and_hold_raises_its_version() {
 
     let hold = format!("{OFFER}a=sendonly\r\n");
     match only(bench.reinvite(1, &hold)) {
-        Action::Command {
-            command: Command::Modify(modify),
-            ..
-        } => {
+        Action::Command { command: Command::Modify(modify), .. } => {
             assert_eq!(modify.termination, termination);
             assert_eq!(modify.direction, Direction::SendOnly);
             assert_eq!(modify.remote_path, None);
@@ -433,27 +382,14 @@ fn refresh_repeats_the_answer_and_hold_raises_its_version() {
 
     let moved = OFFER.replace("q7Fz0K2m9XbA4cD1", "movedmovedmoved1");
     match only(bench.reinvite(1, &moved)) {
-        Action::Command {
-            command: Command::Modify(modify),
-            ..
-        } => {
+        Action::Command { command: Command::Modify(modify), .. } => {
             assert_eq!(modify.direction, Direction::SendRecv);
             assert!(modify.remote_path.unwrap().contains("/movedmovedmoved1;"));
         }
         other => panic!("{other:?}"),
     }
     let reason = Refusal::Transport;
-    assert_eq!(
-        refused(&only(bench.mp(
-            shard,
-            Mp::Refused {
-                termination,
-                reason
-            }
-        )))
-        .0,
-        503
-    );
+    assert_eq!(refused(&only(bench.mp(shard, Mp::Refused { termination, reason }))).0, 503);
     // Refused, so the session on hold is what a refresh finds.
     assert_eq!(accepted(bench.reinvite(1, &hold)), held);
 }
@@ -465,10 +401,7 @@ fn reinvite_that_cannot_be_carried_out_leaves_the_session_as_it_was() {
     let offers = [
         OFFER.replace("setup:actpass", "setup:passive"),
         OFFER.replace("m=message 40210", "m=message 0"),
-        OFFER.replace(
-            "text/plain\r\na=accept-wrapped",
-            "text/html\r\na=accept-wrapped",
-        ),
+        OFFER.replace("text/plain\r\na=accept-wrapped", "text/html\r\na=accept-wrapped"),
         "v=0\r\ngarbage".to_owned(),
     ];
     for offer in offers {
@@ -492,13 +425,7 @@ fn passive_offer_makes_us_connect_to_the_path() {
     let termination = reserve.termination;
     // The shard listens on every address; the SDP names the one peers know.
     let address = "0.0.0.0:2855".parse().unwrap();
-    let answer = accepted(bench.mp(
-        shard,
-        Mp::Reserved {
-            termination,
-            address,
-        },
-    ));
+    let answer = accepted(bench.mp(shard, Mp::Reserved { termination, address }));
     assert!(answer.contains("a=setup:active\r\n"));
     assert!(answer.contains("c=IN IP4 203.0.113.5\r\n"));
 }
@@ -515,10 +442,7 @@ fn shutdown_refuses_hangs_up_and_reports_drained_once() {
     subtraction(&actions[1]);
     assert_eq!(refused(&actions[2]).0, 503);
     subtraction(&actions[3]);
-    assert_eq!(
-        refused(&only(bench.invite(3, "tea", "sip:c@x", Some(OFFER)))).0,
-        503
-    );
+    assert_eq!(refused(&only(bench.invite(3, "tea", "sip:c@x", Some(OFFER)))).0, 503);
     assert!(bench.subtracted(shard, first).is_empty());
     let drained = bench.subtracted(shard, reserve.termination);
     assert!(matches!(only(drained), Action::Drained));

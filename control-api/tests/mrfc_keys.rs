@@ -40,23 +40,14 @@ fn draw(drawn: &mut u64, bytes: &mut [u8]) {
 }
 
 fn now(monotonic_ns: u64) -> Now {
-    Now {
-        monotonic_ns,
-        ntp: NtpTime::from_unix(Duration::from_secs(1_700_000_000)),
-    }
+    Now { monotonic_ns, ntp: NtpTime::from_unix(Duration::from_secs(1_700_000_000)) }
 }
 
 impl Bench {
     fn new() -> Self {
         let parameters = Parameters::default();
-        let kms_key = PreSharedKey {
-            identity: b"mrfc".to_vec(),
-            key: vec![7; 16].into(),
-        };
-        let ticket_key = TicketProtectionKey {
-            identity: b"ue".to_vec(),
-            key: vec![9; 16].into(),
-        };
+        let kms_key = PreSharedKey { identity: b"mrfc".to_vec(), key: vec![7; 16].into() };
+        let ticket_key = TicketProtectionKey { identity: b"ue".to_vec(), key: vec![9; 16].into() };
         let kms = Kms::new(KmsConfig {
             uri: KMS.to_owned(),
             users: vec![kms_key.clone()],
@@ -81,10 +72,7 @@ impl Bench {
                 id: ShardId(0),
                 address: "203.0.113.5:2855".parse().unwrap(),
             }],
-            rooms: RoomPolicy {
-                open: true,
-                names: BTreeSet::new(),
-            },
+            rooms: RoomPolicy { open: true, names: BTreeSet::new() },
             room_members_max: 3,
             calls_max: 5,
             user_calls_max: 2,
@@ -92,18 +80,12 @@ impl Bench {
             domains: BTreeSet::new(),
             message_bytes_max: None,
         };
-        Self {
-            mrfc: Mrfc::new(config, Some(responder)),
-            kms,
-            ticket_key,
-            drawn: 0,
-        }
+        Self { mrfc: Mrfc::new(config, Some(responder)), kms, ticket_key, drawn: 0 }
     }
 
     fn event(&mut self, event: Event) -> Vec<Action> {
         let drawn = &mut self.drawn;
-        self.mrfc
-            .handle(now(1), &mut |bytes| draw(drawn, bytes), event);
+        self.mrfc.handle(now(1), &mut |bytes| draw(drawn, bytes), event);
         self.actions()
     }
 
@@ -138,8 +120,7 @@ impl Bench {
 
     fn ask_kms(&mut self, message: &[u8]) -> Vec<u8> {
         let drawn = &mut self.drawn;
-        self.kms
-            .handle(message, now(1).ntp, &mut |bytes| draw(drawn, bytes))
+        self.kms.handle(message, now(1).ntp, &mut |bytes| draw(drawn, bytes))
     }
 }
 
@@ -174,20 +155,14 @@ fn question(actions: Vec<Action>) -> (ResolveId, Vec<u8>) {
 
 fn reservation(actions: Vec<Action>) -> ReserveAndConfigure {
     match only(actions) {
-        Action::Command {
-            command: Command::ReserveAndConfigure(reserve),
-            ..
-        } => *reserve,
+        Action::Command { command: Command::ReserveAndConfigure(reserve), .. } => *reserve,
         other => panic!("{other:?}"),
     }
 }
 
 fn refused(actions: Vec<Action>) -> u16 {
     match only(actions) {
-        Action::Answer {
-            answer: Answer::Refused { status, .. },
-            ..
-        } => status,
+        Action::Answer { answer: Answer::Refused { status, .. }, .. } => status,
         other => panic!("{other:?}"),
     }
 }
@@ -200,68 +175,37 @@ fn both_ends_get_the_same_key_and_a_refresh_keeps_it() {
     let (resolve, message) = question(bench.invite(ALICE, &offer));
     let response = Some(bench.ask_kms(&message));
     let reserve = reservation(bench.event(Event::Resolved { resolve, response }));
-    let Security::TlsPsk {
-        identity: reserved_identity,
-        psk,
-    } = &reserve.security
-    else {
+    let Security::TlsPsk { identity: reserved_identity, psk } = &reserve.security else {
         panic!("a plain Termination for a protected session");
     };
     assert_eq!(*reserved_identity, identity.into_bytes());
     let termination = reserve.termination;
     let address = "203.0.113.5:2855".parse().unwrap();
-    let reserved = Mp::Reserved {
-        termination,
-        address,
-    };
-    let actions = bench.event(Event::Mp {
-        shard: ShardId(0),
-        event: reserved,
-    });
-    let Action::Answer {
-        answer: Answer::Accepted { sdp },
-        ..
-    } = only(actions)
-    else {
+    let reserved = Mp::Reserved { termination, address };
+    let actions = bench.event(Event::Mp { shard: ShardId(0), event: reserved });
+    let Action::Answer { answer: Answer::Accepted { sdp }, .. } = only(actions) else {
         panic!("refused");
     };
     let answer = parse_answer(&sdp).unwrap();
     assert!(answer.secure);
     assert!(answer.path.starts_with("msrps://203.0.113.5:2855/"));
-    let established = initiator
-        .finish(&answer.mikey.unwrap(), now(1).ntp)
-        .unwrap();
+    let established = initiator.finish(&answer.mikey.unwrap(), now(1).ntp).unwrap();
     assert_eq!(established.psk.expose(), psk.expose());
     assert!(bench.mrfc.rooms().next().unwrap().members[0].secure);
 
-    let refresh = Event::Reinvite {
-        call: CallId(1),
-        offer: Some(offer),
-    };
+    let refresh = Event::Reinvite { call: CallId(1), offer: Some(offer) };
     match only(bench.event(refresh)) {
-        Action::Answer {
-            answer: Answer::Accepted { sdp: again },
-            ..
-        } => assert_eq!(again, sdp),
+        Action::Answer { answer: Answer::Accepted { sdp: again }, .. } => assert_eq!(again, sdp),
         other => panic!("{other:?}"),
     }
     let (_, rekeying) = bench.offer();
-    let rekeying = Event::Reinvite {
-        call: CallId(1),
-        offer: Some(rekeying),
-    };
+    let rekeying = Event::Reinvite { call: CallId(1), offer: Some(rekeying) };
     assert_eq!(refused(bench.event(rekeying)), 488);
 
     assert_eq!(bench.event(Event::Ended { call: CallId(1) }).len(), 1);
     let statistics = TerminationStatistics::default();
-    let subtracted = Mp::Subtracted {
-        termination,
-        statistics,
-    };
-    bench.event(Event::Mp {
-        shard: ShardId(0),
-        event: subtracted,
-    });
+    let subtracted = Mp::Subtracted { termination, statistics };
+    bench.event(Event::Mp { shard: ShardId(0), event: subtracted });
     assert!(bench.mrfc.is_empty());
 }
 
@@ -274,15 +218,9 @@ fn broken_key_management_is_refused() {
     let mut response = bench.ask_kms(&message);
     *response.last_mut().unwrap() ^= 1;
     let response = Some(response);
-    assert_eq!(
-        refused(bench.event(Event::Resolved { resolve, response })),
-        488
-    );
+    assert_eq!(refused(bench.event(Event::Resolved { resolve, response })), 488);
     assert!(bench.mrfc.is_empty());
-    assert_eq!(
-        bench.mrfc.counters().mikey_failures.values().sum::<u64>(),
-        2
-    );
+    assert_eq!(bench.mrfc.counters().mikey_failures.values().sum::<u64>(), 2);
 }
 
 #[test]
@@ -291,10 +229,7 @@ fn somebody_elses_key_does_not_open_a_session() {
     let (_, offer) = bench.offer();
     let (resolve, message) = question(bench.invite("sip:mallory@example.com", &offer));
     let response = Some(bench.ask_kms(&message));
-    assert_eq!(
-        refused(bench.event(Event::Resolved { resolve, response })),
-        403
-    );
+    assert_eq!(refused(bench.event(Event::Resolved { resolve, response })), 403);
     assert!(bench.mrfc.is_empty());
     assert_eq!(bench.mrfc.counters().mikey_failures["OtherCaller"], 1);
 }
@@ -309,11 +244,7 @@ fn silent_kms_is_504_and_its_late_answer_is_ignored() {
     assert_eq!(refused(bench.actions()), 504);
     assert!(bench.mrfc.is_empty());
     let response = Some(bench.ask_kms(&message));
-    assert!(
-        bench
-            .event(Event::Resolved { resolve, response })
-            .is_empty()
-    );
+    assert!(bench.event(Event::Resolved { resolve, response }).is_empty());
     assert_eq!(bench.mrfc.counters().kms_timeouts, 1);
 }
 
@@ -325,9 +256,5 @@ fn caller_that_gives_up_while_the_kms_is_asked_leaves_nothing() {
     assert!(bench.event(Event::Ended { call: CallId(1) }).is_empty());
     assert!(bench.mrfc.is_empty());
     let response = Some(bench.ask_kms(&message));
-    assert!(
-        bench
-            .event(Event::Resolved { resolve, response })
-            .is_empty()
-    );
+    assert!(bench.event(Event::Resolved { resolve, response }).is_empty());
 }

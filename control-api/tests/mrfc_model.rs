@@ -63,17 +63,12 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let shard = |id| ShardDescription {
-            id: ShardId(id),
-            address: "203.0.113.5:2855".parse().unwrap(),
-        };
+        let shard =
+            |id| ShardDescription { id: ShardId(id), address: "203.0.113.5:2855".parse().unwrap() };
         let mrfc = Mrfc::new(
             MrfcConfig {
                 shards: vec![shard(0), shard(1)],
-                rooms: RoomPolicy {
-                    open: true,
-                    names: BTreeSet::new(),
-                },
+                rooms: RoomPolicy { open: true, names: BTreeSet::new() },
                 room_members_max: 3,
                 calls_max: 6,
                 user_calls_max: 100,
@@ -96,10 +91,7 @@ impl World {
     }
 
     fn event(&mut self, event: Event) {
-        let now = Now {
-            monotonic_ns: self.now_ns,
-            ntp: NtpTime(0),
-        };
+        let now = Now { monotonic_ns: self.now_ns, ntp: NtpTime(0) };
         self.mrfc.handle(now, &mut |bytes| bytes.fill(1), event);
         self.drain();
     }
@@ -136,11 +128,7 @@ impl World {
                 let call = CallId(self.calls);
                 self.calls += 1;
                 self.due.insert((call, Due::Invite), 1);
-                let offer = if broken {
-                    b"v=0\r\nm=\xff".to_vec()
-                } else {
-                    OFFER.into()
-                };
+                let offer = if broken { b"v=0\r\nm=\xff".to_vec() } else { OFFER.into() };
                 self.event(Event::Invite {
                     call,
                     room: format!("room{room}"),
@@ -169,26 +157,17 @@ impl World {
                     termination: TerminationId(termination),
                     cause: ReleaseCause::PeerClosed,
                 };
-                self.event(Event::Mp {
-                    shard: ShardId(0),
-                    event,
-                });
+                self.event(Event::Mp { shard: ShardId(0), event });
             }
             Step::ShardStops { shard } => {
                 let shard = ShardId(shard);
                 self.stopped.insert(shard);
                 self.unanswered_commands.retain(|(to, _)| *to != shard);
-                self.event(Event::Mp {
-                    shard,
-                    event: Mp::Stopped,
-                });
+                self.event(Event::Mp { shard, event: Mp::Stopped });
             }
             Step::Wait { seconds } => {
                 self.now_ns += seconds * 1_000_000_000;
-                self.mrfc.handle_timeout(Now {
-                    monotonic_ns: self.now_ns,
-                    ntp: NtpTime(0),
-                });
+                self.mrfc.handle_timeout(Now { monotonic_ns: self.now_ns, ntp: NtpTime(0) });
                 self.drain();
             }
             Step::Shutdown => self.event(Event::Shutdown),
@@ -201,25 +180,20 @@ impl World {
         }
         let (shard, command) = self.unanswered_commands.remove(0);
         let event = match command {
-            Command::ReserveAndConfigure(reserve) if refuse => Mp::Refused {
-                termination: reserve.termination,
-                reason: Refusal::IdentityInUse,
-            },
+            Command::ReserveAndConfigure(reserve) if refuse => {
+                Mp::Refused { termination: reserve.termination, reason: Refusal::IdentityInUse }
+            }
             Command::ReserveAndConfigure(reserve) => Mp::Reserved {
                 termination: reserve.termination,
                 address: "203.0.113.5:2855".parse().unwrap(),
             },
-            Command::Modify(modify) if refuse => Mp::Refused {
-                termination: modify.termination,
-                reason: Refusal::Transport,
-            },
-            Command::Modify(modify) => Mp::Modified {
-                termination: modify.termination,
-            },
-            Command::Subtract { termination } => Mp::Subtracted {
-                termination,
-                statistics: TerminationStatistics::default(),
-            },
+            Command::Modify(modify) if refuse => {
+                Mp::Refused { termination: modify.termination, reason: Refusal::Transport }
+            }
+            Command::Modify(modify) => Mp::Modified { termination: modify.termination },
+            Command::Subtract { termination } => {
+                Mp::Subtracted { termination, statistics: TerminationStatistics::default() }
+            }
             Command::Stop => Mp::Stopped,
         };
         self.event(Event::Mp { shard, event });

@@ -16,9 +16,7 @@ const TLS: &str = "m=message 40210 TCP/TLS/MSRP *\r\na=setup:actpass\r\n\
 const KEY: &str = "a=key-mgmt:mikey AQ4FgA==\r\n";
 
 fn selected(text: &str) -> Result<usize, Unservable> {
-    Offer::parse(text.as_bytes())
-        .expect("an offer")
-        .select(false)
+    Offer::parse(text.as_bytes()).expect("an offer").select(false)
 }
 
 #[test]
@@ -26,95 +24,38 @@ fn serves_what_it_can_and_names_what_it_cannot() {
     let plain = |from: &str, to: &str| format!("{HEAD}{}", MESSAGE.replace(from, to));
     let table = [
         (plain("", ""), Ok(0)),
-        (
-            plain("m=message 40210", "m=message 0"),
-            Err(Unservable::Disabled),
-        ),
+        (plain("m=message 40210", "m=message 0"), Err(Unservable::Disabled)),
         (plain("m=message", "m=text"), Err(Unservable::MediaType)),
-        (
-            plain("TCP/MSRP", "UDP/MSRP"),
-            Err(Unservable::TransportProtocol),
-        ),
-        (
-            plain("TCP/MSRP *", "TCP/MSRP 99"),
-            Err(Unservable::MediaFormat),
-        ),
+        (plain("TCP/MSRP", "UDP/MSRP"), Err(Unservable::TransportProtocol)),
+        (plain("TCP/MSRP *", "TCP/MSRP 99"), Err(Unservable::MediaFormat)),
         (plain("a=path", "a=pfad"), Err(Unservable::Path)),
         (plain("msrp://", "msrps://"), Err(Unservable::Path)),
         (plain(";tcp", ";udp"), Err(Unservable::Path)),
-        (
-            plain("a=accept-types:message/cpim\r\n", ""),
-            Err(Unservable::AcceptTypes),
-        ),
-        (
-            plain("message/cpim", "image/png"),
-            Err(Unservable::AcceptTypes),
-        ),
+        (plain("a=accept-types:message/cpim\r\n", ""), Err(Unservable::AcceptTypes)),
+        (plain("message/cpim", "image/png"), Err(Unservable::AcceptTypes)),
         (plain("message/cpim", "image/png *"), Ok(0)),
         (plain("message/cpim", "text/plain"), Ok(0)),
         (plain("setup:actpass", "setup:holdconn"), Ok(0)),
-        (
-            plain("setup:actpass", "setup:sideways"),
-            Err(Unservable::Setup),
-        ),
-        (
-            plain("a=setup", "a=max-size:many\r\na=setup"),
-            Err(Unservable::MaxSize),
-        ),
-        (
-            plain("10:40210", "99:40210"),
-            Err(Unservable::AddressMismatch),
-        ),
-        (
-            plain("a=path", "a=msrp-cema\r\na=path").replace("10:40210", "99:40210"),
-            Ok(0),
-        ),
-        (
-            plain("m=message 40210", "m=message 9"),
-            Err(Unservable::AddressMismatch),
-        ),
-        (
-            plain("m=message 40210", "m=message 9").replace("actpass", "active"),
-            Ok(0),
-        ),
+        (plain("setup:actpass", "setup:sideways"), Err(Unservable::Setup)),
+        (plain("a=setup", "a=max-size:many\r\na=setup"), Err(Unservable::MaxSize)),
+        (plain("10:40210", "99:40210"), Err(Unservable::AddressMismatch)),
+        (plain("a=path", "a=msrp-cema\r\na=path").replace("10:40210", "99:40210"), Ok(0)),
+        (plain("m=message 40210", "m=message 9"), Err(Unservable::AddressMismatch)),
+        (plain("m=message 40210", "m=message 9").replace("actpass", "active"), Ok(0)),
         (
             plain("actpass", "passive").replace("//198.51.100.10", "//ue.example.com"),
             Err(Unservable::DomainName),
         ),
-        (
-            format!("{HEAD}{MESSAGE}{KEY}"),
-            Err(Unservable::KeyManagementOnPlain),
-        ),
-        (
-            format!("{HEAD}{KEY}{MESSAGE}"),
-            Err(Unservable::KeyManagementOnPlain),
-        ),
-        (
-            format!("{HEAD}{TLS}"),
-            Err(Unservable::KeyManagementMissing),
-        ),
+        (format!("{HEAD}{MESSAGE}{KEY}"), Err(Unservable::KeyManagementOnPlain)),
+        (format!("{HEAD}{KEY}{MESSAGE}"), Err(Unservable::KeyManagementOnPlain)),
+        (format!("{HEAD}{TLS}"), Err(Unservable::KeyManagementMissing)),
         (format!("{HEAD}{TLS}{KEY}"), Ok(0)),
         (format!("{HEAD}{KEY}{TLS}"), Ok(0)),
-        (
-            format!("{HEAD}{TLS}a=key-mgmt:mikey %%\r\n"),
-            Err(Unservable::KeyManagement),
-        ),
-        (
-            format!("{HEAD}{TLS}a=key-mgmt:other AQ==\r\n"),
-            Err(Unservable::KeyManagement),
-        ),
-        (
-            format!("{HEAD}m=audio 4000 RTP/AVP 0\r\n{MESSAGE}{MESSAGE}"),
-            Ok(1),
-        ),
-        (
-            format!("{HEAD}m=audio 4000 RTP/AVP 0\r\n"),
-            Err(Unservable::MediaType),
-        ),
-        (
-            format!("{HEAD}m=audio 4000 RTP/AVP 0\r\n{TLS}"),
-            Err(Unservable::KeyManagementMissing),
-        ),
+        (format!("{HEAD}{TLS}a=key-mgmt:mikey %%\r\n"), Err(Unservable::KeyManagement)),
+        (format!("{HEAD}{TLS}a=key-mgmt:other AQ==\r\n"), Err(Unservable::KeyManagement)),
+        (format!("{HEAD}m=audio 4000 RTP/AVP 0\r\n{MESSAGE}{MESSAGE}"), Ok(1)),
+        (format!("{HEAD}m=audio 4000 RTP/AVP 0\r\n"), Err(Unservable::MediaType)),
+        (format!("{HEAD}m=audio 4000 RTP/AVP 0\r\n{TLS}"), Err(Unservable::KeyManagementMissing)),
     ];
     for (text, expected) in table {
         assert_eq!(selected(&text), expected, "{text}");
@@ -138,18 +79,11 @@ fn session_level_attributes_are_inherited_and_overridden() {
     };
     let inherited = message(format!("{HEAD}{session}{TLS}"));
     assert_eq!(inherited.direction, Direction::Inactive);
-    assert_eq!(
-        inherited.key_management.unwrap().offered_protocols(),
-        "mikey;other"
-    );
-    let overridden = message(format!(
-        "{HEAD}{session}{TLS}a=sendonly\r\na=key-mgmt:mikey AQ8=\r\n"
-    ));
+    assert_eq!(inherited.key_management.unwrap().offered_protocols(), "mikey;other");
+    let overridden =
+        message(format!("{HEAD}{session}{TLS}a=sendonly\r\na=key-mgmt:mikey AQ8=\r\n"));
     assert_eq!(overridden.direction, Direction::SendOnly);
-    assert_eq!(
-        overridden.key_management.unwrap().mikey(),
-        Some(&[1, 15][..])
-    );
+    assert_eq!(overridden.key_management.unwrap().mikey(), Some(&[1, 15][..]));
 }
 
 #[test]
@@ -180,10 +114,7 @@ fn refuses_non_ascii_in_a_media_line_and_absurd_sizes() {
     assert_eq!(Offer::parse(HEAD.as_bytes()), Err(SdpError::NoMedia));
     assert_eq!(Offer::parse(b""), Err(SdpError::Malformed { line: 0 }));
     let port = format!("{HEAD}{}", MESSAGE.replace("40210 TCP", "99999 TCP"));
-    assert_eq!(
-        Offer::parse(port.as_bytes()),
-        Err(SdpError::Malformed { line: 6 })
-    );
+    assert_eq!(Offer::parse(port.as_bytes()), Err(SdpError::Malformed { line: 6 }));
 }
 
 #[test]
@@ -192,11 +123,7 @@ fn relay_that_will_connect_switches_cema_off() {
     let own = "msrp://198.51.100.10:40210/q7Fz0K2m9XbA;tcp";
     let text = format!("{HEAD}{}", MESSAGE.replace(own, relay));
     let cema = |text: &str| {
-        Offer::parse(text.as_bytes()).unwrap().media[0]
-            .message
-            .clone()
-            .unwrap()
-            .answer_with_cema()
+        Offer::parse(text.as_bytes()).unwrap().media[0].message.clone().unwrap().answer_with_cema()
     };
     assert!(cema(&text));
     assert!(!cema(&text.replace("actpass", "active")));
@@ -247,10 +174,7 @@ fn ue_reads_back_what_the_answer_says() {
     assert!(read.secure);
     assert!(!read.peer_is_active);
     let refusal = format!("{HEAD}m=message 0 TCP/MSRP *\r\n");
-    assert_eq!(
-        parse_answer(refusal.as_bytes()),
-        Err(SdpError::Refused(Unservable::Disabled))
-    );
+    assert_eq!(parse_answer(refusal.as_bytes()), Err(SdpError::Refused(Unservable::Disabled)));
 }
 
 proptest! {

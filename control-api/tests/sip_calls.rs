@@ -10,14 +10,7 @@ async fn sets_up_and_tears_down(node: &mut Node, link: Link) {
     let mut caller = Caller::new(link, "basic");
     caller.send("INVITE", "1", OFFER).await;
     assert_eq!(caller.link.receive().await.status(), 100);
-    let Event::Invite {
-        call,
-        room,
-        from,
-        to,
-        offer,
-    } = node.event().await
-    else {
+    let Event::Invite { call, room, from, to, offer } = node.event().await else {
         panic!("not an Invite");
     };
     assert_eq!(room, "room 1");
@@ -31,10 +24,7 @@ async fn sets_up_and_tears_down(node: &mut Node, link: Link) {
     let contact = ok.header("Contact").unwrap();
     let address = match transport {
         "UDP" => format!("<sip:room%201@{}>;isfocus", node.sip.udp_address()),
-        _ => format!(
-            "<sip:room%201@{};transport=tcp>;isfocus",
-            node.sip.tcp_address()
-        ),
+        _ => format!("<sip:room%201@{};transport=tcp>;isfocus", node.sip.tcp_address()),
     };
     assert_eq!(contact, address);
     assert!(ok.header("Allow").unwrap().contains("UPDATE"));
@@ -66,36 +56,18 @@ async fn sets_up_and_tears_down_over_tcp() {
 async fn hangs_up_with_a_reason() {
     for tcp in [false, true] {
         let mut node = Node::start(config()).await;
-        let link = if tcp {
-            Link::tcp(&node).await
-        } else {
-            Link::udp(&node).await
-        };
+        let link = if tcp { Link::tcp(&node).await } else { Link::udp(&node).await };
         let mut caller = Caller::new(link, "hang-up");
         let call = caller.establish(&mut node).await;
         // Before the ACK is processed the BYE waits for it; either way it comes.
         let reason = "Q.850;cause=41;text=\"media lost\"".to_owned();
-        node.sip.act(Action::HangUp {
-            call,
-            reason: reason.clone(),
-        });
+        node.sip.act(Action::HangUp { call, reason: reason.clone() });
         let bye = caller.link.receive().await;
         assert_eq!(bye.method(), "BYE");
         assert_eq!(bye.header("Reason"), Some(reason.as_str()));
-        assert_eq!(
-            bye.header("To"),
-            Some("\"Alice\" <sip:alice@example.com>;tag=a-tag")
-        );
-        assert!(
-            bye.header("From")
-                .unwrap()
-                .ends_with(caller.to_tag.as_deref().unwrap())
-        );
-        assert!(
-            bye.header("Via").unwrap().contains(";branch=z9hG4bK"),
-            "{}",
-            bye.head
-        );
+        assert_eq!(bye.header("To"), Some("\"Alice\" <sip:alice@example.com>;tag=a-tag"));
+        assert!(bye.header("From").unwrap().ends_with(caller.to_tag.as_deref().unwrap()));
+        assert!(bye.header("Via").unwrap().contains(";branch=z9hG4bK"), "{}", bye.head);
         caller.link.send(&bye.ok()).await;
         // A hang-up of our own is not reported back.
         node.assert_no_event();
@@ -117,18 +89,8 @@ async fn refuses_with_warning_and_retry_after() {
     };
     node.sip.act(Action::Answer { call, answer });
     let refusal = caller.link.response(488).await;
-    assert!(
-        refusal
-            .header("Warning")
-            .unwrap()
-            .starts_with("304 127.0.0.1:")
-    );
-    assert!(
-        refusal
-            .header("Warning")
-            .unwrap()
-            .ends_with("\"no  such  medium\"")
-    );
+    assert!(refusal.header("Warning").unwrap().starts_with("304 127.0.0.1:"));
+    assert!(refusal.header("Warning").unwrap().ends_with("\"no  such  medium\""));
     assert_eq!(refusal.header("Retry-After"), Some("7"));
     assert_eq!(node.sip.metrics().dialogs_active.get(), 0);
     node.sip.shutdown().await;

@@ -12,18 +12,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// 64 * T1 passes in 640 ms.
 fn impatient() -> SipConfig {
-    SipConfig {
-        t1: Duration::from_millis(10),
-        ..config()
-    }
+    SipConfig { t1: Duration::from_millis(10), ..config() }
 }
 
 fn refusal(status: u16) -> Answer {
-    Answer::Refused {
-        status,
-        warning: None,
-        retry_after: None,
-    }
+    Answer::Refused { status, warning: None, retry_after: None }
 }
 
 #[tokio::test]
@@ -95,11 +88,7 @@ async fn refuses_an_invite_that_came_along_two_paths() {
 async fn cancel_ends_an_unanswered_call() {
     for tcp in [false, true] {
         let mut node = Node::start(config()).await;
-        let link = if tcp {
-            Link::tcp(&node).await
-        } else {
-            Link::udp(&node).await
-        };
+        let link = if tcp { Link::tcp(&node).await } else { Link::udp(&node).await };
         let mut caller = Caller::new(link, "cancel");
         caller.send("INVITE", "1", OFFER).await;
         let (call, _) = node.invited().await;
@@ -173,21 +162,14 @@ async fn reinvite_and_update_ask_the_mrfc() {
     for (cseq, method) in [(2, "INVITE"), (3, "UPDATE"), (4, "INVITE")] {
         caller.cseq = cseq;
         caller.send(method, &format!("change{cseq}"), OFFER).await;
-        let Event::Reinvite {
-            call: changed,
-            offer,
-        } = node.event().await
-        else {
+        let Event::Reinvite { call: changed, offer } = node.event().await else {
             panic!("not a Reinvite");
         };
         assert_eq!(changed, call);
         assert_eq!(offer.as_deref(), Some(OFFER));
         // The last one is refused, which leaves the call as it was.
         if cseq == 4 {
-            node.sip.act(Action::Answer {
-                call,
-                answer: refusal(488),
-            });
+            node.sip.act(Action::Answer { call, answer: refusal(488) });
             caller.link.response(488).await;
         } else {
             node.accept(call);
@@ -234,20 +216,13 @@ async fn requests_outside_any_dialog_get_481() {
         caller.cseq = cseq;
         caller.send(method, &format!("nowhere{cseq}"), b"").await;
         let reply = caller.link.response(481).await;
-        assert_eq!(
-            reply.header("CSeq"),
-            Some(format!("{cseq} {method}").as_str())
-        );
+        assert_eq!(reply.header("CSeq"), Some(format!("{cseq} {method}").as_str()));
     }
 }
 
 #[tokio::test]
 async fn a_session_that_is_not_refreshed_ends() {
-    let mut node = Node::start(SipConfig {
-        min_se: Duration::from_secs(1),
-        ..impatient()
-    })
-    .await;
+    let mut node = Node::start(SipConfig { min_se: Duration::from_secs(1), ..impatient() }).await;
     let mut caller = Caller::new(Link::udp(&node).await, "expires");
     caller.extra = "Supported: timer\r\nSession-Expires: 1\r\n".to_owned();
     caller.send("INVITE", "1", OFFER).await;
@@ -271,11 +246,7 @@ async fn a_session_that_is_not_refreshed_ends() {
 
 #[tokio::test]
 async fn refreshes_a_session_that_is_ours_to_refresh() {
-    let mut node = Node::start(SipConfig {
-        min_se: Duration::from_secs(1),
-        ..config()
-    })
-    .await;
+    let mut node = Node::start(SipConfig { min_se: Duration::from_secs(1), ..config() }).await;
     let mut caller = Caller::new(Link::udp(&node).await, "refresh");
     caller.extra = "Supported: timer\r\nSession-Expires: 2;refresher=uas\r\n".to_owned();
     let call = caller.establish(&mut node).await;
@@ -316,22 +287,14 @@ async fn a_session_interval_below_the_minimum_gets_422() {
 
 #[tokio::test]
 async fn calls_over_the_limit_get_503() {
-    let mut node = Node::start(SipConfig {
-        calls_max: 1,
-        ..config()
-    })
-    .await;
+    let mut node = Node::start(SipConfig { calls_max: 1, ..config() }).await;
     let mut first = Caller::new(Link::udp(&node).await, "first");
     first.establish(&mut node).await;
     let mut second = Caller::new(Link::udp(&node).await, "second");
     second.send("INVITE", "second", OFFER).await;
     let busy = second.link.response(503).await;
     assert_eq!(busy.header("Retry-After"), Some("5"));
-    let mut node = Node::start(SipConfig {
-        transactions_max: 0,
-        ..config()
-    })
-    .await;
+    let mut node = Node::start(SipConfig { transactions_max: 0, ..config() }).await;
     let mut third = Caller::new(Link::udp(&node).await, "third");
     third.send("INVITE", "third", OFFER).await;
     third.link.response(503).await;
@@ -353,11 +316,7 @@ async fn a_body_that_is_not_text_reaches_the_mrfc_unharmed() {
     offer.extend(0..=255);
     for tcp in [false, true] {
         let mut node = Node::start(config()).await;
-        let link = if tcp {
-            Link::tcp(&node).await
-        } else {
-            Link::udp(&node).await
-        };
+        let link = if tcp { Link::tcp(&node).await } else { Link::udp(&node).await };
         let mut caller = Caller::new(link, "bytes");
         caller.send("INVITE", "1", &offer).await;
         let (call, received) = node.invited().await;
@@ -374,10 +333,7 @@ async fn a_datagram_without_content_length_keeps_its_body() {
     let mut caller = Caller::new(Link::udp(&node).await, "no-length");
     let request = String::from_utf8(caller.request("INVITE", "1", OFFER)).unwrap();
     let length = format!("Content-Length: {}\r\n", OFFER.len());
-    caller
-        .link
-        .send(request.replace(&length, "").as_bytes())
-        .await;
+    caller.link.send(request.replace(&length, "").as_bytes()).await;
     assert_eq!(node.invited().await.1.as_deref(), Some(OFFER));
 }
 
@@ -395,16 +351,10 @@ async fn record_route_is_returned_and_followed() {
     caller.to_tag = Some(ok.to_tag().to_owned());
     caller.extra.clear();
     caller.send("ACK", "2", b"").await;
-    node.sip.act(Action::HangUp {
-        call,
-        reason: "SIP;cause=200".to_owned(),
-    });
+    node.sip.act(Action::HangUp { call, reason: "SIP;cause=200".to_owned() });
     let bye = caller.link.receive().await;
     assert_eq!(bye.header("Route"), Some(route.as_str()));
-    assert!(
-        bye.head
-            .starts_with(&format!("BYE sip:alice@{} SIP/2.0", caller.link.local()))
-    );
+    assert!(bye.head.starts_with(&format!("BYE sip:alice@{} SIP/2.0", caller.link.local())));
 }
 
 #[tokio::test]
@@ -429,18 +379,10 @@ async fn tcp_takes_two_messages_in_one_segment_and_one_in_many() {
 #[tokio::test]
 async fn tcp_closes_on_garbage_and_on_half_a_message() {
     let timeout = Duration::from_millis(200);
-    let node = Node::start(SipConfig {
-        tcp_message_timeout: timeout,
-        ..config()
-    })
-    .await;
-    for bytes in [
-        &b"\x16\x03\x01\x02garbage\r\n\r\n"[..],
-        b"INVITE sip:half@node SIP/2.0\r\nVia: ",
-    ] {
-        let Link::Tcp(mut stream, _) = Link::tcp(&node).await else {
-            panic!("TCP")
-        };
+    let node = Node::start(SipConfig { tcp_message_timeout: timeout, ..config() }).await;
+    for bytes in [&b"\x16\x03\x01\x02garbage\r\n\r\n"[..], b"INVITE sip:half@node SIP/2.0\r\nVia: "]
+    {
+        let Link::Tcp(mut stream, _) = Link::tcp(&node).await else { panic!("TCP") };
         stream.write_all(bytes).await.unwrap();
         let mut rest = Vec::new();
         let end = tokio::time::timeout(sip_ua::PATIENCE, stream.read_to_end(&mut rest)).await;
@@ -453,24 +395,14 @@ async fn tcp_closes_on_garbage_and_on_half_a_message() {
 
 #[tokio::test]
 async fn tcp_answers_keep_alives_and_limits_connections() {
-    let node = Node::start(SipConfig {
-        connections_max: 1,
-        ..config()
-    })
-    .await;
-    let Link::Tcp(mut first, _) = Link::tcp(&node).await else {
-        panic!("TCP")
-    };
+    let node = Node::start(SipConfig { connections_max: 1, ..config() }).await;
+    let Link::Tcp(mut first, _) = Link::tcp(&node).await else { panic!("TCP") };
     first.write_all(b"\r\n\r\n").await.unwrap();
     let mut pong = [0; 2];
     first.read_exact(&mut pong).await.unwrap();
     assert_eq!(&pong, b"\r\n");
-    let Link::Tcp(mut second, _) = Link::tcp(&node).await else {
-        panic!("TCP")
-    };
-    let end = tokio::time::timeout(sip_ua::PATIENCE, second.read(&mut pong))
-        .await
-        .unwrap();
+    let Link::Tcp(mut second, _) = Link::tcp(&node).await else { panic!("TCP") };
+    let end = tokio::time::timeout(sip_ua::PATIENCE, second.read(&mut pong)).await.unwrap();
     assert!(matches!(end, Ok(0) | Err(_)));
     assert_eq!(node.sip.metrics().connections_refused.get(), 1);
 }

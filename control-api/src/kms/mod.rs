@@ -17,8 +17,8 @@ use crate::mikey::codec::{
 use crate::mikey::derivation::KeySource;
 use crate::mikey::error::PolicyProblem;
 use crate::mikey::exchange::{
-    check_ticket, idr, kms_header, random_bytes, random_key, required_rand, required_timestamp,
-    required_uri, timestamp_payload,
+    check_key_length, check_ticket, idr, kms_header, random_bytes, random_key, required_rand,
+    required_timestamp, required_uri, timestamp_payload,
 };
 use crate::mikey::protection::{seal, seal_keys, verify};
 use crate::mikey::replay::{MessageDigest, ReplayCache, checked_time};
@@ -29,6 +29,8 @@ use crate::mikey::{
     error_message,
 };
 
+/// Length of the KMS's own ticket protection key, enough for every suite.
+const OWN_KEY_BYTES: usize = 32;
 /// Length of the identity the KMS gives its own ticket protection key.
 const OWN_KEY_IDENTITY_BYTES: usize = 8;
 
@@ -55,6 +57,8 @@ pub struct KmsConfig {
 /// The KMS. It remembers authenticated requests against replay.
 pub struct Kms {
     config: KmsConfig,
+    users: BTreeMap<Vec<u8>, PreSharedKey>,
+    ticket_protection_keys: BTreeMap<Vec<u8>, TicketProtectionKey>,
     replay_cache: ReplayCache,
     /// Protects the tickets we issue; made with the first of them.
     own_key: Option<TicketProtectionKey>,
@@ -74,11 +78,22 @@ struct Authenticated<'a> {
 impl Kms {
     /// A KMS that has seen nothing yet.
     #[must_use]
-    pub fn new(config: KmsConfig) -> Self {
+    pub fn new(mut config: KmsConfig) -> Self {
+        let users = std::mem::take(&mut config.users);
+        let ticket_protection_keys = std::mem::take(&mut config.ticket_protection_keys);
         let parameters = &config.parameters;
         let replay_cache =
             ReplayCache::new(parameters.clock_skew_max, parameters.replay_cache_entries_max);
-        Self { config, replay_cache, own_key: None }
+        Self {
+            config,
+            users: users.into_iter().map(|user| (user.identity.clone(), user)).collect(),
+            ticket_protection_keys: ticket_protection_keys
+                .into_iter()
+                .map(|key| (key.identity.clone(), key))
+                .collect(),
+            replay_cache,
+            own_key: None,
+        }
     }
 
     /// Answers a message: the response, or a MIKEY Error message. Empty where no answer is due: the
@@ -129,10 +144,8 @@ impl Kms {
         let identity =
             message.identity(ROLE_PRE_SHARED_KEY).ok_or(Error::MissingPayload("IDRpsk"))?;
         let user = self
-            .config
             .users
-            .iter()
-            .find(|user| user.identity == identity.data)
+            .get(&identity.data)
             .ok_or_else(|| Error::UnknownKeyIdentity(identity.data.escape_ascii().to_string()))?
             .clone();
         let name = if role == ROLE_INITIATOR { "IDRi" } else { "IDRr" };
@@ -145,6 +158,7 @@ impl Kms {
         let (initiator_rand, responder_rand) =
             if role == ROLE_INITIATOR { (rand, Vec::new()) } else { (Vec::new(), rand) };
         let csb_id = message.header.csb_id;
+        check_key_length(&user.key)?;
         let source = KeySource::initial_message(
             suite.prf(),
             &user.key,
@@ -181,7 +195,7 @@ impl Kms {
         let policy = self.grant(wished, &request.uri, now)?;
         let own_key = self.own_key.get_or_insert_with(|| TicketProtectionKey {
             identity: random_bytes(random, OWN_KEY_IDENTITY_BYTES),
-            key: random_key(random, request.suite.key_bytes()),
+            key: random_key(random, OWN_KEY_BYTES),
         });
         let (ticket, content) = ticket::make(policy, request.suite, own_key, now, random)?;
         Ok(self.respond(request, DataType::RequestResp, Some(ticket), &content, now))
@@ -257,10 +271,11 @@ impl Kms {
         let config = &self.config;
         let ticket = request.message.ticket().ok_or(Error::MissingPayload("TICKET"))?;
         check_ticket(ticket, &config.parameters, now)?;
-        let keys = config.ticket_protection_keys.iter().chain(&self.own_key);
+
         let (content, key) =
             ticket::open(ticket, &config.parameters.accepted_suites, |identity| {
-                keys.into_iter().find(|key| key.identity == identity)
+                let own = self.own_key.as_ref().filter(|own| own.identity == identity);
+                own.or_else(|| self.ticket_protection_keys.get(identity))
             })?;
         let made_by_kms = self.own_key.as_ref().is_some_and(|own| own.identity == key.identity);
         if ticket.policy.flags.has(TicketFlags::MADE_BY_KMS) != made_by_kms {

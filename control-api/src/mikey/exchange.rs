@@ -1,5 +1,7 @@
 //! What the sides of the exchanges have in common.
 
+use std::time::Duration;
+
 use zeroize::Zeroizing;
 
 use mrfp_core::Psk;
@@ -31,6 +33,12 @@ pub(crate) fn random_u32(random: Random<'_>) -> u32 {
     let mut bytes = [0; 4];
     random(&mut bytes);
     u32::from_be_bytes(bytes)
+}
+
+/// RFC 6043 section 12.1: no key shorter than 128 bits. The upper bound is that of a TLS pre-shared
+/// key (RFC 4279 section 5.3).
+pub(crate) fn check_key_length(key: &[u8]) -> Result<(), Error> {
+    if (16..=64).contains(&key.len()) { Ok(()) } else { Err(Error::KeyLength(key.len())) }
 }
 
 /// A message of the type the exchange expects; an Error message becomes [`Error::Refused`].
@@ -120,18 +128,19 @@ pub(crate) fn check_ticket(
     if !policy.flags.has(TicketFlags::TRANSFER_RESPONSE) {
         return refuse(PolicyProblem::NoResponse);
     }
-    check_validity(ticket, now)
+    check_validity(ticket, parameters.clock_skew_max, now)
 }
 
-fn check_validity(ticket: &Ticket, now: NtpTime) -> Result<(), Error> {
+fn check_validity(ticket: &Ticket, clock_skew_max: Duration, now: NtpTime) -> Result<(), Error> {
     let time = |role| match ticket.policy.time(role) {
         None => Ok(None),
         Some(timestamp) => {
             NtpTime::from_timestamp(timestamp).map(Some).ok_or(Error::UnsupportedTimestamp)
         }
     };
-    // An omitted limit does not limit (RFC 6043 section 6.10).
-    if time(ROLE_START)?.is_some_and(|start| now.is_before(start)) {
+    // An omitted limit does not limit (RFC 6043 section 6.10). A ticket starts when its maker's
+    // clock says so, which may be ahead of ours.
+    if time(ROLE_START)?.is_some_and(|start| now.after(clock_skew_max).is_before(start)) {
         return Err(Error::TicketNotYetValid);
     }
     if time(ROLE_END)?.is_some_and(|end| end.is_before(now)) {
@@ -176,9 +185,6 @@ pub(crate) fn traffic_key(
     let too_odd = || Error::KeyLength(key.key.len());
     if key.key_type == KEY_TEK {
         return Psk::new(key.key.to_vec()).ok_or_else(too_odd);
-    }
-    if key.key.len() > 64 {
-        return Err(too_odd());
     }
     let source = KeySource::crypto_session(
         prf,

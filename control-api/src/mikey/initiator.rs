@@ -14,9 +14,9 @@ use super::codec::{
 use super::derivation::KeySource;
 use super::error::{Error, PolicyProblem};
 use super::exchange::{
-    RAND_BYTES, SessionRands, check_response, check_ticket, idr, kms_header, parse_expected,
-    random_bytes, random_u32, required_rand, required_timestamp, required_uri, session_key,
-    timestamp_payload, traffic_key,
+    RAND_BYTES, SessionRands, check_key_length, check_response, check_ticket, idr, kms_header,
+    parse_expected, random_bytes, random_u32, required_rand, required_timestamp, required_uri,
+    session_key, timestamp_payload, traffic_key,
 };
 use super::protection::{open_keys, seal, verify};
 use super::replay::checked_time;
@@ -112,7 +112,7 @@ impl Initiator {
     /// Makes the REQUEST_INIT_PSK that asks the KMS for a ticket (mode 1).
     ///
     /// # Errors
-    /// [`Error::IdentityTooLong`].
+    /// [`Error::IdentityTooLong`], [`Error::KeyLength`].
     pub fn request_ticket(
         parameters: &Parameters,
         initiator_uri: &str,
@@ -127,6 +127,7 @@ impl Initiator {
             initiator_uri: bounded(initiator_uri)?,
             responder_uri: bounded(responder_uri)?,
         };
+        check_key_length(&kms_key.key)?;
         let suite = parameters.suite;
         let csb_id = random_u32(random);
         let rand = random_bytes(random, RAND_BYTES.max(kms_key.key.len()));
@@ -177,42 +178,24 @@ impl Initiator {
         let suite = parameters.suite;
         let csb_id = random_u32(random);
         let initiator_rand = random_bytes(random, RAND_BYTES);
-        let mut payloads = vec![
-            timestamp_payload(now),
-            Payload::Randr { role: ROLE_INITIATOR, rand: initiator_rand.clone() },
-            idr(ROLE_INITIATOR, Identity::uri(&ticket.initiator_uri)),
-            idr(ROLE_RESPONDER, Identity::uri(bounded(responder_uri)?)),
-            Payload::SecurityPolicy(SecurityPolicy {
-                number: parameters.security_policy_number,
+        let identities = [ticket.initiator_uri.as_str(), bounded(responder_uri)?];
+        let header = Header {
+            data_type: DataType::TransferInit,
+            // RFC 6043 section 4.2.2.1: V agrees with F, which check_ticket has seen set.
+            response_wanted: true,
+            prf: suite.prf().code(),
+            csb_id,
+            map: CsIdMap::GenericId(vec![CryptoSession {
+                id: parameters.crypto_session_id,
                 protection_type: parameters.protection_type_tls,
-                parameters: parameters.security_policy_parameters.clone(),
-            }),
-            Payload::Ticket(Box::new(ticket.ticket.clone())),
-        ];
-        if parameters.send_sdp_ids {
-            payloads.push(Payload::GeneralExtension {
-                extension_type: EXTENSION_SDP_IDS,
-                data: sdp_attribute::PROTOCOL.as_bytes().to_vec(),
-            });
-        }
-        let message = Message {
-            header: Header {
-                data_type: DataType::TransferInit,
-                // RFC 6043 section 4.2.2.1: V agrees with F, which check_ticket has seen set.
-                response_wanted: true,
-                prf: suite.prf().code(),
-                csb_id,
-                map: CsIdMap::GenericId(vec![CryptoSession {
-                    id: parameters.crypto_session_id,
-                    protection_type: parameters.protection_type_tls,
-                    session_data_extended: false,
-                    policy_numbers: vec![parameters.security_policy_number],
-                    session_data: Vec::new(),
-                    spi,
-                }]),
-            },
-            payloads,
+                session_data_extended: false,
+                policy_numbers: vec![parameters.security_policy_number],
+                session_data: Vec::new(),
+                spi,
+            }]),
         };
+        let payloads = transfer_payloads(parameters, ticket, identities, &initiator_rand, now);
+        let message = Message { header, payloads };
         let source = KeySource::initial_message(
             suite.prf(),
             &ticket.message_protection,
@@ -220,7 +203,7 @@ impl Initiator {
             &initiator_rand,
             &[],
         );
-        let identities = [ticket.initiator_uri.as_bytes(), responder_uri.as_bytes()];
+        let identities = identities.map(str::as_bytes);
         let transfer_init = seal(message, &source, suite.mac_algorithm(), &identities);
         let initiator = Self {
             parameters: parameters.clone(),
@@ -300,6 +283,34 @@ impl Initiator {
         }
         Ok(session)
     }
+}
+
+fn transfer_payloads(
+    parameters: &Parameters,
+    ticket: &GrantedTicket,
+    [initiator_uri, responder_uri]: [&str; 2],
+    initiator_rand: &[u8],
+    now: NtpTime,
+) -> Vec<Payload> {
+    let mut payloads = vec![
+        timestamp_payload(now),
+        Payload::Randr { role: ROLE_INITIATOR, rand: initiator_rand.to_vec() },
+        idr(ROLE_INITIATOR, Identity::uri(initiator_uri)),
+        idr(ROLE_RESPONDER, Identity::uri(responder_uri)),
+        Payload::SecurityPolicy(SecurityPolicy {
+            number: parameters.security_policy_number,
+            protection_type: parameters.protection_type_tls,
+            parameters: parameters.security_policy_parameters.clone(),
+        }),
+        Payload::Ticket(Box::new(ticket.ticket.clone())),
+    ];
+    if parameters.send_sdp_ids {
+        payloads.push(Payload::GeneralExtension {
+            extension_type: EXTENSION_SDP_IDS,
+            data: sdp_attribute::PROTOCOL.as_bytes().to_vec(),
+        });
+    }
+    payloads
 }
 
 /// A ticket request that awaits REQUEST_RESP.

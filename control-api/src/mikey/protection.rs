@@ -14,6 +14,7 @@ use super::codec::{self, DataType, KeyData, MacAlgorithm, Message, Payload, Veri
 use super::codec::{Kemac, code_point};
 use super::derivation::{KeySource, Prf, constant};
 use super::error::Error;
+use super::exchange::check_key_length;
 
 /// Salt of AES-CM: 112 bits (RFC 3830 section 4.2.3).
 const SALT_BYTES: usize = 14;
@@ -251,7 +252,7 @@ pub(crate) fn seal_keys(
 /// Opens a KEMAC whose integrity the caller has checked.
 ///
 /// # Errors
-/// [`Error::UnsupportedEncryption`], [`Error::MalformedKeys`].
+/// [`Error::UnsupportedEncryption`], [`Error::MalformedKeys`], [`Error::KeyLength`].
 pub(crate) fn open_keys(
     kemac: &Kemac,
     keys: &KeySource<'_>,
@@ -264,5 +265,9 @@ pub(crate) fn open_keys(
     }
     let mut plaintext = Zeroizing::new(kemac.encrypted.clone());
     apply_aes_cm(keys, encryption, csb_id, timestamp, &mut plaintext);
-    codec::parse_key_data(&plaintext).map_err(Error::MalformedKeys)
+    let key_data = codec::parse_key_data(&plaintext).map_err(Error::MalformedKeys)?;
+    for key in &key_data {
+        check_key_length(&key.key)?;
+    }
+    Ok(key_data)
 }

@@ -12,9 +12,9 @@ use super::codec::{
 use super::derivation::KeySource;
 use super::error::{Error, PolicyProblem};
 use super::exchange::{
-    RAND_BYTES, SessionRands, check_response, check_ticket, idr, kms_header, parse_expected,
-    random_bytes, random_u32, required_rand, required_timestamp, required_uri, session_key,
-    timestamp_payload, traffic_key,
+    RAND_BYTES, SessionRands, check_key_length, check_response, check_ticket, idr, kms_header,
+    parse_expected, random_bytes, random_u32, required_rand, required_timestamp, required_uri,
+    session_key, timestamp_payload, traffic_key,
 };
 use super::protection::{open_keys, seal, verify};
 use super::replay::{MessageDigest, ReplayCache, checked_time};
@@ -60,6 +60,7 @@ pub struct Pending {
 
 /// Our question to the KMS.
 struct Resolve {
+    suite: Suite,
     csb_id: u32,
     rand: Vec<u8>,
     message: Vec<u8>,
@@ -91,7 +92,8 @@ impl Responder {
     /// order, joined with `;`. Draws CSB ID and RANDRr of the resolve exchange, in this order.
     ///
     /// # Errors
-    /// The message is malformed, not for us, not fresh, or offers nothing we accept.
+    /// The message is malformed, not for us, not fresh, or offers nothing we accept;
+    /// [`Error::KeyLength`] where our own key is unusable.
     pub fn begin(
         &mut self,
         transfer_init: &[u8],
@@ -120,7 +122,7 @@ impl Responder {
         self.replay_cache.check(digest)?;
         let initiator_rand = required_rand(&message, ROLE_INITIATOR)?;
         let asked_as = self.config.answer_as.clone().unwrap_or_else(|| requested.clone());
-        let resolve = self.resolve_init(&message, asked_as, now, random)?;
+        let resolve = self.resolve_init(&message, suite, asked_as, now, random)?;
         let resolve_init = resolve.message.clone();
         let transfer_init = transfer_init.to_vec();
         let pending = Pending {
@@ -160,16 +162,19 @@ impl Responder {
         Ok(())
     }
 
+    /// In the suite of the transfer: long keys must not travel under short ones (RFC 6043
+    /// section 12.1).
     fn resolve_init(
         &self,
         transfer_init: &Message,
+        suite: Suite,
         asked_as: String,
         now: NtpTime,
         random: Random<'_>,
     ) -> Result<Resolve, Error> {
         let config = &self.config;
-        let suite = config.parameters.suite;
         let key = &config.kms_key.key;
+        check_key_length(key)?;
         let csb_id = random_u32(random);
         let rand = random_bytes(random, RAND_BYTES.max(key.len()));
         let ticket = transfer_init.ticket().ok_or(Error::MissingPayload("TICKET"))?;
@@ -187,7 +192,7 @@ impl Responder {
         let source = KeySource::initial_message(suite.prf(), key, csb_id, &[], &rand);
         let identities = [asked_as.as_bytes(), config.kms_uri.as_bytes()];
         let message = seal(message, &source, suite.mac_algorithm(), &identities);
-        Ok(Resolve { csb_id, rand, message, asked_as, time: now })
+        Ok(Resolve { suite, csb_id, rand, message, asked_as, time: now })
     }
 }
 
@@ -254,8 +259,8 @@ impl Pending {
         resolve_resp: &[u8],
         now: NtpTime,
     ) -> Result<Resolved, Error> {
-        let suite = config.parameters.suite;
         let resolve = &self.resolve;
+        let suite = resolve.suite;
         let message = parse_expected(resolve_resp, DataType::ResolveResp)?;
         check_response(&message.header, resolve.csb_id, suite.prf())?;
         let key = &config.kms_key.key;

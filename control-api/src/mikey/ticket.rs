@@ -14,7 +14,9 @@ use super::codec::{
 };
 use super::derivation::{KeySource, NO_CSB_ID, Prf, constant};
 use super::error::{Error, PolicyProblem};
-use super::exchange::{RAND_BYTES, idr, random_bytes, random_key, timestamp_payload};
+use super::exchange::{
+    RAND_BYTES, check_key_length, idr, random_bytes, random_key, timestamp_payload,
+};
 use super::protection::{Encryption, mac, open_keys, seal_keys};
 use super::{NtpTime, Parameters, Random, Suite, TicketProtectionKey};
 
@@ -108,9 +110,7 @@ pub(crate) fn make(
     let tpk = &ticket_protection_key.key;
     // RFC 6043 section 12.1: the RAND is as long as the longest of TPK and MPK.
     let rand_bytes = RAND_BYTES.max(key_bytes).max(tpk.len());
-    if !(16..=64).contains(&tpk.len()) {
-        return Err(Error::KeyLength(tpk.len()));
-    }
+    check_key_length(tpk)?;
     let rand = random_bytes(random, rand_bytes);
     let mpk = random_key(random, key_bytes);
     let session_keys = vec![KeyData {
@@ -187,6 +187,7 @@ pub(crate) fn open<'a>(
     let identity = &chain.identity(ROLE_PRE_SHARED_KEY).ok_or(missing("ticket IDRpsk"))?.data;
     let key = find_key(identity)
         .ok_or_else(|| Error::UnknownKeyIdentity(identity.escape_ascii().to_string()))?;
+    check_key_length(&key.key)?;
     let source = KeySource::ticket(suite.prf(), &key.key, rand);
     let expected = ticket_mac(ticket, &source, verification.algorithm);
     if !bool::from(expected.ct_eq(&verification.mac)) {

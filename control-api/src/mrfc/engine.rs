@@ -231,10 +231,7 @@ impl Mrfc {
             return Err(Refusal::with_text(488, "No key management here"));
         };
         match keys::begin(responder, offered, turn.now.ntp, turn.random) {
-            Ok((pending, message)) => Ok(Some(Question {
-                pending: Box::new(pending),
-                message,
-            })),
+            Ok((pending, message)) => Ok(Some(Question { pending: Box::new(pending), message })),
             Err(failure) => Err(self.key_failure(&failure)),
         }
     }

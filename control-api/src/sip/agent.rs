@@ -45,10 +45,7 @@ pub(super) struct Agent {
 
 impl std::fmt::Debug for Agent {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter
-            .debug_struct("Agent")
-            .field("contact", &self.contact_udp)
-            .finish_non_exhaustive()
+        formatter.debug_struct("Agent").field("contact", &self.contact_udp).finish_non_exhaustive()
     }
 }
 
@@ -74,9 +71,7 @@ impl Agent {
             .with_cancel_token(cancel.clone())
             .with_option(option)
             .build();
-        let incoming = endpoint
-            .incoming_transactions()
-            .expect("a new endpoint has its receiver");
+        let incoming = endpoint.incoming_transactions().expect("a new endpoint has its receiver");
         let contact = |bound: SocketAddr| match &config.contact_host {
             Some(host) => format!("{host}:{}", bound.port()),
             None => SipConnection::resolve_bind_address(bound).to_string(),
@@ -127,9 +122,7 @@ impl Agent {
     ) -> Option<Vec<u8>> {
         let body = match gate::check(bytes, transport, source) {
             Verdict::Accept { body } => body,
-            Verdict::Reject {
-                status, response, ..
-            } => {
+            Verdict::Reject { status, response, .. } => {
                 self.metrics.messages.increment();
                 self.metrics.count_rejection(status);
                 return Some(response);
@@ -146,11 +139,7 @@ impl Agent {
             return gate::refuse(bytes, 503, "Service Unavailable", &extra, source);
         }
         let body = &bytes[body];
-        if self
-            .give_to_stack(bytes, body, transport, source, connection)
-            .await
-            .is_err()
-        {
+        if self.give_to_stack(bytes, body, transport, source, connection).await.is_err() {
             self.metrics.stack_refused.increment();
             return gate::refuse(bytes, 400, "Bad Request", "", source);
         }
@@ -208,9 +197,7 @@ impl Agent {
         }
         let message = SipConnection::update_msg_received(message, source, transport)?;
         let from = SipAddr::new(transport, source.into());
-        self.endpoint
-            .on_received_message(message, connection, &from)
-            .await
+        self.endpoint.on_received_message(message, connection, &from).await
     }
 
     /// Takes what the stack made of the message: with every message given to it the queue is
@@ -218,12 +205,7 @@ impl Agent {
     async fn handle_incoming(self: &Arc<Self>) -> usize {
         let mut count = 0;
         loop {
-            let next = self
-                .incoming
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .try_recv()
-                .ok();
+            let next = self.incoming.lock().unwrap_or_else(PoisonError::into_inner).try_recv().ok();
             let Some(transaction) = next else {
                 return count;
             };
@@ -279,11 +261,7 @@ impl Agent {
         // The transaction repeats the refusal until its ACK.
         self.spawn(async move {
             let _agent = agent;
-            while transaction
-                .receive()
-                .await
-                .is_some_and(|message| !is_ack(&message))
-            {}
+            while transaction.receive().await.is_some_and(|message| !is_ack(&message)) {}
         });
     }
 
@@ -291,14 +269,8 @@ impl Agent {
     fn admit(&self, transaction: &mut Transaction) -> Result<(CallId, MergeKey), Refusal> {
         let request = &mut transaction.original;
         let bad = |_| Refusal::new(400);
-        let cseq = request
-            .cseq_header()
-            .and_then(|cseq| cseq.seq())
-            .map_err(bad)?;
-        let remote_tag = request
-            .from_header()
-            .and_then(|from| from.tag())
-            .map_err(bad)?;
+        let cseq = request.cseq_header().and_then(|cseq| cseq.seq()).map_err(bad)?;
+        let remote_tag = request.from_header().and_then(|from| from.tag()).map_err(bad)?;
         let key = MergeKey {
             call_id: request.call_id_header().map_err(bad)?.value().to_owned(),
             remote_tag: remote_tag.ok_or(Refusal::new(400))?.value().to_owned(),
@@ -335,9 +307,7 @@ impl Agent {
         };
         let pending = Pending {
             sender: transaction.tu_sender.clone(),
-            template: self
-                .endpoint
-                .make_response(&transaction.original, StatusCode::OK, None),
+            template: self.endpoint.make_response(&transaction.original, StatusCode::OK, None),
             method: Method::Invite,
             cseq,
             terms,
@@ -362,10 +332,7 @@ impl Agent {
 
     fn overload(&self) -> Refusal {
         let seconds = self.config.retry_after.as_secs();
-        Refusal {
-            status: 503,
-            headers: vec![Header::RetryAfter(seconds.to_string().into())],
-        }
+        Refusal { status: 503, headers: vec![Header::RetryAfter(seconds.to_string().into())] }
     }
 
     fn contact(&self, request: &Request, connection: &SipConnection) -> String {
@@ -409,11 +376,7 @@ impl Agent {
 
     /// A CANCEL came and the stack has answered it with 200.
     async fn cancelled(&self, transaction: &mut Transaction, call: CallId) {
-        let cseq = transaction
-            .original
-            .cseq_header()
-            .and_then(|cseq| cseq.seq())
-            .ok();
+        let cseq = transaction.original.cseq_header().and_then(|cseq| cseq.seq()).ok();
         let initial = {
             let mut table = self.table();
             let Some(dialog) = table.get_mut(call) else {
@@ -456,9 +419,9 @@ impl Agent {
             }
             dialog.ack_due = None;
             match std::mem::replace(&mut dialog.phase, Phase::Confirmed) {
-                Phase::Answered {
-                    hang_up: Some(reason),
-                } => table.remove(call).map(|dialog| (dialog, reason)),
+                Phase::Answered { hang_up: Some(reason) } => {
+                    table.remove(call).map(|dialog| (dialog, reason))
+                }
                 Phase::Answered { hang_up: None } | Phase::Confirmed | Phase::Early => None,
             }
         };
@@ -532,10 +495,8 @@ impl Agent {
 
     fn admit_reinvite(&self, transaction: &mut Transaction) -> Result<Admitted, Refusal> {
         let request = &transaction.original;
-        let cseq = request
-            .cseq_header()
-            .and_then(|cseq| cseq.seq())
-            .map_err(|_| Refusal::new(400))?;
+        let cseq =
+            request.cseq_header().and_then(|cseq| cseq.seq()).map_err(|_| Refusal::new(400))?;
         let mut table = self.table();
         let call = table.find(request).ok_or(Refusal::new(481))?;
         let dialog = table.get_mut(call).ok_or(Refusal::new(481))?;
@@ -556,10 +517,7 @@ impl Agent {
             if dialog.pending.is_some() {
                 let seconds = random_u64() % 11;
                 let headers = vec![Header::RetryAfter(seconds.to_string().into())];
-                return Err(Refusal {
-                    status: 500,
-                    headers,
-                });
+                return Err(Refusal { status: 500, headers });
             }
             if dialog.ack_due.is_some() || dialog.phase != Phase::Confirmed {
                 return Err(Refusal::new(491));
@@ -582,18 +540,13 @@ impl Agent {
         }
         dialog.pending = Some(Pending {
             sender: transaction.tu_sender.clone(),
-            template: self
-                .endpoint
-                .make_response(&transaction.original, StatusCode::OK, None),
+            template: self.endpoint.make_response(&transaction.original, StatusCode::OK, None),
             method: transaction.original.method,
             cseq,
             terms,
         });
         self.metrics.reinvites.increment();
-        Ok(Admitted::Ask {
-            call,
-            event: Event::Reinvite { call, offer },
-        })
+        Ok(Admitted::Ask { call, event: Event::Reinvite { call, offer } })
     }
 
     pub(super) async fn send(&self, event: Event) {
@@ -617,18 +570,12 @@ struct Refusal {
 
 impl Refusal {
     fn new(status: u16) -> Self {
-        Self {
-            status,
-            headers: Vec::new(),
-        }
+        Self { status, headers: Vec::new() }
     }
 }
 
 async fn respond(transaction: &mut Transaction, status: u16, headers: Vec<Header>) {
-    if let Err(error) = transaction
-        .reply_with(StatusCode::from(status), headers, None)
-        .await
-    {
+    if let Err(error) = transaction.reply_with(StatusCode::from(status), headers, None).await {
         tracing::debug!(%error, status, "response not sent");
     }
 }
@@ -638,10 +585,7 @@ fn is_ack(message: &SipMessage) -> bool {
 }
 
 fn is_answered(transaction: &Transaction) -> bool {
-    let status = transaction
-        .last_response
-        .as_ref()
-        .map(|response| response.status_code.code());
+    let status = transaction.last_response.as_ref().map(|response| response.status_code.code());
     status.is_some_and(|status| (200..300).contains(&status))
 }
 

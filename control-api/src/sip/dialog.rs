@@ -103,9 +103,7 @@ impl Dialog {
     /// Whether an in-dialog request belongs here (RFC 3261 section 12.2.2).
     pub(super) fn matches(&self, request: &Request) -> bool {
         let tag = |tag: Option<rsipstack::sip::param::Tag>| tag.map(|tag| tag.value().to_owned());
-        let call_id = request
-            .call_id_header()
-            .map(|id| id.value() == self.call_id);
+        let call_id = request.call_id_header().map(|id| id.value() == self.call_id);
         let from = request.from_header().and_then(|from| from.tag()).map(tag);
         let to = request.to_header().and_then(|to| to.tag()).map(tag);
         matches!(call_id, Ok(true))
@@ -123,11 +121,7 @@ impl Dialog {
             Header::CSeq(format!("{} {method}", self.local_cseq).into()),
             Header::MaxForwards("70".into()),
         ];
-        headers.extend(
-            self.routes
-                .iter()
-                .map(|route| Header::Route(route.clone().into())),
-        );
+        headers.extend(self.routes.iter().map(|route| Header::Route(route.clone().into())));
         Request {
             method,
             uri: self.remote_target.clone(),
@@ -145,15 +139,8 @@ impl Dialog {
             Uri::try_from(uri).ok()
         });
         let uri = route.as_ref().unwrap_or(&self.remote_target);
-        let address = SipAddr {
-            r#type: self.source.r#type,
-            addr: uri.host_with_port.clone(),
-        };
-        if address.get_socketaddr().is_ok() {
-            address
-        } else {
-            self.source.clone()
-        }
+        let address = SipAddr { r#type: self.source.r#type, addr: uri.host_with_port.clone() };
+        if address.get_socketaddr().is_ok() { address } else { self.source.clone() }
     }
 }
 
@@ -231,8 +218,7 @@ impl Table {
     }
 
     pub(super) fn insert(&mut self, call: CallId, dialog: Dialog) {
-        self.merging
-            .insert(merge_key(&dialog, dialog.remote_cseq), call);
+        self.merging.insert(merge_key(&dialog, dialog.remote_cseq), call);
         let before = self.dialogs.insert(call, dialog);
         assert!(before.is_none(), "a call id is given once");
     }
@@ -259,10 +245,7 @@ impl Table {
         let tag = request.to_header().ok()?.tag().ok()??;
         let number = tag.value().split('-').next()?;
         let call = CallId(u64::from_str_radix(number, 16).ok()?);
-        self.dialogs
-            .get(&call)
-            .is_some_and(|dialog| dialog.matches(request))
-            .then_some(call)
+        self.dialogs.get(&call).is_some_and(|dialog| dialog.matches(request)).then_some(call)
     }
 
     /// A 2xx to INVITE or UPDATE agreed on these terms: the clock starts again.
@@ -302,9 +285,5 @@ impl Table {
 }
 
 pub(super) fn merge_key(dialog: &Dialog, cseq: u32) -> MergeKey {
-    MergeKey {
-        call_id: dialog.call_id.clone(),
-        remote_tag: dialog.remote_tag.clone(),
-        cseq,
-    }
+    MergeKey { call_id: dialog.call_id.clone(), remote_tag: dialog.remote_tag.clone(), cseq }
 }

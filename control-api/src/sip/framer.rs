@@ -74,9 +74,7 @@ impl Framer {
         let Some(at) = wire::find(&self.buffer[from..], b"\r\n\r\n") else {
             self.searched = self.buffer.len();
             return if self.buffer.len() > HEADER_SIZE_MAX {
-                Frame::Lost {
-                    length: self.buffer.len(),
-                }
+                Frame::Lost { length: self.buffer.len() }
             } else {
                 Frame::Incomplete
             };
@@ -93,11 +91,7 @@ impl Framer {
     }
 
     fn whole(&self, length: usize) -> Frame {
-        if self.buffer.len() < length {
-            Frame::Incomplete
-        } else {
-            Frame::Message { length }
-        }
+        if self.buffer.len() < length { Frame::Incomplete } else { Frame::Message { length } }
     }
 
     /// The first `length` bytes, as [`Framer::poll`] gave it.
@@ -175,13 +169,7 @@ mod tests {
 
     #[test]
     fn gives_up_without_one_usable_content_length() {
-        for lengths in [
-            "",
-            "l: -1\r\n",
-            "l: 1\r\nl: 1\r\n",
-            "l: 70000\r\n",
-            "l: x\r\n",
-        ] {
+        for lengths in ["", "l: -1\r\n", "l: 1\r\nl: 1\r\n", "l: 70000\r\n", "l: x\r\n"] {
             let mut framer = Framer::default();
             framer.push(format!("OPTIONS sip:a SIP/2.0\r\n{lengths}\r\n").as_bytes());
             assert!(matches!(framer.poll(), Frame::Lost { .. }), "{lengths:?}");

@@ -12,16 +12,8 @@ use super::wire::{self, Message, Name};
 pub const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE";
 
 /// Methods that exist but that we do not take: 405, not 501 (RFC 3261 section 21.4.6).
-const METHODS_REFUSED: [&[u8]; 8] = [
-    b"REGISTER",
-    b"INFO",
-    b"MESSAGE",
-    b"NOTIFY",
-    b"PRACK",
-    b"PUBLISH",
-    b"REFER",
-    b"SUBSCRIBE",
-];
+const METHODS_REFUSED: [&[u8]; 8] =
+    [b"REGISTER", b"INFO", b"MESSAGE", b"NOTIFY", b"PRACK", b"PUBLISH", b"REFER", b"SUBSCRIBE"];
 
 /// CSeq numbers are less than 2**31 (RFC 3261 section 8.1.1.5).
 const CSEQ_MAX: u64 = (1 << 31) - 1;
@@ -120,34 +112,20 @@ struct Refusal {
 }
 
 fn malformed(reason: &'static str) -> Refusal {
-    Refusal {
-        status: 400,
-        reason,
-        extra: String::new(),
-    }
+    Refusal { status: 400, reason, extra: String::new() }
 }
 
 fn reject(message: &Message<'_>, refusal: &Refusal, source: SocketAddr) -> Verdict {
-    match reply::build(
-        message,
-        refusal.status,
-        refusal.reason,
-        &refusal.extra,
-        source,
-    ) {
-        Some(response) => Verdict::Reject {
-            status: refusal.status,
-            reason: refusal.reason,
-            response,
-        },
+    match reply::build(message, refusal.status, refusal.reason, &refusal.extra, source) {
+        Some(response) => {
+            Verdict::Reject { status: refusal.status, reason: refusal.reason, response }
+        }
         None => Verdict::Ignore(Ignored::Unanswerable),
     }
 }
 
 fn is_response(start_line: &[u8]) -> bool {
-    start_line
-        .get(..4)
-        .is_some_and(|start| start.eq_ignore_ascii_case(b"SIP/"))
+    start_line.get(..4).is_some_and(|start| start.eq_ignore_ascii_case(b"SIP/"))
 }
 
 fn check_response(
@@ -220,18 +198,10 @@ fn check_request_line(line: &[u8]) -> Result<RequestLine<'_>, Refusal> {
         return Err(malformed("Malformed Method"));
     }
     if !version.eq_ignore_ascii_case(b"SIP/2.0") {
-        let other_version = version
-            .get(..4)
-            .is_some_and(|v| v.eq_ignore_ascii_case(b"SIP/"))
-            && version[4..]
-                .iter()
-                .all(|byte| byte.is_ascii_digit() || *byte == b'.');
+        let other_version = version.get(..4).is_some_and(|v| v.eq_ignore_ascii_case(b"SIP/"))
+            && version[4..].iter().all(|byte| byte.is_ascii_digit() || *byte == b'.');
         return Err(if other_version && version.len() > 4 {
-            Refusal {
-                status: 505,
-                reason: "Version Not Supported",
-                extra: String::new(),
-            }
+            Refusal { status: 505, reason: "Version Not Supported", extra: String::new() }
         } else {
             malformed("Malformed SIP-Version")
         });
@@ -249,11 +219,7 @@ fn check_fields(message: &Message<'_>) -> Result<(), Refusal> {
         Some(wire::Defect::BareLineEnd) => return Err(malformed("Bare CR Or LF In Header")),
         Some(wire::Defect::TooManyFields) => return Err(malformed("Too Many Header Fields")),
     }
-    if message
-        .fields
-        .iter()
-        .any(|field| field.value.len() > FIELD_SIZE_MAX)
-    {
+    if message.fields.iter().any(|field| field.value.len() > FIELD_SIZE_MAX) {
         return Err(malformed("Header Field Too Long"));
     }
     let mandatory: [(Name, &'static str, &'static str); 4] = [
@@ -287,10 +253,7 @@ fn check_fields(message: &Message<'_>) -> Result<(), Refusal> {
         (Name::Contact, "Malformed Contact"),
     ] {
         let closed = |value: &[u8]| wire::unquoted_position(value, b',').is_some();
-        if !message
-            .all(name)
-            .all(|value| !value.is_empty() && closed(value))
-        {
+        if !message.all(name).all(|value| !value.is_empty() && closed(value)) {
             return Err(malformed(reason));
         }
     }
@@ -306,9 +269,7 @@ fn check_fields(message: &Message<'_>) -> Result<(), Refusal> {
 
 fn check_cseq(message: &Message<'_>, method: Option<&[u8]>) -> Result<(), Refusal> {
     let value = message.first(Name::CSeq).unwrap_or_default();
-    let mut parts = value
-        .split(u8::is_ascii_whitespace)
-        .filter(|part| !part.is_empty());
+    let mut parts = value.split(u8::is_ascii_whitespace).filter(|part| !part.is_empty());
     let (Some(number), Some(cseq_method), None) = (parts.next(), parts.next(), parts.next()) else {
         return Err(malformed("Malformed CSeq"));
     };
@@ -356,9 +317,7 @@ fn check_uri(uri: &[u8]) -> Result<UriScheme, Refusal> {
     let colon = uri.iter().position(|&byte| byte == b':').ok_or_else(bad)?;
     let scheme = &uri[..colon];
     let scheme_is_well_formed = scheme.first().is_some_and(u8::is_ascii_alphabetic)
-        && scheme
-            .iter()
-            .all(|&byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
+        && scheme.iter().all(|&byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
     if !scheme_is_well_formed {
         return Err(bad());
     }
@@ -366,17 +325,12 @@ fn check_uri(uri: &[u8]) -> Result<UriScheme, Refusal> {
         return Ok(UriScheme::Foreign);
     }
     let rest = &uri[colon + 1..];
-    if rest
-        .iter()
-        .any(|&byte| byte <= b' ' || byte == 0x7f || b"<>\"".contains(&byte))
-    {
+    if rest.iter().any(|&byte| byte <= b' ' || byte == 0x7f || b"<>\"".contains(&byte)) {
         return Err(bad());
     }
     let escapes_are_well_formed = rest.iter().enumerate().all(|(at, &byte)| {
         byte != b'%'
-            || rest
-                .get(at + 1..at + 3)
-                .is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit))
+            || rest.get(at + 1..at + 3).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit))
     });
     if !escapes_are_well_formed {
         return Err(bad());
@@ -401,26 +355,15 @@ fn check_uri(uri: &[u8]) -> Result<UriScheme, Refusal> {
 }
 
 fn check_method(method: &[u8]) -> Result<(), Refusal> {
-    let taken = ALLOW
-        .as_bytes()
-        .split(|&byte| byte == b',')
-        .any(|m| wire::trim(m) == method);
+    let taken = ALLOW.as_bytes().split(|&byte| byte == b',').any(|m| wire::trim(m) == method);
     if taken {
         return Ok(());
     }
     let extra = format!("Allow: {ALLOW}\r\n");
     Err(if METHODS_REFUSED.contains(&method) {
-        Refusal {
-            status: 405,
-            reason: "Method Not Allowed",
-            extra,
-        }
+        Refusal { status: 405, reason: "Method Not Allowed", extra }
     } else {
-        Refusal {
-            status: 501,
-            reason: "Not Implemented",
-            extra,
-        }
+        Refusal { status: 501, reason: "Not Implemented", extra }
     })
 }
 
@@ -444,11 +387,7 @@ fn check_require(message: &Message<'_>) -> Result<(), Refusal> {
         return Ok(());
     }
     let extra = format!("Unsupported: {unsupported}\r\n");
-    Err(Refusal {
-        status: 420,
-        reason: "Bad Extension",
-        extra,
-    })
+    Err(Refusal { status: 420, reason: "Bad Extension", extra })
 }
 
 fn check_content(message: &Message<'_>, body_is_empty: bool) -> Result<(), Refusal> {
@@ -467,25 +406,14 @@ fn check_content(message: &Message<'_>, body_is_empty: bool) -> Result<(), Refus
         return Err(unsupported("Accept-Encoding: identity\r\n"));
     }
     let media_type = message.first(Name::ContentType).unwrap_or_default();
-    let media_type = media_type
-        .split(|&byte| byte == b';')
-        .next()
-        .unwrap_or_default();
+    let media_type = media_type.split(|&byte| byte == b';').next().unwrap_or_default();
     let sdp = {
         let mut parts = media_type.split(|&byte| byte == b'/').map(wire::trim);
-        parts
-            .next()
-            .is_some_and(|part| part.eq_ignore_ascii_case(b"application"))
-            && parts
-                .next()
-                .is_some_and(|part| part.eq_ignore_ascii_case(b"sdp"))
+        parts.next().is_some_and(|part| part.eq_ignore_ascii_case(b"application"))
+            && parts.next().is_some_and(|part| part.eq_ignore_ascii_case(b"sdp"))
             && parts.next().is_none()
     };
-    if sdp {
-        Ok(())
-    } else {
-        Err(unsupported("Accept: application/sdp\r\n"))
-    }
+    if sdp { Ok(()) } else { Err(unsupported("Accept: application/sdp\r\n")) }
 }
 
 /// Our answers carry SDP: a caller that does not take it gets 406 (RFC 4475 section 3.3.15).
@@ -504,9 +432,5 @@ fn check_accept(message: &Message<'_>) -> Result<(), Refusal> {
     if acceptable {
         return Ok(());
     }
-    Err(Refusal {
-        status: 406,
-        reason: "Not Acceptable",
-        extra: String::new(),
-    })
+    Err(Refusal { status: 406, reason: "Not Acceptable", extra: String::new() })
 }

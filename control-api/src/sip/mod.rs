@@ -107,25 +107,12 @@ pub async fn start(config: SipConfig, events: mpsc::Sender<Event>) -> io::Result
     let (udp_address, tcp_address) = (udp.local_addr()?, tcp.local_addr()?);
     let cancel = CancellationToken::new();
     let tasks = TaskTracker::new();
-    let agent = Agent::new(
-        config,
-        events,
-        udp_address,
-        tcp_address,
-        cancel.clone(),
-        tasks.clone(),
-    );
+    let agent = Agent::new(config, events, udp_address, tcp_address, cancel.clone(), tasks.clone());
     agent.spawn(transport::serve_udp(Arc::clone(&agent), Arc::new(udp)));
     agent.spawn(transport::serve_tcp(Arc::clone(&agent), tcp));
     agent.spawn(Arc::clone(&agent).run_timers());
     agent.spawn(Arc::clone(&agent).run_sessions());
-    Ok(SipHandle {
-        agent,
-        udp: udp_address,
-        tcp: tcp_address,
-        cancel,
-        tasks,
-    })
+    Ok(SipHandle { agent, udp: udp_address, tcp: tcp_address, cancel, tasks })
 }
 
 impl SipHandle {

@@ -41,10 +41,7 @@ impl Agent {
                 headers.extend(terms.iter().flat_map(Terms::headers));
                 if pending.method == Method::Invite {
                     headers.extend(
-                        dialog
-                            .routes
-                            .iter()
-                            .map(|route| Header::RecordRoute(route.clone().into())),
+                        dialog.routes.iter().map(|route| Header::RecordRoute(route.clone().into())),
                     );
                     dialog.ack_due = Some(pending.cseq);
                 }
@@ -55,24 +52,14 @@ impl Agent {
                 finish(pending, 200, headers, sdp);
                 table.start_session(call, terms, Instant::now());
             }
-            Answer::Refused {
-                status,
-                warning,
-                retry_after,
-            } => {
+            Answer::Refused { status, warning, retry_after } => {
                 // A refusal of 1xx or 2xx would leave the caller hanging: our own mistake.
-                let status = if (300..=699).contains(&status) {
-                    status
-                } else {
-                    500
-                };
+                let status = if (300..=699).contains(&status) { status } else { 500 };
                 let mut headers = Vec::new();
                 if let Some((code, text)) = warning {
                     let agent = self.contact_udp.as_str();
                     let text = text.replace(['"', '\\', '\r', '\n'], " ");
-                    headers.push(Header::Warning(
-                        format!("{code:03} {agent} \"{text}\"").into(),
-                    ));
+                    headers.push(Header::Warning(format!("{code:03} {agent} \"{text}\"").into()));
                 }
                 if let Some(after) = retry_after {
                     headers.push(Header::RetryAfter(after.as_secs().to_string().into()));
@@ -108,12 +95,7 @@ impl Agent {
             Phase::Early => {
                 if let Some(pending) = pending {
                     self.metrics.count_answer(480);
-                    finish(
-                        pending,
-                        480,
-                        vec![Header::Reason(reason.into())],
-                        Vec::new(),
-                    );
+                    finish(pending, 480, vec![Header::Reason(reason.into())], Vec::new());
                 }
             }
             Phase::Answered { .. } | Phase::Confirmed => {
@@ -127,9 +109,7 @@ impl Agent {
 
     pub(super) fn send_bye(self: &Arc<Self>, mut dialog: Dialog, reason: &str) {
         let mut request = dialog.request(Method::Bye);
-        request
-            .headers
-            .push(Header::Reason(reason.to_owned().into()));
+        request.headers.push(Header::Reason(reason.to_owned().into()));
         self.metrics.byes_sent.increment();
         self.byes_open.add(1);
         let agent = Arc::clone(self);
@@ -154,9 +134,7 @@ impl Agent {
         let branch = make_via_branch();
         let via = format!("SIP/2.0/{transport} {sent_by}{branch};rport");
         request.headers.push_front(Header::Via(via.into()));
-        request
-            .headers
-            .push(Header::UserAgent(self.config.user_agent.clone().into()));
+        request.headers.push(Header::UserAgent(self.config.user_agent.clone().into()));
         let key = TransactionKey::from_request(&request, TransactionRole::Client).ok()?;
         let endpoint = self.endpoint.clone();
         let mut transaction = Transaction::new_client(key, request, endpoint, Some(connection));
@@ -183,8 +161,7 @@ impl Agent {
                 match due {
                     Some((call, Deadline::Expire)) => {
                         self.metrics.sessions_expired.increment();
-                        self.lost(call, "SIP;cause=408;text=\"Session expired\"")
-                            .await;
+                        self.lost(call, "SIP;cause=408;text=\"Session expired\"").await;
                     }
                     Some((call, Deadline::Refresh)) => self.refresh(call),
                     None => break,
@@ -200,9 +177,7 @@ impl Agent {
         };
         let Some(terms) = dialog.terms else { return };
         let mut request = dialog.request(Method::Update);
-        request
-            .headers
-            .push(Header::Contact(dialog.contact.clone().into()));
+        request.headers.push(Header::Contact(dialog.contact.clone().into()));
         request.headers.push(Header::Supported("timer".into()));
         // The roles of RFC 4028 are those of the refresh request: here we are the UAC.
         let value = format!("{};refresher=uac", terms.interval.as_secs());
@@ -215,15 +190,11 @@ impl Agent {
         self.spawn(async move {
             match agent.transact(request, connection, next_hop).await {
                 Some(200..=299) => {
-                    agent
-                        .table()
-                        .start_session(call, Some(terms), Instant::now());
+                    agent.table().start_session(call, Some(terms), Instant::now());
                 }
                 //= RFC 4028 section 10: if the response is 408 or 481 the UA sends BYE
                 Some(408 | 481) | None => {
-                    agent
-                        .lost(call, "SIP;cause=408;text=\"Session expired\"")
-                        .await;
+                    agent.lost(call, "SIP;cause=408;text=\"Session expired\"").await;
                 }
                 // Another refusal ends the session at its expiry.
                 Some(_) => {}
@@ -244,19 +215,11 @@ impl Agent {
 pub(super) fn finish(pending: Pending, status: u16, headers: Vec<Header>, body: Vec<u8>) {
     let mut response: Response = pending.template;
     response.status_code = StatusCode::from(status);
-    response
-        .headers
-        .retain(|header| !matches!(header, Header::ContentLength(_)));
+    response.headers.retain(|header| !matches!(header, Header::ContentLength(_)));
     response.headers.extend(headers);
-    response
-        .headers
-        .push(Header::ContentLength(body.len().to_string().into()));
+    response.headers.push(Header::ContentLength(body.len().to_string().into()));
     response.body = body;
-    if pending
-        .sender
-        .send(TransactionEvent::Respond(response))
-        .is_err()
-    {
+    if pending.sender.send(TransactionEvent::Respond(response)).is_err() {
         tracing::debug!(status, "the transaction is gone");
     }
 }

@@ -31,12 +31,9 @@ pub(super) fn build(
     if top {
         return None;
     }
-    for (name, label) in [
-        (Name::From, "From"),
-        (Name::To, "To"),
-        (Name::CallId, "Call-ID"),
-        (Name::CSeq, "CSeq"),
-    ] {
+    for (name, label) in
+        [(Name::From, "From"), (Name::To, "To"), (Name::CallId, "Call-ID"), (Name::CSeq, "CSeq")]
+    {
         let Some(value) = message.first(name) else {
             continue;
         };
@@ -72,12 +69,10 @@ fn write_top_via(response: &mut Vec<u8>, value: &[u8], source: SocketAddr) {
     let Some(via) = TopVia::parse(value) else {
         return write_unfolded(response, value);
     };
-    let differs = std::str::from_utf8(via.host).ok().and_then(|host| {
-        host.trim_start_matches('[')
-            .trim_end_matches(']')
-            .parse::<IpAddr>()
-            .ok()
-    }) != Some(source.ip());
+    let differs = std::str::from_utf8(via.host)
+        .ok()
+        .and_then(|host| host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok())
+        != Some(source.ip());
     let at = via.rport_end.unwrap_or(via.end);
     write_unfolded(response, &value[..at]);
     if via.rport_end.is_some() {
@@ -118,12 +113,7 @@ impl<'a> TopVia<'a> {
             return None;
         }
         let host = host_port(wire::trim(&rest[gap..]))?;
-        let mut via = Self {
-            host,
-            end,
-            rport_end: None,
-            has_received: false,
-        };
+        let mut via = Self { host, end, rport_end: None, has_received: false };
         let mut at = sent.len();
         for parameter in parameters {
             let begin = at + 1;
@@ -147,10 +137,7 @@ pub(super) fn host_port(bytes: &[u8]) -> Option<&[u8]> {
     let host_end = if bytes.first() == Some(&b'[') {
         bytes.iter().position(|&byte| byte == b']')? + 1
     } else {
-        bytes
-            .iter()
-            .position(|&byte| byte == b':')
-            .unwrap_or(bytes.len())
+        bytes.iter().position(|&byte| byte == b':').unwrap_or(bytes.len())
     };
     let host = wire::trim(&bytes[..host_end]);
     let host_is_well_formed = match host {
@@ -158,15 +145,11 @@ pub(super) fn host_port(bytes: &[u8]) -> Option<&[u8]> {
             // RFC 5118 section 4.3 asks to accept what the old ABNF allowed (three colons), so
             // this looks at the characters, not at the address.
             !address.is_empty()
-                && address
-                    .iter()
-                    .all(|&byte| byte.is_ascii_hexdigit() || b":.".contains(&byte))
+                && address.iter().all(|&byte| byte.is_ascii_hexdigit() || b":.".contains(&byte))
         }
         name => {
             !name.is_empty()
-                && name
-                    .iter()
-                    .all(|&byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
+                && name.iter().all(|&byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
         }
     };
     if !host_is_well_formed {

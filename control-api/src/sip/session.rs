@@ -76,11 +76,7 @@ impl Terms {
             Some(_) | None if supported => Refresher::Peer,
             Some(_) | None => Refresher::Us,
         };
-        Ok(Some(Self {
-            interval,
-            refresher,
-            supported,
-        }))
+        Ok(Some(Self { interval, refresher, supported }))
     }
 
     /// The headers of our 2xx.
@@ -91,9 +87,7 @@ impl Terms {
             Refresher::Peer => "uac",
             Refresher::Us => "uas",
         };
-        headers.push(Header::SessionExpires(
-            format!("{seconds};refresher={refresher}").into(),
-        ));
+        headers.push(Header::SessionExpires(format!("{seconds};refresher={refresher}").into()));
         if self.refresher == Refresher::Peer && self.supported {
             headers.push(Header::Require("timer".into()));
         }
@@ -112,16 +106,12 @@ impl Terms {
 }
 
 fn lists_timer(tags: &str) -> bool {
-    tags.split(',')
-        .any(|tag| tag.trim().eq_ignore_ascii_case("timer"))
+    tags.split(',').any(|tag| tag.trim().eq_ignore_ascii_case("timer"))
 }
 
 fn delta_seconds(value: &str) -> Option<Duration> {
     let digits = value.split(';').next().unwrap_or_default().trim();
-    digits
-        .parse::<u32>()
-        .ok()
-        .map(|seconds| Duration::from_secs(u64::from(seconds)))
+    digits.parse::<u32>().ok().map(|seconds| Duration::from_secs(u64::from(seconds)))
 }
 
 /// The value of a header the stack keeps in one of several variants.
@@ -166,27 +156,18 @@ mod tests {
 
     #[test]
     fn refuses_an_interval_below_ours() {
-        let headers = vec![
-            Header::Supported("timer".into()),
-            Header::SessionExpires("60".into()),
-        ];
+        let headers = vec![Header::Supported("timer".into()), Header::SessionExpires("60".into())];
         assert_eq!(negotiate(headers), Err(IntervalTooSmall));
     }
 
     #[test]
     fn runs_no_timer_for_a_peer_that_does_not_know_them() {
-        assert_eq!(
-            negotiate(vec![Header::Supported("100rel".into())]),
-            Ok(None)
-        );
+        assert_eq!(negotiate(vec![Header::Supported("100rel".into())]), Ok(None));
     }
 
     #[test]
     fn honours_the_min_se_of_the_request_when_choosing() {
-        let headers = vec![
-            Header::Supported("timer".into()),
-            Header::MinSE("3600".into()),
-        ];
+        let headers = vec![Header::Supported("timer".into()), Header::MinSE("3600".into())];
         let terms = negotiate(headers).unwrap().unwrap();
         assert_eq!(terms.interval, Duration::from_secs(3600));
         assert_eq!(terms.refresher, Refresher::Peer);

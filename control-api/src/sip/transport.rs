@@ -34,21 +34,13 @@ const READ_SIZE: usize = 16 * 1024;
 const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
 
 pub(super) fn bind_udp(address: SocketAddr, receive_buffer_bytes: usize) -> io::Result<UdpSocket> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::DGRAM,
-        Some(Protocol::UDP),
-    )?;
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     // The kernel caps it at net.core.rmem_max without an error; the operator reads it below.
     socket.set_recv_buffer_size(receive_buffer_bytes)?;
     // Linux reports twice what it gives.
     let given = socket.recv_buffer_size()? / 2;
     if given < receive_buffer_bytes {
-        tracing::warn!(
-            given,
-            wanted = receive_buffer_bytes,
-            "net.core.rmem_max is too small"
-        );
+        tracing::warn!(given, wanted = receive_buffer_bytes, "net.core.rmem_max is too small");
     }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
@@ -74,9 +66,7 @@ pub(super) async fn serve_udp(agent: Arc<Agent>, socket: Arc<UdpSocket>) {
             }
         };
         let connection = connection.clone();
-        let reply = agent
-            .receive(&buffer[..length], Transport::Udp, source, connection)
-            .await;
+        let reply = agent.receive(&buffer[..length], Transport::Udp, source, connection).await;
         if let Some(reply) = reply {
             // To the source, whatever the Via says: a forged Via must not aim us at others.
             if let Err(error) = socket.send_to(&reply, source).await {
@@ -137,13 +127,7 @@ async fn serve_connection(agent: Arc<Agent>, stream: TcpStream, source: SocketAd
     let write_timeout = agent.config.tcp_message_timeout;
     let written = write_queued(queued, Arc::clone(&writer), closed.clone(), write_timeout);
     agent.spawn(written);
-    let connection = Connection {
-        agent: &agent,
-        reader,
-        writer,
-        source,
-        closed: closed.clone(),
-    };
+    let connection = Connection { agent: &agent, reader, writer, source, closed: closed.clone() };
     connection.read(SipConnection::Channel(channel)).await;
     closed.cancel();
     agent.metrics.connections_closed.increment();
@@ -239,9 +223,7 @@ impl Connection<'_> {
     }
 
     async fn judge(&self, message: &[u8], connection: &SipConnection) -> Option<Vec<u8>> {
-        self.agent
-            .receive(message, Transport::Tcp, self.source, connection.clone())
-            .await
+        self.agent.receive(message, Transport::Tcp, self.source, connection.clone()).await
     }
 }
 

@@ -129,12 +129,7 @@ impl<'a> Message<'a> {
                 Err(new) => note(new),
             }
         }
-        Self {
-            start_line,
-            fields,
-            body_start,
-            defect,
-        }
+        Self { start_line, fields, body_start, defect }
     }
 
     /// The first field of that name.
@@ -144,10 +139,7 @@ impl<'a> Message<'a> {
 
     /// All fields of that name, in order.
     pub fn all(&self, name: Name) -> impl Iterator<Item = &'a [u8]> + '_ {
-        self.fields
-            .iter()
-            .filter(move |field| field.name == name)
-            .map(|field| field.value)
+        self.fields.iter().filter(move |field| field.name == name).map(|field| field.value)
     }
 
     /// How many fields of that name there are.
@@ -183,18 +175,12 @@ fn field(line: &[u8]) -> Result<Field<'_>, Defect> {
     if has_bare_line_end(line) {
         return Err(Defect::BareLineEnd);
     }
-    let colon = line
-        .iter()
-        .position(|&byte| byte == b':')
-        .ok_or(Defect::FieldName)?;
+    let colon = line.iter().position(|&byte| byte == b':').ok_or(Defect::FieldName)?;
     let name = trim(&line[..colon]);
     if !is_token(name) {
         return Err(Defect::FieldName);
     }
-    Ok(Field {
-        name: Name::of(name),
-        value: trim(&line[colon + 1..]),
-    })
+    Ok(Field { name: Name::of(name), value: trim(&line[colon + 1..]) })
 }
 
 /// A CR or LF that is not part of a CRLF followed by white space (a fold).
@@ -232,9 +218,7 @@ pub fn trim(bytes: &[u8]) -> &[u8] {
 /// A non-empty `token` (RFC 3261 section 25.1).
 pub fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty()
-        && bytes
-            .iter()
-            .all(|&byte| byte.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(&byte))
+        && bytes.iter().all(|&byte| byte.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(&byte))
 }
 
 /// Decimal digits only, at most `max`.
@@ -242,9 +226,7 @@ pub fn decimal(bytes: &[u8], max: u64) -> Option<u64> {
     if bytes.is_empty() || bytes.len() > 19 || !bytes.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    let value = bytes
-        .iter()
-        .fold(0u64, |value, &digit| value * 10 + u64::from(digit - b'0'));
+    let value = bytes.iter().fold(0u64, |value, &digit| value * 10 + u64::from(digit - b'0'));
     (value <= max).then_some(value)
 }
 
@@ -273,20 +255,11 @@ pub fn unquoted_position(bytes: &[u8], wanted: u8) -> Option<Option<usize>> {
 
 /// Whether a From or To value carries a `tag` parameter.
 pub fn has_tag(value: &[u8]) -> bool {
-    let after = value
-        .iter()
-        .rposition(|&byte| byte == b'>')
-        .map_or(0, |at| at + 1);
-    value[after..]
-        .split(|&byte| byte == b';')
-        .skip(1)
-        .any(|parameter| {
-            let name = parameter
-                .split(|&byte| byte == b'=')
-                .next()
-                .unwrap_or_default();
-            trim(name).eq_ignore_ascii_case(b"tag")
-        })
+    let after = value.iter().rposition(|&byte| byte == b'>').map_or(0, |at| at + 1);
+    value[after..].split(|&byte| byte == b';').skip(1).any(|parameter| {
+        let name = parameter.split(|&byte| byte == b'=').next().unwrap_or_default();
+        trim(name).eq_ignore_ascii_case(b"tag")
+    })
 }
 
 #[cfg(test)]

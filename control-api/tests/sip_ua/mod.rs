@@ -22,11 +22,7 @@ pub(crate) const ANSWER: &[u8] = b"v=0\r\no=- 2 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0
 
 pub(crate) fn config() -> SipConfig {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    SipConfig {
-        udp: any,
-        tcp: any,
-        ..SipConfig::default()
-    }
+    SipConfig { udp: any, tcp: any, ..SipConfig::default() }
 }
 
 /// The node under test and the MRFC's side of it.
@@ -43,10 +39,7 @@ impl Node {
     }
 
     pub(crate) async fn event(&mut self) -> Event {
-        timeout(PATIENCE, self.events.recv())
-            .await
-            .expect("an event comes")
-            .expect("node lives")
+        timeout(PATIENCE, self.events.recv()).await.expect("an event comes").expect("node lives")
     }
 
     pub(crate) async fn invited(&mut self) -> (CallId, Option<Vec<u8>>) {
@@ -64,9 +57,7 @@ impl Node {
     }
 
     pub(crate) fn accept(&self, call: CallId) {
-        let answer = Answer::Accepted {
-            sdp: ANSWER.to_vec(),
-        };
+        let answer = Answer::Accepted { sdp: ANSWER.to_vec() };
         self.sip.act(Action::Answer { call, answer });
     }
 
@@ -84,16 +75,9 @@ pub(crate) struct Received {
 
 impl Received {
     fn new(bytes: &[u8]) -> Self {
-        let end = bytes
-            .windows(4)
-            .position(|w| w == b"\r\n\r\n")
-            .expect("a header end")
-            + 4;
+        let end = bytes.windows(4).position(|w| w == b"\r\n\r\n").expect("a header end") + 4;
         let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
-        Self {
-            head,
-            body: bytes[end..].to_vec(),
-        }
+        Self { head, body: bytes[end..].to_vec() }
     }
 
     pub(crate) fn status(&self) -> u16 {
@@ -114,11 +98,7 @@ impl Received {
     }
 
     pub(crate) fn to_tag(&self) -> &str {
-        self.header("To")
-            .unwrap()
-            .split_once(";tag=")
-            .expect("a To tag")
-            .1
+        self.header("To").unwrap().split_once(";tag=").expect("a To tag").1
     }
 
     /// The 200 to a request of the node.
@@ -146,10 +126,7 @@ impl Link {
     }
 
     pub(crate) async fn tcp(node: &Node) -> Self {
-        Self::Tcp(
-            TcpStream::connect(node.sip.tcp_address()).await.unwrap(),
-            Vec::new(),
-        )
+        Self::Tcp(TcpStream::connect(node.sip.tcp_address()).await.unwrap(), Vec::new())
     }
 
     pub(crate) fn name(&self) -> &'static str {
@@ -180,10 +157,7 @@ impl Link {
         match self {
             Self::Udp(socket) => {
                 let mut buffer = vec![0; 65_536];
-                let length = timeout(patience, socket.recv(&mut buffer))
-                    .await
-                    .ok()?
-                    .unwrap();
+                let length = timeout(patience, socket.recv(&mut buffer)).await.ok()?.unwrap();
                 Some(Received::new(&buffer[..length]))
             }
             Self::Tcp(stream, buffer) => timeout(patience, async {
@@ -207,9 +181,7 @@ impl Link {
     }
 
     pub(crate) async fn receive(&mut self) -> Received {
-        self.receive_within(PATIENCE)
-            .await
-            .expect("a message comes")
+        self.receive_within(PATIENCE).await.expect("a message comes")
     }
 
     /// The next response with that status; others are skipped.
@@ -226,9 +198,7 @@ impl Link {
 fn framed(buffer: &[u8]) -> Option<usize> {
     let end = buffer.windows(4).position(|w| w == b"\r\n\r\n")? + 4;
     let head = String::from_utf8_lossy(&buffer[..end]).to_ascii_lowercase();
-    let length = head
-        .lines()
-        .find_map(|line| line.strip_prefix("content-length:"))?;
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length:"))?;
     let length = end + length.trim().parse::<usize>().unwrap();
     (buffer.len() >= length).then_some(length)
 }
@@ -245,26 +215,12 @@ pub(crate) struct Caller {
 
 impl Caller {
     pub(crate) fn new(link: Link, call_id: &str) -> Self {
-        Self {
-            link,
-            call_id: call_id.to_owned(),
-            cseq: 1,
-            to_tag: None,
-            extra: String::new(),
-        }
+        Self { link, call_id: call_id.to_owned(), cseq: 1, to_tag: None, extra: String::new() }
     }
 
     pub(crate) fn request(&self, method: &str, branch: &str, body: &[u8]) -> Vec<u8> {
-        let to_tag = self
-            .to_tag
-            .as_ref()
-            .map(|tag| format!(";tag={tag}"))
-            .unwrap_or_default();
-        let content_type = if body.is_empty() {
-            ""
-        } else {
-            "Content-Type: application/sdp\r\n"
-        };
+        let to_tag = self.to_tag.as_ref().map(|tag| format!(";tag={tag}")).unwrap_or_default();
+        let content_type = if body.is_empty() { "" } else { "Content-Type: application/sdp\r\n" };
         let local = self.link.local();
         let transport = self.link.name();
         let head = format!(

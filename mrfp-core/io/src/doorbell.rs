@@ -43,9 +43,7 @@ pub fn doorbell() -> io::Result<(Doorbell, DoorbellReceiver)> {
         // SAFETY: the kernel has just given us this descriptor.
         event: unsafe { OwnedFd::from_raw_fd(descriptor) },
     });
-    let ringer = Doorbell {
-        shared: Arc::clone(&shared),
-    };
+    let ringer = Doorbell { shared: Arc::clone(&shared) };
     Ok((ringer, DoorbellReceiver { shared }))
 }
 
@@ -71,13 +69,8 @@ impl Doorbell {
         }
         let one = 1_u64.to_ne_bytes();
         // SAFETY: the buffer is valid for 8 bytes during the call and the descriptor is ours.
-        let written = unsafe {
-            libc::write(
-                self.shared.event.as_raw_fd(),
-                one.as_ptr().cast(),
-                one.len(),
-            )
-        };
+        let written =
+            unsafe { libc::write(self.shared.event.as_raw_fd(), one.as_ptr().cast(), one.len()) };
         // The one possible failure is a full counter, which has woken the waiter long ago.
         debug_assert!(
             written == 8 || io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock
@@ -111,9 +104,7 @@ impl DoorbellReceiver {
     #[must_use]
     pub fn arm(&self) -> bool {
         let armed =
-            self.shared
-                .state
-                .compare_exchange(AWAKE, ASLEEP, Ordering::AcqRel, Ordering::Acquire);
+            self.shared.state.compare_exchange(AWAKE, ASLEEP, Ordering::AcqRel, Ordering::Acquire);
         // A second `arm` without a `disarm` finds its own mark.
         matches!(armed, Ok(_) | Err(ASLEEP))
     }

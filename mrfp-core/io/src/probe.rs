@@ -140,11 +140,7 @@ fn explain(error: &io::Error) -> ProbeError {
     let sysctl = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled");
     let disabled = sysctl.ok().and_then(|value| value.trim().parse().ok());
     let (memory_locked, _) = limit(libc::RLIMIT_MEMLOCK);
-    explain_number(
-        error.raw_os_error().unwrap_or(0),
-        disabled.unwrap_or(0),
-        memory_locked,
-    )
+    explain_number(error.raw_os_error().unwrap_or(0), disabled.unwrap_or(0), memory_locked)
 }
 
 fn explain_number(number: i32, disabled: u32, memory_locked: u64) -> ProbeError {
@@ -167,10 +163,7 @@ fn explain_number(number: i32, disabled: u32, memory_locked: u64) -> ProbeError 
 pub fn raise_descriptor_limit() -> io::Result<u64> {
     let (soft, hard) = limit(libc::RLIMIT_NOFILE);
     if soft < hard {
-        let raised = libc::rlimit {
-            rlim_cur: hard,
-            rlim_max: hard,
-        };
+        let raised = libc::rlimit { rlim_cur: hard, rlim_max: hard };
         // SAFETY: the structure is ours and is only read during the call.
         if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const raised) } != 0 {
             return Err(io::Error::last_os_error());
@@ -181,10 +174,7 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
 
 /// A soft and a hard limit.
 fn limit(resource: libc::__rlimit_resource_t) -> (u64, u64) {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the structure is ours and lives across the call.
     let result = unsafe { libc::getrlimit(resource, &raw mut limit) };
     assert_eq!(result, 0);
@@ -207,10 +197,7 @@ mod tests {
         assert_eq!(explained(libc::EPERM, 0), ProbeError::Forbidden);
         assert_eq!(explained(libc::ENOSYS, 2), ProbeError::Missing);
         assert_eq!(explained(libc::EINVAL, 0), ProbeError::TooOld);
-        assert_eq!(
-            explained(libc::ENFILE, 0),
-            ProbeError::Refused(libc::ENFILE)
-        );
+        assert_eq!(explained(libc::ENFILE, 0), ProbeError::Refused(libc::ENFILE));
     }
 
     #[test]

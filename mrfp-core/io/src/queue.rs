@@ -15,24 +15,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 #[must_use]
 pub fn queue<T>(capacity: usize) -> (Producer<T>, Consumer<T>) {
     assert!(capacity > 0);
-    let slots = (0..capacity.next_power_of_two())
-        .map(|_| UnsafeCell::new(MaybeUninit::uninit()))
-        .collect();
+    let slots =
+        (0..capacity.next_power_of_two()).map(|_| UnsafeCell::new(MaybeUninit::uninit())).collect();
     let shared = Arc::new(Shared {
         slots,
         head: Aligned(AtomicUsize::new(0)),
         tail: Aligned(AtomicUsize::new(0)),
     });
-    let producer = Producer {
-        shared: Arc::clone(&shared),
-        tail: 0,
-        head_seen: 0,
-    };
-    let consumer = Consumer {
-        shared,
-        head: 0,
-        tail_seen: 0,
-    };
+    let producer = Producer { shared: Arc::clone(&shared), tail: 0, head_seen: 0 };
+    let consumer = Consumer { shared, head: 0, tail_seen: 0 };
     (producer, consumer)
 }
 

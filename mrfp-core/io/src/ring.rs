@@ -100,11 +100,7 @@ impl Ring {
             RecvBuffers::new(config.recv_buffer_count, config.recv_buffer_size_bytes)?;
         let kernel = Kernel::new(config.submission_entries, config.completion_entries)?;
         recv_buffers.register(kernel.submitter())?;
-        let gather_ns = if kernel.can_gather() {
-            config.gather_ns
-        } else {
-            0
-        };
+        let gather_ns = if kernel.can_gather() { config.gather_ns } else { 0 };
         Ok(Self {
             kernel,
             recv_buffers,
@@ -142,9 +138,7 @@ impl Ring {
             return;
         };
         let poll = opcode::PollAdd::new(Fd(doorbell.as_raw_fd()), libc::POLLIN as u32).multi(true);
-        let entry = poll
-            .build()
-            .user_data(user_data(Operation::Doorbell, NO_SOCKET));
+        let entry = poll.build().user_data(user_data(Operation::Doorbell, NO_SOCKET));
         // SAFETY: a poll names no memory.
         unsafe { self.kernel.push(entry) };
     }
@@ -168,8 +162,7 @@ impl Ring {
         assert!(self.socket_by_token.insert(token, socket).is_none());
         // SAFETY: handed on to the caller.
         unsafe {
-            self.kernel
-                .push(entry.user_data(user_data(operation, socket)));
+            self.kernel.push(entry.user_data(user_data(operation, socket)));
         }
     }
 
@@ -201,11 +194,7 @@ impl Ring {
             let socket = self.sockets.insert(OpenSocket::new(connection));
             Ok(AcceptedSocket { socket, peer })
         });
-        Completion::Accept {
-            token,
-            result,
-            more,
-        }
+        Completion::Accept { token, result, more }
     }
 
     fn on_recv(&mut self, socket: Socket, entry: &cqueue::Entry) -> Completion {
@@ -223,11 +212,7 @@ impl Ring {
         if let (Ok(None) | Err(_), Some(id)) = (&result, id) {
             self.recv_buffers.provide(id);
         }
-        Completion::Recv {
-            token,
-            result,
-            more,
-        }
+        Completion::Recv { token, result, more }
     }
 
     fn on_send(&mut self, socket: Socket, entry: &cqueue::Entry) -> Completion {
@@ -237,11 +222,7 @@ impl Ring {
         if let Ok(count) = result {
             assert!(count <= buffer.bytes().len());
         }
-        Completion::Send {
-            token,
-            result,
-            buffer,
-        }
+        Completion::Send { token, result, buffer }
     }
 
     fn completion(&mut self, entry: &cqueue::Entry) -> Option<Completion> {
@@ -258,9 +239,7 @@ impl Ring {
             Operation::Cancel => None,
             Operation::Close => {
                 let token = self.sockets.remove(socket).closing;
-                Some(Completion::Close {
-                    token: token.expect("close was started"),
-                })
+                Some(Completion::Close { token: token.expect("close was started") })
             }
             // The bell's state, read in `wait`, says whether it rang. This only ended the sleep.
             Operation::Doorbell => {
@@ -280,17 +259,9 @@ impl Ring {
             Some(left_ns) => Some(Duration::from_nanos(left_ns)),
         };
         if self.gather_ns == 0 || self.completions_in_turn < CROWD_COMPLETIONS {
-            return Patience {
-                want: 1,
-                timeout,
-                gather_us: 0,
-            };
+            return Patience { want: 1, timeout, gather_us: 0 };
         }
-        Patience {
-            want: GATHER_COMPLETIONS,
-            timeout,
-            gather_us: self.gather_ns.div_ceil(1000),
-        }
+        Patience { want: GATHER_COMPLETIONS, timeout, gather_us: self.gather_ns.div_ceil(1000) }
     }
 }
 
@@ -313,9 +284,7 @@ impl Driver for Ring {
 
     fn accept(&mut self, listener: Socket, token: Token) {
         let descriptor = Fd(self.sockets.get_mut(listener).raw_descriptor());
-        let entry = opcode::AcceptMulti::new(descriptor)
-            .flags(libc::SOCK_CLOEXEC)
-            .build();
+        let entry = opcode::AcceptMulti::new(descriptor).flags(libc::SOCK_CLOEXEC).build();
         // SAFETY: a multishot accept names no memory.
         unsafe { self.start_reading(Operation::Accept, listener, token, entry) };
     }
@@ -459,18 +428,12 @@ impl Ring {
 impl Drop for Ring {
     fn drop(&mut self) {
         if self.kernel.drain().is_ok() {
-            let _ = self
-                .kernel
-                .submitter()
-                .unregister_buf_ring(recv_buffers::GROUP);
+            let _ = self.kernel.submitter().unregister_buf_ring(recv_buffers::GROUP);
             return;
         }
         // The kernel still holds addresses of ours: better lost than reused.
         self.recv_buffers.leak();
-        std::mem::forget(std::mem::replace(
-            &mut self.sockets,
-            Sockets::with_capacity(0),
-        ));
+        std::mem::forget(std::mem::replace(&mut self.sockets, Sockets::with_capacity(0)));
     }
 }
 

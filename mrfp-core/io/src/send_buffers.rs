@@ -110,11 +110,7 @@ impl SendBuffers {
             Some(buffer) => buffer,
             None if self.made[class as usize] < count_max => {
                 self.made[class as usize] += 1;
-                SendBuffer {
-                    memory: vec![0; size].into_boxed_slice(),
-                    range: 0..0,
-                    class,
-                }
+                SendBuffer { memory: vec![0; size].into_boxed_slice(), range: 0..0, class }
             }
             None => return None,
         };

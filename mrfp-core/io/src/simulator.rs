@@ -75,11 +75,7 @@ pub struct SimulatorConfig {
 
 impl Default for SimulatorConfig {
     fn default() -> Self {
-        Self {
-            faults: Faults::ALL,
-            recv_buffer_count: 64,
-            recv_buffer_size_bytes: 8192,
-        }
+        Self { faults: Faults::ALL, recv_buffer_count: 64, recv_buffer_size_bytes: 8192 }
     }
 }
 
@@ -137,10 +133,7 @@ impl Simulator {
     /// No faults: for tests about something else.
     #[must_use]
     pub fn without_faults() -> Self {
-        let config = SimulatorConfig {
-            faults: Faults::NONE,
-            ..SimulatorConfig::default()
-        };
+        let config = SimulatorConfig { faults: Faults::NONE, ..SimulatorConfig::default() };
         Self::with_config(0, config)
     }
 
@@ -221,18 +214,10 @@ impl Simulator {
 
     fn start_reading(&mut self, operation: Operation, socket: Socket, token: Token) {
         let taken = |other: &SimulatedSocket| other.reading.as_ref().map(|it| it.token);
-        assert!(
-            !self.sockets.values().any(|it| taken(it) == Some(token)),
-            "token in use"
-        );
+        assert!(!self.sockets.values().any(|it| taken(it) == Some(token)), "token in use");
         let socket = self.socket(socket);
         assert!(socket.reading.is_none(), "one reading operation at a time");
-        socket.reading = Some(Reading {
-            operation,
-            token,
-            cancelled: false,
-            ended: false,
-        });
+        socket.reading = Some(Reading { operation, token, cancelled: false, ended: false });
     }
 
     /// Takes what a delivered completion ended off its socket.
@@ -243,16 +228,10 @@ impl Simulator {
                 if !more {
                     socket.reading = None;
                 }
-                if let Completion::Recv {
-                    result: Ok(Some(buffer)),
-                    ..
-                } = completion
-                {
+                if let Completion::Recv { result: Ok(Some(buffer)), .. } = completion {
                     let state = &mut self.recv_states[usize::from(buffer.id)];
                     assert!(*state == BufferState::Filled);
-                    *state = BufferState::Lent {
-                        length: buffer.length,
-                    };
+                    *state = BufferState::Lent { length: buffer.length };
                 }
             }
             Completion::Connect { .. } => socket.reading = None,
@@ -288,10 +267,7 @@ impl Driver for Simulator {
         if !listen.reuse_port && self.listener(address).is_some() {
             return Err(io::ErrorKind::AddrInUse.into());
         }
-        let socket = self.insert_socket(Kind::Listener {
-            address,
-            backlog: VecDeque::new(),
-        });
+        let socket = self.insert_socket(Kind::Listener { address, backlog: VecDeque::new() });
         self.accept(socket, token);
         Ok((socket, address))
     }
@@ -329,11 +305,7 @@ impl Driver for Simulator {
         let socket = self.socket(socket);
         assert!(matches!(socket.kind, Kind::Stream { .. }), "not connected");
         assert!(socket.sending.is_none(), "one send in flight");
-        socket.sending = Some(Sending {
-            token,
-            buffer: Some(buffer),
-            taken_bytes: 0,
-        });
+        socket.sending = Some(Sending { token, buffer: Some(buffer), taken_bytes: 0 });
     }
 
     fn shutdown(&mut self, socket: Socket) {

@@ -50,10 +50,7 @@ impl Token {
     /// The slot and its tenant.
     #[must_use]
     pub fn key(self) -> Key {
-        Key {
-            index: (self.0 >> 32) as u32 & Key::INDEX_MAX,
-            generation: self.0 as u32,
-        }
+        Key { index: (self.0 >> 32) as u32 & Key::INDEX_MAX, generation: self.0 as u32 }
     }
 
     /// The word as the kernel carries it.

@@ -13,9 +13,7 @@ const REGULAR: &str = "From: Alice <sip:alice@example.com>\r\n\
      hello";
 
 fn parse(text: &str) -> (Head<'_>, &str) {
-    let (head, body) = Head::parse(text.as_bytes())
-        .expect("well formed")
-        .expect("complete");
+    let (head, body) = Head::parse(text.as_bytes()).expect("well formed").expect("complete");
     (head, &text[body..])
 }
 
@@ -28,22 +26,13 @@ fn reads_both_header_blocks() {
     let (head, body) = parse(REGULAR);
     assert_eq!(body, "hello");
     let from = head.from.expect("From");
-    assert_eq!(
-        from,
-        Address {
-            display_name: b"Alice",
-            uri: b"sip:alice@example.com"
-        }
-    );
+    assert_eq!(from, Address { display_name: b"Alice", uri: b"sip:alice@example.com" });
     assert_eq!(head.to_count, 1);
     assert_eq!(head.to().next().expect("To").uri, b"sip:room@example.com");
     assert_eq!(head.date_time, Some(&b"2006-05-15T15:02:31-03:00"[..]));
     assert_eq!(head.subject, Some(&b"Objet"[..]));
     assert_eq!(head.content_type, Some(&b"text/plain; charset=utf-8"[..]));
-    assert_eq!(
-        head.content_headers,
-        b"Content-Type: text/plain; charset=utf-8\r\n"
-    );
+    assert_eq!(head.content_headers, b"Content-Type: text/plain; charset=utf-8\r\n");
 }
 
 #[test]
@@ -65,20 +54,8 @@ fn names_every_recipient() {
     );
     assert_eq!(head.to_count, 2);
     let to: Vec<_> = head.to().collect();
-    assert_eq!(
-        to[0],
-        Address {
-            display_name: b"",
-            uri: b"sip:a@x"
-        }
-    );
-    assert_eq!(
-        to[1],
-        Address {
-            display_name: b"B \\\" <b>",
-            uri: b"sip:b@x"
-        }
-    );
+    assert_eq!(to[0], Address { display_name: b"", uri: b"sip:a@x" });
+    assert_eq!(to[1], Address { display_name: b"B \\\" <b>", uri: b"sip:b@x" });
     assert_eq!(head.cc().next().expect("cc").uri, b"sip:c@x");
     assert!(head.from.is_none());
     assert_eq!(head.content_type, Some(&b"a/b"[..]));
@@ -101,10 +78,7 @@ fn reads_imdn_headers_under_whatever_prefix() {
         Some(&b"positive-delivery, negative-delivery"[..])
     );
     assert_eq!(head.content_disposition, Some(&b"notification"[..]));
-    assert_eq!(
-        head.require().collect::<Vec<_>>(),
-        [&b"receipts.Message-ID"[..], b"Other"]
-    );
+    assert_eq!(head.require().collect::<Vec<_>>(), [&b"receipts.Message-ID"[..], b"Other"]);
     assert_eq!(
         head.namespaces().collect::<Vec<_>>(),
         [(&b"receipts"[..], &b"urn:ietf:params:imdn"[..])]
@@ -135,10 +109,7 @@ fn refuses_a_second_sender_in_any_disguise() {
         let text = format!("From: <sip:a@x>\r\n{second}\r\n\r\n");
         assert_eq!(refusal(&text), Malformed::Duplicate, "{second}");
     }
-    assert_eq!(
-        refusal("From: <sip:a@x>\r\nfrom: <sip:b@x>\r\n\r\n\r\n"),
-        Malformed::Header
-    );
+    assert_eq!(refusal("From: <sip:a@x>\r\nfrom: <sip:b@x>\r\n\r\n\r\n"), Malformed::Header);
     assert_eq!(
         refusal("c.To: <sip:a@x>\r\nNS: c <urn:ietf:params:cpim-headers:>\r\n\r\n\r\n"),
         Malformed::Namespace
@@ -167,16 +138,8 @@ fn refuses_addresses_that_are_none() {
         "\"a\" b <sip:a@x>",
         "<:x>",
     ] {
-        assert_eq!(
-            refusal(&format!("From: {value}\r\n\r\n\r\n")),
-            Malformed::From,
-            "{value}"
-        );
-        assert_eq!(
-            refusal(&format!("To: {value}\r\n\r\n\r\n")),
-            Malformed::To,
-            "{value}"
-        );
+        assert_eq!(refusal(&format!("From: {value}\r\n\r\n\r\n")), Malformed::From, "{value}");
+        assert_eq!(refusal(&format!("To: {value}\r\n\r\n\r\n")), Malformed::To, "{value}");
     }
 }
 
@@ -205,9 +168,7 @@ fn waits_at_every_prefix_and_keeps_the_offset_whatever_follows() {
         assert!(matches!(seen, Ok(None)), "prefix of {length}");
     }
     for length in body..=REGULAR.len() {
-        let (_, offset) = Head::parse(&REGULAR.as_bytes()[..length])
-            .expect("ok")
-            .expect("head");
+        let (_, offset) = Head::parse(&REGULAR.as_bytes()[..length]).expect("ok").expect("head");
         assert_eq!(offset, body);
     }
 }
@@ -215,10 +176,7 @@ fn waits_at_every_prefix_and_keeps_the_offset_whatever_follows() {
 #[test]
 fn refuses_a_head_without_end_at_the_limit() {
     let long = format!("Subject: {}", "x".repeat(HEAD_BYTES_MAX));
-    assert!(matches!(
-        Head::parse(&long.as_bytes()[..HEAD_BYTES_MAX - 1]),
-        Ok(None)
-    ));
+    assert!(matches!(Head::parse(&long.as_bytes()[..HEAD_BYTES_MAX - 1]), Ok(None)));
     assert_eq!(refusal(&long[..HEAD_BYTES_MAX]), Malformed::HeadTooLong);
     let second = format!("From: <sip:a@x>\r\n\r\nContent-Type: {long}");
     assert_eq!(refusal(&second), Malformed::HeadTooLong);

@@ -24,17 +24,11 @@ fn hello() -> String {
 }
 
 fn with_body(body: &str, end: &str) -> String {
-    send(
-        "Content-Type: text/plain\r\n",
-        &format!("\r\n{body}\r\n{end}\r\n"),
-    )
+    send("Content-Type: text/plain\r\n", &format!("\r\n{body}\r\n{end}\r\n"))
 }
 
 fn only_piece(stream: &str) -> Piece<'_> {
-    let piece = Framer::default()
-        .next(stream.as_bytes())
-        .expect("well formed")
-        .expect("complete");
+    let piece = Framer::default().next(stream.as_bytes()).expect("well formed").expect("complete");
     assert_eq!(piece.consumed, stream.len());
     piece
 }
@@ -67,11 +61,7 @@ fn body_of(stream: &str) -> Vec<u8> {
     }
     assert_eq!(in_steps(stream.as_bytes(), 1), events);
     match events.as_slice() {
-        [
-            Event::Head(_),
-            Event::Body(body),
-            Event::End(Continuation::Last),
-        ] => body.clone(),
+        [Event::Head(_), Event::Body(body), Event::End(Continuation::Last)] => body.clone(),
         [Event::Head(_), Event::End(Continuation::Last)] => Vec::new(),
         other => panic!("{other:?}"),
     }
@@ -89,14 +79,7 @@ fn reads_a_short_message_as_one_piece() {
     assert_eq!(head.to_path.first(), TO.as_bytes());
     assert_eq!(head.from_path.last(), FROM.as_bytes());
     assert_eq!(head.message_id, Some(&b"12339sdqwer"[..]));
-    assert_eq!(
-        head.byte_range,
-        Some(ByteRange {
-            start: 1,
-            end: Some(5),
-            total: Some(5)
-        })
-    );
+    assert_eq!(head.byte_range, Some(ByteRange { start: 1, end: Some(5), total: Some(5) }));
     assert!(!head.success_report);
     assert_eq!(head.failure_report, FailureReport::Yes);
     assert_eq!(head.content_type, Some(&b"text/plain"[..]));
@@ -108,10 +91,7 @@ fn reads_a_short_message_as_one_piece() {
 
 #[test]
 fn reads_the_binding_send_without_body() {
-    let stream = send(
-        "Message-ID: 12339sdqwer\r\nByte-Range: 1-0/0\r\n",
-        "-------d93kswow$\r\n",
-    );
+    let stream = send("Message-ID: 12339sdqwer\r\nByte-Range: 1-0/0\r\n", "-------d93kswow$\r\n");
     let piece = only_piece(&stream);
     assert_eq!(piece.body, b"");
     assert_eq!(piece.end, Some(Continuation::Last));
@@ -125,10 +105,7 @@ fn reads_a_response() {
         "MSRP d93kswow 481 No Such Session\r\nTo-Path: {FROM}\r\nFrom-Path: {TO}\r\n\
          -------d93kswow$\r\n"
     );
-    assert_eq!(
-        only_head(&stream).start,
-        Start::Response(481, b"No Such Session")
-    );
+    assert_eq!(only_head(&stream).start, Start::Response(481, b"No Such Session"));
     let bare = stream.replace(" No Such Session", "");
     assert_eq!(only_head(&bare).start, Start::Response(481, b""));
 }
@@ -136,28 +113,17 @@ fn reads_a_response() {
 #[test]
 fn reads_the_other_methods() {
     let of = |method: &str| send("", "-------d93kswow$\r\n").replace("SEND", method);
-    assert_eq!(
-        only_head(&of("REPORT")).start,
-        Start::Request(Method::Report)
-    );
+    assert_eq!(only_head(&of("REPORT")).start, Start::Request(Method::Report));
     assert_eq!(only_head(&of("AUTH")).start, Start::Request(Method::Auth));
-    assert_eq!(
-        only_head(&of("NICKNAME")).start,
-        Start::Request(Method::Nickname)
-    );
-    assert_eq!(
-        only_head(&of("DANCE")).start,
-        Start::Request(Method::Unknown(b"DANCE"))
-    );
+    assert_eq!(only_head(&of("NICKNAME")).start, Start::Request(Method::Nickname));
+    assert_eq!(only_head(&of("DANCE")).start, Start::Request(Method::Unknown(b"DANCE")));
 }
 
 #[test]
 fn reads_all_three_flags() {
-    for (flag, expected) in [
-        ('$', Continuation::Last),
-        ('+', Continuation::More),
-        ('#', Continuation::Abort),
-    ] {
+    for (flag, expected) in
+        [('$', Continuation::Last), ('+', Continuation::More), ('#', Continuation::Abort)]
+    {
         let stream = with_body("part", &format!("-------d93kswow{flag}"));
         assert_eq!(only_piece(&stream).end, Some(expected));
         let bodiless = send("", &format!("-------d93kswow{flag}\r\n"));
@@ -167,14 +133,8 @@ fn reads_all_three_flags() {
 
 #[test]
 fn keeps_a_body_that_ends_in_crlf() {
-    assert_eq!(
-        body_of(&with_body("hello\r\n", "-------d93kswow$")),
-        b"hello\r\n"
-    );
-    assert_eq!(
-        body_of(&with_body("\r\n\r\n", "-------d93kswow$")),
-        b"\r\n\r\n"
-    );
+    assert_eq!(body_of(&with_body("hello\r\n", "-------d93kswow$")), b"hello\r\n");
+    assert_eq!(body_of(&with_body("\r\n\r\n", "-------d93kswow$")), b"\r\n\r\n");
     assert_eq!(body_of(&with_body("\r", "-------d93kswow$")), b"\r");
 }
 
@@ -189,10 +149,7 @@ fn keeps_hyphens_with_another_transaction_id_in_the_body() {
         "a\r\n-------\r\n-------\r\nb",
         "-------other123$\r\n",
     ] {
-        assert_eq!(
-            body_of(&with_body(body, "-------d93kswow$")),
-            body.as_bytes()
-        );
+        assert_eq!(body_of(&with_body(body, "-------d93kswow$")), body.as_bytes());
     }
 }
 
@@ -207,25 +164,16 @@ fn keeps_an_end_line_with_a_foreign_flag_in_the_body() {
         "a\n-------d93kswow$\r\nb",
         "a-------d93kswow$\r\nb",
     ] {
-        assert_eq!(
-            body_of(&with_body(body, "-------d93kswow$")),
-            body.as_bytes()
-        );
+        assert_eq!(body_of(&with_body(body, "-------d93kswow$")), body.as_bytes());
     }
 }
 
 #[test]
 fn finds_an_end_line_right_behind_one_that_looks_like_it() {
     let body = "a\r\n-------d93kswow";
-    assert_eq!(
-        body_of(&with_body(body, "-------d93kswow$")),
-        body.as_bytes()
-    );
+    assert_eq!(body_of(&with_body(body, "-------d93kswow$")), body.as_bytes());
     let body = "a\r\n-------";
-    assert_eq!(
-        body_of(&with_body(body, "-------d93kswow$")),
-        body.as_bytes()
-    );
+    assert_eq!(body_of(&with_body(body, "-------d93kswow$")), body.as_bytes());
 }
 
 #[test]
@@ -237,10 +185,8 @@ fn reads_an_empty_body_with_and_without_its_crlf() {
 
 #[test]
 fn reads_a_chunk_of_no_length_that_is_to_be_continued() {
-    let stream = send(
-        "Byte-Range: 5-*/10\r\nContent-Type: text/plain\r\n",
-        "\r\n\r\n-------d93kswow+\r\n",
-    );
+    let stream =
+        send("Byte-Range: 5-*/10\r\nContent-Type: text/plain\r\n", "\r\n\r\n-------d93kswow+\r\n");
     let piece = only_piece(&stream);
     assert_eq!(piece.body, b"");
     assert_eq!(piece.end, Some(Continuation::More));
@@ -256,12 +202,8 @@ fn goes_by_the_end_line_whatever_the_range_says() {
 
 #[test]
 fn reads_overlapping_chunks_as_they_come() {
-    let first = hello()
-        .replace("1-5/5", "1-*/8")
-        .replace("w$\r\n", "w+\r\n");
-    let second = hello()
-        .replace("1-5/5", "4-*/8")
-        .replace("d93kswow", "op2nc9a");
+    let first = hello().replace("1-5/5", "1-*/8").replace("w$\r\n", "w+\r\n");
+    let second = hello().replace("1-5/5", "4-*/8").replace("d93kswow", "op2nc9a");
     let events = whole(format!("{first}{second}").as_bytes());
     assert_eq!(events.len(), 6);
     assert_eq!(events[2], Event::End(Continuation::More));
@@ -311,10 +253,7 @@ fn reads_report_headers() {
     assert!(head.success_report);
     assert_eq!(head.failure_report, FailureReport::Partial);
     let status = head.status.expect("a status");
-    assert_eq!(
-        (status.namespace, status.code, status.comment),
-        (0, 413, &b"Stop now"[..])
-    );
+    assert_eq!((status.namespace, status.code, status.comment), (0, 413, &b"Stop now"[..]));
 }
 
 #[test]
@@ -325,15 +264,9 @@ fn refuses_transaction_ids_of_3_and_33_characters() {
         assert_eq!(answer(&stream), None);
     }
     for id in ["abcd".to_owned(), "a".repeat(32), "a.-+%=".to_owned()] {
-        assert_eq!(
-            only_head(&hello().replace("d93kswow", &id)).transaction_id,
-            id.as_bytes()
-        );
+        assert_eq!(only_head(&hello().replace("d93kswow", &id)).transaction_id, id.as_bytes());
     }
-    assert_eq!(
-        refusal(&hello().replace("d93kswow", "-d93")),
-        MalformedReason::TransactionId
-    );
+    assert_eq!(refusal(&hello().replace("d93kswow", "-d93")), MalformedReason::TransactionId);
 }
 
 #[test]
@@ -367,9 +300,7 @@ fn refuses_a_missing_from_path() {
 
 #[test]
 fn refuses_paths_in_the_wrong_order_and_can_answer() {
-    let stream = hello()
-        .replace("To-Path", "x")
-        .replace("From-Path", "To-Path");
+    let stream = hello().replace("To-Path", "x").replace("From-Path", "To-Path");
     let stream = stream.replace("x:", "From-Path:");
     assert_eq!(refusal(&stream), MalformedReason::ToPath);
     let answer = answer(&stream).expect("ids and paths are there");
@@ -378,10 +309,7 @@ fn refuses_paths_in_the_wrong_order_and_can_answer() {
 
 #[test]
 fn refuses_paths_that_are_no_lists() {
-    for (path, other) in [
-        (TO, MalformedReason::ToPath),
-        (FROM, MalformedReason::FromPath),
-    ] {
+    for (path, other) in [(TO, MalformedReason::ToPath), (FROM, MalformedReason::FromPath)] {
         for bad in [String::new(), format!("{path} "), format!("{path}  {path}")] {
             assert_eq!(refusal(&hello().replace(path, &bad)), other, "{bad}");
         }
@@ -390,10 +318,7 @@ fn refuses_paths_that_are_no_lists() {
 
 #[test]
 fn refuses_a_tab_after_the_colon() {
-    assert_eq!(
-        refusal(&hello().replace("To-Path: ", "To-Path:\t")),
-        MalformedReason::ToPath
-    );
+    assert_eq!(refusal(&hello().replace("To-Path: ", "To-Path:\t")), MalformedReason::ToPath);
     let stream = hello().replace("Message-ID: ", "Message-ID:\t");
     assert_eq!(refusal(&stream), MalformedReason::Header);
     assert!(answer(&stream).is_some());
@@ -401,22 +326,10 @@ fn refuses_a_tab_after_the_colon() {
 
 #[test]
 fn refuses_two_spaces_or_none_after_the_colon() {
-    assert_eq!(
-        refusal(&hello().replace("To-Path: ", "To-Path:  ")),
-        MalformedReason::ToPath
-    );
-    assert_eq!(
-        refusal(&hello().replace("Range: ", "Range:  ")),
-        MalformedReason::ByteRange
-    );
-    assert_eq!(
-        refusal(&hello().replace("Range: ", "Range:")),
-        MalformedReason::Header
-    );
-    assert_eq!(
-        refusal(&hello().replace("Type: ", "Type:  ")),
-        MalformedReason::ContentType
-    );
+    assert_eq!(refusal(&hello().replace("To-Path: ", "To-Path:  ")), MalformedReason::ToPath);
+    assert_eq!(refusal(&hello().replace("Range: ", "Range:  ")), MalformedReason::ByteRange);
+    assert_eq!(refusal(&hello().replace("Range: ", "Range:")), MalformedReason::Header);
+    assert_eq!(refusal(&hello().replace("Type: ", "Type:  ")), MalformedReason::ContentType);
 }
 
 #[test]
@@ -465,20 +378,13 @@ fn refuses_values_that_are_none() {
         ("Lonely: \r\r\n", MalformedReason::LineEnd),
         ("Bare: line feed\n", MalformedReason::LineEnd),
     ] {
-        assert_eq!(
-            refusal(&send(line, "-------d93kswow$\r\n")),
-            reason,
-            "{line}"
-        );
+        assert_eq!(refusal(&send(line, "-------d93kswow$\r\n")), reason, "{line}");
     }
 }
 
 #[test]
 fn refuses_a_header_behind_content_type() {
-    let stream = send(
-        "Content-Type: text/plain\r\nX-Toy: 1\r\n",
-        "\r\nx\r\n-------d93kswow$\r\n",
-    );
+    let stream = send("Content-Type: text/plain\r\nX-Toy: 1\r\n", "\r\nx\r\n-------d93kswow$\r\n");
     assert_eq!(refusal(&stream), MalformedReason::ContentTypeNotLast);
 }
 
@@ -494,14 +400,29 @@ fn refuses_bodies_that_do_not_agree_with_content_type() {
 
 #[test]
 fn refuses_a_foreign_end_line_behind_the_headers() {
-    for end in [
-        "-------other123$",
-        "-------d93kswow!",
-        "-------d93kswow$ ",
-        "-------",
-    ] {
+    for end in ["-------other123$", "-------d93kswow!", "-------d93kswow$ ", "-------"] {
         let stream = send("", &format!("{end}\r\n"));
         assert_eq!(refusal(&stream), MalformedReason::EndLine, "{end}");
+    }
+}
+
+#[test]
+fn refuses_a_lone_cr_or_lf_and_control_characters_in_any_line_at_every_cut() {
+    let request = hello();
+    let response = format!("MSRP d93k 200 OK\r\nTo-Path: {FROM}\r\nFrom-Path: {TO}\r\n");
+    let head_bytes = request.find("\r\n\r\n").expect("a body");
+    for (stream, last) in [(&request, head_bytes), (&response, response.len() - 2)] {
+        for at in 1..last {
+            for wrong in ["\r", "\n", "\x01", "\x7f"] {
+                let mut stream = stream.clone();
+                stream.insert_str(at, wrong);
+                stream.push_str("-------d93k$\r\n");
+                let events = whole(stream.as_bytes());
+                assert!(matches!(events[..], [Event::Malformed(..)]), "{stream:?}: {events:?}");
+                assert_eq!(split_at(stream.as_bytes(), &[at]), events, "{stream:?}");
+                assert_eq!(split_at(stream.as_bytes(), &[at + 1]), events, "{stream:?}");
+            }
+        }
     }
 }
 
@@ -511,10 +432,7 @@ fn never_answers_reports_responses_and_who_asks_for_none() {
     assert!(answer(&broken).is_some());
     assert_eq!(answer(&broken.replace("SEND", "REPORT")), None);
     assert_eq!(answer(&broken.replace("SEND", "200 OK")), None);
-    let quiet = send(
-        "Byte-Range: 0-1/1\r\nFailure-Report: no\r\n",
-        "-------d93kswow$\r\n",
-    );
+    let quiet = send("Byte-Range: 0-1/1\r\nFailure-Report: no\r\n", "-------d93kswow$\r\n");
     assert_eq!(answer(&quiet), None);
     let illegible = broken.replace(FROM, "http://example.com/");
     assert_eq!(answer(&illegible), None);
@@ -539,10 +457,7 @@ fn accepts_a_head_of_the_greatest_length_and_no_byte_more() {
 
 #[test]
 fn refuses_a_header_line_of_1_mib_early_and_looks_at_each_byte_once() {
-    let stream = send(
-        &format!("X-Long: {}\r\n", "x".repeat(1 << 20)),
-        "-------d93kswow$\r\n",
-    );
+    let stream = send(&format!("X-Long: {}\r\n", "x".repeat(1 << 20)), "-------d93kswow$\r\n");
     let mut run = Stream::default();
     let mut fed = 0;
     for byte in stream.as_bytes() {
@@ -579,9 +494,7 @@ fn carries_next_to_nothing_inside_a_body_of_1_mib_that_comes_byte_by_byte() {
 fn repeats_the_reason_once_the_stream_is_lost() {
     let mut framer = Framer::default();
     let first = framer.next(b"nonsense").expect_err("malformed");
-    let second = framer
-        .next(hello().as_bytes())
-        .expect_err("still malformed");
+    let second = framer.next(hello().as_bytes()).expect_err("still malformed");
     assert_eq!(first.reason, second.reason);
 }
 

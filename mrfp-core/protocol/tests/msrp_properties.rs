@@ -56,10 +56,7 @@ const RFC_4975_SAMPLES: &str = concat!(
 #[test]
 fn reads_the_sample_messages_of_rfc_4975() {
     let events = whole(RFC_4975_SAMPLES.as_bytes());
-    let heads = events
-        .iter()
-        .filter(|event| matches!(event, Event::Head(_)))
-        .count();
+    let heads = events.iter().filter(|event| matches!(event, Event::Head(_))).count();
     let ends: Vec<_> = events
         .iter()
         .filter_map(|event| match event {
@@ -177,11 +174,7 @@ impl Message {
             to_path: TO,
             from_path: FROM,
             message_id: message_id.as_ref().map(MessageId::as_bytes),
-            byte_range: self.range.map(|(start, total)| ByteRange {
-                start,
-                end: None,
-                total,
-            }),
+            byte_range: self.range.map(|(start, total)| ByteRange { start, end: None, total }),
             success_report: self.success,
             failure_report: self.failure,
             extra_header_lines: b"X-Toy: 1\r\n",

@@ -71,11 +71,7 @@ fn refuses_uris_that_are_none() {
         ("msrp://a:1/b;tcp;x=", UriError::Parameter),
         ("msrp://a:1/b;tcp;x=y=z", UriError::Parameter),
     ] {
-        assert_eq!(
-            Uri::parse(text.as_bytes()).map(|_| ()),
-            Err(error),
-            "{text}"
-        );
+        assert_eq!(Uri::parse(text.as_bytes()).map(|_| ()), Err(error), "{text}");
     }
 }
 
@@ -89,16 +85,10 @@ fn asks_an_endpoint_for_port_and_session_id() {
 
 #[test]
 fn compares_as_rfc_4975_section_6_1_says() {
-    assert!(same(
-        "msrp://a.example.com:1/b;tcp",
-        "MSRP://A.Example.COM:1/b;TCP"
-    ));
+    assert!(same("msrp://a.example.com:1/b;tcp", "MSRP://A.Example.COM:1/b;TCP"));
     assert!(same("msrp://x@a:1/b;tcp;p=1", "msrp://y@a:1/b;tcp;q"));
     assert!(same("msrp://%61b:1/b;tcp", "msrp://aB:1/b;tcp"));
-    assert!(same(
-        "msrp://[2001:DB8:0::1]:1/b;tcp",
-        "msrp://[2001:db8::1]:1/b;tcp"
-    ));
+    assert!(same("msrp://[2001:DB8:0::1]:1/b;tcp", "msrp://[2001:db8::1]:1/b;tcp"));
     assert!(!same("msrp://a:1/b;tcp", "msrps://a:1/b;tcp"));
     assert!(!same("msrp://a:1/b;tcp", "msrp://c:1/b;tcp"));
     assert!(!same("msrp://a:1/b;tcp", "msrp://a:2/b;tcp"));
@@ -106,10 +96,7 @@ fn compares_as_rfc_4975_section_6_1_says() {
     assert!(!same("msrp://a:1/b;tcp", "msrp://a:1/B;tcp"));
     assert!(!same("msrp://a:1/b;tcp", "msrp://a:1;tcp"));
     assert!(!same("msrp://a:1/b;tcp", "msrp://a:1/b;ws"));
-    assert!(!same(
-        "msrp://1.2.3.4:1/b;tcp",
-        "msrp://[::1.2.3.4]:1/b;tcp"
-    ));
+    assert!(!same("msrp://1.2.3.4:1/b;tcp", "msrp://[::1.2.3.4]:1/b;tcp"));
 }
 
 #[test]

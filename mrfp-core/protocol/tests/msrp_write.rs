@@ -37,11 +37,7 @@ fn head() -> RequestHead<'static> {
 fn writes_a_head_with_everything() {
     let head = RequestHead {
         message_id: Some(b"12339sdqwer"),
-        byte_range: Some(ByteRange {
-            start: 1,
-            end: None,
-            total: Some(6000),
-        }),
+        byte_range: Some(ByteRange { start: 1, end: None, total: Some(6000) }),
         success_report: Some(true),
         failure_report: Some(FailureReport::Partial),
         extra_header_lines: b"X-Toy: 1\r\n",
@@ -80,13 +76,7 @@ fn writes_end_lines() {
 fn writes_responses() {
     let response = |status| {
         written(|out| {
-            write_response(
-                b"d93kswow",
-                status,
-                b"msrp://a:1/x;tcp",
-                b"msrp://b:1/y;tcp",
-                out,
-            )
+            write_response(b"d93kswow", status, b"msrp://a:1/x;tcp", b"msrp://b:1/y;tcp", out)
         })
     };
     assert_eq!(
@@ -105,11 +95,7 @@ fn writes_a_report() {
         to_path: b"msrp://a:1/x;tcp",
         from_path: b"msrp://b:1/y;tcp",
         message_id: b"12339sdqwer",
-        byte_range: ByteRange {
-            start: 1,
-            end: Some(106),
-            total: Some(106),
-        },
+        byte_range: ByteRange { start: 1, end: Some(106), total: Some(106) },
         status: 200,
     };
     assert_eq!(

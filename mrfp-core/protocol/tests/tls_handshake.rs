@@ -52,25 +52,15 @@ fn an_unknown_identity_looks_exactly_like_a_wrong_key() {
         assert_eq!(flights.len(), wrong_flights.len());
         for (flight, wrong_flight) in flights.iter().zip(&wrong_flights) {
             let shape = |bytes: &[u8]| -> Vec<(u8, usize)> {
-                records(bytes)
-                    .iter()
-                    .map(|record| (record[0], record.len()))
-                    .collect()
+                records(bytes).iter().map(|record| (record[0], record.len())).collect()
             };
             assert_eq!(shape(flight), shape(wrong_flight), "{suite}");
             let alerts = |bytes: &[u8]| -> Vec<Vec<u8>> {
-                records(bytes)
-                    .into_iter()
-                    .filter(|record| record[0] == 21)
-                    .collect()
+                records(bytes).into_iter().filter(|record| record[0] == 21).collect()
             };
             assert_eq!(alerts(flight), alerts(wrong_flight), "{suite}");
         }
-        let alert = flights
-            .iter()
-            .flat_map(|flight| records(flight))
-            .next_back()
-            .unwrap();
+        let alert = flights.iter().flat_map(|flight| records(flight)).next_back().unwrap();
         assert_eq!(alert[0], 21, "{suite}: the last thing sent is an alert");
     }
 }
@@ -109,10 +99,7 @@ fn works_when_every_byte_arrives_alone() {
         }
         assert_eq!((client.error, server.error), (None, None), "{suite}");
         let record = seal(&mut client.session.unwrap(), b"data").unwrap();
-        assert_eq!(
-            open_all(&mut server.session.unwrap(), record).unwrap(),
-            b"data"
-        );
+        assert_eq!(open_all(&mut server.session.unwrap(), record).unwrap(), b"data");
     }
 }
 
@@ -240,11 +227,7 @@ fn the_default_is_aead_with_forward_secrecy_first() {
 
 #[test]
 fn both_versions_together_agree_on_the_highest() {
-    let both = Profile::new(&ProfileConfig {
-        tls13: true,
-        ..ProfileConfig::default()
-    })
-    .unwrap();
+    let both = Profile::new(&ProfileConfig { tls13: true, ..ProfileConfig::default() }).unwrap();
     let (client, _) = tls_common::establish(&both, &both);
     assert_eq!(client.suite(), "TLS_AES_128_GCM_SHA256");
     let (client, _) = tls_common::establish(&profile(TLS12), &both);
@@ -255,19 +238,14 @@ fn both_versions_together_agree_on_the_highest() {
 
 #[test]
 fn nothing_in_common_is_said_so() {
-    for (client_suite, server_suite) in [
-        (TLS12, "PSK-CHACHA20-POLY1305"),
-        (TLS12, TLS13),
-        (TLS13, TLS12),
-    ] {
+    for (client_suite, server_suite) in
+        [(TLS12, "PSK-CHACHA20-POLY1305"), (TLS12, TLS13), (TLS13, TLS12)]
+    {
         let mut client = End::client(&profile(client_suite));
         let mut server = End::server(&profile(server_suite), Some(psk()));
         run(&mut client, &mut server);
         assert_eq!(server.error, Some(HandshakeError::NoCommonParameters));
-        assert!(matches!(
-            client.error,
-            Some(HandshakeError::AlertReceived(40 | 70))
-        ));
+        assert!(matches!(client.error, Some(HandshakeError::AlertReceived(40 | 70))));
     }
 }
 
@@ -284,10 +262,7 @@ fn names_unknown_suites_and_the_valid_ones() {
 
 #[test]
 fn refuses_a_profile_that_speaks_nothing() {
-    let config = ProfileConfig {
-        suites: Vec::new(),
-        tls13: false,
-    };
+    let config = ProfileConfig { suites: Vec::new(), tls13: false };
     assert!(Profile::new(&config).is_err());
 }
 
@@ -387,11 +362,7 @@ fn a_nul_in_the_identity_does_not_pass_for_its_first_half() {
 
 #[test]
 fn bytes_that_are_no_tls_are_refused_at_once() {
-    for bytes in [
-        &b"MSRP d93kswow SEND\r\n"[..],
-        b"\x20",
-        b"GET / HTTP/1.1\r\n",
-    ] {
+    for bytes in [&b"MSRP d93kswow SEND\r\n"[..], b"\x20", b"GET / HTTP/1.1\r\n"] {
         let mut server = Handshake::server(&profile(TLS12)).unwrap();
         let result = server.advance(bytes, &mut Vec::new());
         assert_eq!(result.err(), Some(HandshakeError::Malformed));

@@ -45,13 +45,9 @@ fn stock_builder(suite: &str) -> SslContextBuilder {
     builder.set_security_level(1);
     builder.set_verify(SslVerifyMode::NONE);
     if suite == TLS13 {
-        builder
-            .set_min_proto_version(Some(SslVersion::TLS1_3))
-            .unwrap();
+        builder.set_min_proto_version(Some(SslVersion::TLS1_3)).unwrap();
     } else {
-        builder
-            .set_max_proto_version(Some(SslVersion::TLS1_2))
-            .unwrap();
+        builder.set_max_proto_version(Some(SslVersion::TLS1_2)).unwrap();
         builder.set_cipher_list(suite).unwrap();
     }
     if suite.starts_with("DHE") {
@@ -120,10 +116,7 @@ fn exchange(mut ours: End, mut stock: SslStream<Wire>, suite: &str) {
     }
     stock.shutdown().unwrap();
     let mut wire = std::mem::take(&mut stock.get_mut().outbound);
-    assert!(matches!(
-        session.open(&mut wire),
-        Ok(Opened::CloseNotify { .. })
-    ));
+    assert!(matches!(session.open(&mut wire), Ok(Opened::CloseNotify { .. })));
     stock.get_mut().inbound.extend(session.close_notify());
     assert_eq!(stock.read(&mut [0; 1]).unwrap(), 0, "{suite}");
 }
@@ -155,9 +148,7 @@ fn a_second_hello_after_a_retry_request_is_understood() {
     // The stock end's first key share is of a group we do not have, or accepts only our third.
     for server in [false, true] {
         let mut builder = stock_builder(TLS13);
-        builder
-            .set_groups_list(if server { "P-384" } else { "P-521:P-256" })
-            .unwrap();
+        builder.set_groups_list(if server { "P-384" } else { "P-521:P-256" }).unwrap();
         let mut stock = stock(&builder.build(), server);
         let mut ours = if server {
             End::client(&profile(TLS13))

@@ -25,18 +25,7 @@ fn carries_data_both_ways_for_every_suite() {
             assert_eq!(client.suite(), suite);
         }
         assert_eq!(client.suite(), server.suite());
-        for size in [
-            0,
-            1,
-            2,
-            15,
-            16,
-            17,
-            255,
-            4096,
-            PLAINTEXT_BYTES_MAX - 1,
-            PLAINTEXT_BYTES_MAX,
-        ] {
+        for size in [0, 1, 2, 15, 16, 17, 255, 4096, PLAINTEXT_BYTES_MAX - 1, PLAINTEXT_BYTES_MAX] {
             let plaintext: Vec<u8> = (0..size).map(|at| (at % 251) as u8).collect();
             transfer(&mut client, &mut server, &plaintext);
             transfer(&mut server, &mut client, &plaintext);
@@ -113,9 +102,7 @@ fn a_record_sent_twice_is_refused() {
 fn an_oversized_record_is_refused_by_its_header() {
     for suite in all_suites() {
         let (_, mut server) = pair(suite);
-        let [high, low] = u16::try_from(RECORD_BYTES_MAX - 5 + 1)
-            .unwrap()
-            .to_be_bytes();
+        let [high, low] = u16::try_from(RECORD_BYTES_MAX - 5 + 1).unwrap().to_be_bytes();
         let result = server.open(&mut [23, 3, 3, high, low]);
         assert_eq!(result.err(), Some(RecordError::RecordOverflow), "{suite}");
     }
@@ -155,10 +142,7 @@ fn close_notify_is_understood_both_ways() {
         // One direction is closed, the other still works until it is closed too.
         transfer(&mut server, &mut client, b"last words");
         let mut close = server.close_notify();
-        assert!(matches!(
-            client.open(&mut close),
-            Ok(Opened::CloseNotify { .. })
-        ));
+        assert!(matches!(client.open(&mut close), Ok(Opened::CloseNotify { .. })));
     }
 }
 
@@ -196,15 +180,9 @@ fn sessions_and_keys_may_move_to_another_thread() {
 #[test]
 fn secrets_are_not_printed() {
     let (client, _) = pair(TLS12);
-    assert_eq!(
-        format!("{client:?}"),
-        "Session(PSK-AES128-GCM-SHA256, redacted)"
-    );
+    assert_eq!(format!("{client:?}"), "Session(PSK-AES128-GCM-SHA256, redacted)");
     let keys = client.into_traffic_keys().unwrap();
-    assert_eq!(
-        format!("{keys:?}"),
-        "TrafficKeys(PSK-AES128-GCM-SHA256, redacted)"
-    );
+    assert_eq!(format!("{keys:?}"), "TrafficKeys(PSK-AES128-GCM-SHA256, redacted)");
 }
 
 #[test]

@@ -1,1 +1,28 @@
-fn main() {}
+//! The load generator.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use loadgen::cli::{Cli, Command};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let Command::Run(options) = Cli::parse().command;
+    match loadgen::run(&options) {
+        Ok(report) => {
+            print!("{}", report.to_text());
+            if report.passed { ExitCode::SUCCESS } else { ExitCode::from(1) }
+        }
+        Err(loadgen::Error::Usage(text)) => {
+            eprintln!("error: {text}\n\nFor more information, try '--help'.");
+            ExitCode::from(2)
+        }
+        Err(loadgen::Error::Io(error)) => {
+            eprintln!("error: {error}");
+            ExitCode::from(1)
+        }
+    }
+}

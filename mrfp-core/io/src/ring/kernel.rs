@@ -26,11 +26,7 @@ pub(super) struct Patience {
 }
 
 impl Patience {
-    pub(super) const NONE: Self = Self {
-        want: 0,
-        timeout: None,
-        gather_us: 0,
-    };
+    pub(super) const NONE: Self = Self { want: 0, timeout: None, gather_us: 0 };
 }
 
 /// One ring and the count of what it still owes.
@@ -64,12 +60,7 @@ impl Kernel {
         let mut submitter = unsafe { ring.as_ref() }.submitter();
         // Only an optimisation: refused where a thread already has 16 rings.
         let _ = submitter.register_ring_fd();
-        Ok(Self {
-            submitter,
-            ring,
-            backlog: VecDeque::new(),
-            in_flight: 0,
-        })
+        Ok(Self { submitter, ring, backlog: VecDeque::new(), in_flight: 0 })
     }
 
     pub(super) fn submitter(&self) -> &Submitter<'static> {
@@ -79,9 +70,7 @@ impl Kernel {
     /// Whether [`Patience::gather_us`] is understood (Linux 6.12).
     pub(super) fn can_gather(&self) -> bool {
         // SAFETY: a shared view of an immutable part, which ends here.
-        unsafe { self.ring.as_ref() }
-            .params()
-            .is_feature_min_timeout()
+        unsafe { self.ring.as_ref() }.params().is_feature_min_timeout()
     }
 
     /// Queues an entry; enters the kernel when the submission queue is full.
@@ -156,10 +145,8 @@ impl Kernel {
         }
         let flags = (flags | EnterFlags::EXT_ARG).bits();
         // SAFETY: EXT_ARG goes with a `SubmitArgs` of its own size, which lives across the call.
-        let entered = unsafe {
-            self.submitter
-                .enter(queued, patience.want, flags, Some(&arguments))
-        };
+        let entered =
+            unsafe { self.submitter.enter(queued, patience.want, flags, Some(&arguments)) };
         match entered {
             Ok(_) => Ok(()),
             Err(error) => match error.raw_os_error() {
@@ -190,13 +177,7 @@ impl Kernel {
     pub(super) fn drain(&mut self) -> io::Result<()> {
         for _ in 0..DRAIN_ROUNDS_MAX {
             let cancel = opcode::AsyncCancel2::new(CancelBuilder::any());
-            let token = Token::new(
-                Operation::Cancel,
-                Key {
-                    index: 0,
-                    generation: 0,
-                },
-            );
+            let token = Token::new(Operation::Cancel, Key { index: 0, generation: 0 });
             // SAFETY: a cancellation names no memory.
             unsafe { self.push(cancel.build().user_data(token.to_user_data())) };
             loop {

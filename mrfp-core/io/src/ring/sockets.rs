@@ -63,20 +63,14 @@ pub(super) struct Sockets {
 
 impl Sockets {
     pub(super) fn with_capacity(capacity: usize) -> Self {
-        Self {
-            slots: Vec::with_capacity(capacity),
-            free: Vec::with_capacity(capacity),
-        }
+        Self { slots: Vec::with_capacity(capacity), free: Vec::with_capacity(capacity) }
     }
 
     pub(super) fn insert(&mut self, open: OpenSocket) -> Socket {
         let index = self.free.pop().unwrap_or_else(|| {
             let index = self.slots.len() as u32;
             assert!(index <= Key::INDEX_MAX);
-            self.slots.push(Slot {
-                generation: 0,
-                open: None,
-            });
+            self.slots.push(Slot { generation: 0, open: None });
             index
         });
         let slot = &mut self.slots[index as usize];
@@ -109,10 +103,7 @@ impl Sockets {
 /// What the kernel carries for an operation on a socket. The shard's own token stays here, so
 /// nothing a caller can make up decides which memory a completion belongs to.
 pub(super) fn user_data(operation: Operation, socket: Socket) -> u64 {
-    let key = Key {
-        index: 0,
-        generation: socket.0,
-    };
+    let key = Key { index: 0, generation: socket.0 };
     Token::new(operation, key).to_user_data()
 }
 
@@ -146,17 +137,12 @@ pub(super) fn listen(
 /// A TCP socket whose small messages leave at once; accepted sockets inherit that from their
 /// listener.
 pub(super) fn tcp_socket(address: SocketAddr) -> io::Result<socket2::Socket> {
-    let socket = socket2::Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
+    let socket =
+        socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_tcp_nodelay(true)?;
     Ok(socket)
 }
 
 pub(super) fn internet_address(address: &SockAddr) -> io::Result<SocketAddr> {
-    address
-        .as_socket()
-        .ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
+    address.as_socket().ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
 }

@@ -57,13 +57,7 @@ pub(super) struct Sending {
 
 impl SimulatedSocket {
     pub(super) fn new(kind: Kind) -> Self {
-        Self {
-            kind,
-            reading: None,
-            sending: None,
-            closing: None,
-            close_ready: false,
-        }
+        Self { kind, reading: None, sending: None, closing: None, close_ready: false }
     }
 }
 
@@ -94,8 +88,7 @@ impl Simulator {
             let Some((&id, of_socket)) = completions.iter_mut().nth(position) else {
                 return;
             };
-            self.ready
-                .extend(of_socket.pop_front().map(|first| (id, first)));
+            self.ready.extend(of_socket.pop_front().map(|first| (id, first)));
             if of_socket.is_empty() {
                 completions.remove(&id);
             }
@@ -189,11 +182,7 @@ impl Simulator {
         cancelled: bool,
         completions: &mut VecDeque<Completion>,
     ) -> Option<Completion> {
-        let ended = |errno| Completion::Accept {
-            token,
-            result: Err(Errno(errno)),
-            more: false,
-        };
+        let ended = |errno| Completion::Accept { token, result: Err(Errno(errno)), more: false };
         loop {
             let waiting = match &mut self.sockets.get_mut(&id)?.kind {
                 Kind::Listener { backlog, .. } => backlog.pop_front(),
@@ -208,10 +197,7 @@ impl Simulator {
             self.peers[peer.0].accepted = true;
             completions.push_back(Completion::Accept {
                 token,
-                result: Ok(AcceptedSocket {
-                    socket,
-                    peer: self.peers[peer.0].address,
-                }),
+                result: Ok(AcceptedSocket { socket, peer: self.peers[peer.0].address }),
                 more: true,
             });
         }
@@ -248,11 +234,7 @@ impl Simulator {
         let Kind::Stream { peer } = self.sockets[&id].kind else {
             unreachable!("not connected");
         };
-        let ended = |result| Completion::Recv {
-            token,
-            result,
-            more: false,
-        };
+        let ended = |result| Completion::Recv { token, result, more: false };
         for _ in 0..RECVS_PER_TURN_MAX {
             if self.peers[peer.0].take_reset() {
                 return Some(ended(Err(Errno(libc::ECONNRESET))));
@@ -267,11 +249,7 @@ impl Simulator {
             let Some(buffer) = self.fill_buffer(peer) else {
                 return Some(ended(Err(Errno(libc::ENOBUFS))));
             };
-            completions.push_back(Completion::Recv {
-                token,
-                result: Ok(Some(buffer)),
-                more: true,
-            });
+            completions.push_back(Completion::Recv { token, result: Ok(Some(buffer)), more: true });
         }
         cancelled.then(|| ended(Err(Errno(libc::ECANCELED))))
     }
@@ -294,19 +272,12 @@ impl Simulator {
         for (to, from) in memory.iter_mut().zip(pending.drain(..length)) {
             *to = from;
         }
-        Some(RecvBuffer {
-            id: id as u16,
-            length: length as u32,
-        })
+        Some(RecvBuffer { id: id as u16, length: length as u32 })
     }
 
     fn step_sending(&mut self, id: u32, completions: &mut VecDeque<Completion>) {
         let in_flight = |sending: &&Sending| sending.buffer.is_some();
-        if !self.sockets[&id]
-            .sending
-            .as_ref()
-            .is_some_and(|it| in_flight(&it))
-        {
+        if !self.sockets[&id].sending.as_ref().is_some_and(|it| in_flight(&it)) {
             return;
         }
         if self.is_delayed() {
@@ -356,12 +327,7 @@ impl Simulator {
 
     /// What was sent before a shutdown is on its way before it, as far as the window allows.
     pub(super) fn flush_before_shutdown(&mut self, socket: Socket) {
-        if self
-            .socket(socket)
-            .sending
-            .as_ref()
-            .is_some_and(|it| it.buffer.is_some())
-        {
+        if self.socket(socket).sending.as_ref().is_some_and(|it| it.buffer.is_some()) {
             self.move_sent_bytes(socket.0, false);
         }
     }

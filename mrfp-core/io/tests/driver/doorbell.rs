@@ -98,11 +98,7 @@ fn a_bell_before_the_first_wait_is_heard() {
 
 /// Whether the descriptor is readable within the timeout (-1: none).
 fn poll(descriptor: i32, timeout_ms: i32) -> bool {
-    let mut entry = libc::pollfd {
-        fd: descriptor,
-        events: libc::POLLIN,
-        revents: 0,
-    };
+    let mut entry = libc::pollfd { fd: descriptor, events: libc::POLLIN, revents: 0 };
     // SAFETY: one entry of ours, valid across the call.
     unsafe { libc::poll(&raw mut entry, 1, timeout_ms) == 1 }
 }

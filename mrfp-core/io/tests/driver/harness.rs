@@ -16,10 +16,7 @@ const PATIENCE_NS: u64 = 20_000_000_000;
 const TURNS_MAX: usize = 1_000_000;
 
 pub(crate) fn key(index: u32) -> Key {
-    Key {
-        index,
-        generation: 7,
-    }
+    Key { index, generation: 7 }
 }
 
 pub(crate) fn token(operation: Operation, index: u32) -> Token {
@@ -30,10 +27,7 @@ pub(crate) fn loopback() -> SocketAddr {
     "127.0.0.1:0".parse().unwrap()
 }
 
-pub(crate) const LISTEN: Listen = Listen {
-    backlog: 1024,
-    reuse_port: false,
-};
+pub(crate) const LISTEN: Listen = Listen { backlog: 1024, reuse_port: false };
 
 /// What the harness has noted about one connection.
 #[derive(Default, Debug)]
@@ -101,17 +95,13 @@ impl<D: Driver> Harness<D> {
     }
 
     pub(crate) fn arm_recv(&mut self, index: u32) {
-        self.driver
-            .recv(self.sockets[&index], token(Operation::Recv, index));
+        self.driver.recv(self.sockets[&index], token(Operation::Recv, index));
         self.seen.get_mut(&index).unwrap().recv_armed = true;
     }
 
     pub(crate) fn send(&mut self, index: u32, bytes: &[u8]) {
-        let class = if bytes.len() <= 1024 {
-            SendBufferClass::Small
-        } else {
-            SendBufferClass::Large
-        };
+        let class =
+            if bytes.len() <= 1024 { SendBufferClass::Small } else { SendBufferClass::Large };
         let mut buffer = self.buffers.take(class, 0).unwrap();
         buffer.memory_mut()[..bytes.len()].copy_from_slice(bytes);
         buffer.set_range(0..bytes.len());
@@ -119,14 +109,12 @@ impl<D: Driver> Harness<D> {
     }
 
     fn send_buffer(&mut self, index: u32, buffer: SendBuffer) {
-        self.driver
-            .send(self.sockets[&index], buffer, token(Operation::Send, index));
+        self.driver.send(self.sockets[&index], buffer, token(Operation::Send, index));
         self.seen.get_mut(&index).unwrap().send_in_flight = true;
     }
 
     pub(crate) fn close(&mut self, index: u32) {
-        self.driver
-            .close(self.sockets[&index], token(Operation::Close, index));
+        self.driver.close(self.sockets[&index], token(Operation::Close, index));
     }
 
     /// Turns until `done`; panics when nothing happens for long.
@@ -154,11 +142,7 @@ impl<D: Driver> Harness<D> {
 
     fn handle(&mut self, completion: Completion) {
         match completion {
-            Completion::Accept {
-                token,
-                result,
-                more,
-            } => {
+            Completion::Accept { token, result, more } => {
                 if let Ok(accepted) = result {
                     let index = self.next_index;
                     self.next_index += 1;
@@ -179,19 +163,14 @@ impl<D: Driver> Harness<D> {
             Completion::Connect { token, result } => {
                 self.seen.get_mut(&token.key().index).unwrap().connected = Some(result);
             }
-            Completion::Recv {
-                token,
-                result,
-                more,
-            } => {
+            Completion::Recv { token, result, more } => {
                 assert_eq!(token.operation(), Some(Operation::Recv));
                 assert_eq!(token.key().generation, 7);
                 let seen = self.seen.get_mut(&token.key().index).unwrap();
                 seen.recv_armed = more;
                 match result {
                     Ok(Some(buffer)) => {
-                        seen.received
-                            .extend_from_slice(self.driver.recv_bytes(&buffer));
+                        seen.received.extend_from_slice(self.driver.recv_bytes(&buffer));
                         self.driver.recv_release(buffer);
                     }
                     Ok(None) => seen.eof = true,
@@ -199,11 +178,7 @@ impl<D: Driver> Harness<D> {
                     Err(error) => seen.recv_error = Some(error),
                 }
             }
-            Completion::Send {
-                token,
-                result,
-                buffer,
-            } => {
+            Completion::Send { token, result, buffer } => {
                 let seen = self.seen.get_mut(&token.key().index).unwrap();
                 seen.sends.push(result);
                 seen.send_in_flight = false;

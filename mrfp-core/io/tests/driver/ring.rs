@@ -30,9 +30,7 @@ pub(crate) fn finish(harness: Harness<Ring>) {
 
 /// Bytes in which a loss, a double or a swap shows.
 pub(crate) fn pattern(length: usize) -> Vec<u8> {
-    (0..length)
-        .map(|i| (i as u32).wrapping_mul(2_654_435_761).to_be_bytes()[0])
-        .collect()
+    (0..length).map(|i| (i as u32).wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect()
 }
 
 #[test]
@@ -47,9 +45,7 @@ fn echoes_what_a_peer_sends() {
     });
     assert_eq!(harness.peers[&1], peer.local_addr().unwrap());
     harness.send(1, b"hello peer");
-    harness.run_until("send completes", |harness| {
-        harness.seen[&1].sends == [Ok(10)]
-    });
+    harness.run_until("send completes", |harness| harness.seen[&1].sends == [Ok(10)]);
     let mut echo = [0; 10];
     peer.read_exact(&mut echo).unwrap();
     assert_eq!(&echo, b"hello peer");
@@ -61,9 +57,7 @@ fn connects_out_and_sends_small_messages_at_once() {
     let mut harness = small_ring();
     let listener = TcpListener::bind(loopback()).unwrap();
     let index = harness.connect(listener.local_addr().unwrap());
-    harness.run_until("connected", |harness| {
-        harness.seen[&index].connected == Some(Ok(()))
-    });
+    harness.run_until("connected", |harness| harness.seen[&index].connected == Some(Ok(())));
     let (mut peer, _) = listener.accept().unwrap();
     harness.arm_recv(index);
     harness.send(index, b"first");
@@ -93,9 +87,7 @@ fn reports_the_end_of_a_direction_and_still_sends() {
     let mut peer = TcpStream::connect(address).unwrap();
     peer.write_all(b"last words").unwrap();
     peer.shutdown(Shutdown::Write).unwrap();
-    harness.run_until("end of stream", |harness| {
-        harness.seen.get(&1).is_some_and(|seen| seen.eof)
-    });
+    harness.run_until("end of stream", |harness| harness.seen.get(&1).is_some_and(|seen| seen.eof));
     assert_eq!(harness.seen[&1].received, b"last words");
     assert!(!harness.seen[&1].recv_armed);
     harness.send(1, b"answer");
@@ -192,10 +184,7 @@ pub(crate) fn run_rearming(
 #[test]
 fn listeners_share_a_port_when_asked() {
     let mut harness = small_ring();
-    let shared = Listen {
-        backlog: 16,
-        reuse_port: true,
-    };
+    let shared = Listen { backlog: 16, reuse_port: true };
     let first = token(Operation::Accept, 900);
     let second = token(Operation::Accept, 901);
     let third = token(Operation::Accept, 902);
@@ -203,10 +192,7 @@ fn listeners_share_a_port_when_asked() {
     let (one, address) = driver.listen(loopback(), shared, first).unwrap();
     let (two, same) = driver.listen(address, shared, second).unwrap();
     assert_eq!(address, same);
-    let alone = Listen {
-        reuse_port: false,
-        ..shared
-    };
+    let alone = Listen { reuse_port: false, ..shared };
     let refused = driver.listen(address, alone, third).unwrap_err();
     assert_eq!(refused.kind(), std::io::ErrorKind::AddrInUse);
     driver.cancel(first);
@@ -222,9 +208,7 @@ fn listeners_share_a_port_when_asked() {
 fn a_lone_completion_wakes_a_ring_that_gathers() {
     let mut harness = small_ring();
     let address = harness.listen();
-    let mut peers: Vec<_> = (0..40)
-        .map(|_| TcpStream::connect(address).unwrap())
-        .collect();
+    let mut peers: Vec<_> = (0..40).map(|_| TcpStream::connect(address).unwrap()).collect();
     // One turn with forty completions, so that the next one gathers; without a deadline.
     std::thread::sleep(Duration::from_millis(50));
     harness.turn(Duration::from_secs(1));

@@ -17,11 +17,7 @@ fn reset(peer: TcpStream) {
 
 #[test]
 fn runs_out_of_receive_buffers_and_recovers() {
-    let config = RingConfig {
-        recv_buffer_count: 2,
-        recv_buffer_size_bytes: 64,
-        ..small_config()
-    };
+    let config = RingConfig { recv_buffer_count: 2, recv_buffer_size_bytes: 64, ..small_config() };
     let mut harness = Harness::new(Ring::new(config).unwrap());
     let address = harness.listen();
     let mut peer = TcpStream::connect(address).unwrap();
@@ -191,9 +187,7 @@ fn a_listener_ends_by_shutdown() {
 fn drops_with_operations_in_flight() {
     let mut harness = small_ring();
     let address = harness.listen();
-    let mut peers: Vec<TcpStream> = (0..10)
-        .map(|_| TcpStream::connect(address).unwrap())
-        .collect();
+    let mut peers: Vec<TcpStream> = (0..10).map(|_| TcpStream::connect(address).unwrap()).collect();
     harness.run_until("accepted", |harness| harness.seen.len() == 10);
     for index in 1..=10 {
         harness.send(index, &pattern(4 << 20));

@@ -21,9 +21,7 @@ fn converse(seed: u64) -> (Vec<usize>, usize) {
     const LENGTH: usize = 20_000;
     let mut harness = Harness::new(Simulator::new(seed));
     let address = harness.listen();
-    let peers: Vec<_> = (0..3)
-        .map(|_| harness.driver.peer_connect(address))
-        .collect();
+    let peers: Vec<_> = (0..3).map(|_| harness.driver.peer_connect(address)).collect();
     for &peer in &peers {
         harness.driver.peer_send(peer, &pattern(LENGTH));
     }
@@ -48,22 +46,13 @@ fn converse(seed: u64) -> (Vec<usize>, usize) {
         harness.send(1, &answer[sent..]);
         sends += 1;
         harness.run_until("sent", |harness| !harness.seen[&1].send_in_flight);
-        sent += harness
-            .seen
-            .get_mut(&1)
-            .unwrap()
-            .sends
-            .pop()
-            .unwrap()
-            .unwrap();
+        sent += harness.seen.get_mut(&1).unwrap().sends.pop().unwrap().unwrap();
     }
     for seen in harness.seen.values() {
         assert!(seen.received == pattern(LENGTH));
     }
-    let received: Vec<Vec<u8>> = peers
-        .iter()
-        .map(|&peer| harness.driver.peer_received(peer))
-        .collect();
+    let received: Vec<Vec<u8>> =
+        peers.iter().map(|&peer| harness.driver.peer_received(peer)).collect();
     assert_eq!(received.iter().filter(|it| **it == answer).count(), 1);
     finish(harness);
     (steps, sends)
@@ -100,9 +89,7 @@ fn answers_connects_as_told() {
     let down: SocketAddr = "198.51.100.2:2855".parse().unwrap();
     let silent: SocketAddr = "198.51.100.3:2855".parse().unwrap();
     harness.driver.answer_connects(up, ConnectAnswer::Accept);
-    harness
-        .driver
-        .answer_connects(silent, ConnectAnswer::Silence);
+    harness.driver.answer_connects(silent, ConnectAnswer::Silence);
     let indices = [up, down, silent].map(|address| harness.connect(address));
     harness.turn(Duration::ZERO);
     let connected = |harness: &Harness<Simulator>| indices.map(|it| harness.seen[&it].connected);
@@ -161,9 +148,7 @@ fn a_close_ends_the_stream_after_its_bytes() {
     let peer = harness.driver.peer_connect(address);
     harness.driver.peer_send(peer, b"bye");
     harness.driver.peer_close(peer);
-    harness.run_until("end", |harness| {
-        harness.seen.get(&1).is_some_and(|seen| seen.eof)
-    });
+    harness.run_until("end", |harness| harness.seen.get(&1).is_some_and(|seen| seen.eof));
     assert_eq!(harness.seen[&1].received, b"bye");
     harness.close(1);
     harness.run_until("closed", |harness| harness.seen[&1].closed);
@@ -174,18 +159,13 @@ fn a_close_ends_the_stream_after_its_bytes() {
 
 #[test]
 fn runs_out_of_receive_buffers() {
-    let config = SimulatorConfig {
-        faults: Faults::NONE,
-        recv_buffer_count: 1,
-        recv_buffer_size_bytes: 10,
-    };
+    let config =
+        SimulatorConfig { faults: Faults::NONE, recv_buffer_count: 1, recv_buffer_size_bytes: 10 };
     let mut harness = Harness::new(Simulator::with_config(0, config));
     let address = harness.listen();
     let peer = harness.driver.peer_connect(address);
     harness.driver.peer_send(peer, &pattern(25));
-    harness.run_until("dry", |harness| {
-        harness.seen.get(&1).is_some_and(|seen| !seen.recv_armed)
-    });
+    harness.run_until("dry", |harness| harness.seen.get(&1).is_some_and(|seen| !seen.recv_armed));
     assert_eq!(harness.seen[&1].out_of_buffers, 1);
     assert_eq!(harness.seen[&1].received, pattern(25)[..10]);
     finish(harness);

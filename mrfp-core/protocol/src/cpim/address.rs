@@ -22,13 +22,8 @@ impl<'a> Address<'a> {
                 (value[..open].trim_ascii(), &value[open..])
             }
         };
-        let uri = rest
-            .trim_ascii_end()
-            .strip_prefix(b"<")?
-            .strip_suffix(b">")?;
-        let foreign = uri
-            .iter()
-            .any(|&byte| byte <= b' ' || matches!(byte, b'<' | b'>' | 0x7f));
+        let uri = rest.trim_ascii_end().strip_prefix(b"<")?.strip_suffix(b">")?;
+        let foreign = uri.iter().any(|&byte| byte <= b' ' || matches!(byte, b'<' | b'>' | 0x7f));
         // A URI has a scheme.
         if foreign || memchr::memchr(b':', uri).is_none_or(|colon| colon == 0) {
             return None;

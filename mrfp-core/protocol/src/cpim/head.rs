@@ -63,11 +63,8 @@ impl<'a> Head<'a> {
     /// section 11.4 shows them in one block, and so do clients. Both are read.
     pub fn parse(bytes: &'a [u8]) -> Result<Option<(Self, usize)>, Malformed> {
         let window = &bytes[..bytes.len().min(HEAD_BYTES_MAX)];
-        let incomplete = if bytes.len() < HEAD_BYTES_MAX {
-            Ok(None)
-        } else {
-            Err(Malformed::HeadTooLong)
-        };
+        let incomplete =
+            if bytes.len() < HEAD_BYTES_MAX { Ok(None) } else { Err(Malformed::HeadTooLong) };
         let Some((message_headers, content_start)) = block(window) else {
             return incomplete;
         };
@@ -168,10 +165,7 @@ impl<'a> Head<'a> {
             (Some(_), _) => return Ok(()),
         };
         match name {
-            b"From" => once(
-                &mut self.from,
-                Address::parse(value).ok_or(Malformed::From)?,
-            ),
+            b"From" => once(&mut self.from, Address::parse(value).ok_or(Malformed::From)?),
             b"To" => {
                 Address::parse(value).ok_or(Malformed::To)?;
                 self.to_count += 1;
@@ -253,14 +247,8 @@ fn lines(block: &[u8]) -> impl Iterator<Item = Result<&[u8], Malformed>> {
         let Some(text) = line.strip_suffix(b"\r\n") else {
             return Some(Err(Malformed::LineEnd));
         };
-        let control = text
-            .iter()
-            .any(|&byte| (byte < b' ' && byte != b'\t') || byte == 0x7f);
-        Some(if control {
-            Err(Malformed::LineEnd)
-        } else {
-            Ok(text)
-        })
+        let control = text.iter().any(|&byte| (byte < b' ' && byte != b'\t') || byte == 0x7f);
+        Some(if control { Err(Malformed::LineEnd) } else { Ok(text) })
     })
 }
 

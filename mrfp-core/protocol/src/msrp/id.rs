@@ -13,9 +13,7 @@ pub fn is_ident(text: &[u8]) -> bool {
         return false;
     }
     text[0].is_ascii_alphanumeric()
-        && text[1..]
-            .iter()
-            .all(|&byte| IDENT_CHARACTERS[usize::from(byte)])
+        && text[1..].iter().all(|&byte| IDENT_CHARACTERS[usize::from(byte)])
 }
 
 /// A transaction identifier: 13 characters that carry 64 bits.

@@ -75,10 +75,7 @@ pub enum MalformedReason {
 impl Malformed {
     /// `bytes`: the head as far as it was read, from the first byte of the input on.
     pub(super) fn new(reason: MalformedReason, bytes: &[u8]) -> Self {
-        Self {
-            reason,
-            answer: MalformedAnswer::find(bytes),
-        }
+        Self { reason, answer: MalformedAnswer::find(bytes) }
     }
 }
 
@@ -126,11 +123,7 @@ impl Iterator for Lines<'_> {
         let start = self.at;
         let end = start + memchr::memchr(b'\n', self.bytes.get(start..)?)?;
         self.at = end + 1;
-        let end = if end > start && self.bytes[end - 1] == b'\r' {
-            end - 1
-        } else {
-            end
-        };
+        let end = if end > start && self.bytes[end - 1] == b'\r' { end - 1 } else { end };
         Some(start..end)
     }
 }

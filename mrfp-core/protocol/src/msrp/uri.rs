@@ -51,10 +51,7 @@ impl<'a> Path<'a> {
 
     /// Printable ASCII without a space at either end or two in a row.
     pub(super) fn is_list(&self) -> bool {
-        let foreign = self
-            .0
-            .iter()
-            .fold(false, |found, &b| found | !(b' '..=b'~').contains(&b));
+        let foreign = self.0.iter().fold(false, |found, &b| found | !(b' '..=b'~').contains(&b));
         !foreign && self.iter().all(|uri| !uri.is_empty())
     }
 }
@@ -139,14 +136,7 @@ impl<'a> Uri<'a> {
                 return Err(UriError::Parameter);
             }
         }
-        Ok(Self {
-            text,
-            secure,
-            host,
-            port,
-            session_id,
-            transport,
-        })
+        Ok(Self { text, secure, host, port, session_id, transport })
     }
 
     /// Reads the URI of an endpoint, which carries port and session-id (RFC 4975 section 6).
@@ -184,9 +174,7 @@ fn scheme(text: &[u8]) -> Result<(bool, &[u8]), UriError> {
         name if name.eq_ignore_ascii_case(b"msrps") => true,
         _ => return Err(UriError::Scheme),
     };
-    let rest = text[colon + 1..]
-        .strip_prefix(b"//")
-        .ok_or(UriError::Scheme)?;
+    let rest = text[colon + 1..].strip_prefix(b"//").ok_or(UriError::Scheme)?;
     Ok((secure, rest))
 }
 
@@ -210,10 +198,7 @@ fn port(text: &[u8]) -> Result<(Option<u16>, &[u8]), UriError> {
     let Some(rest) = text.strip_prefix(b":") else {
         return Ok((None, text));
     };
-    let end = rest
-        .iter()
-        .position(|byte| !byte.is_ascii_digit())
-        .unwrap_or(rest.len());
+    let end = rest.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(rest.len());
     let (digits, rest) = rest.split_at(end);
     let mut port = 0u16;
     for digit in digits {
@@ -273,9 +258,7 @@ fn hex(digit: u8) -> Option<u8> {
 }
 
 fn check(text: &[u8], class: u8, error: UriError) -> Result<(), UriError> {
-    let foreign = text
-        .iter()
-        .any(|&byte| CLASSES[usize::from(byte)] & class == 0);
+    let foreign = text.iter().any(|&byte| CLASSES[usize::from(byte)] & class == 0);
     if foreign { Err(error) } else { Ok(()) }
 }
 

@@ -36,10 +36,7 @@ pub(super) struct Secrets {
 impl Exchange {
     /// Hangs an empty exchange on `ssl`.
     pub(super) fn attach(ssl: &mut Ssl, credential: Option<Credential>) {
-        let exchange = Self {
-            credential: Mutex::new(credential),
-            secrets: Mutex::default(),
-        };
+        let exchange = Self { credential: Mutex::new(credential), secrets: Mutex::default() };
         ssl.set_ex_data(*EXCHANGE_INDEX, exchange);
     }
 

@@ -86,10 +86,7 @@ impl Handshake {
             return Err(HandshakeError::Other);
         }
         let mut ssl = Ssl::new(&profile.context).map_err(|_| HandshakeError::Other)?;
-        let credential = Credential {
-            identity: identity.to_vec(),
-            key: psk.clone(),
-        };
+        let credential = Credential { identity: identity.to_vec(), key: psk.clone() };
         Exchange::attach(&mut ssl, Some(credential));
         // A TLS 1.3 server could answer with a certificate instead of our key: no certificate is
         // trusted, so that fails.
@@ -201,10 +198,7 @@ impl Handshake {
     }
 
     fn exchange(&self) -> &Exchange {
-        self.stream()
-            .ssl()
-            .ex_data(*EXCHANGE_INDEX)
-            .expect("every handshake attaches its exchange")
+        self.stream().ssl().ex_data(*EXCHANGE_INDEX).expect("every handshake attaches its exchange")
     }
 
     /// Looks into a record before OpenSSL does. A second hello (after HelloRetryRequest) names the
@@ -308,12 +302,7 @@ impl Handshake {
             Role::Client => (server, client),
             Role::Server => (client, server),
         };
-        Ok(TrafficKeys {
-            suite,
-            role: self.role,
-            read,
-            write,
-        })
+        Ok(TrafficKeys { suite, role: self.role, read, write })
     }
 }
 

@@ -64,12 +64,7 @@ pub(super) struct DirectionKeys {
 impl DirectionKeys {
     /// A TLS 1.2 direction after its Finished, which was sequence number 0.
     pub(super) fn tls12(key: &[u8], iv: &[u8]) -> Self {
-        let mut keys = Self {
-            secret: [0; 32],
-            iv: [0; 12],
-            sequence: 1,
-            blocks: 2,
-        };
+        let mut keys = Self { secret: [0; 32], iv: [0; 12], sequence: 1, blocks: 2 };
         keys.secret[..key.len()].copy_from_slice(key);
         keys.iv[..iv.len()].copy_from_slice(iv);
         keys
@@ -77,12 +72,7 @@ impl DirectionKeys {
 
     /// A TLS 1.3 direction at its first record.
     pub(super) fn tls13(secret: &[u8; 32]) -> Self {
-        let mut keys = Self {
-            secret: *secret,
-            iv: [0; 12],
-            sequence: 0,
-            blocks: 0,
-        };
+        let mut keys = Self { secret: *secret, iv: [0; 12], sequence: 0, blocks: 0 };
         hkdf_expand_label(&keys.secret, b"iv", &mut keys.iv);
         keys
     }
@@ -125,13 +115,7 @@ pub(super) fn tls12_traffic_keys(
     let mut key_block = Zeroizing::new([0; 2 * (32 + 12)]);
     let (key, iv) = (aead.key_bytes(), aead.tls12_fixed_iv_bytes());
     let key_block = &mut key_block[..2 * (key + iv)];
-    tls12_prf(
-        suite.hash,
-        master_secret,
-        b"key expansion",
-        &seed,
-        key_block,
-    );
+    tls12_prf(suite.hash, master_secret, b"key expansion", &seed, key_block);
     let (client_key, rest) = key_block.split_at(key);
     let (server_key, rest) = rest.split_at(key);
     let (client_iv, server_iv) = rest.split_at(iv);
@@ -141,12 +125,7 @@ pub(super) fn tls12_traffic_keys(
         Role::Client => (server, client),
         Role::Server => (client, server),
     };
-    TrafficKeys {
-        suite,
-        role,
-        read,
-        write,
-    }
+    TrafficKeys { suite, role, read, write }
 }
 
 /// The TLS 1.2 PRF (RFC 5246 section 5).
@@ -177,16 +156,7 @@ fn hkdf_expand_label(secret: &[u8; 32], label: &[u8], out: &mut [u8]) {
     let length = u16::try_from(out.len()).expect("a key is short");
     let label_bytes = u8::try_from(6 + label.len()).expect("a label is short");
     hkdf::Prk::new_less_safe(hkdf::HKDF_SHA256, secret)
-        .expand(
-            &[
-                &length.to_be_bytes(),
-                &[label_bytes],
-                b"tls13 ",
-                label,
-                &[0],
-            ],
-            Length(out.len()),
-        )
+        .expand(&[&length.to_be_bytes(), &[label_bytes], b"tls13 ", label, &[0]], Length(out.len()))
         .and_then(|material| material.fill(out))
         .expect("the output is within HKDF's limit");
 }
@@ -207,13 +177,7 @@ mod tests {
         let server_random = "2c2e9ef2390195a160393f8c25e89d84a40e367e9c7e234346ef5d5845e865b7";
         let seed = bytes(&[client_random, server_random].concat());
         let mut out = vec![0; 48];
-        tls12_prf(
-            Hash::Sha256,
-            &bytes(premaster),
-            b"master secret",
-            &seed,
-            &mut out,
-        );
+        tls12_prf(Hash::Sha256, &bytes(premaster), b"master secret", &seed, &mut out);
         out
     }
 

@@ -24,12 +24,7 @@ pub(super) struct OpenSslSession {
 
 impl OpenSslSession {
     pub(super) fn new(stream: SslStream<MemoryStream>, suite: &'static Suite) -> Self {
-        Self {
-            stream,
-            suite,
-            idle_records: 0,
-            broken: false,
-        }
+        Self { stream, suite, idle_records: 0, broken: false }
     }
 
     pub(super) fn suite(&self) -> &'static str {
@@ -60,10 +55,7 @@ impl OpenSslSession {
         match result {
             Ok(length) => {
                 self.idle_records = 0;
-                Ok(Opened::Data {
-                    plaintext: 0..length,
-                    consumed,
-                })
+                Ok(Opened::Data { plaintext: 0..length, consumed })
             }
             Err(error) if error.code() == ErrorCode::WANT_READ => {
                 self.idle_records += 1;

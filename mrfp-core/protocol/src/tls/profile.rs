@@ -28,10 +28,7 @@ impl Default for ProfileConfig {
     /// The AEAD suites, forward secrecy first; TLS 1.2 only, as TS 33.328 Annex H builds on
     /// RFC 4279.
     fn default() -> Self {
-        Self {
-            suites: DEFAULT_SUITES.map(str::to_owned).to_vec(),
-            tls13: false,
-        }
+        Self { suites: DEFAULT_SUITES.map(str::to_owned).to_vec(), tls13: false }
     }
 }
 
@@ -64,18 +61,13 @@ impl Profile {
         }
         let context = build_context(&suites, config.tls13)
             .map_err(|error| ProfileError(format!("OpenSSL refuses the TLS profile: {error}")))?;
-        Ok(Self {
-            context,
-            tls13: config.tls13,
-        })
+        Ok(Self { context, tls13: config.tls13 })
     }
 }
 
 impl std::fmt::Debug for Profile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Profile")
-            .field("tls13", &self.tls13)
-            .finish_non_exhaustive()
+        f.debug_struct("Profile").field("tls13", &self.tls13).finish_non_exhaustive()
     }
 }
 
@@ -117,16 +109,8 @@ fn build_context(suites: &[&'static Suite], tls13: bool) -> Result<SslContext, E
     );
     builder.set_session_cache_mode(SslSessionCacheMode::OFF);
     builder.set_mode(SslMode::RELEASE_BUFFERS);
-    let lowest = if suites.is_empty() {
-        SslVersion::TLS1_3
-    } else {
-        SslVersion::TLS1_2
-    };
-    let highest = if tls13 {
-        SslVersion::TLS1_3
-    } else {
-        SslVersion::TLS1_2
-    };
+    let lowest = if suites.is_empty() { SslVersion::TLS1_3 } else { SslVersion::TLS1_2 };
+    let highest = if tls13 { SslVersion::TLS1_3 } else { SslVersion::TLS1_2 };
     // TS 33.210 clause 6.2: secp256r1 mandatory, secp384r1 recommended. Named, since OpenSSL's own
     // list puts an ML-KEM share of 1.2 kB into every TLS 1.3 hello.
     builder.set_groups_list("X25519:P-256:P-384")?;

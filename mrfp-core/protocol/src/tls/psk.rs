@@ -54,11 +54,7 @@ pub(super) struct MessageTooLong;
 
 impl IdentityScanner {
     pub(super) const fn new(tls13: bool) -> Self {
-        Self {
-            partial: Vec::new(),
-            tls13,
-            done: false,
-        }
+        Self { partial: Vec::new(), tls13, done: false }
     }
 
     /// Takes one whole record (header included); the identity if this record completes the message
@@ -134,10 +130,8 @@ fn identity_in_client_hello(body: &[u8]) -> Option<Vec<u8>> {
         let mut extension = Reader(extensions.vector16()?);
         match extension_type {
             EXTENSION_SUPPORTED_VERSIONS => {
-                offers_tls13 = extension
-                    .vector8()?
-                    .chunks_exact(2)
-                    .any(|version| version == [3, 4]);
+                offers_tls13 =
+                    extension.vector8()?.chunks_exact(2).any(|version| version == [3, 4]);
             }
             EXTENSION_PRE_SHARED_KEY => {
                 let mut identities = Reader(extension.vector16()?);

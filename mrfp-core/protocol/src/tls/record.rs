@@ -27,6 +27,11 @@ pub(super) struct RecordLayer {
     read_closed: bool,
 }
 
+/// What an established session costs: two expanded keys, the raw ones beside them and a few counters.
+/// Nothing of OpenSSL's is left of the handshake, and no buffer is held between two records.
+const RECORD_LAYER_SIZE_MAX: usize = 1536;
+const _: () = assert!(size_of::<RecordLayer>() <= RECORD_LAYER_SIZE_MAX);
+
 /// Records of our own that wait to be sealed.
 #[derive(Default)]
 struct Owed {
@@ -91,10 +96,7 @@ impl RecordLayer {
             return Err(RecordError::UnexpectedMessage);
         }
         match content_type {
-            APPLICATION_DATA => Ok(Opened::Data {
-                plaintext,
-                consumed,
-            }),
+            APPLICATION_DATA => Ok(Opened::Data { plaintext, consumed }),
             ALERT => self.receive_alert(&input[plaintext], consumed),
             HANDSHAKE => {
                 self.receive_handshake(&input[plaintext])?;
@@ -153,10 +155,9 @@ impl RecordLayer {
                 let additional = tls12_additional_data(keys.sequence, header[0], plaintext_bytes);
                 (nonce, additional)
             }
-            Version::Tls13 => (
-                sequence_nonce(&keys.iv, keys.sequence),
-                AdditionalData::tls13(header),
-            ),
+            Version::Tls13 => {
+                (sequence_nonce(&keys.iv, keys.sequence), AdditionalData::tls13(header))
+            }
         };
         let opened = self
             .read
@@ -402,10 +403,7 @@ impl AdditionalData {
     fn tls13(header: [u8; HEADER_BYTES]) -> Self {
         let mut bytes = [0; 13];
         bytes[..HEADER_BYTES].copy_from_slice(&header);
-        Self {
-            bytes,
-            length: HEADER_BYTES,
-        }
+        Self { bytes, length: HEADER_BYTES }
     }
 }
 

@@ -7,12 +7,7 @@ use openssl::ssl;
 pub(super) fn ssl_reason(error: &ssl::Error) -> i32 {
     error
         .ssl_error()
-        .and_then(|stack| {
-            stack
-                .errors()
-                .iter()
-                .find(|error| error.library_code() == ERR_LIB_SSL)
-        })
+        .and_then(|stack| stack.errors().iter().find(|error| error.library_code() == ERR_LIB_SSL))
         .map_or(0, openssl::error::Error::reason_code)
 }
 

@@ -100,20 +100,11 @@ impl std::fmt::Debug for Suite {
 
 /// Finds a suite by OpenSSL name.
 pub(super) fn suite_by_name(name: &str) -> Option<&'static Suite> {
-    TLS12_SUITES
-        .iter()
-        .chain(&TLS13_SUITES)
-        .find(|suite| suite.name == name)
+    TLS12_SUITES.iter().chain(&TLS13_SUITES).find(|suite| suite.name == name)
 }
 
 const fn tls12(name: &'static str, protection: Protection, hash: Hash, dhe: bool) -> Suite {
-    Suite {
-        name,
-        version: Version::Tls12,
-        protection,
-        hash,
-        dhe,
-    }
+    Suite { name, version: Version::Tls12, protection, hash, dhe }
 }
 
 const fn tls13(name: &'static str, aead: Aead) -> Suite {

@@ -43,15 +43,9 @@ pub fn all_suites() -> impl Iterator<Item = &'static str> {
 
 pub fn profile(suite: &str) -> Profile {
     let config = if suite == TLS13 {
-        ProfileConfig {
-            suites: Vec::new(),
-            tls13: true,
-        }
+        ProfileConfig { suites: Vec::new(), tls13: true }
     } else {
-        ProfileConfig {
-            suites: vec![suite.to_owned()],
-            tls13: false,
-        }
+        ProfileConfig { suites: vec![suite.to_owned()], tls13: false }
     };
     Profile::new(&config).unwrap()
 }
@@ -167,10 +161,7 @@ pub fn open_all(session: &mut Session, mut input: Vec<u8>) -> Result<Vec<u8>, Re
     while !input.is_empty() {
         let consumed = match session.open(&mut input)? {
             Opened::NeedInput => panic!("part of a record was left"),
-            Opened::Data {
-                plaintext,
-                consumed,
-            } => {
+            Opened::Data { plaintext, consumed } => {
                 data.extend_from_slice(&input[plaintext]);
                 consumed
             }

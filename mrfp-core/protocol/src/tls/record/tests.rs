@@ -22,20 +22,12 @@ fn layer(suite: &str, role: Role) -> RecordLayer {
     let keys = match suite.version {
         Version::Tls12 => tls12_traffic_keys(suite, aead, role, &[7; 48], &[1; 32], &[2; 32]),
         Version::Tls13 => {
-            let (client, server) = (
-                DirectionKeys::tls13(&[3; 32]),
-                DirectionKeys::tls13(&[4; 32]),
-            );
+            let (client, server) = (DirectionKeys::tls13(&[3; 32]), DirectionKeys::tls13(&[4; 32]));
             let (read, write) = match role {
                 Role::Client => (server, client),
                 Role::Server => (client, server),
             };
-            TrafficKeys {
-                suite,
-                role,
-                read,
-                write,
-            }
+            TrafficKeys { suite, role, read, write }
         }
     };
     RecordLayer::new(keys)
@@ -59,11 +51,7 @@ fn open(layer: &mut RecordLayer, record: &[u8]) -> Result<Opened, RecordError> {
 
 fn assert_carries(from: &mut RecordLayer, to: &mut RecordLayer, plaintext: &[u8]) {
     let mut record = seal(from, plaintext).unwrap();
-    let Ok(Opened::Data {
-        plaintext: range,
-        consumed,
-    }) = to.open(&mut record)
-    else {
+    let Ok(Opened::Data { plaintext: range, consumed }) = to.open(&mut record) else {
         panic!("no data came out");
     };
     assert_eq!(&record[range], plaintext);
@@ -79,11 +67,7 @@ fn assert_handled(layer: &mut RecordLayer, record: &[u8]) {
 
 #[test]
 fn an_established_session_stays_small() {
-    assert!(
-        size_of::<RecordLayer>() <= 1300,
-        "{}",
-        size_of::<RecordLayer>()
-    );
+    assert!(size_of::<RecordLayer>() <= 1300, "{}", size_of::<RecordLayer>());
 }
 
 #[test]
@@ -233,10 +217,7 @@ fn tls13_changes_keys_before_the_cipher_limit() {
     let both = seal(&mut client, &plaintext).unwrap();
     assert_handled(&mut server, &both[..KEY_UPDATE_RECORD_BYTES]);
     let mut data = both[KEY_UPDATE_RECORD_BYTES..].to_vec();
-    let Ok(Opened::Data {
-        plaintext: range, ..
-    }) = server.open(&mut data)
-    else {
+    let Ok(Opened::Data { plaintext: range, .. }) = server.open(&mut data) else {
         panic!("no data behind the key update");
     };
     assert_eq!(data[range], plaintext);
@@ -252,10 +233,7 @@ fn tls12_stops_at_the_cipher_limit_but_can_still_send_an_alert() {
     let result = seal(&mut client, b"one too many");
     assert_eq!(result.err(), Some(RecordError::KeysExhausted));
     let alert = client.alert(LEVEL_WARNING, ALERT_CLOSE_NOTIFY);
-    assert!(matches!(
-        open(&mut server, &alert),
-        Ok(Opened::CloseNotify { .. })
-    ));
+    assert!(matches!(open(&mut server, &alert), Ok(Opened::CloseNotify { .. })));
 }
 
 #[test]
@@ -381,10 +359,7 @@ fn accepts_padding_up_to_the_limit_of_a_record() {
 fn ignores_what_follows_close_notify() {
     let (mut client, mut server) = pair(TLS12);
     let mut bytes = client.alert(LEVEL_WARNING, ALERT_CLOSE_NOTIFY);
-    assert!(matches!(
-        server.open(&mut bytes),
-        Ok(Opened::CloseNotify { .. })
-    ));
+    assert!(matches!(server.open(&mut bytes), Ok(Opened::CloseNotify { .. })));
     let mut rest = b"anything".to_vec();
     let Ok(Opened::CloseNotify { consumed }) = server.open(&mut rest) else {
         panic!("closed for reading means closed");
@@ -416,11 +391,7 @@ fn against_stock_server() -> (Box<RecordLayer>, openssl::ssl::SslStream<MemorySt
     let mut ssl = Ssl::new(&builder.build()).unwrap();
     ssl.set_accept_state();
     let mut stock = SslStream::new(ssl, MemoryStream::default()).unwrap();
-    let profile = Profile::new(&ProfileConfig {
-        suites: Vec::new(),
-        tls13: true,
-    })
-    .unwrap();
+    let profile = Profile::new(&ProfileConfig { suites: Vec::new(), tls13: true }).unwrap();
     let psk = Psk::new(vec![5; 32]).unwrap();
     let mut handshake = Handshake::client(&profile, b"alice", &psk).unwrap();
     let mut output = Vec::new();
@@ -433,10 +404,7 @@ fn against_stock_server() -> (Box<RecordLayer>, openssl::ssl::SslStream<MemorySt
         stock.get_mut().feed(&std::mem::take(&mut output));
         let _ = stock.do_handshake();
     }
-    let Some(Session {
-        records: Records::Own(layer),
-    }) = session
-    else {
+    let Some(Session { records: Records::Own(layer) }) = session else {
         panic!("TLS 1.3 records are ours");
     };
     (layer, stock)
@@ -453,10 +421,7 @@ fn echo(layer: &mut RecordLayer, stock: &mut openssl::ssl::SslStream<MemoryStrea
     let mut data = Vec::new();
     while !wire.is_empty() {
         let consumed = match layer.open(&mut wire).unwrap() {
-            Opened::Data {
-                plaintext,
-                consumed,
-            } => {
+            Opened::Data { plaintext, consumed } => {
                 data.extend_from_slice(&wire[plaintext]);
                 consumed
             }

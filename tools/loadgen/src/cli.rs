@@ -1,0 +1,330 @@
+//! The command line.
+
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::expectation::Ledger;
+use crate::media::Traffic;
+use crate::media::message::{CHUNK_BODY_BYTES, STAMP_BYTES};
+use crate::scenario::{ROOM_MEMBERS_MAX, Rooms, Scenario};
+use crate::security::KmsOptions;
+
+/// A fleet of UEs that takes a media node to its limit and checks every message it delivers.
+#[derive(Parser, Debug)]
+#[command(name = "mrf-load", version, after_help = EXAMPLES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Run a scenario against a node.
+    #[command(after_help = EXAMPLES)]
+    Run(Box<Run>),
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  Ten UEs in one room, a message a second each, for twenty seconds:
+    mrf-load run chat --target sip:room@127.0.0.1:5060
+
+  A thousand protected pairs, as fast as the node can with 8 messages on their way per UE:
+    mrf-load run chat --target sip:bench@127.0.0.1:5060 --security psk \\
+        --sessions 2000 --room-size 2 --window 8 --duration 30s --json pairs.json
+
+  Rooms of 2 to 20, 5 messages a second each, and what that costs the node:
+    mrf-load run chat --target sip:room@127.0.0.1:5060 --sessions 500 --room-size 2..20 \\
+        --message-rate 5 --node-pid $(pidof mrf)
+
+Exit status: 0 if every call was set up and torn down and every message was answered and delivered
+exactly once and in order; 1 if not; 2 if the command line is wrong.";
+
+/// Options of `run`.
+#[derive(Args, Clone, Debug)]
+pub struct Run {
+    /// What the UEs do.
+    pub scenario: ScenarioName,
+
+    /// Whom to call: rooms are named after the user part, `room-0`, `room-1`, …
+    #[arg(long, value_name = "SIP-URI", value_parser = parse_target)]
+    pub target: Target,
+
+    /// How many UEs.
+    #[arg(long, value_name = "N", default_value_t = 10,
+        value_parser = clap::value_parser!(u32).range(1..=SESSIONS_MAX))]
+    pub sessions: u32,
+
+    /// Calls set up, and later torn down, per second.
+    #[arg(long, value_name = "N/s", default_value = "100/s", value_parser = parse_rate)]
+    pub rate: f64,
+
+    /// How long the UEs talk once all are there: `20s`, `500ms`, `2m`.
+    #[arg(long, value_name = "TIME", default_value = "20s", value_parser = parse_duration)]
+    pub duration: Duration,
+
+    /// How long deliveries are awaited after the last message; what comes later counts as lost.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
+    pub drain_timeout: Duration,
+
+    /// How sessions are protected.
+    #[arg(long, value_enum, default_value_t = SecurityName::Plain)]
+    pub security: SecurityName,
+
+    /// Keys of protected sessions.
+    #[command(flatten)]
+    pub kms: KmsOptions,
+
+    /// Rooms the UEs are spread over evenly [default: 1].
+    #[arg(long, value_name = "N", conflicts_with = "room_size",
+        value_parser = clap::value_parser!(u32).range(1..))]
+    pub rooms: Option<u32>,
+
+    /// Members of a room, or `A..B`: rooms of A, A+1, … B members, again and again.
+    #[arg(long, value_name = "A..B", value_parser = parse_room_size)]
+    pub room_size: Option<Rooms>,
+
+    /// Closed loop: each UE keeps so many messages on their way (not yet answered, or not yet
+    /// delivered to everybody).
+    #[arg(long, value_name = "W", conflicts_with = "message_rate",
+        value_parser = clap::value_parser!(u32).range(1..=WINDOW_MAX))]
+    pub window: Option<u32>,
+
+    /// Open loop: messages per second of each UE, whatever the node does [default: 1]. Latency
+    /// counts from the moment a message was due.
+    #[arg(long, value_name = "R", value_parser = parse_rate)]
+    pub message_rate: Option<f64>,
+
+    /// Bytes of a message's text (its CPIM wrapper comes on top).
+    #[arg(long, value_name = "BYTES", default_value_t = 200, value_parser = parse_message_size)]
+    pub message_size: usize,
+
+    /// Transport of SIP.
+    #[arg(long, value_enum, default_value_t = TransportName::Udp)]
+    pub transport: TransportName,
+
+    /// Media threads, each pinned to a processor of its own (from the last one downwards).
+    #[arg(long, value_name = "N", default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(1..=THREADS_MAX))]
+    pub threads: u32,
+
+    /// Writes all figures to a file.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+
+    /// Process of the node (on this machine): its processor time per message is reported.
+    #[arg(long, value_name = "PID")]
+    pub node_pid: Option<u32>,
+}
+
+/// What the UEs do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum ScenarioName {
+    /// Everybody talks in a chat room (MSRP, RFC 7701).
+    Chat,
+}
+
+/// How sessions are protected.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum SecurityName {
+    /// TCP/MSRP.
+    Plain,
+    /// TCP/TLS/MSRP with a key of MIKEY-TICKET.
+    Psk,
+}
+
+/// Transport of SIP.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum TransportName {
+    /// One UDP socket for all calls.
+    Udp,
+    /// One TCP connection for all calls.
+    Tcp,
+}
+
+/// Whom to call.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Target {
+    /// User part.
+    pub user: String,
+    /// Host and port as given.
+    pub host_port: String,
+    /// Where SIP goes.
+    pub address: SocketAddr,
+}
+
+/// 2^20 connections are past what one machine's ports to one address allow.
+const SESSIONS_MAX: i64 = 1 << 20;
+/// Past it the window measures memory.
+const WINDOW_MAX: i64 = 10_000;
+/// A generator with more should be several.
+const THREADS_MAX: i64 = 256;
+/// Whole messages are compared with this much padding; also one bit per chunk in the ledger.
+const MESSAGE_BYTES_MAX: usize = (Ledger::CHUNKS_MAX as usize - 1) * CHUNK_BODY_BYTES;
+
+impl Run {
+    /// The scenario, with its defaults filled in. An error is the user's.
+    pub fn to_scenario(&self) -> Result<Scenario, String> {
+        let interval_ns = match (self.window, self.message_rate) {
+            (Some(_), _) => None,
+            (None, rate) => Some((1e9 / rate.unwrap_or(1.0)) as u64),
+        };
+        let rooms = match (self.rooms, self.room_size) {
+            (_, Some(rooms)) => rooms,
+            (rooms, None) => Rooms::Count(rooms.unwrap_or(1)),
+        };
+        let largest = rooms.sizes(self.sessions).into_iter().max().unwrap_or(0);
+        if largest > ROOM_MEMBERS_MAX {
+            return Err(format!(
+                "a room would have {largest} members, more than {ROOM_MEMBERS_MAX}: \
+                 use --rooms or --room-size"
+            ));
+        }
+        Ok(Scenario {
+            sessions: self.sessions,
+            rate_per_second: self.rate,
+            duration: self.duration,
+            traffic: Traffic {
+                interval_ns,
+                window: self.window.unwrap_or(0),
+                message_bytes: self.message_size,
+                drain_timeout: self.drain_timeout,
+            },
+            threads: self.threads,
+            rooms,
+        })
+    }
+}
+
+fn parse_target(text: &str) -> Result<Target, String> {
+    let rest = text.strip_prefix("sip:").ok_or("not a SIP URI: it must begin with sip:")?;
+    let rest = rest.split([';', '?']).next().unwrap_or(rest);
+    let (user, host_port) =
+        rest.split_once('@').ok_or("the URI has no user part: sip:ROOM@HOST:PORT")?;
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.+".contains(&byte);
+    if user.is_empty() || !user.bytes().all(plain) {
+        return Err("the room's name may have letters, digits and - _ . +".to_owned());
+    }
+    let has_port = host_port
+        .rsplit_once(':')
+        .is_some_and(|(_, port)| !port.is_empty() && !port.ends_with(']'));
+    let resolvable = if has_port { host_port.to_owned() } else { format!("{host_port}:5060") };
+    let address = resolvable
+        .to_socket_addrs()
+        .map_err(|error| format!("{host_port}: {error}"))?
+        .next()
+        .ok_or_else(|| format!("{host_port}: no address"))?;
+    Ok(Target { user: user.to_owned(), host_port: host_port.to_owned(), address })
+}
+
+fn parse_rate(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix("/s").unwrap_or(text);
+    match number.parse::<f64>() {
+        Ok(rate) if (1e-3..=1e6).contains(&rate) => Ok(rate),
+        _ => Err("a rate is a number per second from 0.001 to 1000000, e.g. 50 or 50/s".to_owned()),
+    }
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let units = [("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0), ("", 1.0)];
+    for (unit, seconds) in units {
+        let number = text.strip_suffix(unit).and_then(|number| number.parse::<f64>().ok());
+        if let Some(number) = number.filter(|number| (0.0..=1e6).contains(number)) {
+            return Ok(Duration::from_secs_f64(number * seconds));
+        }
+    }
+    Err("a duration is a number with ms, s, m or h, e.g. 20s".to_owned())
+}
+
+fn parse_room_size(text: &str) -> Result<Rooms, String> {
+    let (min, max) = text.split_once("..").unwrap_or((text, text));
+    let max = max.strip_prefix('=').unwrap_or(max);
+    match (min.parse(), max.parse()) {
+        (Ok(min), Ok(max)) if 1 <= min && min <= max && max <= ROOM_MEMBERS_MAX => {
+            Ok(Rooms::Sizes { min, max })
+        }
+        _ => Err(format!("a room size is N or A..B, from 1 to {ROOM_MEMBERS_MAX}")),
+    }
+}
+
+fn parse_message_size(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(bytes) if (STAMP_BYTES..=MESSAGE_BYTES_MAX).contains(&bytes) => Ok(bytes),
+        _ => Err(format!("a message has {STAMP_BYTES} to {MESSAGE_BYTES_MAX} bytes")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn run(options: &[&str]) -> Result<Run, clap::Error> {
+        let mut line = vec!["mrf-load", "run", "chat", "--target", "sip:room@127.0.0.1:5060"];
+        line.extend(options);
+        let Command::Run(run) = Cli::try_parse_from(line)?.command;
+        Ok(*run)
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn fills_in_defaults() {
+        let run = run(&[]).unwrap();
+        assert_eq!(run.target.user, "room");
+        assert_eq!(run.target.address, "127.0.0.1:5060".parse().unwrap());
+        let scenario = run.to_scenario().unwrap();
+        assert_eq!(scenario.sessions, 10);
+        assert_eq!(scenario.rooms, Rooms::Count(1));
+        assert_eq!(scenario.traffic.interval_ns, Some(1_000_000_000));
+        assert_eq!(scenario.duration, Duration::from_secs(20));
+    }
+
+    #[test]
+    fn reads_times_rates_and_sizes() {
+        let run = run(&[
+            "--duration",
+            "1500ms",
+            "--rate",
+            "2.5/s",
+            "--room-size",
+            "2..20",
+            "--window",
+            "8",
+        ])
+        .unwrap();
+        assert_eq!(run.duration, Duration::from_millis(1500));
+        assert!((run.rate - 2.5).abs() < 1e-9);
+        assert_eq!(run.room_size, Some(Rooms::Sizes { min: 2, max: 20 }));
+        assert_eq!(run.to_scenario().unwrap().traffic.interval_ns, None);
+    }
+
+    #[test]
+    fn refuses_what_makes_no_sense() {
+        for options in [
+            &["--sessions", "0"][..],
+            &["--rate", "0"],
+            &["--duration", "-1s"],
+            &["--duration", "soon"],
+            &["--room-size", "5..2"],
+            &["--message-size", "10"],
+            &["--window", "2", "--message-rate", "2"],
+            &["--rooms", "2", "--room-size", "2"],
+        ] {
+            assert!(run(options).is_err(), "{options:?}");
+        }
+        assert!(parse_target("room@127.0.0.1").is_err());
+        assert!(parse_target("sip:127.0.0.1").is_err());
+        assert!(parse_target("sip:a b@127.0.0.1").is_err());
+        assert!(run(&["--sessions", "5000"]).unwrap().to_scenario().is_err());
+    }
+}

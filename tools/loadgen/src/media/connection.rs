@@ -1,0 +1,512 @@
+//! One UE's MSRP connection: TLS, framing, the answers it owes, the messages it sends.
+
+use std::collections::VecDeque;
+
+use mrfp_io::{SendBuffers, Socket};
+use mrfp_protocol::msrp::{
+    ByteRange, Continuation, FailureReport, Framer, HEAD_BYTES_MAX, Head, Method, Piece, Start,
+};
+use mrfp_protocol::tls::{self, Handshake, HandshakeError, Opened, Progress, Session};
+
+use super::egress::{Egress, EgressError};
+use super::message::{self, BINDING_SEQUENCE, Inspection, Stamp, Template, Transaction};
+
+/// Protection of a connection.
+pub enum Security {
+    /// MSRP over TCP.
+    Plain,
+    /// TLS is being set up.
+    Handshaking(Box<Handshake>),
+    /// MSRP over TLS over TCP.
+    Established(Box<Session>),
+}
+
+/// Life of a connection, in order.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Stage {
+    /// TCP is being set up.
+    Connecting,
+    /// TLS is being set up, or the binding SEND is on its way.
+    Binding,
+    /// Bound: the UE may send.
+    Bound,
+    /// It ends; what is in flight with the kernel is awaited.
+    Closing,
+    /// The descriptor is being freed, or is.
+    Closed,
+}
+
+/// Why a connection cannot go on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Failure {
+    /// TLS could not be set up.
+    Handshake(HandshakeError),
+    /// A TLS record was refused.
+    Record(tls::RecordError),
+    /// The node broke MSRP's grammar.
+    Malformed(String),
+    /// No room for output.
+    Egress(EgressError),
+    /// The node ended TLS.
+    CloseNotify,
+}
+
+/// What the node said that the fleet must know.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Heard {
+    /// The binding SEND was answered.
+    Binding {
+        /// Status.
+        status: u16,
+    },
+    /// A chunk was answered.
+    Answer {
+        /// Which.
+        transaction: Transaction,
+        /// Status.
+        status: u16,
+    },
+    /// A response to nothing of ours.
+    StrayAnswer,
+    /// A message is complete.
+    Message(Stamp),
+    /// A message is complete but is not what any UE sent.
+    Corrupted,
+    /// A message was given up by its sender.
+    Aborted,
+}
+
+/// One connection.
+pub struct Connection {
+    /// Session number in the fleet.
+    pub session: u32,
+    /// Its room, as an index of the worker.
+    pub room: u32,
+    /// Number among the members of the room's ledger.
+    pub member: u32,
+    /// Where it stands.
+    pub stage: Stage,
+    /// The call is over or about to be: a close is what is expected.
+    pub released: bool,
+    /// Socket of the driver.
+    pub socket: Socket,
+    /// A multishot receive is armed.
+    pub recv_armed: bool,
+    /// Protection.
+    pub security: Security,
+    /// Output.
+    pub egress: Egress,
+    /// Prepared messages.
+    pub template: Template,
+    /// Sequence, next chunk and stamp of a message that is not yet sent whole.
+    pub sending: Option<Sending>,
+    /// When the next message is due (open loop), in nanoseconds of the media clock.
+    pub next_intended_ns: u64,
+    /// When it must be bound, in nanoseconds of the media clock.
+    pub bind_deadline_ns: u64,
+    /// The node's first URI must be answered to our own URI.
+    local_path: Vec<u8>,
+    nonce: u32,
+    framer: Framer,
+    /// Sealed bytes of an incomplete record.
+    sealed_carry: Vec<u8>,
+    /// Plain bytes the framer could not use yet.
+    plain_carry: Vec<u8>,
+    /// The transaction whose end has not come.
+    incoming: Option<Box<Incoming>>,
+    /// Messages of which more chunks follow.
+    partial: VecDeque<Partial>,
+}
+
+/// A message between its first chunk and its last.
+#[derive(Clone, Copy, Debug)]
+pub struct Sending {
+    /// Which.
+    pub sequence: u32,
+    /// The chunk to send next.
+    pub chunk: u32,
+    /// Its stamp.
+    pub intended_ns: u64,
+}
+
+/// What a SEND needs for its answer, and its message so far.
+#[derive(Default)]
+struct Incoming {
+    /// Its end has not come; false while the memory waits for the next one.
+    open: bool,
+    transaction_id: Vec<u8>,
+    reply_to: Vec<u8>,
+    respond: bool,
+    is_send: bool,
+    has_body: bool,
+    message_id: Vec<u8>,
+    inspection: Inspection,
+}
+
+struct Partial {
+    message_id: Vec<u8>,
+    inspection: Inspection,
+}
+
+/// Messages a node may interleave towards one UE; one more drops the oldest, which then counts as
+/// corrupted when it goes on.
+const PARTIAL_MESSAGES_MAX: usize = 64;
+
+/// Bytes of an incomplete head or record that are kept.
+const CARRY_BYTES_MAX: usize = tls::RECORD_BYTES_MAX + HEAD_BYTES_MAX;
+
+/// Surroundings of a connection while it works.
+pub struct Surroundings<'a> {
+    /// Memory for output.
+    pub pool: &'a mut SendBuffers,
+    /// For composing.
+    pub scratch: &'a mut Vec<u8>,
+    /// The fleet's padding.
+    pub padding: &'a [u8],
+    /// What the node said, in order.
+    pub heard: &'a mut Vec<Heard>,
+}
+
+/// How a connection begins.
+pub struct Beginning {
+    /// Session number in the fleet.
+    pub session: u32,
+    /// Its room, as an index of the worker.
+    pub room: u32,
+    /// Socket of the driver.
+    pub socket: Socket,
+    /// Protection: plain, or a handshake that has not begun.
+    pub security: Security,
+    /// Prepared messages.
+    pub template: Template,
+    /// Our own MSRP URI.
+    pub local_path: String,
+    /// The nonce of the template.
+    pub nonce: u32,
+    /// When it must be bound.
+    pub bind_deadline_ns: u64,
+}
+
+impl Connection {
+    /// A connection that is being set up.
+    #[must_use]
+    pub fn new(beginning: Beginning) -> Self {
+        Self {
+            session: beginning.session,
+            room: beginning.room,
+            member: 0,
+            stage: Stage::Connecting,
+            released: false,
+            socket: beginning.socket,
+            recv_armed: false,
+            security: beginning.security,
+            egress: Egress::default(),
+            template: beginning.template,
+            sending: None,
+            next_intended_ns: 0,
+            bind_deadline_ns: beginning.bind_deadline_ns,
+            local_path: beginning.local_path.into_bytes(),
+            nonce: beginning.nonce,
+            framer: Framer::default(),
+            sealed_carry: Vec::new(),
+            plain_carry: Vec::new(),
+            incoming: None,
+            partial: VecDeque::new(),
+        }
+    }
+
+    /// TCP is up: begins TLS, or binds at once.
+    pub fn connected(&mut self, with: &mut Surroundings<'_>) -> Result<(), Failure> {
+        self.stage = Stage::Binding;
+        match &mut self.security {
+            Security::Plain => self.bind(with),
+            Security::Handshaking(handshake) => {
+                with.scratch.clear();
+                let outcome = handshake.advance(&[], with.scratch);
+                self.append_scratch(with)?;
+                outcome.map(|_| ()).map_err(Failure::Handshake)
+            }
+            Security::Established(_) => unreachable!("TLS begins after TCP"),
+        }
+    }
+
+    /// Bytes arrived.
+    pub fn receive(
+        &mut self,
+        bytes: &mut [u8],
+        with: &mut Surroundings<'_>,
+    ) -> Result<(), Failure> {
+        if matches!(self.security, Security::Plain) {
+            return self.receive_plain(bytes, with);
+        }
+        if self.sealed_carry.is_empty() {
+            let taken = self.receive_sealed(bytes, with)?;
+            self.sealed_carry.extend_from_slice(&bytes[taken..]);
+        } else {
+            let mut carry = std::mem::take(&mut self.sealed_carry);
+            carry.extend_from_slice(bytes);
+            let taken = self.receive_sealed(&mut carry, with)?;
+            carry.drain(..taken);
+            if !carry.is_empty() {
+                self.sealed_carry = carry;
+            }
+        }
+        if self.sealed_carry.len() > CARRY_BYTES_MAX {
+            return Err(Failure::Record(tls::RecordError::RecordOverflow));
+        }
+        Ok(())
+    }
+
+    /// Appends one chunk of a message; `true` when it was the last.
+    pub fn send_chunk(
+        &mut self,
+        sending: Sending,
+        with: &mut Surroundings<'_>,
+    ) -> Result<bool, Failure> {
+        with.scratch.clear();
+        self.template.write_chunk(
+            sending.sequence,
+            sending.chunk,
+            sending.intended_ns,
+            with.padding,
+            with.scratch,
+        );
+        self.append_scratch(with)?;
+        let last = sending.chunk + 1 == self.template.chunks();
+        self.sending = (!last).then_some(Sending { chunk: sending.chunk + 1, ..sending });
+        Ok(last)
+    }
+
+    /// Says goodbye to TLS, where there is TLS.
+    pub fn end_session(&mut self, failure: Option<&Failure>, with: &mut Surroundings<'_>) {
+        let Security::Established(session) = &mut self.security else {
+            return;
+        };
+        let alert = match failure {
+            Some(Failure::Record(error)) => session.fatal_alert(*error),
+            _ => session.close_notify(),
+        };
+        if self.egress.seal(Some(session)).is_ok() {
+            // The connection ends; an alert for which there is no memory stays unsaid.
+            let _ = self.egress.append(&alert, with.pool, None);
+            let _ = self.egress.seal(None);
+        }
+    }
+
+    /// The TLS session, once established.
+    pub fn session_and_egress(&mut self) -> (Option<&mut Session>, &mut Egress) {
+        (established(&mut self.security), &mut self.egress)
+    }
+
+    fn receive_sealed(
+        &mut self,
+        input: &mut [u8],
+        with: &mut Surroundings<'_>,
+    ) -> Result<usize, Failure> {
+        let mut at = 0;
+        while at < input.len() {
+            match &mut self.security {
+                Security::Plain => unreachable!("only called with TLS"),
+                Security::Handshaking(handshake) => {
+                    with.scratch.clear();
+                    let outcome = handshake.advance(&input[at..], with.scratch);
+                    self.append_scratch(with)?;
+                    let (taken, progress) = outcome.map_err(Failure::Handshake)?;
+                    at += taken;
+                    match progress {
+                        Progress::NeedInput => break,
+                        // Only a server is asked for a key.
+                        Progress::NeedPsk => {
+                            return Err(Failure::Handshake(HandshakeError::Other));
+                        }
+                        Progress::Done(session) => {
+                            self.egress.seal(None).map_err(Failure::Egress)?;
+                            self.security = Security::Established(Box::new(session));
+                            self.bind(with)?;
+                        }
+                    }
+                }
+                Security::Established(session) => {
+                    match session.open(&mut input[at..]).map_err(Failure::Record)? {
+                        Opened::NeedInput => break,
+                        Opened::Data { plaintext, consumed } => {
+                            let plaintext = at + plaintext.start..at + plaintext.end;
+                            at += consumed;
+                            self.receive_plain(&input[plaintext], with)?;
+                        }
+                        Opened::Handled { consumed } => {
+                            at += consumed;
+                            let output = session.pending_output();
+                            if !output.is_empty() {
+                                self.egress.seal(Some(session)).map_err(Failure::Egress)?;
+                                self.egress
+                                    .append(&output, with.pool, None)
+                                    .and_then(|()| self.egress.seal(None))
+                                    .map_err(Failure::Egress)?;
+                            }
+                        }
+                        Opened::CloseNotify { .. } => return Err(Failure::CloseNotify),
+                    }
+                }
+            }
+        }
+        Ok(at)
+    }
+
+    fn receive_plain(&mut self, bytes: &[u8], with: &mut Surroundings<'_>) -> Result<(), Failure> {
+        if self.plain_carry.is_empty() {
+            let taken = self.frame(bytes, with)?;
+            self.plain_carry.extend_from_slice(&bytes[taken..]);
+        } else {
+            let mut carry = std::mem::take(&mut self.plain_carry);
+            carry.extend_from_slice(bytes);
+            let taken = self.frame(&carry, with)?;
+            carry.drain(..taken);
+            if !carry.is_empty() {
+                self.plain_carry = carry;
+            }
+        }
+        if self.plain_carry.len() > CARRY_BYTES_MAX {
+            return Err(Failure::Malformed("no end of a head".to_owned()));
+        }
+        Ok(())
+    }
+
+    fn frame(&mut self, input: &[u8], with: &mut Surroundings<'_>) -> Result<usize, Failure> {
+        let mut at = 0;
+        while at < input.len() {
+            let next = self.framer.next(&input[at..]);
+            let next = next.map_err(|error| Failure::Malformed(format!("{:?}", error.reason)))?;
+            let Some(piece) = next else {
+                break;
+            };
+            at += piece.consumed;
+            self.piece(piece, with)?;
+        }
+        Ok(at)
+    }
+
+    fn piece(&mut self, piece: Piece<'_>, with: &mut Surroundings<'_>) -> Result<(), Failure> {
+        if let Some(head) = piece.head {
+            match head.start {
+                Start::Response(status, _) => {
+                    with.heard.push(self.response(head.transaction_id, status));
+                    return Ok(());
+                }
+                Start::Request(method) => self.request(&head, method),
+            }
+        }
+        let Some(incoming) = self.incoming.as_mut().filter(|incoming| incoming.open) else {
+            return Ok(());
+        };
+        if !piece.body.is_empty() {
+            incoming.inspection.feed(piece.body, with.padding);
+        }
+        match piece.end {
+            Some(end) => self.request_ended(end, with),
+            None => Ok(()),
+        }
+    }
+
+    fn response(&self, transaction_id: &[u8], status: u16) -> Heard {
+        match Transaction::parse(transaction_id, self.nonce) {
+            None => Heard::StrayAnswer,
+            Some(transaction) if transaction.sequence == BINDING_SEQUENCE => {
+                Heard::Binding { status }
+            }
+            Some(transaction) => Heard::Answer { transaction, status },
+        }
+    }
+
+    fn request(&mut self, head: &Head<'_>, method: Method<'_>) {
+        // The box is kept from message to message: no allocation per message.
+        let incoming = self.incoming.get_or_insert_default();
+        let is_send = matches!(method, Method::Send);
+        incoming.open = true;
+        incoming.transaction_id.clear();
+        incoming.transaction_id.extend_from_slice(head.transaction_id);
+        incoming.reply_to.clear();
+        let path = head.from_path.0;
+        // A response to a SEND goes one hop, to others all the way (RFC 4975 section 7.2).
+        let first = path.split(|&byte| byte == b' ').next().unwrap_or(path);
+        incoming.reply_to.extend_from_slice(if is_send { first } else { path });
+        incoming.is_send = is_send;
+        incoming.respond =
+            !matches!(method, Method::Report) && matches!(head.failure_report, FailureReport::Yes);
+        incoming.has_body = head.content_type.is_some();
+        incoming.message_id.clear();
+        incoming.message_id.extend_from_slice(head.message_id.unwrap_or(b""));
+        incoming.inspection = Inspection::default();
+        let start = head.byte_range.map_or(1, |range: ByteRange| range.start);
+        if start > 1 {
+            let known =
+                self.partial.iter().position(|partial| partial.message_id == incoming.message_id);
+            if let Some(partial) = known.and_then(|index| self.partial.remove(index)) {
+                // Chunks of one connection arrive in order; a hole shows as a wrong length.
+                incoming.inspection = partial.inspection;
+            }
+        }
+    }
+
+    fn request_ended(
+        &mut self,
+        end: Continuation,
+        with: &mut Surroundings<'_>,
+    ) -> Result<(), Failure> {
+        let Some(incoming) = &mut self.incoming else {
+            return Ok(());
+        };
+        incoming.open = false;
+        if incoming.is_send && incoming.has_body {
+            match end {
+                Continuation::Last => with.heard.push(
+                    incoming
+                        .inspection
+                        .finish(with.padding)
+                        .map_or(Heard::Corrupted, Heard::Message),
+                ),
+                Continuation::More => {
+                    if self.partial.len() == PARTIAL_MESSAGES_MAX {
+                        self.partial.pop_front();
+                    }
+                    self.partial.push_back(Partial {
+                        message_id: incoming.message_id.clone(),
+                        inspection: std::mem::take(&mut incoming.inspection),
+                    });
+                }
+                Continuation::Abort => with.heard.push(Heard::Aborted),
+            }
+        }
+        if !incoming.respond {
+            return Ok(());
+        }
+        let status: &[u8] = if incoming.is_send { b"200 OK" } else { b"501 Not Implemented" };
+        with.scratch.clear();
+        message::write_response(
+            with.scratch,
+            &incoming.transaction_id,
+            status,
+            &incoming.reply_to,
+            &self.local_path,
+        );
+        self.append_scratch(with)
+    }
+
+    fn bind(&mut self, with: &mut Surroundings<'_>) -> Result<(), Failure> {
+        with.scratch.clear();
+        self.template.write_binding(with.scratch);
+        self.append_scratch(with)
+    }
+
+    fn append_scratch(&mut self, with: &mut Surroundings<'_>) -> Result<(), Failure> {
+        let session = established(&mut self.security);
+        self.egress.append(with.scratch, with.pool, session).map_err(Failure::Egress)
+    }
+}
+
+fn established(security: &mut Security) -> Option<&mut Session> {
+    match security {
+        Security::Established(session) => Some(session),
+        Security::Plain | Security::Handshaking(_) => None,
+    }
+}

@@ -1,0 +1,488 @@
+//! What the UEs say: SEND requests whose text carries who sent it, as which message, and when.
+//!
+//! A UE's head and CPIM wrapper are written once; only the figures inside are overwritten per
+//! message. The padding is the same for the whole fleet, so that a receiver can compare it.
+
+use std::fmt::Write as _;
+use std::ops::Range;
+
+/// What a text says about itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stamp {
+    /// Session that sent it.
+    pub session: u32,
+    /// Its number among that session's messages.
+    pub sequence: u32,
+    /// When it was meant to be sent, in nanoseconds of the media clock.
+    pub intended_ns: u64,
+}
+
+/// Bytes of a stamp in a text: `mrf-load SSSSSSSS QQQQQQQQ TTTTTTTTTTTTTTTT `, figures in hex.
+pub const STAMP_BYTES: usize = 9 + 9 + 9 + 17;
+const STAMP_MARK: &[u8; 9] = b"mrf-load ";
+
+/// Body bytes of one chunk: with its head it fits one TLS record.
+pub const CHUNK_BODY_BYTES: usize = 8 * 1024;
+
+/// Bodies up to here name the end of their range; RFC 4975 section 7.1.1 wants `*` above, so that
+/// the chunk can be interrupted.
+const UNINTERRUPTIBLE_BYTES_MAX: usize = 2048;
+
+/// Sequence number in the transaction identifier of the binding SEND; no message reaches it.
+pub const BINDING_SEQUENCE: u32 = u32::MAX;
+
+/// What a transaction identifier of ours says: `NNNNNNNNSSSSSSSSCC`, connection nonce, sequence and
+/// chunk in hex.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Transaction {
+    /// Message.
+    pub sequence: u32,
+    /// Chunk of the message.
+    pub chunk: u32,
+}
+
+const TRANSACTION_ID_BYTES: usize = 8 + 8 + 2;
+
+impl Transaction {
+    /// Reads an identifier back; `None`: it is none of this connection's.
+    #[must_use]
+    pub fn parse(identifier: &[u8], nonce: u32) -> Option<Self> {
+        if identifier.len() != TRANSACTION_ID_BYTES
+            || parse_hex(&identifier[..8])? != u64::from(nonce)
+        {
+            return None;
+        }
+        Some(Self {
+            sequence: parse_hex(&identifier[8..16])? as u32,
+            chunk: parse_hex(&identifier[16..18])? as u32,
+        })
+    }
+
+    fn write(self, nonce: u32) -> [u8; TRANSACTION_ID_BYTES] {
+        let mut identifier = [0; TRANSACTION_ID_BYTES];
+        write_hex(&mut identifier[..8], nonce.into());
+        write_hex(&mut identifier[8..16], self.sequence.into());
+        write_hex(&mut identifier[16..18], self.chunk.into());
+        identifier
+    }
+}
+
+/// Who writes to whom.
+#[derive(Clone, Debug)]
+pub struct Author<'a> {
+    /// Session number.
+    pub session: u32,
+    /// Unguessable part of the transaction identifiers.
+    pub nonce: u32,
+    /// SIP URI of the UE.
+    pub from: &'a str,
+    /// SIP URI of the room.
+    pub to: &'a str,
+    /// Our MSRP path.
+    pub local_path: &'a str,
+    /// The node's MSRP path.
+    pub remote_path: &'a str,
+    /// CPIM DateTime (RFC 3339); one for the whole run, the stamp carries the real time.
+    pub date_time: &'a str,
+}
+
+/// The prepared SEND of one session.
+#[derive(Debug)]
+pub struct Template {
+    nonce: u32,
+    /// `To-Path` and `From-Path` lines and the beginning of the `Message-ID` line.
+    paths: Vec<u8>,
+    /// CPIM and MIME heads and the stamp.
+    wrapper: Vec<u8>,
+    /// Where the stamp's figures lie in `wrapper`.
+    stamp: Range<usize>,
+    /// Bytes of the text, stamp and padding.
+    text_bytes: usize,
+}
+
+impl Template {
+    /// Prepares for texts of `text_bytes`, at least [`STAMP_BYTES`].
+    #[must_use]
+    pub fn new(author: &Author<'_>, text_bytes: usize) -> Self {
+        assert!(text_bytes >= STAMP_BYTES);
+        let paths = format!(
+            "To-Path: {}\r\nFrom-Path: {}\r\nMessage-ID: {:08x}",
+            author.remote_path, author.local_path, author.nonce
+        );
+        let mut wrapper = format!(
+            "From: <{}>\r\nTo: <{}>\r\nDateTime: {}\r\n\r\n\
+             Content-Type: text/plain; charset=utf-8\r\n\r\n",
+            author.from, author.to, author.date_time
+        );
+        let start = wrapper.len();
+        let _ = write!(wrapper, "mrf-load {:08x} {:08x} {:016x} ", author.session, 0, 0);
+        let stamp = start..wrapper.len();
+        assert_eq!(stamp.len(), STAMP_BYTES);
+        Self {
+            nonce: author.nonce,
+            paths: paths.into_bytes(),
+            wrapper: wrapper.into_bytes(),
+            stamp,
+            text_bytes,
+        }
+    }
+
+    /// Bytes of the whole message body, CPIM included.
+    #[must_use]
+    pub fn body_bytes(&self) -> usize {
+        self.wrapper.len() - STAMP_BYTES + self.text_bytes
+    }
+
+    /// SEND requests one message takes.
+    #[must_use]
+    pub fn chunks(&self) -> u32 {
+        self.body_bytes().div_ceil(CHUNK_BODY_BYTES) as u32
+    }
+
+    /// Writes the empty SEND that binds the connection (RFC 4975 section 5.4).
+    pub fn write_binding(&self, out: &mut Vec<u8>) {
+        let transaction = Transaction { sequence: BINDING_SEQUENCE, chunk: 0 };
+        let identifier = transaction.write(self.nonce);
+        self.write_start(transaction, &identifier, out);
+        out.extend_from_slice(b"Byte-Range: 1-0/0\r\n-------");
+        out.extend_from_slice(&identifier);
+        out.extend_from_slice(b"$\r\n");
+    }
+
+    /// Writes one chunk of a message. `padding` is the fleet's ([`padding`]).
+    pub fn write_chunk(
+        &mut self,
+        sequence: u32,
+        chunk: u32,
+        intended_ns: u64,
+        padding: &[u8],
+        out: &mut Vec<u8>,
+    ) {
+        let figures = &mut self.wrapper[self.stamp.clone()];
+        write_hex(&mut figures[18..26], sequence.into());
+        write_hex(&mut figures[27..43], intended_ns);
+        let transaction = Transaction { sequence, chunk };
+        let identifier = transaction.write(self.nonce);
+        self.write_start(transaction, &identifier, out);
+
+        let total = self.body_bytes();
+        let start = chunk as usize * CHUNK_BODY_BYTES;
+        let end = total.min(start + CHUNK_BODY_BYTES);
+        assert!(start < end);
+        out.extend_from_slice(b"Byte-Range: ");
+        write_decimal(out, start + 1);
+        out.push(b'-');
+        if end - start > UNINTERRUPTIBLE_BYTES_MAX {
+            out.push(b'*');
+        } else {
+            write_decimal(out, end);
+        }
+        out.push(b'/');
+        write_decimal(out, total);
+        out.extend_from_slice(b"\r\nContent-Type: message/cpim\r\n\r\n");
+        self.write_body(start..end, padding, out);
+        out.extend_from_slice(b"\r\n-------");
+        out.extend_from_slice(&identifier);
+        out.extend_from_slice(if end == total { b"$\r\n" } else { b"+\r\n" });
+    }
+
+    fn write_start(&self, transaction: Transaction, identifier: &[u8], out: &mut Vec<u8>) {
+        out.extend_from_slice(b"MSRP ");
+        out.extend_from_slice(identifier);
+        out.extend_from_slice(b" SEND\r\n");
+        out.extend_from_slice(&self.paths);
+        let mut sequence = [0; 8];
+        write_hex(&mut sequence, transaction.sequence.into());
+        out.extend_from_slice(&sequence);
+        out.extend_from_slice(b"\r\n");
+    }
+
+    fn write_body(&self, range: Range<usize>, padding: &[u8], out: &mut Vec<u8>) {
+        let wrapper_end = self.wrapper.len();
+        if range.start < wrapper_end {
+            out.extend_from_slice(&self.wrapper[range.start..range.end.min(wrapper_end)]);
+        }
+        if range.end > wrapper_end {
+            let from = range.start.max(wrapper_end) - wrapper_end;
+            out.extend_from_slice(&padding[from..range.end - wrapper_end]);
+        }
+    }
+}
+
+/// What follows the stamp in every text of `text_bytes`.
+#[must_use]
+pub fn padding(text_bytes: usize) -> Vec<u8> {
+    (b'a'..=b'z').cycle().take(text_bytes - STAMP_BYTES).collect()
+}
+
+/// Writes the 200 to a SEND (RFC 4975 section 7.2: To-Path is the first URI of its From-Path).
+pub fn write_response(
+    out: &mut Vec<u8>,
+    transaction_id: &[u8],
+    status: &[u8],
+    to_path: &[u8],
+    from_path: &[u8],
+) {
+    let parts: [&[u8]; 11] = [
+        b"MSRP ",
+        transaction_id,
+        b" ",
+        status,
+        b"\r\nTo-Path: ",
+        to_path,
+        b"\r\nFrom-Path: ",
+        from_path,
+        b"\r\n-------",
+        transaction_id,
+        b"$\r\n",
+    ];
+    for part in parts {
+        out.extend_from_slice(part);
+    }
+}
+
+/// A message on its way in: finds the stamp behind the CPIM and MIME heads and compares the
+/// padding, fragment by fragment.
+#[derive(Debug, Default)]
+pub struct Inspection {
+    /// Body bytes seen.
+    received: usize,
+    /// The beginning of a body whose first fragment did not reach the end of the stamp.
+    beginning: Vec<u8>,
+    found: Option<Found>,
+    corrupted: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Found {
+    stamp: Stamp,
+    padding_start: usize,
+}
+
+impl Inspection {
+    /// A stamp lies within that many bytes of the body: our own heads are a few hundred.
+    const BEGINNING_BYTES_MAX: usize = 4096;
+
+    /// Body bytes seen.
+    #[must_use]
+    pub fn received_bytes(&self) -> usize {
+        self.received
+    }
+
+    /// Looks at the next bytes of the body.
+    pub fn feed(&mut self, fragment: &[u8], padding: &[u8]) {
+        let start = self.received;
+        self.received += fragment.len();
+        if let Some(found) = self.found {
+            return self.compare(fragment, start - found.padding_start, padding);
+        }
+        if self.beginning.is_empty() {
+            self.look(fragment, padding);
+        }
+        if self.found.is_some() {
+            return;
+        }
+        let room = Self::BEGINNING_BYTES_MAX - self.beginning.len();
+        let (kept, rest) = fragment.split_at(fragment.len().min(room));
+        self.beginning.extend_from_slice(kept);
+        let beginning = std::mem::take(&mut self.beginning);
+        self.look(&beginning, padding);
+        match self.found {
+            Some(found) => self.compare(rest, beginning.len() - found.padding_start, padding),
+            None => self.beginning = beginning,
+        }
+    }
+
+    /// The message is over: what it was, or `None` where it is not one of ours as it was sent.
+    #[must_use]
+    pub fn finish(&self, padding: &[u8]) -> Option<Stamp> {
+        let found = self.found?;
+        let whole = self.received == found.padding_start + padding.len();
+        (whole && !self.corrupted).then_some(found.stamp)
+    }
+
+    fn look(&mut self, beginning: &[u8], padding: &[u8]) {
+        let Some((stamp, padding_start)) = find_stamp(beginning) else {
+            return;
+        };
+        self.found = Some(Found { stamp, padding_start });
+        self.compare(&beginning[padding_start..], 0, padding);
+    }
+
+    fn compare(&mut self, fragment: &[u8], at: usize, padding: &[u8]) {
+        let expected = at.checked_add(fragment.len()).and_then(|end| padding.get(at..end));
+        self.corrupted |= expected != Some(fragment);
+    }
+}
+
+/// The stamp in a CPIM body and where it ends.
+fn find_stamp(body: &[u8]) -> Option<(Stamp, usize)> {
+    let mime = memchr::memmem::find(body, b"\r\n\r\n")? + 4;
+    let text = mime + memchr::memmem::find(&body[mime..], b"\r\n\r\n")? + 4;
+    let stamp = body.get(text..text + STAMP_BYTES)?;
+    if !stamp.starts_with(STAMP_MARK) {
+        return None;
+    }
+    let stamp = Stamp {
+        session: parse_hex(&stamp[9..17])? as u32,
+        sequence: parse_hex(&stamp[18..26])? as u32,
+        intended_ns: parse_hex(&stamp[27..43])?,
+    };
+    Some((stamp, text + STAMP_BYTES))
+}
+
+/// Fills `out` with the low digits of `value`.
+fn write_hex(out: &mut [u8], mut value: u64) {
+    for digit in out.iter_mut().rev() {
+        *digit = b"0123456789abcdef"[(value & 15) as usize];
+        value >>= 4;
+    }
+}
+
+/// At most 16 digits.
+fn parse_hex(text: &[u8]) -> Option<u64> {
+    text.iter().try_fold(0, |value, &digit| {
+        let digit = (digit as char).to_digit(16)?;
+        Some(value << 4 | u64::from(digit))
+    })
+}
+
+fn write_decimal(out: &mut Vec<u8>, mut value: usize) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (value % 10) as u8;
+        value /= 10;
+        if value == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn template(text_bytes: usize) -> Template {
+        let author = Author {
+            session: 0x2a,
+            nonce: 0x0bad_cafe,
+            from: "sip:ue-42@load.example",
+            to: "sip:room-1@node.example",
+            local_path: "msrp://192.0.2.1:9/abc;tcp",
+            remote_path: "msrp://192.0.2.2:2855/xyz;tcp",
+            date_time: "2026-01-01T00:00:00Z",
+        };
+        Template::new(&author, text_bytes)
+    }
+
+    /// The body between the empty line and the end-line.
+    fn body_of(send: &[u8]) -> &[u8] {
+        let start = memchr::memmem::find(send, b"\r\n\r\n").unwrap() + 4;
+        let end = memchr::memmem::rfind(send, b"\r\n-------").unwrap();
+        &send[start..end]
+    }
+
+    #[test]
+    fn writes_a_send_as_the_rfc_wants_it() {
+        let mut template = template(100);
+        let mut out = Vec::new();
+        template.write_chunk(7, 0, 0x1234, &padding(100), &mut out);
+        let text = String::from_utf8(out).unwrap();
+        let total = template.body_bytes();
+        assert!(text.starts_with(&format!(
+            "MSRP 0badcafe0000000700 SEND\r\n\
+             To-Path: msrp://192.0.2.2:2855/xyz;tcp\r\n\
+             From-Path: msrp://192.0.2.1:9/abc;tcp\r\n\
+             Message-ID: 0badcafe00000007\r\n\
+             Byte-Range: 1-{total}/{total}\r\n\
+             Content-Type: message/cpim\r\n\r\n\
+             From: <sip:ue-42@load.example>\r\n"
+        )));
+        assert!(text.contains("\r\n\r\nmrf-load 0000002a 00000007 0000000000001234 abc"));
+        assert!(text.ends_with("\r\n-------0badcafe0000000700$\r\n"));
+        assert_eq!(body_of(text.as_bytes()).len(), total);
+    }
+
+    #[test]
+    fn reads_its_own_stamp_back_however_the_body_is_cut() {
+        let padding = padding(120);
+        let mut out = Vec::new();
+        template(120).write_chunk(7, 0, 99, &padding, &mut out);
+        let body = body_of(&out);
+        for cut in 0..=body.len() {
+            let mut inspection = Inspection::default();
+            inspection.feed(&body[..cut], &padding);
+            inspection.feed(&body[cut..], &padding);
+            let stamp = inspection.finish(&padding).unwrap();
+            assert_eq!((stamp.session, stamp.sequence, stamp.intended_ns), (0x2a, 7, 99));
+        }
+    }
+
+    #[test]
+    fn finds_the_stamp_where_a_long_fragment_follows_a_short_one() {
+        let text_bytes = CHUNK_BODY_BYTES / 2 * 3;
+        let padding = padding(text_bytes);
+        let mut template = template(text_bytes);
+        let mut out = Vec::new();
+        template.write_chunk(7, 0, 99, &padding, &mut out);
+        let first = body_of(&out).to_vec();
+        out.clear();
+        template.write_chunk(7, 1, 99, &padding, &mut out);
+        let mut inspection = Inspection::default();
+        for fragment in [&first[..10], &first[10..], body_of(&out)] {
+            inspection.feed(fragment, &padding);
+        }
+        assert!(inspection.finish(&padding).is_some());
+    }
+
+    #[test]
+    fn notices_a_changed_byte_a_missing_one_and_one_too_many() {
+        let padding = padding(120);
+        let mut out = Vec::new();
+        template(120).write_chunk(7, 0, 99, &padding, &mut out);
+        let body = body_of(&out).to_vec();
+        let inspect = |body: &[u8]| {
+            let mut inspection = Inspection::default();
+            inspection.feed(body, &padding);
+            inspection.finish(&padding)
+        };
+        assert!(inspect(&body).is_some());
+        assert!(inspect(&body[..body.len() - 1]).is_none());
+        let mut changed = body.clone();
+        *changed.last_mut().unwrap() ^= 1;
+        assert!(inspect(&changed).is_none());
+        let mut longer = body;
+        longer.push(b'a');
+        assert!(inspect(&longer).is_none());
+    }
+
+    #[test]
+    fn cuts_a_large_message_into_chunks_that_join_to_the_whole() {
+        let text_bytes = 3 * CHUNK_BODY_BYTES;
+        let padding = padding(text_bytes);
+        let mut template = template(text_bytes);
+        assert_eq!(template.chunks(), 4);
+        let mut inspection = Inspection::default();
+        for chunk in 0..4 {
+            let mut out = Vec::new();
+            template.write_chunk(1, chunk, 5, &padding, &mut out);
+            let flag: &[u8] = if chunk == 3 { b"$\r\n" } else { b"+\r\n" };
+            assert!(out.ends_with(flag));
+            inspection.feed(body_of(&out), &padding);
+        }
+        assert_eq!(inspection.finish(&padding).unwrap().sequence, 1);
+    }
+
+    #[test]
+    fn knows_its_own_transactions_only() {
+        let transaction = Transaction { sequence: 77, chunk: 3 };
+        let identifier = transaction.write(5);
+        assert_eq!(Transaction::parse(&identifier, 5), Some(transaction));
+        assert_eq!(Transaction::parse(&identifier, 6), None);
+        assert_eq!(Transaction::parse(&identifier[1..], 5), None);
+        assert_eq!(Transaction::parse(b"00000005zzzzzzzz00", 5), None);
+    }
+}

@@ -1,0 +1,136 @@
+//! The media side of the fleet: pinned threads, each with its own ring and the UEs of some rooms.
+
+pub mod connection;
+pub mod egress;
+pub mod message;
+pub mod worker;
+
+use std::io;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use mrfp_io::{Doorbell, Ring, RingConfig};
+
+use self::worker::{Command, Event, Worker, WorkerConfig};
+use crate::expectation::Violations;
+
+/// What the UEs do once they are bound.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Traffic {
+    /// Open loop: time between two messages of a session, in nanoseconds. `None`: closed loop.
+    pub interval_ns: Option<u64>,
+    /// Closed loop: messages of a session that are not yet answered and delivered everywhere.
+    pub window: u32,
+    /// Bytes of a message's text.
+    pub message_bytes: usize,
+    /// How long deliveries are awaited after the last message.
+    pub drain_timeout: Duration,
+}
+
+/// Figures of one media thread while it runs.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Messages sent.
+    pub messages: AtomicU64,
+    /// Messages received.
+    pub deliveries: AtomicU64,
+    /// SENDs answered.
+    pub answers: AtomicU64,
+    /// Violations found.
+    pub violations: AtomicU64,
+    /// Median delivery latency of the last second, in nanoseconds.
+    pub recent_p50_ns: AtomicU64,
+    /// 99th percentile of the same.
+    pub recent_p99_ns: AtomicU64,
+    /// When those two were computed, in nanoseconds of the media clock.
+    pub recent_at_ns: AtomicU64,
+    /// Processor time of the thread while there was traffic, in clock ticks.
+    pub thread_cpu_ticks: AtomicU64,
+}
+
+/// What a media thread has measured.
+#[derive(Debug)]
+pub struct WorkerReport {
+    /// What went wrong.
+    pub violations: Violations,
+    /// From the intended sending of a message to each of its deliveries, in nanoseconds.
+    pub delivery_latency: Histogram<u64>,
+    /// From the sending of a SEND to its response, in nanoseconds.
+    pub answer_latency: Histogram<u64>,
+    /// How late the open loop was, in nanoseconds.
+    pub slip: Histogram<u64>,
+}
+
+/// One media thread, seen from the fleet.
+pub struct Thread {
+    commands: mpsc::Sender<Command>,
+    doorbell: Doorbell,
+    /// Its figures.
+    pub progress: Arc<Progress>,
+    handle: JoinHandle<io::Result<()>>,
+}
+
+impl Thread {
+    /// Starts a thread, pinned where `core` names a processor, with a ring of its own.
+    pub fn spawn(
+        config: WorkerConfig,
+        core: Option<core_affinity::CoreId>,
+        events: impl Fn(Event) + Send + 'static,
+    ) -> io::Result<Self> {
+        let (commands, receiver) = mpsc::channel();
+        let (doorbell, bell) = mrfp_io::doorbell()?;
+        let progress = Arc::clone(&config.progress);
+        let (ready, started) = mpsc::channel();
+        let handle = thread::Builder::new().name("media".to_owned()).spawn(move || {
+            if let Some(core) = core {
+                // Not being pinned costs precision, not correctness.
+                core_affinity::set_for_current(core);
+            }
+            let ring = RingConfig {
+                sockets_expected: config.connections_max as usize,
+                ..RingConfig::default()
+            };
+            match Ring::with_doorbell(ring, bell) {
+                Ok(ring) => {
+                    let _ = ready.send(Ok(()));
+                    Worker::new(ring, config, receiver, events).run()
+                }
+                Err(error) => {
+                    let _ = ready.send(Err(error));
+                    Ok(())
+                }
+            }
+        })?;
+        started.recv().map_err(io::Error::other)??;
+        Ok(Self { commands, doorbell, progress, handle })
+    }
+
+    /// Gives a command.
+    pub fn command(&self, command: Command) {
+        // A thread that has ended has told so itself.
+        let _ = self.commands.send(command);
+        self.doorbell.ring();
+    }
+
+    /// Waits for the end that [`Command::Finish`] asked for.
+    pub fn join(self) -> io::Result<()> {
+        drop(self.commands);
+        self.doorbell.ring();
+        self.handle.join().unwrap_or_else(|_| Err(io::Error::other("a media thread panicked")))
+    }
+}
+
+/// utime + stime of a `/proc/.../stat` file, in clock ticks (proc(5), fields 14 and 15).
+#[must_use]
+pub fn cpu_ticks(stat_path: &str) -> Option<u64> {
+    let stat = std::fs::read_to_string(stat_path).ok()?;
+    // The second field may contain anything, parentheses included; the last one ends it.
+    let fields = &stat[stat.rfind(')')? + 1..];
+    let mut fields = fields.split_ascii_whitespace().skip(11);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some(user + system)
+}

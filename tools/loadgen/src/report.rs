@@ -1,0 +1,326 @@
+//! What a run has shown: a table for people, JSON for machines.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use crate::expectation::Violations;
+
+/// All figures of a run.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Every expectation held.
+    pub passed: bool,
+    /// The user ended the run early.
+    pub interrupted: bool,
+    /// What was asked for.
+    pub config: ConfigReport,
+    /// Calls.
+    pub calls: CallsReport,
+    /// Messages.
+    pub messages: MessagesReport,
+    /// From INVITE to 200.
+    pub setup_latency: Percentiles,
+    /// From INVITE to the answered binding SEND.
+    pub bound_latency: Percentiles,
+    /// From the moment a message was due to each of its deliveries.
+    pub delivery_latency: Percentiles,
+    /// From a SEND to its 200.
+    pub answer_latency: Percentiles,
+    /// How late the open loop was.
+    pub schedule_slip: Percentiles,
+    /// Processor time.
+    pub cpu: CpuReport,
+    /// What did not hold.
+    pub violations: Violations,
+    /// Reasons to doubt the figures.
+    pub warnings: Vec<String>,
+}
+
+/// The run's parameters.
+#[derive(Clone, Debug, Serialize)]
+pub struct ConfigReport {
+    /// Request-URI without the room's number.
+    pub target: String,
+    /// `udp` or `tcp`.
+    pub transport: String,
+    /// `plain` or `psk`.
+    pub security: String,
+    /// UEs.
+    pub sessions: u32,
+    /// Rooms.
+    pub rooms: u32,
+    /// Calls per second asked for.
+    pub rate_per_second: f64,
+    /// Seconds of traffic asked for.
+    pub duration_seconds: f64,
+    /// Closed loop: the window; 0 in the open loop.
+    pub window: u32,
+    /// Open loop: messages per second and UE; 0 in the closed loop.
+    pub message_rate_per_second: f64,
+    /// Bytes of a text.
+    pub message_bytes: usize,
+    /// Media threads.
+    pub threads: u32,
+}
+
+/// What became of the calls.
+#[derive(Clone, Default, Debug, Serialize)]
+pub struct CallsReport {
+    /// INVITEs begun.
+    pub attempted: u32,
+    /// Answered with 200.
+    pub answered: u32,
+    /// Media session bound.
+    pub bound: u32,
+    /// Torn down with an answered BYE.
+    pub ended: u32,
+    /// Other final answers to INVITE, by status.
+    pub refused_by_status: BTreeMap<u16, u32>,
+    /// Seconds from the first INVITE to the last media session.
+    pub setup_seconds: f64,
+    /// Calls bound per second over that time.
+    pub setups_per_second: f64,
+}
+
+/// What became of the messages.
+#[derive(Clone, Default, Debug, Serialize)]
+pub struct MessagesReport {
+    /// Seconds of traffic.
+    pub seconds: f64,
+    /// Messages sent in that time.
+    pub sent: u64,
+    /// Deliveries in that time.
+    pub delivered: u64,
+    /// Messages sent over the whole run.
+    pub sent_total: u64,
+    /// Deliveries over the whole run, the draining included.
+    pub delivered_total: u64,
+    /// Messages per second of traffic.
+    pub sent_per_second: f64,
+    /// Deliveries per second of traffic.
+    pub delivered_per_second: f64,
+}
+
+/// Who used how much processor time while there was traffic.
+#[derive(Clone, Default, Debug, Serialize)]
+pub struct CpuReport {
+    /// The generator, in processors (1 = one busy).
+    pub generator_processors: f64,
+    /// The busiest media thread, 0 to 1.
+    pub busiest_media_thread: f64,
+    /// The node, in processors; absent without `--node-pid`.
+    pub node_processors: Option<f64>,
+    /// Node time per message sent, in microseconds.
+    pub node_us_per_message: Option<f64>,
+    /// Node time per delivery, in microseconds.
+    pub node_us_per_delivery: Option<f64>,
+}
+
+/// A distribution, in microseconds.
+#[derive(Clone, Default, Debug, Serialize)]
+pub struct Percentiles {
+    /// Values.
+    pub count: u64,
+    /// Smallest.
+    pub min_us: f64,
+    /// Mean.
+    pub mean_us: f64,
+    /// Median.
+    pub p50_us: f64,
+    /// 90th percentile.
+    pub p90_us: f64,
+    /// 99th percentile.
+    pub p99_us: f64,
+    /// 99.9th percentile.
+    pub p999_us: f64,
+    /// Largest.
+    pub max_us: f64,
+}
+
+impl Percentiles {
+    /// Of a histogram of nanoseconds.
+    #[must_use]
+    pub fn of_ns(histogram: &Histogram<u64>) -> Self {
+        if histogram.is_empty() {
+            return Self::default();
+        }
+        let at = |quantile| histogram.value_at_quantile(quantile) as f64 / 1e3;
+        Self {
+            count: histogram.len(),
+            min_us: histogram.min() as f64 / 1e3,
+            mean_us: histogram.mean() / 1e3,
+            p50_us: at(0.5),
+            p90_us: at(0.9),
+            p99_us: at(0.99),
+            p999_us: at(0.999),
+            max_us: histogram.max() as f64 / 1e3,
+        }
+    }
+}
+
+impl Report {
+    /// The table.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let mut text = String::new();
+        self.write_counts(&mut text);
+        self.write_latencies(&mut text);
+        self.write_cpu(&mut text);
+        self.write_verdict(&mut text);
+        text
+    }
+
+    fn write_counts(&self, text: &mut String) {
+        let config = &self.config;
+        let calls = &self.calls;
+        let _ = writeln!(
+            text,
+            "\n{} UEs in {} rooms, {}, SIP over {}, {} byte texts, {} media thread(s)",
+            config.sessions,
+            config.rooms,
+            config.security,
+            config.transport,
+            config.message_bytes,
+            config.threads
+        );
+        let _ = writeln!(
+            text,
+            "  calls       {} attempted, {} answered, {} bound, {} ended  ({:.0}/s over {:.1} s)",
+            calls.attempted,
+            calls.answered,
+            calls.bound,
+            calls.ended,
+            calls.setups_per_second,
+            calls.setup_seconds
+        );
+        for (status, count) in &calls.refused_by_status {
+            let _ = writeln!(text, "              {count} answered {status}");
+        }
+        let messages = &self.messages;
+        let _ = writeln!(
+            text,
+            "  messages    {} sent ({:.0}/s), {} delivered ({:.0}/s) in {:.1} s; {} and {} in all",
+            messages.sent,
+            messages.sent_per_second,
+            messages.delivered,
+            messages.delivered_per_second,
+            messages.seconds,
+            messages.sent_total,
+            messages.delivered_total
+        );
+    }
+
+    fn write_latencies(&self, text: &mut String) {
+        let _ = writeln!(
+            text,
+            "\n  {:<18}{:>11}{:>11}{:>11}{:>11}{:>11}{:>11}",
+            "latency", "count", "p50", "p90", "p99", "p99.9", "max"
+        );
+        for (name, percentiles) in [
+            ("INVITE to 200", &self.setup_latency),
+            ("INVITE to bound", &self.bound_latency),
+            ("delivery", &self.delivery_latency),
+            ("SEND to 200", &self.answer_latency),
+            ("schedule slip", &self.schedule_slip),
+        ] {
+            if percentiles.count == 0 {
+                continue;
+            }
+            let _ = writeln!(
+                text,
+                "  {name:<18}{:>11}{:>11}{:>11}{:>11}{:>11}{:>11}",
+                percentiles.count,
+                show_us(percentiles.p50_us),
+                show_us(percentiles.p90_us),
+                show_us(percentiles.p99_us),
+                show_us(percentiles.p999_us),
+                show_us(percentiles.max_us)
+            );
+        }
+    }
+
+    fn write_cpu(&self, text: &mut String) {
+        let cpu = &self.cpu;
+        let _ = writeln!(
+            text,
+            "\n  generator   {:.2} processors, busiest media thread {:.0} %",
+            cpu.generator_processors,
+            cpu.busiest_media_thread * 100.0
+        );
+        if let Some(processors) = cpu.node_processors {
+            let _ = writeln!(
+                text,
+                "  node        {processors:.2} processors, {:.2} us per message, {:.2} us per delivery",
+                cpu.node_us_per_message.unwrap_or(0.0),
+                cpu.node_us_per_delivery.unwrap_or(0.0)
+            );
+        }
+    }
+
+    fn write_verdict(&self, text: &mut String) {
+        for warning in &self.warnings {
+            let _ = writeln!(text, "  warning: {warning}");
+        }
+        if self.passed {
+            let _ = writeln!(text, "\nPASSED: every expectation held");
+            return;
+        }
+        if self.interrupted {
+            let _ = writeln!(text, "\nINTERRUPTED by the user");
+        }
+        if self.violations.total() == 0 {
+            return;
+        }
+        let _ = writeln!(text, "\nFAILED: {} violations", self.violations.total());
+        for (violation, count) in &self.violations.counts {
+            let name = format!("{violation:?}");
+            let _ = writeln!(text, "  {count:>9}  {name}");
+            for example in self.violations.examples.get(violation).into_iter().flatten() {
+                let _ = writeln!(text, "             {example}");
+            }
+        }
+    }
+}
+
+/// Microseconds in the unit that suits them.
+#[must_use]
+pub fn show_us(microseconds: f64) -> String {
+    if microseconds < 1e3 {
+        format!("{microseconds:.0} us")
+    } else if microseconds < 1e6 {
+        format!("{:.2} ms", microseconds / 1e3)
+    } else {
+        format!("{:.2} s", microseconds / 1e6)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::expectation::Violation;
+
+    #[test]
+    fn percentiles_are_in_microseconds() {
+        let mut histogram = Histogram::<u64>::new(3).unwrap();
+        for value in 1..=1000 {
+            histogram.record(value * 1000).unwrap();
+        }
+        let percentiles = Percentiles::of_ns(&histogram);
+        assert_eq!(percentiles.count, 1000);
+        assert!((percentiles.p50_us - 500.0).abs() < 2.0);
+        assert!((percentiles.max_us - 1000.0).abs() < 2.0);
+        assert_eq!(Percentiles::of_ns(&Histogram::<u64>::new(3).unwrap()).count, 0);
+    }
+
+    #[test]
+    fn violations_are_keyed_by_name_in_json() {
+        let mut violations = Violations::default();
+        violations.add(Violation::SendRefused, || "why".to_owned());
+        let json = serde_json::to_value(&violations).unwrap();
+        assert_eq!(json["counts"]["send_refused"], 1);
+        assert_eq!(json["examples"]["send_refused"][0], "why");
+    }
+}
