@@ -44,7 +44,7 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// INVITE, 200, ACK.
+    /// INVITE, 200, ACK. The UE is the one to connect.
     pub(crate) fn place(
         node: &Node,
         transport: Transport,
@@ -52,16 +52,38 @@ impl Call {
         name: &str,
         secure: bool,
     ) -> Self {
+        Self::offer(node, transport, room, name, secure, (OfferedSetup::Active, NOWHERE))
+    }
+
+    /// The same by a UE that listens for its media there: the node is the one to connect.
+    pub(crate) fn place_listening(
+        node: &Node,
+        room: &str,
+        name: &str,
+        secure: bool,
+        listen: SocketAddr,
+    ) -> Self {
+        Self::offer(node, Transport::Tcp, room, name, secure, (OfferedSetup::Passive, listen))
+    }
+
+    fn offer(
+        node: &Node,
+        transport: Transport,
+        room: &str,
+        name: &str,
+        secure: bool,
+        (setup, address): (OfferedSetup, SocketAddr),
+    ) -> Self {
         let number = CALLS.fetch_add(1, Ordering::Relaxed);
         let session = format!("ue{number}x{}", std::process::id());
         let initiator = secure.then(|| initiate(name, room));
         let offer = offer_for_message_session(&MessageSessionOffer {
             session_id: 1,
             session_version: 1,
-            address: MEDIA,
+            address,
             msrp_session_id: &session,
             secure,
-            setup: OfferedSetup::Active,
+            setup,
             accept_types: "message/cpim text/plain *",
             accept_wrapped_types: "*",
             max_size_bytes: None,
@@ -84,7 +106,7 @@ impl Call {
             Credential { identity: established.psk_identity, psk: established.psk }
         });
         let scheme = if secure { "msrps" } else { "msrp" };
-        let from = format!("{scheme}://{MEDIA}/{session};tcp");
+        let from = format!("{scheme}://{address}/{session};tcp");
         let paths = Paths { to: answer.path.clone(), from };
         let (name, room) = (name.to_owned(), room.to_owned());
         Self { link, name, room, call_id, to_tag, cseq: 1, answer, credential, paths }
@@ -152,8 +174,8 @@ fn room_uri(room: &str) -> String {
     format!("sip:{room}@conference.example")
 }
 
-/// Where the UE's media would be reached; nobody listens, as the UE is the one to connect.
-const MEDIA: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9);
+/// Where an active UE says its media is; nobody listens there.
+const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9);
 
 static CALLS: AtomicU32 = AtomicU32::new(1);
 
