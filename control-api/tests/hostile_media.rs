@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use support::node::Node;
-use support::program::{PATIENCE, wait_until};
+use support::program::{PATIENCE, skip, wait_until};
 use support::ue::Ue;
 
 const MIB: u64 = 1024 * 1024;
@@ -170,7 +170,11 @@ const SILENT: usize = 5000;
 fn five_thousand_connections_that_never_say_a_word_are_closed_by_the_timer() {
     // Ours and, as the hard limit is inherited, the node's.
     let limit = mrfp_io::raise_descriptor_limit().expect("permitted");
-    assert!(limit > SILENT as u64 + 200, "{limit} descriptors are too few for this test");
+    if limit < SILENT as u64 + 200 {
+        return skip(&format!(
+            "only {limit} descriptors are permitted, raise the limit: ulimit -Hn"
+        ));
+    }
     let node = Node::start(&[("timers", "unbound_seconds = 3")]);
     let mut witnesses = Witnesses::join(&node);
     let mut silent = Vec::new();
