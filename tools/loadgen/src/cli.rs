@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::expectation::Ledger;
 use crate::media::Traffic;
-use crate::media::message::{CHUNK_BODY_BYTES, STAMP_BYTES};
+use crate::media::message::{CHUNK_BODY_BYTES, STAMP_BYTES, TextSizes};
 use crate::scenario::{ROOM_MEMBERS_MAX, Rooms, Scenario};
 use crate::security::KmsOptions;
 
@@ -100,9 +100,11 @@ pub struct Run {
     #[arg(long, value_name = "R", value_parser = parse_rate)]
     pub message_rate: Option<f64>,
 
-    /// Bytes of a message's text (its CPIM wrapper comes on top).
-    #[arg(long, value_name = "BYTES", default_value_t = 200, value_parser = parse_message_size)]
-    pub message_size: usize,
+    /// Bytes of a message's text (its CPIM wrapper comes on top). Several sizes, `50,200,9000`, are
+    /// dealt out to the UEs in turn. Above 8 KiB a message travels in chunks.
+    #[arg(long, value_name = "BYTES,…", value_delimiter = ',', default_value = "200",
+        value_parser = parse_message_size)]
+    pub message_size: Vec<usize>,
 
     /// Transport of SIP.
     #[arg(long, value_enum, default_value_t = TransportName::Udp)]
@@ -192,7 +194,7 @@ impl Run {
             traffic: Traffic {
                 interval_ns,
                 window: self.window.unwrap_or(0),
-                message_bytes: self.message_size,
+                texts: TextSizes::new(self.message_size.clone()),
                 drain_timeout: self.drain_timeout,
             },
             threads: self.threads,
@@ -317,6 +319,8 @@ mod tests {
             &["--duration", "soon"],
             &["--room-size", "5..2"],
             &["--message-size", "10"],
+            &["--message-size", "200,10"],
+            &["--message-size", ","],
             &["--window", "2", "--message-rate", "2"],
             &["--rooms", "2", "--room-size", "2"],
         ] {

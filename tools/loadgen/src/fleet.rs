@@ -641,7 +641,7 @@ fn spawn_threads(
     (0..scenario.threads)
         .map(|number| {
             let config = WorkerConfig {
-                traffic: scenario.traffic,
+                traffic: scenario.traffic.clone(),
                 sessions: scenario.sessions,
                 connections_max: by_thread.get(&number).copied().unwrap_or(0),
                 date_time: date_time.clone(),
@@ -713,7 +713,7 @@ fn config_report(options: &Run, scenario: &Scenario) -> ConfigReport {
         duration_seconds: scenario.duration.as_secs_f64(),
         window: scenario.traffic.window,
         message_rate_per_second: interval_ns.map_or(0.0, |interval| 1e9 / interval as f64),
-        message_bytes: scenario.traffic.message_bytes,
+        message_bytes: scenario.traffic.texts.bytes().to_vec(),
         threads: scenario.threads,
     }
 }

@@ -60,8 +60,8 @@ pub struct ConfigReport {
     pub window: u32,
     /// Open loop: messages per second and UE; 0 in the closed loop.
     pub message_rate_per_second: f64,
-    /// Bytes of a text.
-    pub message_bytes: usize,
+    /// Bytes of a text; several: session n uses the n-th, and round again.
+    pub message_bytes: Vec<usize>,
     /// Media threads.
     pub threads: u32,
 }
@@ -176,6 +176,7 @@ impl Report {
     fn write_counts(&self, text: &mut String) {
         let config = &self.config;
         let calls = &self.calls;
+        let sizes: Vec<_> = config.message_bytes.iter().map(usize::to_string).collect();
         let _ = writeln!(
             text,
             "\n{} UEs in {} rooms, {}, SIP over {}, {} byte texts, {} media thread(s)",
@@ -183,7 +184,7 @@ impl Report {
             config.rooms,
             config.security,
             config.transport,
-            config.message_bytes,
+            sizes.join(", "),
             config.threads
         );
         let _ = writeln!(

@@ -9,7 +9,7 @@ use mrfp_protocol::msrp::{
 use mrfp_protocol::tls::{self, Handshake, HandshakeError, Opened, Progress, Session};
 
 use super::egress::{Egress, EgressError};
-use super::message::{self, BINDING_SEQUENCE, Inspection, Stamp, Template, Transaction};
+use super::message::{self, BINDING_SEQUENCE, Inspection, Padding, Stamp, Template, Transaction};
 
 /// Protection of a connection.
 pub enum Security {
@@ -162,7 +162,7 @@ pub struct Surroundings<'a> {
     /// For composing.
     pub scratch: &'a mut Vec<u8>,
     /// The fleet's padding.
-    pub padding: &'a [u8],
+    pub padding: &'a Padding,
     /// What the node said, in order.
     pub heard: &'a mut Vec<Heard>,
 }

@@ -18,7 +18,7 @@ use mrfp_protocol::tls::{self, Handshake, Profile, Psk};
 use super::connection::{
     Beginning, Connection, Failure, Heard, Security, Sending, Stage, Surroundings,
 };
-use super::message::{self, Author, Stamp, Template};
+use super::message::{self, Author, Padding, Stamp, Template};
 use super::{Progress, Traffic, WorkerReport};
 use crate::expectation::{Ledger, Violation, Violations};
 
@@ -117,7 +117,7 @@ enum Phase {
 /// Everything a connection's event may touch besides the connection.
 struct Shared {
     traffic: Traffic,
-    padding: Vec<u8>,
+    padding: Padding,
     date_time: String,
     profile: Option<Arc<Profile>>,
     rooms: Vec<Room>,
@@ -218,7 +218,7 @@ impl<D: Driver> Worker<D> {
     ) -> Self {
         let connections_max = config.connections_max as usize;
         let shared = Shared {
-            padding: message::padding(config.traffic.message_bytes),
+            padding: Padding::new(config.traffic.texts.clone()),
             traffic: config.traffic,
             date_time: config.date_time,
             profile: config.profile,
@@ -380,7 +380,7 @@ impl<D: Driver> Worker<D> {
                 remote_path: &connect.remote_path,
                 date_time: &self.shared.date_time,
             },
-            self.shared.traffic.message_bytes,
+            self.shared.traffic.texts.of(connect.session),
         );
         let (security, failure) = match self.shared.security(connect.psk) {
             Ok(security) => (security, None),
