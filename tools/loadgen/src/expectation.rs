@@ -58,6 +58,35 @@ pub enum Violation {
     ByeUnanswered,
 }
 
+impl Violation {
+    /// In words, for the report.
+    #[must_use]
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::CallRefused => "INVITE got a final answer other than 2xx",
+            Self::CallUnanswered => "INVITE got no final answer",
+            Self::AnswerUnusable => "200 to INVITE could not be used",
+            Self::ConnectFailed => "no TCP connection to the address in the SDP answer",
+            Self::TlsHandshakeFailed => "TLS handshake failed",
+            Self::NotBound => "binding SEND was not answered 200 in time",
+            Self::UnexpectedClose => "media connection ended before its call",
+            Self::Malformed => "the node broke the grammar of MSRP or TLS",
+            Self::SendRefused => "SEND was answered other than 200",
+            Self::SendUnanswered => "SEND was never answered",
+            Self::UnexpectedResponse => "answer to a SEND that was not open",
+            Self::Lost => "message never reached a member",
+            Self::Duplicated => "message reached a member more than once",
+            Self::Reordered => "message overtaken by a later one of its sender",
+            Self::Corrupted => "message arrived changed",
+            Self::Foreign => "message that nobody in the room sent",
+            Self::GeneratorExhausted => "the generator ran out of send buffers",
+            Self::HungUp => "the node sent BYE before the end",
+            Self::ByeRefused => "BYE was refused",
+            Self::ByeUnanswered => "BYE got no answer",
+        }
+    }
+}
+
 /// Violations counted by kind, the first few of each described.
 #[derive(Clone, Default, PartialEq, Eq, Debug, Serialize)]
 pub struct Violations {

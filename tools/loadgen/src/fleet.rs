@@ -54,6 +54,8 @@ struct Fleet<'a> {
     next_to_end: u32,
     launched: u32,
     settled: u32,
+    /// Sessions whose media is up.
+    present: u32,
     drained: u32,
     over: u32,
     calls: CallsReport,
@@ -87,6 +89,8 @@ struct Session {
     exchange: Option<KeyExchange>,
     /// Counted in `Fleet::settled`.
     settled: bool,
+    /// Counted in `Fleet::present`.
+    present: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -111,7 +115,9 @@ impl<'a> Fleet<'a> {
     async fn new(options: &'a Run, scenario: &'a Scenario) -> io::Result<Self> {
         let transport = match options.transport {
             TransportName::Udp => Transport::udp(options.target.address).await?,
-            TransportName::Tcp => Transport::tcp(options.target.address).await?,
+            TransportName::Tcp => Transport::tcp(options.target.address)
+                .await
+                .map_err(|error| unreachable(options, &error.to_string()))?,
         };
         let credential = match options.security {
             SecurityName::Plain => None,
@@ -137,6 +143,7 @@ impl<'a> Fleet<'a> {
             local_path: String::new(),
             exchange: None,
             settled: false,
+            present: false,
         };
         Ok(Self {
             options,
@@ -155,6 +162,7 @@ impl<'a> Fleet<'a> {
             next_to_end: 0,
             launched: 0,
             settled: 0,
+            present: 0,
             drained: 0,
             over: 0,
             calls: CallsReport::default(),
@@ -179,7 +187,7 @@ impl<'a> Fleet<'a> {
                     self.interrupt()?;
                 }
                 message = self.transport.receive() => {
-                    self.agents.handle_message(message?, Instant::now());
+                    self.agents.handle_message(message, Instant::now());
                 }
                 Some((thread, event)) = self.media.recv() => self.media_event(thread, event),
                 () = tokio::time::sleep_until(next.into()) => {}
@@ -216,12 +224,15 @@ impl<'a> Fleet<'a> {
 
     fn turn(&mut self, now: Instant) -> io::Result<()> {
         self.agents.handle_timeout(now);
+        self.watch_transport(now)?;
         while let Some(event) = self.agents.poll_event() {
             self.call_event(event, now);
         }
         match self.phase {
             Phase::SettingUp => self.set_up(now),
             Phase::Talking if now >= self.since + self.scenario.duration => self.stop(now),
+            // Nobody is left who could talk.
+            Phase::Talking if self.present == 0 => self.stop(now),
             Phase::Draining
                 if now >= self.since + self.scenario.traffic.drain_timeout + MEDIA_TIMEOUT =>
             {
@@ -232,13 +243,34 @@ impl<'a> Fleet<'a> {
             Phase::Talking | Phase::Draining | Phase::Over => {}
         }
         while let Some(message) = self.agents.poll_transmit() {
-            self.transport.send(&message)?;
+            self.transport.send(&message);
         }
         if self.display.is_due(now) {
             let figures = self.figures();
             self.display.show(&figures, now);
         }
         Ok(())
+    }
+
+    /// Ends the waiting for a node that is not there: the run, where it never was; the open
+    /// transactions, where it has gone.
+    fn watch_transport(&mut self, now: Instant) -> io::Result<()> {
+        let gone = self.transport.gone();
+        let gone = gone.filter(|(since, _)| now >= *since + UNREACHABLE_TIMEOUT);
+        if self.transport.has_heard() {
+            if gone.is_some() {
+                self.agents.abandon();
+            }
+            return Ok(());
+        }
+        let why = match gone {
+            Some((_, error)) => error.to_string(),
+            None if now >= self.begun + SILENCE_TIMEOUT => {
+                format!("no answer in {} s", SILENCE_TIMEOUT.as_secs())
+            }
+            None => return Ok(()),
+        };
+        Err(unreachable(self.options, &why))
     }
 
     fn enter(&mut self, phase: Phase, now: Instant) {
@@ -254,6 +286,7 @@ impl<'a> Fleet<'a> {
             ));
         }
         self.interrupted = true;
+        self.display.note("interrupted: ending the calls (again: leave at once)");
         let now = Instant::now();
         match self.phase {
             Phase::SettingUp | Phase::Talking => self.stop(now),
@@ -274,6 +307,9 @@ impl<'a> Fleet<'a> {
             let seconds = (now - self.begun).as_secs_f64();
             self.calls.setup_seconds = seconds;
             self.calls.setups_per_second = f64::from(self.calls.bound) / seconds;
+            if self.present == 0 {
+                return self.enter(Phase::Ending, now);
+            }
             for thread in &self.threads {
                 thread.command(Command::Start);
             }
@@ -339,6 +375,23 @@ impl<'a> Fleet<'a> {
     }
 }
 
+/// Where and how the node was sought in vain.
+fn unreachable(options: &Run, why: &str) -> io::Error {
+    let transport = match options.transport {
+        TransportName::Udp => "UDP",
+        TransportName::Tcp => "TCP",
+    };
+    io::Error::other(format!(
+        "nobody answers SIP over {transport} at {}: {why} (is the node running, and is that its \
+         address?)",
+        options.target.address
+    ))
+}
+
+/// A node that is being started may refuse for a moment; INVITEs are repeated twice meanwhile.
+const UNREACHABLE_TIMEOUT: Duration = Duration::from_secs(2);
+/// A node that has not said a word by then, not even 100 Trying after four repetitions, is not one.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(8);
 /// How often the display is looked after.
 const DISPLAY_INTERVAL: Duration = Duration::from_millis(100);
 

@@ -44,10 +44,13 @@ impl Fleet<'_> {
     pub(super) fn call_event(&mut self, event: CallEvent, now: Instant) {
         match event {
             CallEvent::Answered { call, sdp } => self.answered(call, &sdp, now),
-            CallEvent::Refused { call, status } => {
+            CallEvent::Refused { call, status, warning } => {
                 *self.calls.refused_by_status.entry(status).or_default() += 1;
                 self.violations.add(Violation::CallRefused, || {
-                    format!("session {call}: INVITE answered {status}")
+                    let room = self.sessions[call as usize].place.room;
+                    let to = room_uri(self.options, room);
+                    let warning = if warning.is_empty() { "" } else { &format!(", {warning}") };
+                    format!("session {call}: {to} answered {status}{warning}")
                 });
                 self.call_over(call);
                 self.settle(call);
@@ -64,6 +67,7 @@ impl Fleet<'_> {
                     format!("session {call}: BYE from the node, Reason: {reason}")
                 });
                 self.thread(call).command(Command::Close { session: call });
+                self.left(call);
                 self.call_over(call);
                 self.settle(call);
             }
@@ -77,6 +81,7 @@ impl Fleet<'_> {
                     });
                 }
                 self.thread(call).command(Command::Close { session: call });
+                self.left(call);
                 self.call_over(call);
             }
             CallEvent::EndUnanswered { call } => {
@@ -132,10 +137,15 @@ impl Fleet<'_> {
                 let latency = (now - invited).as_nanos() as u64;
                 self.bound_latency.saturating_record(latency);
                 self.calls.bound += 1;
+                self.sessions[session as usize].present = true;
+                self.present += 1;
                 self.settle(session);
             }
             // Booked by the thread; its call is ended with the others.
-            MediaEvent::Failed { session } => self.settle(session),
+            MediaEvent::Failed { session } => {
+                self.left(session);
+                self.settle(session);
+            }
             MediaEvent::Drained => {
                 self.drained += 1;
                 if self.drained as usize == self.threads.len() && self.phase == Phase::Draining {
@@ -160,6 +170,13 @@ impl Fleet<'_> {
         if session.state != SessionState::Over {
             session.state = SessionState::Over;
             self.over += 1;
+        }
+    }
+
+    /// The session's media is gone.
+    fn left(&mut self, session: u32) {
+        if std::mem::take(&mut self.sessions[session as usize].present) {
+            self.present -= 1;
         }
     }
 

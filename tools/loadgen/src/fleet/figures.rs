@@ -7,7 +7,9 @@ use super::{Fleet, Phase, latency_histogram};
 use crate::cli::Run;
 use crate::display::Figures;
 use crate::media::{Thread, cpu_ticks};
-use crate::report::{ConfigReport, CpuReport, MessagesReport, Percentiles, Report};
+use crate::report::{
+    ConfigReport, CpuReport, Machine, MessagesReport, Percentiles, Report, command_line,
+};
 use crate::scenario::Scenario;
 
 /// What is measured while there is traffic.
@@ -38,7 +40,7 @@ impl Fleet<'_> {
                 Phase::Ending => "ending",
                 Phase::Over => "over",
             },
-            calls_up: self.calls.bound - self.calls.ended.min(self.calls.bound),
+            calls_up: self.present,
             calls_bound: self.calls.bound,
             violations: self.violations.total(),
             ..Figures::default()
@@ -88,10 +90,16 @@ impl Fleet<'_> {
         };
         let cpu = steady.cpu(busiest_ticks);
         let schedule_slip = Percentiles::of_ns(&slip);
-        let warnings = warnings(&cpu, &schedule_slip, &messages);
+        let mut warnings = warnings(self.options, &cpu, &schedule_slip, &messages);
+        if self.calls.bound == 0 {
+            warnings.push("no call came up, so nobody talked".to_owned());
+        }
         Report {
             passed: self.violations.total() == 0 && !self.interrupted,
             interrupted: self.interrupted,
+            machine: Machine::of_this_process(),
+            commit: self.options.commit.clone(),
+            command_line: command_line(std::env::args()),
             config: config_report(self.options, self.scenario),
             calls: self.calls,
             messages,
@@ -166,8 +174,25 @@ fn config_report(options: &Run, scenario: &Scenario) -> ConfigReport {
     }
 }
 
-fn warnings(cpu: &CpuReport, slip: &Percentiles, messages: &MessagesReport) -> Vec<String> {
+fn warnings(
+    options: &Run,
+    cpu: &CpuReport,
+    slip: &Percentiles,
+    messages: &MessagesReport,
+) -> Vec<String> {
     let mut warnings = Vec::new();
+    let processors = Machine::of_this_process().processors;
+    if options.threads as usize > processors {
+        warnings.push(format!(
+            "{} media threads share {processors} processors: --threads is too high",
+            options.threads
+        ));
+    }
+    if let (Some(process), None, true) =
+        (options.node_pid, cpu.node_processors, messages.seconds > 0.0)
+    {
+        warnings.push(format!("process {process} (--node-pid) ended: no figures of it"));
+    }
     if cpu.busiest_media_thread > BUSY_SHARE_MAX {
         warnings.push(format!(
             "a media thread of the generator was busy {:.0} % of the time: the generator may be \
@@ -181,9 +206,6 @@ fn warnings(cpu: &CpuReport, slip: &Percentiles, messages: &MessagesReport) -> V
              keep up",
             slip.p99_us / 1e3
         ));
-    }
-    if messages.sent_total == 0 {
-        warnings.push("no message was sent".to_owned());
     }
     warnings
 }

@@ -57,6 +57,8 @@ pub enum Event {
         call: u32,
         /// Status.
         status: u16,
+        /// Warning header, where there was one.
+        warning: String,
     },
     /// No final answer in time.
     Unanswered {
@@ -146,6 +148,19 @@ impl UserAgents {
             }
             State::Up => self.bye(call, now),
             State::Ending => {}
+        }
+    }
+
+    /// Nobody is there to answer: every open transaction ends now, as if its time were up.
+    pub fn abandon(&mut self) {
+        for (call, this) in (0..).zip(&mut self.calls) {
+            let event = match this.state {
+                State::Calling | State::Proceeding if !this.cancelled => Event::Unanswered { call },
+                State::Calling | State::Proceeding | State::Ending => Event::EndUnanswered { call },
+                State::Idle | State::Up | State::Over => continue,
+            };
+            this.over();
+            self.events.push_back(event);
         }
     }
 
@@ -311,7 +326,8 @@ impl UserAgents {
         self.events.push_back(if cancelled {
             Event::Ended { call, status }
         } else {
-            Event::Refused { call, status }
+            let warning = message.header("Warning", None).unwrap_or("").to_owned();
+            Event::Refused { call, status, warning }
         });
     }
 
