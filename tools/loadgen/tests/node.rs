@@ -8,9 +8,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use clap::Parser as _;
-use control_api::config::{Config, Shards};
+use control_api::config::{Config, Creation, Shards};
 use control_api::node::{Addresses, Node, Stopped};
 use loadgen::cli::{Cli, Command};
+use loadgen::expectation::Violation;
 use loadgen::report::Report;
 
 /// A node with a runtime and a thread of its own.
@@ -102,6 +103,10 @@ impl RunningNode {
         assert_eq!(self.get("/api/v1/contexts").trim(), r#"{"contexts":[]}"#);
         let accepted = self.metric("connections_accepted_total");
         assert!(accepted.iter().all(|count| *count > 0), "{accepted:?}");
+        self.stop();
+    }
+
+    fn stop(self) {
         self.stop.cancel();
         assert_eq!(self.thread.join().unwrap(), Stopped::Drained);
     }
@@ -195,4 +200,60 @@ fn pairs_keep_eight_protected_messages_on_their_way() {
     assert_everything_held(&report, 40);
     assert_eq!(report.messages.delivered_total, report.messages.sent_total);
     node.assert_clean_and_stop();
+}
+
+#[test]
+fn refusals_are_counted_by_code() {
+    let mut config = config();
+    config.rooms.creation = Creation::Closed;
+    config.rooms.list = vec!["room-0".to_owned()];
+    config.rooms.members_max = 3;
+    let node = start(config);
+    let report = node.load(&["--sessions", "8", "--rooms", "2", "--duration", "500ms"]);
+    assert!(!report.passed);
+    // Room 0 is full with three of its four; room 1 does not exist.
+    let refused: Vec<_> = report.calls.refused_by_status.into_iter().collect();
+    assert_eq!(refused, [(404, 4), (486, 1)]);
+    assert_eq!(report.calls.ended, 3);
+    assert_eq!(report.violations.total(), 5);
+    node.stop();
+}
+
+#[test]
+fn calls_past_the_limit_are_counted_as_503() {
+    let mut config = config();
+    config.limits.calls_max = 2;
+    let node = start(config);
+    let report = node.load(&["--sessions", "5", "--duration", "500ms"]);
+    let refused: Vec<_> = report.calls.refused_by_status.into_iter().collect();
+    assert_eq!(refused, [(503, 3)]);
+    assert_eq!(report.calls.ended, 2);
+    node.stop();
+}
+
+#[test]
+fn a_wrong_key_is_named() {
+    let node = start(config());
+    let wrong = "development-tpk:00000000000000000000000000000000";
+    let report = node.load(&["--sessions", "3", "--security", "psk", "--kms-tpk", wrong]);
+    let refused: Vec<_> = report.calls.refused_by_status.into_iter().collect();
+    assert_eq!(refused, [(488, 3)]);
+    let example = &report.violations.examples[&Violation::CallRefused][0];
+    assert!(example.contains("Key management failed"), "{example}");
+    node.stop();
+}
+
+#[test]
+fn a_node_that_stops_ends_the_run_early() {
+    let node = start(config());
+    let stop = node.stop.clone();
+    let stopper = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_secs(1));
+        stop.cancel();
+    });
+    let report = node.load(&["--sessions", "4", "--duration", "1h"]);
+    assert_eq!(report.calls.bound, 4);
+    assert_eq!(report.violations.counts.get(&Violation::HungUp), Some(&4), "{}", report.to_text());
+    stopper.join().unwrap();
+    node.stop();
 }
