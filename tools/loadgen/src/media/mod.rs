@@ -14,18 +14,19 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use mrfp_io::{Doorbell, Ring, RingConfig};
 
+use self::message::TextSizes;
 use self::worker::{Command, Event, Worker, WorkerConfig};
 use crate::expectation::Violations;
 
 /// What the UEs do once they are bound.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Traffic {
     /// Open loop: time between two messages of a session, in nanoseconds. `None`: closed loop.
     pub interval_ns: Option<u64>,
     /// Closed loop: messages of a session that are not yet answered and delivered everywhere.
     pub window: u32,
-    /// Bytes of a message's text.
-    pub message_bytes: usize,
+    /// Bytes of the messages' texts.
+    pub texts: TextSizes,
     /// How long deliveries are awaited after the last message.
     pub drain_timeout: Duration,
 }
