@@ -116,16 +116,26 @@ fn fail(error: &dyn std::fmt::Display) -> u8 {
     EXIT_FAILURE
 }
 
+/// What is logged where RUST_LOG says nothing.
+const LOG_FILTER_DEFAULT: &str = "info,rsipstack=error";
+
 /// Logs go to stderr. The SIP stack reports every oddity of a peer as a warning; the counters tell
 /// those, so only its errors are shown.
 fn start_logging() {
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("info,rsipstack=error"));
+    let wanted = std::env::var(EnvFilter::DEFAULT_ENV).unwrap_or_default();
+    let wanted = if wanted.is_empty() { LOG_FILTER_DEFAULT } else { wanted.as_str() };
+    let (filter, problem) = match EnvFilter::try_new(wanted) {
+        Ok(filter) => (filter, None),
+        Err(problem) => (EnvFilter::new(LOG_FILTER_DEFAULT), Some(problem)),
+    };
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
+    if let Some(problem) = problem {
+        tracing::warn!(%problem, "RUST_LOG is not understood: logging {LOG_FILTER_DEFAULT}");
+    }
 }
 
 /// What `mrf check` says of a file it would take.

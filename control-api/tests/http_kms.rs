@@ -4,17 +4,23 @@ mod support;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use control_api::http::{HttpServer, HttpServerConfig, KmsResponse, kms_router};
 use support::http::{Response, request_raw};
 
 /// Answers every message with its own bytes reversed, but refuses those that end in 0xff.
 async fn start() -> HttpServer {
+    start_with(|_| ()).await
+}
+
+async fn start_with(limit: impl FnOnce(&mut HttpServerConfig)) -> HttpServer {
     let handler = Arc::new(|message: &[u8]| match message.last() {
         Some(0xff) => KmsResponse::Malformed,
         _ => KmsResponse::Message(message.iter().rev().copied().collect()),
     });
-    let config = HttpServerConfig::new(SocketAddr::from(([127, 0, 0, 1], 0)), 16);
+    let mut config = HttpServerConfig::new(SocketAddr::from(([127, 0, 0, 1], 0)), 16);
+    limit(&mut config);
     HttpServer::start(config, kms_router(handler)).await.expect("binds")
 }
 
@@ -84,4 +90,13 @@ async fn refuses_a_body_longer_than_any_message() {
     body[1] = RESOLVE_INIT_PSK;
     let response = post(&server, "?requesttype=ticketresolve", "application/mikey", &body).await;
     assert_eq!(response.status, 413);
+}
+
+#[tokio::test]
+async fn gives_up_on_a_body_that_does_not_come() {
+    let server = start_with(|config| config.request_timeout = Duration::from_millis(50)).await;
+    let head = b"POST /keymanagement?requesttype=ticketresolve HTTP/1.1\r\nHost: kms\r\n\
+        Content-Type: application/mikey\r\nContent-Length: 1000\r\n\r\nhalf";
+    // Returns only because the server closes the connection.
+    assert_eq!(request_raw(server.address(), head).await.status, 503);
 }

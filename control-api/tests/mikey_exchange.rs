@@ -853,6 +853,7 @@ fn secrets_are_not_printed() {
     assert!(printed.contains("redacted"));
     assert!(!printed.contains("[1, 1, 1"));
     assert!(!printed.contains("[2, 2, 2"));
+    assert!(!printed.contains("Zeroizing"), "the keys of a ticket are shown: {printed}");
 }
 
 /// Not a test: `cargo test --release --test mikey_exchange -- --ignored --nocapture`.

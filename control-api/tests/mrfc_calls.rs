@@ -247,6 +247,9 @@ fn limits_per_user_room_and_node_are_kept() {
     bench.establish(2, "tea", "sip:a@example.com");
     let third = bench.invite(3, "tea", "sip:a@example.com", Some(OFFER));
     assert_eq!(refused(&only(third)).0, 403);
+    // The same user (RFC 3261 section 19.1.4: scheme and host compare without regard to case).
+    let again = bench.invite(3, "tea", "SIP:a@Example.COM", Some(OFFER));
+    assert_eq!(refused(&only(again)).0, 403);
     bench.establish(4, "tea", "sip:b@example.com");
     let fourth = bench.invite(5, "tea", "sip:c@example.com", Some(OFFER));
     assert_eq!(refused(&only(fourth)).0, 486);

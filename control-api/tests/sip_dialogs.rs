@@ -294,11 +294,34 @@ async fn calls_over_the_limit_get_503() {
     second.send("INVITE", "second", OFFER).await;
     let busy = second.link.response(503).await;
     assert_eq!(busy.header("Retry-After"), Some("5"));
-    let mut node = Node::start(SipConfig { transactions_max: 0, ..config() }).await;
-    let mut third = Caller::new(Link::udp(&node).await, "third");
-    third.send("INVITE", "third", OFFER).await;
-    third.link.response(503).await;
-    node.assert_no_event();
+    // A call that is in stays in: its repeated INVITE and its re-INVITE are no new calls.
+    first.cseq = 1;
+    first.to_tag = None;
+    let mut node = Node::start(SipConfig { calls_max: 1, ..config() }).await;
+    first.link = Link::udp(&node).await;
+    first.send("INVITE", "first", OFFER).await;
+    let (call, _) = node.invited().await;
+    first.send("INVITE", "first", OFFER).await;
+    node.accept(call);
+    let ok = first.link.receive_final().await;
+    assert_eq!(ok.status(), 200);
+    first.to_tag = Some(ok.to_tag().to_owned());
+    first.send("ACK", "ack", b"").await;
+    first.cseq = 2;
+    first.send("INVITE", "again", OFFER).await;
+    assert!(matches!(node.event().await, Event::Reinvite { .. }));
+    node.accept(call);
+    assert_eq!(first.link.receive_final().await.status(), 200);
+    for full in [
+        SipConfig { transactions_max: 0, ..config() },
+        SipConfig { transactions_open_max: 0, ..config() },
+    ] {
+        let mut node = Node::start(full).await;
+        let mut third = Caller::new(Link::udp(&node).await, "third");
+        third.send("INVITE", "third", OFFER).await;
+        third.link.response(503).await;
+        node.assert_no_event();
+    }
 }
 
 #[tokio::test]
@@ -377,10 +400,11 @@ async fn tcp_takes_two_messages_in_one_segment_and_one_in_many() {
 }
 
 #[tokio::test]
-async fn tcp_closes_on_garbage_and_on_half_a_message() {
+async fn tcp_closes_on_garbage_on_half_a_message_and_on_silence() {
     let timeout = Duration::from_millis(200);
     let node = Node::start(SipConfig { tcp_message_timeout: timeout, ..config() }).await;
-    for bytes in [&b"\x16\x03\x01\x02garbage\r\n\r\n"[..], b"INVITE sip:half@node SIP/2.0\r\nVia: "]
+    for bytes in
+        [&b"\x16\x03\x01\x02garbage\r\n\r\n"[..], b"INVITE sip:half@node SIP/2.0\r\nVia: ", b""]
     {
         let Link::Tcp(mut stream, _) = Link::tcp(&node).await else { panic!("TCP") };
         stream.write_all(bytes).await.unwrap();
@@ -405,4 +429,34 @@ async fn tcp_answers_keep_alives_and_limits_connections() {
     let end = tokio::time::timeout(sip_ua::PATIENCE, second.read(&mut pong)).await.unwrap();
     assert!(matches!(end, Ok(0) | Err(_)));
     assert_eq!(node.sip.metrics().connections_refused.get(), 1);
+}
+
+#[tokio::test]
+async fn an_answer_that_takes_its_time_is_announced_with_180() {
+    let mut node = Node::start(config()).await;
+    for (link, name) in [(Link::udp(&node).await, "udp"), (Link::tcp(&node).await, "tcp")] {
+        let mut caller = Caller::new(link, name);
+        caller.extra = "Record-Route: <sip:proxy.example;lr>\r\n".to_owned();
+        caller.send("INVITE", "slow", OFFER).await;
+        let (call, _) = node.invited().await;
+        assert_eq!(caller.link.receive().await.status(), 100);
+        let ringing = caller.link.receive().await;
+        assert_eq!(ringing.status(), 180);
+        assert_eq!(ringing.header("Record-Route"), Some("<sip:proxy.example;lr>"));
+        assert!(ringing.header("Contact").is_some());
+        node.accept(call);
+        let ok = caller.link.receive().await;
+        assert_eq!(ok.status(), 200);
+        assert_eq!(ok.to_tag(), ringing.to_tag());
+        caller.to_tag = Some(ok.to_tag().to_owned());
+        caller.extra.clear();
+        caller.send("ACK", "ack", b"").await;
+        caller.hang_up(&mut node, call).await;
+    }
+    // A quick answer is not.
+    let mut caller = Caller::new(Link::udp(&node).await, "quick");
+    let call = caller.establish(&mut node).await;
+    tokio::time::sleep(SILENCE).await;
+    assert_eq!(node.sip.metrics().ringing.get(), 2);
+    caller.hang_up(&mut node, call).await;
 }

@@ -6,6 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -29,6 +33,8 @@ pub struct HttpServerConfig {
     pub connections_max: usize,
     /// A request head must be complete this long after the connection, or the answer before it.
     pub head_timeout: Duration,
+    /// A request must be answered this long after its head, its body included.
+    pub request_timeout: Duration,
     /// A connection lasts at most this long, whatever it does.
     pub connection_timeout: Duration,
 }
@@ -41,6 +47,9 @@ impl HttpServerConfig {
             listen,
             connections_max,
             head_timeout: Duration::from_secs(10),
+            // The control loop answers in microseconds; one that needs longer is in trouble, and
+            // a health check that waits for it would hide that. A body comes with its head.
+            request_timeout: Duration::from_secs(5),
             connection_timeout: Duration::from_secs(300),
         }
     }
@@ -54,6 +63,9 @@ impl HttpServer {
     pub async fn start(config: HttpServerConfig, router: Router) -> io::Result<Self> {
         let listener = TcpListener::bind(config.listen).await?;
         let address = listener.local_addr()?;
+        let limit = config.request_timeout;
+        let router = router
+            .layer(middleware::from_fn(move |request, next| limit_time(limit, request, next)));
         let task = tokio::spawn(accept(listener, config, router));
         Ok(Self { address, task })
     }
@@ -68,6 +80,13 @@ impl HttpServer {
 impl Drop for HttpServer {
     fn drop(&mut self) {
         self.task.abort();
+    }
+}
+
+async fn limit_time(limit: Duration, request: Request, next: Next) -> Response {
+    match tokio::time::timeout(limit, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "too slow\n").into_response(),
     }
 }
 

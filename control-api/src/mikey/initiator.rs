@@ -1,6 +1,8 @@
 //! The initiator: gets or makes a ticket, sends TRANSFER_INIT, checks TRANSFER_RESP (RFC 6043
 //! sections 4.2.1 and 4.2.2).
 
+use std::fmt;
+
 use zeroize::Zeroizing;
 
 use super::codec::code_point::{
@@ -39,12 +41,20 @@ pub struct Initiator {
 }
 
 /// A ticket and the keys in it. With flag J it may be used for several transfers.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct GrantedTicket {
     ticket: Ticket,
     initiator_uri: String,
     message_protection: Zeroizing<Vec<u8>>,
     session_keys: Vec<KeyData>,
+}
+
+impl fmt::Debug for GrantedTicket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GrantedTicket")
+            .field("initiator_uri", &self.initiator_uri)
+            .finish_non_exhaustive()
+    }
 }
 
 impl GrantedTicket {

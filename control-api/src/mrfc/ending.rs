@@ -9,6 +9,7 @@ use super::counters::{HangUpCause, count};
 use super::engine::{Now, Shutdown, Turn};
 use super::timers::Timer;
 use super::{Action, Answer, CallId, Mrfc};
+use crate::mikey::uri::normalise;
 
 impl Mrfc {
     /// The party is gone: no answer, no hang-up.
@@ -145,10 +146,11 @@ impl Mrfc {
         self.timers.clear(Timer::Call(id));
         self.rooms.leave(room, id);
         self.by_termination.remove(&termination);
-        let calls = self.user_calls.get_mut(from).expect("counted at admission");
+        let user = normalise(from);
+        let calls = self.user_calls.get_mut(&user).expect("counted at admission");
         *calls -= 1;
         if *calls == 0 {
-            self.user_calls.remove(from);
+            self.user_calls.remove(&user);
         }
     }
 }

@@ -16,6 +16,7 @@ use super::offers::{Negotiation, OwnEnd};
 use super::rooms::{Rooms, Shards};
 use super::timers::{Timer, Timers};
 use super::{Action, Answer, CallId, Event, ResolveId};
+use crate::mikey::uri::normalise;
 use crate::mikey::{NtpTime, Responder};
 
 /// The MRFC: events in, actions out. After every `handle` and `handle_timeout`, poll actions until
@@ -27,6 +28,7 @@ pub struct Mrfc {
     pub(super) shards: Shards,
     responder: Option<Responder>,
     pub(super) counters: MrfcCounters,
+    /// By normalised URI, so that another spelling is not another user.
     pub(super) user_calls: BTreeMap<String, usize>,
     pub(super) by_termination: BTreeMap<mp::TerminationId, CallId>,
     pub(super) by_resolve: BTreeMap<ResolveId, CallId>,
@@ -168,7 +170,7 @@ impl Mrfc {
     }
 
     pub(super) fn user_calls(&self, from: &str) -> usize {
-        self.user_calls.get(from).copied().unwrap_or(0)
+        self.user_calls.get(&normalise(from)).copied().unwrap_or(0)
     }
 
     fn invite(
@@ -193,7 +195,7 @@ impl Mrfc {
         let termination = mp::TerminationId(self.last_id);
         self.rooms.join(&room, context, shard, id);
         self.shards.add_termination(shard);
-        *self.user_calls.entry(from.clone()).or_insert(0) += 1;
+        *self.user_calls.entry(normalise(&from)).or_insert(0) += 1;
         self.by_termination.insert(termination, id);
         let since_ns = turn.now.monotonic_ns;
         let call =

@@ -167,6 +167,12 @@ impl Mrfc {
         })
     }
 
+    /// How many rooms there are; unlike counting [`Self::rooms`] it looks at none of them.
+    #[must_use]
+    pub fn rooms_count(&self) -> usize {
+        self.rooms.rooms.len()
+    }
+
     /// Terminations per shard, those included that are being subtracted.
     pub fn shard_terminations(&self) -> impl Iterator<Item = (ShardId, usize)> {
         self.shards.shards.iter().map(|shard| (shard.description.id, shard.terminations))

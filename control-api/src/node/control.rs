@@ -307,6 +307,8 @@ impl Control {
     async fn finish(self) -> Stopped {
         let calls = self.parts.mrfc.calls();
         let give_up = self.give_up.unwrap_or_else(Instant::now) + FINISH_GRACE;
+        // Nobody takes calls any more: from here on the front answers a new one 503 by itself.
+        drop(self.parts.sip_events);
         let sip = timeout_at(give_up, self.parts.sip.shutdown()).await;
         let stopped = stop_shards(self.parts.ports).await;
         drop(self.parts.servers);
@@ -363,7 +365,8 @@ const SHARD_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 const CHECKS_WITHOUT_TURN_MAX: u32 = 5;
 /// Contexts in one answer of the API, so that a question never holds up calls for long.
 const CONTEXTS_SHOWN_MAX: usize = 10_000;
-/// What the SIP front gets beyond the time for calls: the last BYEs are waited for 4*T1.
+/// What the SIP front gets beyond the time for calls: a BYE without ACK goes out after T1, and the
+/// last of them are waited for 4*T1.
 const FINISH_GRACE: Duration = Duration::from_secs(3);
 /// A shard that drained has nothing left to wait for.
 const SHARD_STOP_TIMEOUT: Duration = Duration::from_secs(5);

@@ -13,7 +13,7 @@ use crate::sip::SipMetrics;
 pub(super) fn families(mrfc: &Mrfc, sip: &SipMetrics, deferred_commands: u64) -> Vec<Family> {
     let mut families = vec![
         gauge("calls", "Calls in progress, the unanswered ones included", mrfc.calls() as u64),
-        gauge("rooms", "Rooms somebody is in", mrfc.rooms().count() as u64),
+        gauge("rooms", "Rooms somebody is in", mrfc.rooms_count() as u64),
         gauge(
             "commands_deferred",
             "Commands that wait because a shard's queue is full",
@@ -100,6 +100,7 @@ fn sip_families(sip: &SipMetrics) -> Vec<Family> {
     vec![
         counter("sip_messages", "SIP messages received", sip.messages.get()),
         counter("sip_invites", "INVITEs that reached the MRFC", sip.invites.get()),
+        counter("sip_ringing", "180 sent because the answer took its time", sip.ringing.get()),
         counter("sip_reinvites", "New offers in a dialog", sip.reinvites.get()),
         labelled("sip_answers", "Final answers to INVITE and UPDATE", "class", &answers),
         labelled("sip_refused", "Requests the validity gate refused", "reason", &refused),

@@ -94,3 +94,37 @@ fn write_listen(
         _ => write!(f, "{error}; change {setting}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_without_io_uring_is_named_with_its_remedies_in_one_line() {
+        // What the call gives where a container's seccomp profile or the sysctl forbids it, and
+        // where the kernel has none.
+        for number in [1, 38] {
+            let error = io::Error::from_raw_os_error(number);
+            let text = StartError::Media(mrfp_core::StartError::Ring(error)).to_string();
+            assert!(text.starts_with("io_uring cannot be used ("), "{text}");
+            for remedy in ["Linux 6.1", "kernel.io_uring_disabled", "seccomp"] {
+                assert!(text.contains(remedy), "{text}");
+            }
+            assert_eq!(text.lines().count(), 1, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_refused_address_is_named_with_its_setting() {
+        for (kind, word) in [
+            (io::ErrorKind::AddrInUse, "in use"),
+            (io::ErrorKind::AddrNotAvailable, "no such address"),
+            (io::ErrorKind::PermissionDenied, "CAP_NET_BIND_SERVICE"),
+        ] {
+            let text = StartError::http(&Config::default(), kind.into()).to_string();
+            for part in ["127.0.0.1:8080", "HTTP", "http.listen", word] {
+                assert!(text.contains(part), "{text}");
+            }
+        }
+    }
+}

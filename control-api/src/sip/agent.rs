@@ -9,6 +9,7 @@ use rsipstack::sip;
 use rsipstack::sip::{Header, HeadersExt, Method, Request, SipMessage, StatusCode, Uri};
 use rsipstack::transaction::TransactionReceiver;
 use rsipstack::transaction::endpoint::{EndpointInnerRef, EndpointOption};
+use rsipstack::transaction::key::{TransactionKey, TransactionRole};
 use rsipstack::transaction::transaction::Transaction;
 use rsipstack::transport::transport_layer::TransportLayer;
 use rsipstack::transport::{SipAddr, SipConnection};
@@ -25,6 +26,7 @@ use super::gate::{self, ALLOW, Ignored, Verdict};
 use super::metrics::{Gauge, SipMetrics};
 use super::outgoing::finish;
 use super::session::{IntervalTooSmall, Terms};
+use super::wire;
 use crate::mrfc::{CallId, Event};
 
 /// The state every task shares.
@@ -94,17 +96,14 @@ impl Agent {
     /// Runs a task until it ends or the front shuts down.
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let cancel = self.cancel.clone();
+        // Some 5 KB; an async block that captures a future and then awaits it holds it twice.
+        let task = Box::pin(task);
         self.tasks.spawn(async move {
             tokio::select! {
                 () = cancel.cancelled() => {}
                 () = task => {}
             }
         });
-    }
-
-    /// The stack's timers.
-    pub(super) async fn run_timers(self: Arc<Self>) {
-        self.endpoint.process_timer().await;
     }
 
     /// A panic with the lock held left at most one call inconsistent: the others go on.
@@ -133,7 +132,8 @@ impl Agent {
             }
         };
         self.metrics.messages.increment();
-        if bytes.starts_with(b"INVITE ") && self.is_overloaded() {
+        if bytes.starts_with(b"INVITE ") && self.is_overloaded(bytes) && !self.is_known(bytes) {
+            // Without a transaction: a flood beyond the limits must not cost memory.
             self.metrics.overloads.increment();
             let extra = format!("Retry-After: {}\r\n", self.config.retry_after.as_secs());
             return gate::refuse(bytes, 503, "Service Unavailable", &extra, source);
@@ -167,9 +167,26 @@ impl Agent {
         }
     }
 
-    fn is_overloaded(&self) -> bool {
-        let held = self.endpoint.transactions.len() + self.endpoint.finished_transactions.len();
-        held >= self.config.transactions_max
+    /// No room for another transaction or, where this INVITE begins a call, for another call.
+    fn is_overloaded(&self, invite: &[u8]) -> bool {
+        let open = self.endpoint.transactions.len();
+        let held = open + self.endpoint.finished_transactions.len();
+        let begins_call = || {
+            let message = wire::Message::scan(invite);
+            !message.first(wire::Name::To).is_some_and(wire::has_tag)
+        };
+        open >= self.config.transactions_open_max
+            || held >= self.config.transactions_max
+            || (self.table().len() >= self.config.calls_max && begins_call())
+    }
+
+    /// A request received before: its transaction answers it, whatever the load.
+    fn is_known(&self, bytes: &[u8]) -> bool {
+        let Ok(SipMessage::Request(request)) = SipMessage::try_from(bytes) else { return false };
+        TransactionKey::from_request(&request, TransactionRole::Server).is_ok_and(|key| {
+            self.endpoint.transactions.contains_key(&key)
+                || self.endpoint.finished_transactions.contains_key(&key)
+        })
     }
 
     async fn give_to_stack(

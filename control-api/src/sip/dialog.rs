@@ -1,6 +1,7 @@
 //! The dialog table: what is known of each call between its INVITE and its end.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::time::Duration;
 
 use rsipstack::sip::{Header, HeadersExt, Method, Request, Response, Uri, Version};
 use rsipstack::transaction::transaction::TransactionEventSender;
@@ -111,6 +112,15 @@ impl Dialog {
             && matches!(to, Ok(Some(to)) if to == self.local_tag)
     }
 
+    /// What a response that makes the dialog returns to the proxies (RFC 3261 section 12.1.1).
+    pub(super) fn record_route(&self) -> impl Iterator<Item = Header> + '_ {
+        self.routes.iter().map(|route| Header::RecordRoute(route.clone().into()))
+    }
+
+    fn is_unacknowledged(&self) -> bool {
+        matches!(self.phase, Phase::Answered { hang_up: Some(_) })
+    }
+
     /// The next request of ours in this dialog, without Via.
     pub(super) fn request(&mut self, method: Method) -> Request {
         self.local_cseq += 1;
@@ -192,6 +202,8 @@ pub(super) struct Table {
     /// INVITEs that are not finished, for merged requests (RFC 3261 section 8.2.2.2).
     merging: HashMap<MergeKey, CallId>,
     deadlines: BTreeSet<(Instant, CallId)>,
+    /// INVITEs in the order they came, until it is time to tell the caller that it takes longer.
+    unanswered: VecDeque<(Instant, CallId)>,
     last_call: u64,
 }
 
@@ -219,6 +231,7 @@ impl Table {
 
     pub(super) fn insert(&mut self, call: CallId, dialog: Dialog) {
         self.merging.insert(merge_key(&dialog, dialog.remote_cseq), call);
+        self.unanswered.push_back((Instant::now() + RINGING_AFTER, call));
         let before = self.dialogs.insert(call, dialog);
         assert!(before.is_none(), "a call id is given once");
     }
@@ -235,6 +248,23 @@ impl Table {
         Some(dialog)
     }
 
+    /// Whether a call that was hung up waits for its ACK.
+    pub(super) fn has_unacknowledged(&self) -> bool {
+        self.dialogs.values().any(Dialog::is_unacknowledged)
+    }
+
+    /// Takes those calls out, each with the reason it was hung up for.
+    pub(super) fn take_unacknowledged(&mut self) -> Vec<(Dialog, String)> {
+        let calls = self.dialogs.iter().filter(|(_, dialog)| dialog.is_unacknowledged());
+        let calls: Vec<CallId> = calls.map(|(call, _)| *call).collect();
+        let taken = calls.into_iter().filter_map(|call| self.remove(call));
+        let with_reason = taken.filter_map(|mut dialog| match &mut dialog.phase {
+            Phase::Answered { hang_up } => hang_up.take().map(|reason| (dialog, reason)),
+            Phase::Early | Phase::Confirmed => None,
+        });
+        with_reason.collect()
+    }
+
     /// The INVITE transaction is over: the same INVITE again is not a merged one any more.
     pub(super) fn unmerge(&mut self, key: &MergeKey) {
         self.merging.remove(key);
@@ -246,6 +276,21 @@ impl Table {
         let number = tag.value().split('-').next()?;
         let call = CallId(u64::from_str_radix(number, 16).ok()?);
         self.dialogs.get(&call).is_some_and(|dialog| dialog.matches(request)).then_some(call)
+    }
+
+    /// The next INVITE that is unanswered for [`RINGING_AFTER`]; each comes up once.
+    pub(super) fn pop_ringing(&mut self, now: Instant) -> Option<&Dialog> {
+        while let Some((at, call)) = self.unanswered.front().copied() {
+            if at > now {
+                return None;
+            }
+            self.unanswered.pop_front();
+            // Looked up twice: a borrow that may be returned would last over the loop.
+            if self.dialogs.get(&call).is_some_and(|dialog| dialog.phase == Phase::Early) {
+                return self.dialogs.get(&call);
+            }
+        }
+        None
     }
 
     /// A 2xx to INVITE or UPDATE agreed on these terms: the clock starts again.
@@ -283,6 +328,10 @@ impl Table {
         dialog.deadline.take().map(|(_, deadline)| (call, deadline))
     }
 }
+
+/// An answer that takes longer is announced with 180: RFC 3261 section 17.2.1 gives the transaction
+/// layer 200 ms for the 100, so a caller that has heard nothing else by then wonders.
+const RINGING_AFTER: Duration = Duration::from_millis(200);
 
 pub(super) fn merge_key(dialog: &Dialog, cseq: u32) -> MergeKey {
     MergeKey { call_id: dialog.call_id.clone(), remote_tag: dialog.remote_tag.clone(), cseq }

@@ -13,6 +13,7 @@ mod metrics;
 mod outgoing;
 mod reply;
 mod session;
+mod timers;
 mod transport;
 pub mod wire;
 
@@ -46,6 +47,9 @@ pub struct SipConfig {
     /// Transactions the stack may hold; they stay 32 s after their answer at about 1.5 KB each.
     /// A further INVITE, also one within a call, gets 503 without a transaction.
     pub transactions_max: usize,
+    /// Of those, the ones that are unanswered or unacknowledged: they have a task each, and take
+    /// some 12 KB. A further INVITE gets 503 without a transaction.
+    pub transactions_open_max: usize,
     /// TCP connections at once; a further one is closed.
     pub connections_max: usize,
     /// Session-Expires where the caller knows session timers but names no interval.
@@ -60,7 +64,8 @@ pub struct SipConfig {
     pub udp_receive_buffer_bytes: usize,
     /// A TCP connection without a message for this long is closed.
     pub tcp_idle_timeout: Duration,
-    /// A TCP message must be complete this long after its first byte.
+    /// A TCP message must be complete this long after its first byte, the first one of a
+    /// connection this long after the connection.
     pub tcp_message_timeout: Duration,
 }
 
@@ -74,6 +79,9 @@ impl Default for SipConfig {
             calls_max: 100_000,
             // 1.5 GB at worst; 16,000 calls/s for the 32 s they are held, two each.
             transactions_max: 1_000_000,
+            // 800 MB at worst. Answered within 100 ms and acknowledged as fast, 16,000 calls/s
+            // have a twentieth of that open; 2,000 callers a second that never send an ACK fill it.
+            transactions_open_max: 1 << 16,
             connections_max: 10_000,
             session_expires_default: Duration::from_secs(1800),
             min_se: Duration::from_secs(90),
@@ -151,8 +159,9 @@ impl SipHandle {
     }
 
     /// Closes both sockets and every connection. The MRFC hangs its calls up first; BYEs still
-    /// unanswered get T1 * 4 to be.
+    /// unanswered get T1 * 4 to be, those that wait for an ACK go out after T1.
     pub async fn shutdown(self) {
+        self.agent.send_last_byes().await;
         self.agent.await_byes().await;
         self.cancel.cancel();
         self.tasks.close();

@@ -40,9 +40,7 @@ impl Agent {
                 ];
                 headers.extend(terms.iter().flat_map(Terms::headers));
                 if pending.method == Method::Invite {
-                    headers.extend(
-                        dialog.routes.iter().map(|route| Header::RecordRoute(route.clone().into())),
-                    );
+                    headers.extend(dialog.record_route());
                     dialog.ack_due = Some(pending.cseq);
                 }
                 if dialog.phase == Phase::Early {
@@ -156,6 +154,7 @@ impl Agent {
         let mut tick = tokio::time::interval(SESSION_SWEEP_INTERVAL);
         loop {
             tick.tick().await;
+            self.ring();
             loop {
                 let due = self.table().pop_due(Instant::now());
                 match due {
@@ -167,6 +166,22 @@ impl Agent {
                     None => break,
                 }
             }
+        }
+    }
+
+    /// 180 to the callers whose answer takes its time.
+    fn ring(&self) {
+        let mut table = self.table();
+        let now = Instant::now();
+        while let Some(dialog) = table.pop_ringing(now) {
+            let Some(pending) = &dialog.pending else { continue };
+            let mut headers = vec![Header::Contact(dialog.contact.clone().into())];
+            headers.extend(dialog.record_route());
+            let mut response = pending.template.clone();
+            complete(&mut response, 180, headers, Vec::new());
+            self.metrics.ringing.increment();
+            // A transaction that is gone rings no more.
+            let _ = pending.sender.send(TransactionEvent::Respond(response));
         }
     }
 
@@ -202,6 +217,20 @@ impl Agent {
         });
     }
 
+    /// The last BYEs: those that wait for an ACK get T1 more, then go out without it. RFC 3261
+    /// section 15 would have us wait for 64 * T1, but a BYE that comes early is better than none.
+    pub(super) async fn send_last_byes(self: &Arc<Self>) {
+        let until = Instant::now() + self.config.t1;
+        while self.table().has_unacknowledged() && Instant::now() < until {
+            tokio::time::sleep(self.config.t1 / 10).await;
+        }
+        let left = self.table().take_unacknowledged();
+        for (dialog, reason) in left {
+            self.metrics.dialogs_active.add(-1);
+            self.send_bye(dialog, &reason);
+        }
+    }
+
     /// Waits a little for the answers to our BYEs.
     pub(super) async fn await_byes(&self) {
         let until = Instant::now() + self.config.t1 * 4;
@@ -214,12 +243,16 @@ impl Agent {
 /// Gives the final response to a transaction another task keeps.
 pub(super) fn finish(pending: Pending, status: u16, headers: Vec<Header>, body: Vec<u8>) {
     let mut response: Response = pending.template;
+    complete(&mut response, status, headers, body);
+    if pending.sender.send(TransactionEvent::Respond(response)).is_err() {
+        tracing::debug!(status, "the transaction is gone");
+    }
+}
+
+fn complete(response: &mut Response, status: u16, headers: Vec<Header>, body: Vec<u8>) {
     response.status_code = StatusCode::from(status);
     response.headers.retain(|header| !matches!(header, Header::ContentLength(_)));
     response.headers.extend(headers);
     response.headers.push(Header::ContentLength(body.len().to_string().into()));
     response.body = body;
-    if pending.sender.send(TransactionEvent::Respond(response)).is_err() {
-        tracing::debug!(status, "the transaction is gone");
-    }
 }

@@ -57,10 +57,11 @@ impl Terms {
         let Some(interval) = delta_seconds(&value) else {
             return Ok(None);
         };
-        // Only a peer that knows session timers knows 422; with another one a proxy put the
-        // header there, and took the risk.
-        if interval < min_se && supported {
-            return Err(IntervalTooSmall);
+        if interval < min_se {
+            // Only a peer that knows session timers knows 422. With another one a proxy put the
+            // header there against the rules; to follow it would let a caller have us send
+            // UPDATE as often as it likes.
+            return if supported { Err(IntervalTooSmall) } else { Ok(None) };
         }
         let refresher = value
             .split(';')
@@ -158,6 +159,15 @@ mod tests {
     fn refuses_an_interval_below_ours() {
         let headers = vec![Header::Supported("timer".into()), Header::SessionExpires("60".into())];
         assert_eq!(negotiate(headers), Err(IntervalTooSmall));
+    }
+
+    #[test]
+    fn sends_no_refreshes_faster_than_our_minimum_to_a_peer_that_does_not_know_them() {
+        for interval in ["0", "1", "89;refresher=uas"] {
+            assert_eq!(negotiate(vec![Header::SessionExpires(interval.into())]), Ok(None));
+        }
+        let terms = negotiate(vec![Header::SessionExpires("90".into())]).unwrap().unwrap();
+        assert_eq!(terms.refresher, Refresher::Us);
     }
 
     #[test]

@@ -171,7 +171,8 @@ impl Connection<'_> {
         let mut framer = Framer::default();
         let mut buffer = vec![0; READ_SIZE];
         let config = &self.agent.config;
-        let mut deadline = tokio::time::Instant::now() + config.tcp_idle_timeout;
+        // Until it has said something, a connection is one of those that fill the limit.
+        let mut deadline = tokio::time::Instant::now() + config.tcp_message_timeout;
         loop {
             let idle = framer.is_idle();
             let read = tokio::select! {

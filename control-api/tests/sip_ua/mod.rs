@@ -184,6 +184,16 @@ impl Link {
         self.receive_within(PATIENCE).await.expect("a message comes")
     }
 
+    /// The next final response, whatever its status.
+    pub(crate) async fn receive_final(&mut self) -> Received {
+        loop {
+            let message = self.receive().await;
+            if message.status() >= 200 {
+                return message;
+            }
+        }
+    }
+
     /// The next response with that status; others are skipped.
     pub(crate) async fn response(&mut self, status: u16) -> Received {
         loop {

@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 #[derive(Debug)]
 #[allow(dead_code, reason = "not every test binary asks for anything")]
 pub(crate) struct Response {
+    #[allow(dead_code, reason = "not every test binary looks at the status")]
     pub(crate) status: u16,
     headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
