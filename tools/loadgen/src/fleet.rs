@@ -405,9 +405,10 @@ fn spawn_threads(
     for place in scenario.places() {
         *by_thread.entry(place.thread).or_default() += 1;
     }
-    // From the last processor downwards: nodes pin their shards from the first one upwards.
-    let cores = core_affinity::get_core_ids().unwrap_or_default();
-    let mut cores = cores.into_iter().rev();
+    // The first processor, then from the last one downwards: a node beside us pins its shards from
+    // the second one upwards and leaves the first to its control plane.
+    let cores = mrfp_io::available_cores();
+    let mut cores = cores.first().into_iter().chain(cores.iter().skip(1).rev()).copied();
     let date_time = date_time_now();
     (0..scenario.threads)
         .map(|number| {

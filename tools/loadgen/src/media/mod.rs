@@ -78,7 +78,7 @@ impl Thread {
     /// Starts a thread, pinned where `core` names a processor, with a ring of its own.
     pub fn spawn(
         config: WorkerConfig,
-        core: Option<core_affinity::CoreId>,
+        core: Option<mrfp_io::Core>,
         events: impl Fn(Event) + Send + 'static,
     ) -> io::Result<Self> {
         let (commands, receiver) = mpsc::channel();
@@ -88,7 +88,7 @@ impl Thread {
         let handle = thread::Builder::new().name("media".to_owned()).spawn(move || {
             if let Some(core) = core {
                 // Not being pinned costs precision, not correctness.
-                core_affinity::set_for_current(core);
+                let _ = mrfp_io::pin_current_thread(core);
             }
             let ring = RingConfig {
                 sockets_expected: config.connections_max as usize,
