@@ -46,9 +46,10 @@ fn serve(file: Option<PathBuf>) -> u8 {
         }
     };
     start_logging();
-    // The soft limit is 1024 on most systems, for the sake of select(2): a node of 1,000 calls.
+    // The usual soft limit of 1024 is made for programs that use select(2); every member of a
+    // conference needs a descriptor.
     if let Err(error) = mrfp_io::raise_descriptor_limit() {
-        tracing::warn!(%error, "the limit on open descriptors stays as it is (ulimit -n)");
+        tracing::warn!(%error, "the limit on open descriptors could not be raised");
     }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,

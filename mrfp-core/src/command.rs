@@ -104,15 +104,35 @@ impl Plane {
     }
 
     fn try_modify(&mut self, modify: &Modify) -> Result<(), Refusal> {
-        let key = self.termination_by_id.get(&modify.termination);
-        let termination = key
-            .and_then(|&key| self.terminations.get_mut(key))
+        let key = *self.termination_by_id.get(&modify.termination).ok_or(Refusal::TerminationId)?;
+        let termination = self
+            .terminations
+            .get_mut(key)
             .filter(|termination| termination.stage < Stage::Subtracted)
             .ok_or(Refusal::TerminationId)?;
         if let Some(path) = &modify.remote_path {
             termination.set_remote_path(path.as_bytes()).map_err(|_| Refusal::Transport)?;
         }
+        let (received, sent) = (termination.may_receive(), termination.may_send());
         termination.direction = modify.direction;
+        let (receives, sends) = (termination.may_receive(), termination.may_send());
+        let connection = termination.connection.filter(|_| termination.stage == Stage::Bound);
+        if receives
+            && !received
+            && let Some(context) = self.contexts.get_mut(termination.context)
+        {
+            // As if it had just joined: no tail of a message without its beginning.
+            context.epoch += 1;
+            termination.joined_epoch = context.epoch;
+        }
+        if let Some(connection) = connection {
+            if received && !receives {
+                self.close_chunk(connection);
+            }
+            if sent && !sends {
+                self.silence(connection, key);
+            }
+        }
         Ok(())
     }
 

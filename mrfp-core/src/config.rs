@@ -49,8 +49,9 @@ pub struct Limits {
     /// Bytes queued for one receiver before its senders are paused. Large enough for the
     /// bandwidth-delay product of a national path (100 Mbit/s at 80 ms is 1 MB).
     pub egress_bytes_max: usize,
-    /// How long a lagging member of a conference of more than two may hold up the others before it
-    /// is dropped: a healthy member drains `egress_bytes_max` in that time at 40 Mbit/s.
+    /// How long a lagging member of a conference of more than two may take nothing at all before it
+    /// is dropped. One that reads, but too slowly, has ten times as long to catch up: a healthy
+    /// member drains half of `egress_bytes_max` in two seconds at 2 Mbit/s.
     pub slow_member_grace_ns: u64,
     /// A connection whose kernel buffer takes nothing for this long is broken (any party).
     pub send_stall_timeout_ns: u64,
@@ -70,7 +71,9 @@ pub struct Limits {
     pub recv_buffer_size_bytes: usize,
     /// Small send buffers: one per receiver with a chat message or a response under way.
     pub send_buffers_small_max: usize,
-    /// Large send buffers, each one full TLS record.
+    /// Large send buffers, each one full TLS record, made as they are needed. A burst of 256 KiB
+    /// from one member (what the kernel hands over at once) must find room for every member of a
+    /// full Context; beyond three quarters senders are held back.
     pub send_buffers_large_max: usize,
     /// Carry buffers: connections that may stand in the middle of a record or head at once.
     pub carry_buffers_max: usize,
@@ -94,7 +97,7 @@ impl Default for Limits {
             recv_buffers: 2_048,
             recv_buffer_size_bytes: 8 * 1024,
             send_buffers_small_max: 32_768,
-            send_buffers_large_max: 16_384,
+            send_buffers_large_max: 32_768,
             carry_buffers_max: 8_192,
         }
     }
@@ -109,6 +112,18 @@ pub(crate) const HOUSEKEEPING_INTERVAL_NS: u64 = 50_000_000;
 /// Every slot is looked at once in so many housekeeping turns: timers are a second exact, and a
 /// turn never scans more than its share of the table.
 pub(crate) const HOUSEKEEPING_SLICES: u32 = 16;
+/// A lagging member that reads has this many times `slow_member_grace_ns` to catch up.
+pub(crate) const SLOW_MEMBER_GRACE_FACTOR: u64 = 10;
+/// Under memory pressure a lagging connection that takes nothing for this long is dropped.
+pub(crate) const PRESSED_STALL_NS: u64 = 1_000_000_000;
+/// A connection that has sent nothing for this long gives back what a burst has left behind; not
+/// earlier, as under load the next burst is near.
+pub(crate) const EGRESS_QUIET_NS: u64 = 2_000_000_000;
+/// Messages one sender may have begun and not finished.
+pub(crate) const MESSAGES_IN_PROGRESS_MAX: usize = 8;
+/// The record layer's own output waits while this many buffers do: a peer that asks for key updates
+/// and reads none of them gets no more.
+pub(crate) const RECORD_OUTPUT_BUFFERS_MAX: usize = 8;
 /// Commands and events a shard's queues hold.
 pub(crate) const QUEUE_CAPACITY: usize = 4_096;
 

@@ -10,6 +10,7 @@ use mrfp_protocol::tls::{Handshake, Session};
 use crate::carry::CarryBuffer;
 use crate::egress::Egress;
 use crate::incoming::{Incoming, MessageInProgress};
+use mrfp_protocol::msrp::MessageId;
 
 /// A connection as its shard holds it. Small when idle: no buffer, no OpenSSL object.
 pub(crate) struct Connection {
@@ -27,10 +28,13 @@ pub(crate) struct Connection {
     pub(crate) framer: Framer,
     /// The request whose body is being received.
     pub(crate) incoming: Incoming,
-    /// The message whose chunks are being received, between its chunks too.
-    pub(crate) message: Option<MessageInProgress>,
+    /// The messages whose chunks are being received, between their chunks too: RFC 4975 section
+    /// 7.1 lets a sender put others in between.
+    pub(crate) messages: Vec<MessageInProgress>,
     /// The chunk that is open towards the peer.
     pub(crate) outgoing: Option<OpenChunk>,
+    /// The message the peer does not want to hear the rest of.
+    pub(crate) declined: Option<MessageId>,
     /// Incomplete TLS record.
     pub(crate) carry_record: Option<CarryBuffer>,
     /// Incomplete MSRP head or end-line.
@@ -40,6 +44,8 @@ pub(crate) struct Connection {
     pub(crate) lagging_since_ns: Option<u64>,
     /// Nothing is read until the receivers have caught up.
     pub(crate) paused: bool,
+    /// Nothing is read until the shard has buffers to spare.
+    pub(crate) pressed: bool,
     pub(crate) recv: Recv,
     pub(crate) connect_in_flight: bool,
     /// On the list of connections to attend to at the end of the turn.
@@ -91,13 +97,15 @@ pub(crate) enum Recv {
     Idle,
     Armed,
     Cancelling,
+    /// The peer has ended its direction (or the connection broke): there is nothing to arm for.
+    Ended,
 }
 
 /// A chunk that has begun and not ended towards a receiver.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct OpenChunk {
     /// Key of the message, see [`MessageInProgress`].
-    pub(crate) message: mrfp_protocol::msrp::MessageId,
+    pub(crate) message: MessageId,
     pub(crate) transaction: TransactionId,
 }
 
@@ -113,13 +121,15 @@ impl Connection {
             unbound_source: None,
             framer: Framer::default(),
             incoming: Incoming::Idle,
-            message: None,
+            messages: Vec::new(),
             outgoing: None,
+            declined: None,
             carry_record: None,
             carry_message: None,
             egress: Egress::default(),
             lagging_since_ns: None,
             paused: false,
+            pressed: false,
             recv: Recv::Idle,
             connect_in_flight: false,
             dirty: false,
@@ -139,7 +149,7 @@ impl Connection {
     /// our FIN into a reset that destroys what we sent last.
     pub(crate) fn wants_recv(&self) -> bool {
         match self.life {
-            Life::Unbound | Life::Open => !self.paused,
+            Life::Unbound | Life::Open => !self.paused && !self.pressed,
             Life::Draining => true,
             Life::Connecting | Life::Terminating | Life::Joining | Life::Closing => false,
         }
@@ -147,6 +157,8 @@ impl Connection {
 
     /// Whether nothing of this connection is in the kernel.
     pub(crate) fn is_joined(&self) -> bool {
-        self.recv == Recv::Idle && !self.connect_in_flight && !self.egress.is_in_flight()
+        matches!(self.recv, Recv::Idle | Recv::Ended)
+            && !self.connect_in_flight
+            && !self.egress.is_in_flight()
     }
 }

@@ -15,6 +15,9 @@ const SMALL_PAYLOAD_BYTES: usize =
 const LARGE_PAYLOAD_BYTES: usize =
     SEND_BUFFER_LARGE_SIZE_BYTES - SEAL_HEADROOM_BYTES - SEAL_TAILROOM_BYTES;
 
+/// Entries of queue memory a quiet connection keeps.
+const QUEUE_CAPACITY_KEPT: usize = 8;
+
 /// The queue of one connection.
 #[derive(Debug, Default)]
 pub(crate) struct Egress {
@@ -111,8 +114,7 @@ impl Egress {
         position: usize,
     ) -> Result<(), PoolExhausted> {
         for (offset, chunk) in bytes.chunks(LARGE_PAYLOAD_BYTES).enumerate() {
-            let class = class_for(chunk.len());
-            let mut buffer = pool.take(class, SEAL_HEADROOM_BYTES).ok_or(PoolExhausted)?;
+            let mut buffer = take(pool, chunk.len())?;
             assert_eq!(fill(&mut buffer, chunk), chunk.len());
             self.bytes += chunk.len();
             self.queue.insert(position + offset, Queued { buffer, form: Form::Wire });
@@ -134,12 +136,14 @@ impl Egress {
             _ => (queued_before, length),
         };
         while missing > 0 {
-            let class = class_for(missing);
-            let Some(buffer) = pool.take(class, SEAL_HEADROOM_BYTES) else {
-                for queued in self.queue.drain(queued_before..) {
-                    pool.put(queued.buffer);
+            let buffer = match take(pool, missing) {
+                Ok(buffer) => buffer,
+                Err(exhausted) => {
+                    for queued in self.queue.drain(queued_before..) {
+                        pool.put(queued.buffer);
+                    }
+                    return Err(exhausted);
                 }
-                return Err(PoolExhausted);
             };
             missing = missing.saturating_sub(room(&buffer));
             self.queue.push_back(Queued { buffer, form: Form::Plaintext });
@@ -166,6 +170,18 @@ impl Egress {
         self.in_flight_bytes = 0;
     }
 
+    /// Buffers that wait.
+    pub(crate) fn queued_buffers(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Gives back the memory a burst has left behind, once it is over.
+    pub(crate) fn shrink(&mut self) {
+        if self.queue.is_empty() && self.queue.capacity() > QUEUE_CAPACITY_KEPT {
+            self.queue = VecDeque::new();
+        }
+    }
+
     /// Gives everything that waits back to the pool.
     pub(crate) fn discard(&mut self, pool: &mut SendBuffers) {
         for queued in self.queue.drain(..) {
@@ -175,8 +191,14 @@ impl Egress {
     }
 }
 
-fn class_for(length: usize) -> SendBufferClass {
-    if length <= SMALL_PAYLOAD_BYTES { SendBufferClass::Small } else { SendBufferClass::Large }
+/// The smallest buffer that will do; a large one where the small ones are out.
+fn take(pool: &mut SendBuffers, length: usize) -> Result<SendBuffer, PoolExhausted> {
+    let small = if length <= SMALL_PAYLOAD_BYTES {
+        pool.take(SendBufferClass::Small, SEAL_HEADROOM_BYTES)
+    } else {
+        None
+    };
+    small.or_else(|| pool.take(SendBufferClass::Large, SEAL_HEADROOM_BYTES)).ok_or(PoolExhausted)
 }
 
 fn room(buffer: &SendBuffer) -> usize {

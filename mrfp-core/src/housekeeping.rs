@@ -1,6 +1,10 @@
 //! Timers. Looked at a slice of the tables at a time, so that no turn pays for all of them.
 
-use crate::config::HOUSEKEEPING_SLICES;
+use mrfp_io::Key;
+
+use crate::config::{
+    EGRESS_QUIET_NS, HOUSEKEEPING_SLICES, PRESSED_STALL_NS, SLOW_MEMBER_GRACE_FACTOR,
+};
 use crate::connection::{Life, Transport};
 use crate::mp::{Event, ReleaseCause};
 use crate::plane::{Ending, Plane};
@@ -21,31 +25,53 @@ impl Plane {
     }
 
     /// In a conference of more than two a member may hold up the others for a moment only; between
-    /// two parties the slower one sets the pace.
+    /// two parties the slower one sets the pace, as long as there is memory to wait in.
     fn drop_slow_members(&mut self) {
-        let mut index = 0;
-        while let Some(&key) = self.lagging.get(index) {
-            index += 1;
-            let Some(connection) = self.connections.get(key) else { continue };
-            let lags_too_long = connection
-                .lagging_since_ns
-                .is_some_and(|since| self.now_ns - since >= self.limits.slow_member_grace_ns);
-            let members = connection
-                .termination
-                .and_then(|termination_key| self.terminations.get(termination_key))
-                .and_then(|termination| self.contexts.get(termination.context))
-                .map_or(0, |context| context.members.len());
-            if lags_too_long && members > 2 {
+        let pressed = self.is_pressed();
+        let mut lagging = std::mem::take(&mut self.lagging);
+        for &key in &lagging {
+            if self.is_too_slow(key, pressed) {
                 self.release(key, ReleaseCause::TooSlow, Ending::Abort);
-                // The list has shrunk.
-                index = 0;
             }
         }
+        // Whoever has caught up meanwhile, or was dropped, lags no more.
+        lagging.retain(|&key| {
+            self.connections
+                .get(key)
+                .is_some_and(|connection| connection.lagging_since_ns.is_some())
+        });
+        lagging.append(&mut self.lagging);
+        self.lagging = lagging;
+    }
+
+    /// Judged by what the peer takes, not by how busy we are: a send that is under way for long
+    /// means that the peer does not read.
+    fn is_too_slow(&self, key: Key, pressed: bool) -> bool {
+        let Some(connection) = self.connections.get(key) else { return false };
+        let Some(since_ns) = connection.lagging_since_ns else { return false };
+        let lagged_ns = self.now_ns - since_ns;
+        let stalled_ns =
+            if connection.egress.is_in_flight() { self.now_ns - connection.sent_ns } else { 0 };
+        if pressed && stalled_ns >= PRESSED_STALL_NS {
+            return true;
+        }
+        let grace_ns = self.limits.slow_member_grace_ns;
+        let members = connection
+            .termination
+            .and_then(|termination_key| self.terminations.get(termination_key))
+            .and_then(|termination| self.contexts.get(termination.context))
+            .map_or(0, |context| context.members.len());
+        members > 2
+            && lagged_ns >= grace_ns
+            && (stalled_ns >= grace_ns || lagged_ns >= SLOW_MEMBER_GRACE_FACTOR * grace_ns)
     }
 
     fn check_connection(&mut self, index: u32) {
         let Some(key) = self.connections.key_at(index) else { return };
-        let Some(connection) = self.connections.get(key) else { return };
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if self.now_ns - connection.sent_ns >= EGRESS_QUIET_NS {
+            connection.egress.shrink();
+        }
         let overdue = self.now_ns >= connection.deadline_ns;
         let stalled = connection.egress.is_in_flight()
             && self.now_ns - connection.sent_ns >= self.limits.send_stall_timeout_ns;
@@ -70,7 +96,7 @@ impl Plane {
             Life::Open if stalled => {
                 self.release(key, ReleaseCause::TooSlow, Ending::Abort);
             }
-            Life::Open if idle && !connection.paused => {
+            Life::Open if idle && !connection.paused && !connection.pressed => {
                 self.release(key, ReleaseCause::Idle, Ending::Graceful);
             }
             Life::Draining if overdue => self.end(key, Ending::Abort),

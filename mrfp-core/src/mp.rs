@@ -60,7 +60,8 @@ pub struct ReserveAndConfigure {
     pub accept_wrapped_types: String,
     /// What it may do.
     pub direction: Direction,
-    /// Largest message it takes (`a=max-size`).
+    /// Largest message it takes (`a=max-size`). Kept with the Termination; the switch does not act
+    /// on this, nor on the types and the member's URI, yet.
     pub max_size_bytes: Option<u64>,
     /// A port of its own instead of the shard's shared one (then any psk_identity is accepted).
     pub own_port: bool,

@@ -41,6 +41,11 @@ pub(crate) struct Plane {
     pub(crate) dirty: Vec<Key>,
     /// Connections whose egress is above its limit.
     pub(crate) lagging: Vec<Key>,
+    /// Connections that missed something because the pool was exhausted: dropped before anything
+    /// more is sent to them.
+    pub(crate) unserved: Vec<Key>,
+    /// Connections not read from until the pool has buffers to spare.
+    pub(crate) pressed: Vec<Key>,
     /// For the controller, in order.
     pub(crate) events: VecDeque<Event>,
     pub(crate) metrics: ShardMetrics,
@@ -55,8 +60,6 @@ pub(crate) struct Scratch {
     pub(crate) wire: Vec<u8>,
     /// Header lines that go on to the receivers.
     pub(crate) lines: Vec<u8>,
-    /// Members that could not be served.
-    pub(crate) unserved: Vec<Key>,
 }
 
 /// How a connection ends.
@@ -92,6 +95,8 @@ impl Plane {
             carry_buffers: CarryBuffers::new(limits.carry_buffers_max),
             dirty: Vec::new(),
             lagging: Vec::new(),
+            unserved: Vec::new(),
+            pressed: Vec::new(),
             events: VecDeque::new(),
             metrics: ShardMetrics::default(),
             identifiers: Identifiers::new(seed),
@@ -111,20 +116,21 @@ impl Plane {
 
     /// Whether a connection from `source` may be taken on, and if so counts it as unbound.
     pub(crate) fn admit_unbound(&mut self, source: IpAddr) -> bool {
-        let of_source = self.unbound_by_source.entry(source).or_insert(0);
+        let source = network_of(source);
+        let of_source = self.unbound_by_source.get(&source).copied().unwrap_or(0);
         if self.unbound >= self.limits.connections_unbound_max
-            || *of_source >= self.limits.connections_unbound_per_source_max
+            || of_source >= self.limits.connections_unbound_per_source_max
         {
             return false;
         }
-        *of_source += 1;
+        self.unbound_by_source.insert(source, of_source + 1);
         self.unbound += 1;
         true
     }
 
     /// The connection is bound, or gone: it no longer counts as unbound.
     pub(crate) fn settle_unbound(&mut self, source: Option<IpAddr>) {
-        let Some(source) = source else { return };
+        let Some(source) = source.map(network_of) else { return };
         self.unbound -= 1;
         let Some(of_source) = self.unbound_by_source.get_mut(&source) else { return };
         *of_source -= 1;
@@ -146,7 +152,10 @@ impl Plane {
         termination.connection = Some(key);
         termination.forget_psk();
         self.events.push_back(Event::Bound { termination: termination.id });
-        if let Protection::TlsPsk { identity, .. } = &termination.protection {
+        if let Protection::TlsPsk { identity, .. } = &termination.protection
+            && self.by_identity.get(identity.as_slice()) == Some(&termination_key)
+        {
+            // On a port of its own it never was on the list, and another may be under the name.
             self.by_identity.remove(identity.as_slice());
         }
         let Some(connection) = self.connections.get_mut(key) else { return };
@@ -173,7 +182,14 @@ impl Plane {
             | ReleaseCause::TlsEstablishmentFailure
             | ReleaseCause::PeerClosed => {}
         }
-        if let Some(termination_key) = connection.termination {
+        let termination_key = connection.termination;
+        if ending == Ending::Abort
+            && let Some(connection) = self.connections.get_mut(key)
+        {
+            // First of all, so that what follows finds buffers.
+            connection.egress.discard(&mut self.send_buffers);
+        }
+        if let Some(termination_key) = termination_key {
             self.leave_context(termination_key);
             if let Some(termination) = self.terminations.get_mut(termination_key)
                 && termination.stage < Stage::Released
@@ -196,7 +212,7 @@ impl Plane {
         }
         connection.paused = false;
         connection.outgoing = None;
-        connection.message = None;
+        connection.messages = Vec::new();
         connection.claimed = None;
         for carry in [connection.carry_record.take(), connection.carry_message.take()] {
             carry.into_iter().for_each(|buffer| self.carry_buffers.put(buffer));
@@ -224,6 +240,7 @@ impl Plane {
 
     /// The descriptor is gone: frees the slot and whatever waited for it.
     pub(crate) fn closed(&mut self, key: Key) {
+        self.catch_up(key);
         let Some(mut connection) = self.connections.remove(key) else { return };
         assert!(connection.is_joined());
         connection.egress.discard(&mut self.send_buffers);
@@ -250,12 +267,14 @@ impl Plane {
         {
             self.by_identity.remove(identity.as_slice());
         }
-        self.by_session_id.remove(termination.session_id.as_slice());
+        if self.by_session_id.get(termination.session_id.as_slice()) == Some(&termination_key) {
+            self.by_session_id.remove(termination.session_id.as_slice());
+        }
         if !was_bound {
             return;
         }
         if let Some(connection_key) = connection_key {
-            self.give_up_message(connection_key, termination_key);
+            self.give_up_messages(connection_key, termination_key);
             self.catch_up(connection_key);
         }
         let Some(context) = self.contexts.get_mut(context_key) else { return };
@@ -353,6 +372,45 @@ impl Plane {
         }
     }
 
+    /// Drops the connections that missed something, before anything more is sent to them.
+    pub(crate) fn drop_unserved(&mut self) {
+        while let Some(key) = self.unserved.pop() {
+            self.release(key, ReleaseCause::TooSlow, Ending::Abort);
+        }
+    }
+
+    /// Whether so many buffers are out that senders must be held back.
+    pub(crate) fn is_pressed(&self) -> bool {
+        let (in_use, all) = self.send_buffers.large_in_use();
+        in_use > all / 4 * 3
+    }
+
+    /// Reads nothing more from a connection until the pool has buffers to spare.
+    pub(crate) fn press(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if connection.pressed || connection.life != Life::Open {
+            return;
+        }
+        connection.pressed = true;
+        self.pressed.push(key);
+        self.metrics.recv_paused += 1;
+        self.mark(key);
+    }
+
+    /// Lets the senders go on once half of the pool is free.
+    pub(crate) fn relieve(&mut self) {
+        let (in_use, all) = self.send_buffers.large_in_use();
+        if self.pressed.is_empty() || in_use > all / 2 {
+            return;
+        }
+        while let Some(key) = self.pressed.pop() {
+            if let Some(connection) = self.connections.get_mut(key) {
+                connection.pressed = false;
+            }
+            self.mark(key);
+        }
+    }
+
     /// Gauges, for publication.
     pub(crate) fn measure(&mut self) {
         self.metrics.contexts = self.contexts.len() as u64;
@@ -360,5 +418,13 @@ impl Plane {
         self.metrics.connections = self.connections.len() as u64;
         self.metrics.send_buffers_outstanding = self.send_buffers.outstanding() as u64;
         self.metrics.carry_buffers_outstanding = self.carry_buffers.outstanding() as u64;
+    }
+}
+
+/// What counts as one source: an IPv4 address, or the /64 that an IPv6 host gets whole.
+fn network_of(source: IpAddr) -> IpAddr {
+    match source {
+        IpAddr::V4(_) => source,
+        IpAddr::V6(address) => IpAddr::V6((u128::from(address) & !u128::from(u64::MAX)).into()),
     }
 }

@@ -75,14 +75,19 @@ impl Mrfp {
     ///
     /// # Errors
     ///
-    /// The first shard that could not be started says why; the others end by themselves.
+    /// The first shard that could not be started says why; those before it have been stopped.
     pub fn start(config: &Config, controller_bell: &Doorbell) -> Result<Vec<Port>, StartError> {
-        config
-            .shards
-            .iter()
-            .zip(0..)
-            .map(|(shard, id)| start_shard(ShardId(id), *shard, config, controller_bell.clone()))
-            .collect()
+        let mut ports = Vec::with_capacity(config.shards.len());
+        for (shard, id) in config.shards.iter().zip(0..) {
+            match start_shard(ShardId(id), *shard, config, controller_bell.clone()) {
+                Ok(port) => ports.push(port),
+                Err(error) => {
+                    ports.into_iter().for_each(give_up);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(ports)
     }
 }
 
@@ -134,6 +139,14 @@ impl Port {
             Ok(result) => result,
             Err(panic) => std::panic::resume_unwind(panic),
         }
+    }
+}
+
+/// Stops a shard that has only just started.
+fn give_up(mut port: Port) {
+    if port.send(Command::Stop).is_ok() {
+        // It has carried nothing; how it ended does not matter any more.
+        let _ = port.join();
     }
 }
 

@@ -6,6 +6,7 @@ use mrfp_protocol::msrp::Malformed;
 use mrfp_protocol::tls::{Handshake, HandshakeError, Opened, Progress, RECORD_BYTES_MAX, Session};
 
 use crate::carry::CarryBuffer;
+use crate::config::RECORD_OUTPUT_BUFFERS_MAX;
 use crate::connection::{Life, Transport};
 use crate::mp::ReleaseCause;
 use crate::plane::{Ending, Plane};
@@ -130,20 +131,11 @@ impl Plane {
         if rest.is_empty() {
             return;
         }
-        let carry = self.carry_buffers.take();
-        let Some(connection) = self.connections.get_mut(key) else {
-            carry.into_iter().for_each(|buffer| self.carry_buffers.put(buffer));
-            return;
-        };
-        let Some(mut carry) = carry else {
-            self.metrics.connections_refused += 1;
-            return self.release(key, ReleaseCause::TooSlow, Ending::Abort);
-        };
-        if carry.append(rest) < rest.len() {
-            self.carry_buffers.put(carry);
-            return self.release(key, ReleaseCause::ProtocolViolation, Ending::Abort);
+        let Some(carry) = self.carry(key, rest) else { return };
+        match self.connections.get_mut(key) {
+            Some(connection) => connection.carry_record = Some(carry),
+            None => self.carry_buffers.put(carry),
         }
-        connection.carry_record = Some(carry);
     }
 
     /// Lets the handshake take whole records; returns how many bytes that were.
@@ -250,7 +242,9 @@ impl Plane {
                     connection.carry_record = Some(carry);
                     return;
                 }
-                let Transport::Tls(session) = &mut connection.transport else { return };
+                let Transport::Tls(session) = &mut connection.transport else {
+                    return self.carry_buffers.put(carry);
+                };
                 let opened = session.open(carry.bytes_mut());
                 self.opened(key, opened, carry.bytes());
                 self.carry_buffers.put(carry);
@@ -300,6 +294,9 @@ impl Plane {
     fn send_pending_output(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Transport::Tls(session) = &mut connection.transport else { return };
+        if connection.egress.queued_buffers() >= RECORD_OUTPUT_BUFFERS_MAX {
+            return;
+        }
         let output = session.pending_output();
         if connection.egress.insert_wire_first(&mut self.send_buffers, &output).is_err() {
             return self.release(key, ReleaseCause::TooSlow, Ending::Abort);
@@ -386,20 +383,36 @@ impl Plane {
         if rest.is_empty() {
             return;
         }
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        if connection.life >= Life::Draining {
+        if self.connections.get(key).is_none_or(|connection| !connection.is_alive()) {
             return;
         }
-        let Some(mut carry) = self.carry_buffers.take() else {
+        let Some(carry) = self.carry(key, rest) else { return };
+        match self.connections.get_mut(key) {
+            Some(connection) => connection.carry_message = Some(carry),
+            None => self.carry_buffers.put(carry),
+        }
+    }
+
+    /// Copies the beginning of a record or message to a buffer. `None`: the connection is ending.
+    /// Whom nobody has vouched for may not use the last half of the pool, so that members always
+    /// find one.
+    fn carry(&mut self, key: Key, rest: &[u8]) -> Option<CarryBuffer> {
+        let bound =
+            self.connections.get(key).is_some_and(|connection| connection.life == Life::Open);
+        let half_out = self.carry_buffers.outstanding() >= self.limits.carry_buffers_max / 2;
+        let carry = if bound || !half_out { self.carry_buffers.take() } else { None };
+        let Some(mut carry) = carry else {
             self.metrics.connections_refused += 1;
-            return self.release(key, ReleaseCause::TooSlow, Ending::Abort);
+            self.release(key, ReleaseCause::TooSlow, Ending::Abort);
+            return None;
         };
         if carry.append(rest) < rest.len() {
-            // The framer leaves at most a head, which is bounded.
+            // Records and heads are bounded, so this is neither.
             self.carry_buffers.put(carry);
-            return self.release(key, ReleaseCause::ProtocolViolation, Ending::Abort);
+            self.release(key, ReleaseCause::ProtocolViolation, Ending::Abort);
+            return None;
         }
-        connection.carry_message = Some(carry);
+        Some(carry)
     }
 
     /// The stream cannot be understood any more: a 400 where there is somebody to send it to, and

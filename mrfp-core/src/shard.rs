@@ -134,6 +134,8 @@ impl<D: Driver> Shard<D> {
             self.plane.measure();
             self.metrics.publish(&self.plane.metrics);
         }
+        self.plane.drop_unserved();
+        self.plane.relieve();
         self.attend_dirty();
         self.report();
         if self.stopping == Stopping::Reported && self.plane.events.is_empty() {
@@ -389,10 +391,17 @@ impl<D: Driver> Shard<D> {
 
     fn received(&mut self, key: Key, result: Result<Option<RecvBuffer>, Errno>, more: bool) {
         // The flags come before the result: on success and on error.
-        if let Some(connection) = self.plane.connections.get_mut(key)
-            && !more
-        {
-            connection.recv = Recv::Idle;
+        if let Some(connection) = self.plane.connections.get_mut(key) {
+            let ended = match &result {
+                Ok(None) => true,
+                Ok(Some(_)) => false,
+                Err(errno) => !matches!(*errno, Errno::NO_BUFFERS | Errno::CANCELED),
+            };
+            if ended || connection.recv == Recv::Ended {
+                connection.recv = Recv::Ended;
+            } else if !more {
+                connection.recv = Recv::Idle;
+            }
             self.plane.mark(key);
         }
         match result {
@@ -456,7 +465,7 @@ impl<D: Driver> Shard<D> {
                 connection.recv = Recv::Cancelling;
                 self.driver.cancel(Token::new(Operation::Recv, key));
             }
-            (Recv::Idle | Recv::Armed | Recv::Cancelling, _) => {}
+            (Recv::Idle | Recv::Armed | Recv::Cancelling | Recv::Ended, _) => {}
         }
         if connection.life == Life::Draining
             && connection.egress.is_empty()

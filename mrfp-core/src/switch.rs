@@ -9,21 +9,26 @@ use mrfp_protocol::msrp::{
     TransactionId, Uri, comment, write_end_line,
 };
 
+use crate::config::MESSAGES_IN_PROGRESS_MAX;
 use crate::connection::{Connection, Life, OpenChunk};
 use crate::egress::PoolExhausted;
 use crate::incoming::{Forward, Identifier, Incoming, MessageInProgress, Transaction};
 use crate::mp::ReleaseCause;
 use crate::plane::{Ending, Plane};
 use crate::table::Table;
-use crate::termination::{Protection, Stage};
+use crate::termination::{Protection, Stage, Termination};
 
 /// RFC 4975 section 7.1: a chunk longer than this has `*` as its range-end, so that it may be
 /// interrupted.
 const INTERRUPTIBLE_BYTES_MIN: usize = 2_048;
+/// Send buffers that must be free per member before a message is begun: its head and body may start
+/// in one and end in the next.
+const BUFFERS_PER_MEMBER_MIN: usize = 2;
 /// Message-ID and Byte-Range lines of a request.
 const MESSAGE_LINES_BYTES_MAX: usize = 160;
 
 /// A piece of a message on its way to the receivers.
+#[derive(Debug)]
 struct Outbound<'a> {
     message: MessageId,
     epoch: u64,
@@ -33,6 +38,15 @@ struct Outbound<'a> {
     lines: &'a [u8],
     body: &'a [u8],
     end: Option<Continuation>,
+}
+
+impl Outbound<'_> {
+    fn is_last(&self) -> bool {
+        match self.end {
+            Some(Continuation::Last | Continuation::Abort) => true,
+            Some(Continuation::More) | None => false,
+        }
+    }
 }
 
 impl Plane {
@@ -65,7 +79,7 @@ impl Plane {
             Start::Request(method) => method,
             Start::Response(status, _) => {
                 if status != 200 {
-                    self.metrics.responses_error_received += 1;
+                    self.refused_by_receiver(key, status, head.transaction_id);
                 }
                 return Incoming::Discard;
             }
@@ -84,10 +98,39 @@ impl Plane {
             Err(status) => status,
         };
         if head.failure_report != FailureReport::No {
-            let from_first = head.from_path.first();
-            self.respond(key, head.transaction_id, refusal, from_first, head.to_path.first());
+            // RFC 4975 section 7.2: to the previous hop for a SEND, all the way back for others.
+            let to = match method {
+                Method::Send => head.from_path.first(),
+                Method::Report | Method::Auth | Method::Nickname | Method::Unknown(_) => {
+                    head.from_path.0
+                }
+            };
+            self.respond(key, head.transaction_id, refusal, to, head.to_path.first());
         }
         Incoming::Discard
+    }
+
+    /// A receiver does not take what it is being sent.
+    fn refused_by_receiver(&mut self, key: Key, status: u16, transaction_id: &[u8]) {
+        self.metrics.responses_error_received += 1;
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if connection.life != Life::Open {
+            return;
+        }
+        // RFC 4975 section 5.4: the session is gone at the other end.
+        if status == 481 {
+            return self.release(key, ReleaseCause::PeerClosed, Ending::Graceful);
+        }
+        // RFC 4975 section 7.1: what is under way ends with `#` and goes no further.
+        let open =
+            connection.outgoing.take_if(|open| open.transaction.as_bytes() == transaction_id);
+        let Some(open) = open else { return };
+        connection.declined = Some(open.message);
+        let end_line = EndLine::new(&open.transaction, Some(Continuation::Abort), true);
+        if connection.egress.append(&mut self.send_buffers, &[end_line.bytes()]).is_err() {
+            self.unserved.push(key);
+        }
+        self.mark(key);
     }
 
     /// The Termination this connection is bound to, binding it now where this is the first request
@@ -102,30 +145,27 @@ impl Plane {
                 let own_port_of = connection.own_port_of;
                 let termination_key = *self.by_session_id.get(session_id).ok_or(481u16)?;
                 let termination = self.terminations.get(termination_key).ok_or(481u16)?;
-                // Plain text is never accepted where TLS was asked for, and what cannot be had is
-                // not there.
+                // Plain text is never accepted where TLS was asked for, nor anything on a port that
+                // is not the Termination's, and what cannot be had is not there.
+                let by_its_port = match own_port_of {
+                    Some(own) => own == termination_key,
+                    None => termination.listener.is_none(),
+                };
                 if !matches!(termination.protection, Protection::Plain)
-                    || own_port_of.is_some_and(|own| own != termination_key)
+                    || !by_its_port
+                    || !concerns(head, termination)
                 {
                     return Err(481);
                 }
                 if termination.stage != Stage::Reserved || termination.connection.is_some() {
                     return Err(506);
                 }
-                if !is_peer(head, &termination.remote_first) {
-                    return Err(481);
-                }
                 self.bind(key, termination_key);
                 termination_key
             }
         };
         let termination = self.terminations.get(termination_key).ok_or(481u16)?;
-        let addressed = head.to_path.iter().count() == 1 && termination.is_addressed_by(to_first);
-        if addressed && is_peer(head, &termination.remote_first) {
-            Ok(termination_key)
-        } else {
-            Err(481)
-        }
+        if concerns(head, termination) { Ok(termination_key) } else { Err(481) }
     }
 
     /// What to do with a request of a bound member.
@@ -154,6 +194,11 @@ impl Plane {
         if !termination.may_send() {
             return Err(403);
         }
+        // What could not be copied to every member is better refused than begun.
+        let members = self.contexts.get(termination.context).map_or(0, |c| c.members.len());
+        if self.send_buffers.available() < BUFFERS_PER_MEMBER_MIN * members {
+            return Err(413);
+        }
         let start = head.byte_range.map_or(1, |range| range.start);
         let lines = &mut self.scratch.lines;
         lines.clear();
@@ -178,10 +223,8 @@ impl Plane {
         let Some(context) = self.contexts.get(termination.context) else { return };
         let context_key = termination.context;
         let id = self.identifiers.message(termination.id, forward.message_id.as_bytes());
-        let epoch = match connection.message {
-            Some(message) if message.id == id => message.epoch,
-            Some(_) | None => context.epoch,
-        };
+        let position = connection.messages.iter().position(|message| message.id == id);
+        let epoch = position.map_or(context.epoch, |at| connection.messages[at].epoch);
         let mut memory = [0; MESSAGE_LINES_BYTES_MAX];
         let whole = piece.head.is_some() && piece.end == Some(Continuation::Last);
         let end =
@@ -190,12 +233,20 @@ impl Plane {
         let message_lines = message_lines(&mut memory, &id, forward.next, end, total);
         // A sender may announce to begin at 2^64 - 1.
         forward.next = forward.next.saturating_add(piece.body.len() as u64);
-        connection.message = match piece.end {
-            None | Some(Continuation::More) => {
-                Some(MessageInProgress { id, epoch, next: forward.next, total: forward.total })
+        let in_progress = MessageInProgress { id, epoch, next: forward.next, total: forward.total };
+        match (piece.end, position) {
+            (None | Some(Continuation::More), Some(at)) => connection.messages[at] = in_progress,
+            (None | Some(Continuation::More), None) => {
+                if connection.messages.len() == MESSAGES_IN_PROGRESS_MAX {
+                    return self.refuse_forward(key, forward, piece.end, 413);
+                }
+                connection.messages.push(in_progress);
             }
-            Some(Continuation::Last | Continuation::Abort) => None,
-        };
+            (Some(Continuation::Last | Continuation::Abort), Some(at)) => {
+                connection.messages.swap_remove(at);
+            }
+            (Some(Continuation::Last | Continuation::Abort), None) => {}
+        }
         if !piece.body.is_empty() || piece.end.is_some() {
             let scratch_lines = std::mem::take(&mut self.scratch.lines);
             let lines = match &forward.lines {
@@ -225,12 +276,8 @@ impl Plane {
         if forward.lines.is_none() {
             let Some(mut kept) = self.carry_buffers.take() else {
                 self.metrics.connections_refused += 1;
-                self.give_up_message(key, termination_key);
-                self.answer(key, &forward.transaction, 413);
-                if let Some(connection) = self.connections.get_mut(key) {
-                    connection.incoming = Incoming::Discard;
-                }
-                return;
+                self.give_up_messages(key, termination_key);
+                return self.refuse_forward(key, forward, None, 413);
             };
             assert_eq!(kept.append(&self.scratch.lines), self.scratch.lines.len());
             forward.lines = Some(kept);
@@ -243,6 +290,46 @@ impl Plane {
                 forward.lines.into_iter().for_each(|buffer| self.carry_buffers.put(buffer));
             }
         }
+    }
+
+    /// Answers a SEND before its end and passes over what is still to come of it.
+    fn refuse_forward(
+        &mut self,
+        key: Key,
+        forward: Forward,
+        end: Option<Continuation>,
+        status: u16,
+    ) {
+        self.answer(key, &forward.transaction, status);
+        forward.lines.into_iter().for_each(|buffer| self.carry_buffers.put(buffer));
+        if end.is_none()
+            && let Some(connection) = self.connections.get_mut(key)
+        {
+            connection.incoming = Incoming::Discard;
+        }
+    }
+
+    /// A member may not send any more: what it is in the middle of goes no further.
+    pub(crate) fn silence(&mut self, key: Key, termination_key: Key) {
+        self.give_up_messages(key, termination_key);
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        match std::mem::replace(&mut connection.incoming, Incoming::Idle) {
+            Incoming::Forward(forward) => self.refuse_forward(key, forward, None, 403),
+            other @ (Incoming::Idle | Incoming::Discard | Incoming::Empty(_)) => {
+                connection.incoming = other;
+            }
+        }
+    }
+
+    /// A member does not receive any more: the chunk that is open towards it is given up.
+    pub(crate) fn close_chunk(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(open) = connection.outgoing.take() else { return };
+        let end_line = EndLine::new(&open.transaction, Some(Continuation::Abort), true);
+        if connection.egress.append(&mut self.send_buffers, &[end_line.bytes()]).is_err() {
+            self.unserved.push(key);
+        }
+        self.mark(key);
     }
 
     /// A chunk has come to its end: every member has it queued (or was dropped for not keeping up,
@@ -259,8 +346,6 @@ impl Plane {
 
     /// Copies a piece to every other member of the Context that was there when the message began.
     fn deliver(&mut self, context_key: Key, sender: Key, outbound: &Outbound<'_>) {
-        let transaction = self.identifiers.transaction();
-        let mut unserved = std::mem::take(&mut self.scratch.unserved);
         let mut index = 0;
         while let Some(&member) =
             self.contexts.get(context_key).and_then(|context| context.members.get(index))
@@ -276,11 +361,17 @@ impl Plane {
             let Some(key) = termination.connection else { continue };
             let Some(connection) = self.connections.get_mut(key) else { continue };
             termination.statistics.bytes_sent += outbound.body.len() as u64;
+            if connection.declined == Some(outbound.message) {
+                connection.declined = connection.declined.filter(|_| !outbound.is_last());
+                continue;
+            }
             let open = connection.outgoing.take();
             let continues = open.is_some_and(|open| open.message == outbound.message);
+            // Each receiver gets a transaction identifier of its own: a receiver in league with the
+            // sender must not learn how the chunks of the others end.
             let own = match open {
                 Some(open) if continues => open.transaction,
-                Some(_) | None => transaction,
+                Some(_) | None => self.identifiers.transaction(),
             };
             let end_line =
                 EndLine::new(&own, outbound.end, !outbound.lines.is_empty() || continues);
@@ -307,7 +398,7 @@ impl Plane {
                 connection.egress.append(&mut self.send_buffers, parts)
             };
             if queued.is_err() {
-                unserved.push(key);
+                self.unserved.push(key);
                 continue;
             }
             if outbound.end.is_none() {
@@ -317,10 +408,6 @@ impl Plane {
             self.mark(key);
             self.check_egress(key);
         }
-        for key in unserved.drain(..) {
-            self.release(key, ReleaseCause::TooSlow, Ending::Abort);
-        }
-        self.scratch.unserved = unserved;
     }
 
     /// Reads nothing more from a sender while somebody lags in its Context.
@@ -328,14 +415,23 @@ impl Plane {
         if self.contexts.get(context_key).is_some_and(|context| context.lagging > 0) {
             self.pause(key, context_key);
         }
+        if self.is_pressed() {
+            self.press(key);
+        }
     }
 
-    /// The sender will not finish its message: the receivers learn that with `#`.
-    pub(crate) fn give_up_message(&mut self, key: Key, termination_key: Key) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        let Some(message) = connection.message.take() else { return };
+    /// The sender will not finish its messages: the receivers learn that with `#`.
+    pub(crate) fn give_up_messages(&mut self, key: Key, termination_key: Key) {
         let Some(termination) = self.terminations.get(termination_key) else { return };
         let context_key = termination.context;
+        while let Some(message) =
+            self.connections.get_mut(key).and_then(|connection| connection.messages.pop())
+        {
+            self.give_up_message(context_key, termination_key, &message);
+        }
+    }
+
+    fn give_up_message(&mut self, context_key: Key, sender: Key, message: &MessageInProgress) {
         let mut memory = [0; MESSAGE_LINES_BYTES_MAX];
         let message_lines =
             message_lines(&mut memory, &message.id, message.next, None, message.total);
@@ -347,7 +443,7 @@ impl Plane {
             body: b"",
             end: Some(Continuation::Abort),
         };
-        self.deliver(context_key, termination_key, &outbound);
+        self.deliver(context_key, sender, &outbound);
     }
 
     /// Answers a member's request as its Failure-Report demands (RFC 4975 section 7.1.1).
@@ -387,8 +483,11 @@ impl Plane {
     }
 
     fn responded(&mut self, key: Key, status: u16, queued: Result<(), PoolExhausted>) {
+        if self.connections.get(key).is_none_or(|connection| !connection.is_alive()) {
+            return;
+        }
         if queued.is_err() {
-            return self.release(key, ReleaseCause::TooSlow, Ending::Abort);
+            return self.unserved.push(key);
         }
         if status != 200 {
             self.metrics.responses_error_sent += 1;
@@ -434,6 +533,9 @@ impl Plane {
             return;
         };
         let Some(connection) = self.connections.get_mut(key) else { return };
+        if !connection.is_alive() {
+            return;
+        }
         let interrupt = EndLine::interrupt(connection.outgoing.take().as_ref());
         let parts: &[&[u8]] = &[
             interrupt.bytes(),
@@ -450,7 +552,7 @@ impl Plane {
             b"$\r\n",
         ];
         if connection.egress.append(&mut self.send_buffers, parts).is_err() {
-            return self.release(key, ReleaseCause::TooSlow, Ending::Abort);
+            return self.unserved.push(key);
         }
         self.mark(key);
         self.check_egress(key);
@@ -520,6 +622,13 @@ fn append_response(
         b"$\r\n",
     ];
     connection.egress.append(send_buffers, parts)
+}
+
+/// Whether a request is for this session and from its peer.
+fn concerns(head: &Head<'_>, termination: &Termination) -> bool {
+    head.to_path.count() == 1
+        && termination.is_addressed_by(head.to_path.first())
+        && is_peer(head, &termination.remote_first)
 }
 
 /// RFC 4975 section 5.4: the From-Path must be the path the peer announced.

@@ -108,11 +108,15 @@ impl Termination {
 
     /// Whether this member takes messages that began at `epoch`.
     pub(crate) fn receives(&self, epoch: u64) -> bool {
-        let takes = match self.direction {
+        self.may_receive() && self.stage == Stage::Bound && self.joined_epoch <= epoch
+    }
+
+    /// Whether this member may receive from the others.
+    pub(crate) fn may_receive(&self) -> bool {
+        match self.direction {
             Direction::SendRecv | Direction::RecvOnly => true,
             Direction::SendOnly | Direction::Inactive => false,
-        };
-        takes && self.stage == Stage::Bound && self.joined_epoch <= epoch
+        }
     }
 
     /// Whether this member may send to the others.

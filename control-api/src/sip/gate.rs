@@ -48,7 +48,7 @@ pub enum Verdict {
     Reject {
         /// Status code.
         status: u16,
-        /// Reason phrase, also the name of the counter.
+        /// Reason phrase: what is wrong, in a few words.
         reason: &'static str,
         /// The whole response.
         response: Vec<u8>,

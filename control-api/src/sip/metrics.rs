@@ -88,7 +88,7 @@ pub struct SipMetrics {
     pub retransmissions: Counter,
     /// TCP connections refused over the limit.
     pub connections_refused: Counter,
-    /// TCP connections closed for broken framing, slow sending or idleness.
+    /// TCP connections that ended, whoever closed them.
     pub connections_closed: Counter,
     /// Open TCP connections.
     pub connections_active: Gauge,

@@ -48,7 +48,7 @@ pub struct SipConfig {
     /// Calls at once; a further INVITE gets 503.
     pub calls_max: usize,
     /// Transactions the stack may hold; they stay 32 s after their answer at about 1.5 KB each.
-    /// A further INVITE gets 503 without a transaction.
+    /// A further INVITE, also one within a call, gets 503 without a transaction.
     pub transactions_max: usize,
     /// Of those, the ones that are unanswered or unacknowledged: they have a task and
     /// a queue each, and take some 20 KB. A further INVITE gets 503 without a transaction.

@@ -7,6 +7,7 @@ use tokio::net::TcpStream;
 
 /// A response as received.
 #[derive(Debug)]
+#[allow(dead_code, reason = "not every test binary asks for anything")]
 pub(crate) struct Response {
     #[allow(dead_code, reason = "not every test binary looks at the status")]
     pub(crate) status: u16,
@@ -34,6 +35,7 @@ pub(crate) async fn request(address: SocketAddr, method: &str, path: &str) -> Re
 }
 
 /// Sends bytes as they are and reads the response to its end.
+#[allow(dead_code, reason = "not every test binary needs it")]
 pub(crate) async fn request_raw(address: SocketAddr, bytes: &[u8]) -> Response {
     let mut stream = TcpStream::connect(address).await.expect("connects");
     // A server that refuses early may close while we still send.

@@ -1,3 +1,10 @@
 //! Shared by the integration tests.
 
 pub(crate) mod http;
+pub(crate) mod msrp;
+pub(crate) mod node;
+pub(crate) mod program;
+pub(crate) mod random;
+pub(crate) mod sip;
+pub(crate) mod ue;
+pub(crate) mod wire;

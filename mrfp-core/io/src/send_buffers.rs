@@ -125,6 +125,20 @@ impl SendBuffers {
         free.push(buffer);
     }
 
+    /// Large buffers that are out, of how many there may be: the measure of memory pressure, as
+    /// whoever finds no small buffer takes a large one.
+    #[must_use]
+    pub fn large_in_use(&self) -> (usize, usize) {
+        let class = SendBufferClass::Large as usize;
+        (self.made[class] - self.free[class].len(), self.config.large_count_max)
+    }
+
+    /// Buffers that can still be taken, both classes.
+    #[must_use]
+    pub fn available(&self) -> usize {
+        self.config.small_count_max + self.config.large_count_max - self.outstanding()
+    }
+
     /// Buffers that are out, both classes.
     #[must_use]
     pub fn outstanding(&self) -> usize {

@@ -407,6 +407,26 @@ fn refuses_a_foreign_end_line_behind_the_headers() {
 }
 
 #[test]
+fn refuses_a_lone_cr_or_lf_and_control_characters_in_any_line_at_every_cut() {
+    let request = hello();
+    let response = format!("MSRP d93k 200 OK\r\nTo-Path: {FROM}\r\nFrom-Path: {TO}\r\n");
+    let head_bytes = request.find("\r\n\r\n").expect("a body");
+    for (stream, last) in [(&request, head_bytes), (&response, response.len() - 2)] {
+        for at in 1..last {
+            for wrong in ["\r", "\n", "\x01", "\x7f"] {
+                let mut stream = stream.clone();
+                stream.insert_str(at, wrong);
+                stream.push_str("-------d93k$\r\n");
+                let events = whole(stream.as_bytes());
+                assert!(matches!(events[..], [Event::Malformed(..)]), "{stream:?}: {events:?}");
+                assert_eq!(split_at(stream.as_bytes(), &[at]), events, "{stream:?}");
+                assert_eq!(split_at(stream.as_bytes(), &[at + 1]), events, "{stream:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn never_answers_reports_responses_and_who_asks_for_none() {
     let broken = send("Byte-Range: 0-1/1\r\n", "-------d93kswow$\r\n");
     assert!(answer(&broken).is_some());

@@ -12,7 +12,9 @@ use mrfp_core::mp::{
 use mrfp_core::{Limits, Psk, Shard, ShardParts};
 use mrfp_io::{Consumer, PeerId, Producer, Simulator, SimulatorConfig, doorbell, queue};
 use mrfp_protocol::msrp::{Continuation, Framer, Start};
-use mrfp_protocol::tls::{Handshake, Opened, Profile, ProfileConfig, Progress, Session};
+use mrfp_protocol::tls::{
+    Handshake, Opened, Profile, ProfileConfig, Progress, RecordError, Session,
+};
 
 /// A shard with everything around it.
 pub struct World {
@@ -321,9 +323,10 @@ impl Ue {
                         self.sealed.drain(..consumed);
                     }
                     Ok(Opened::NeedInput) => return,
-                    Ok(Opened::Handled { consumed } | Opened::CloseNotify { consumed }) => {
-                        self.sealed.drain(..consumed);
-                    }
+                    Ok(Opened::Handled { consumed }) => drop(self.sealed.drain(..consumed)),
+                    Ok(Opened::CloseNotify { .. }) => return,
+                    // The shard ended a session that this UE has broken.
+                    Err(RecordError::AlertReceived(_)) => return self.tls = Tls::Failed,
                     Err(error) => panic!("the node sent a bad record: {error:?}"),
                 },
             }

@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::expectation::Ledger;
 use crate::media::Traffic;
-use crate::media::message::{CHUNK_BODY_BYTES, STAMP_BYTES};
+use crate::media::message::{CHUNK_BODY_BYTES, STAMP_BYTES, TextSizes};
 use crate::scenario::{ROOM_MEMBERS_MAX, Rooms, Scenario};
 use crate::security::KmsOptions;
 
@@ -30,20 +30,35 @@ pub enum Command {
 }
 
 const EXAMPLES: &str = "\
-Examples:
+Examples, with a node started by `mrf` on this machine:
   Ten UEs in one room, a message a second each, for twenty seconds:
     mrf-load run chat --target sip:room@127.0.0.1:5060
 
-  A thousand protected pairs, as fast as the node can with 8 messages on their way per UE:
-    mrf-load run chat --target sip:bench@127.0.0.1:5060 --security psk \\
-        --sessions 2000 --room-size 2 --window 8 --duration 30s --json pairs.json
+  What a message costs the node: 10 pairs, both ends with 8 messages on their way (also with
+  --window 1, with --sessions 400 for 200 pairs, with --security psk for protected ones):
+    mrf-load run chat --target sip:pair@127.0.0.1:5060 --sessions 20 --room-size 2 \\
+        --window 8 --node-pid $(pidof mrf)
 
-  Rooms of 2 to 20, 5 messages a second each, and what that costs the node:
+  The same for 200 protected pairs, on record:
+    mrf-load run chat --target sip:pair@127.0.0.1:5060 --sessions 400 --room-size 2 \\
+        --window 1 --security psk --node-pid $(pidof mrf) \\
+        --commit $(git rev-parse --short HEAD) --json pairs.json
+
+  Rooms of 2 to 20, 5 messages a second per UE, short ones and ones that travel in chunks:
     mrf-load run chat --target sip:room@127.0.0.1:5060 --sessions 500 --room-size 2..20 \\
-        --message-rate 5 --node-pid $(pidof mrf)
+        --message-rate 5 --message-size 200,2000,20000
+
+Words: a UE is one SIP call with one MSRP session; bound, its first SEND was answered; violation,
+anything a correct node would not have done. `node CPU us per message` is the node's processor time
+over the talk (set-up and teardown left out) by the messages sent; in a pair a message is a SEND
+and its 200 on either side, and both ends send.
+
+Progress goes to standard error, the report to standard output. Ctrl-C ends the run early, and ends
+its calls.
 
 Exit status: 0 if every call was set up and torn down and every message was answered and delivered
-exactly once and in order; 1 if not; 2 if the command line is wrong.";
+exactly once and in order; 1 if not, if the run was interrupted, or if the node is not there; 2 if
+the command line is wrong.";
 
 /// Options of `run`.
 #[derive(Args, Clone, Debug)]
@@ -100,9 +115,11 @@ pub struct Run {
     #[arg(long, value_name = "R", value_parser = parse_rate)]
     pub message_rate: Option<f64>,
 
-    /// Bytes of a message's text (its CPIM wrapper comes on top).
-    #[arg(long, value_name = "BYTES", default_value_t = 200, value_parser = parse_message_size)]
-    pub message_size: usize,
+    /// Bytes of a message's text (its CPIM wrapper comes on top). Several sizes, `50,200,9000`, are
+    /// dealt out to the UEs in turn. Above 8 KiB a message travels in chunks.
+    #[arg(long, value_name = "BYTES,…", value_delimiter = ',', default_value = "200",
+        value_parser = parse_message_size)]
+    pub message_size: Vec<usize>,
 
     /// Transport of SIP.
     #[arg(long, value_enum, default_value_t = TransportName::Udp)]
@@ -113,9 +130,13 @@ pub struct Run {
         value_parser = clap::value_parser!(u32).range(1..=THREADS_MAX))]
     pub threads: u32,
 
-    /// Writes all figures to a file.
+    /// Writes all figures to a file, with the machine and the command line.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+
+    /// What is measured, for the file of --json: a revision, a release.
+    #[arg(long, value_name = "TEXT")]
+    pub commit: Option<String>,
 
     /// Process of the node (on this machine): its processor time per message is reported.
     #[arg(long, value_name = "PID")]
@@ -192,7 +213,7 @@ impl Run {
             traffic: Traffic {
                 interval_ns,
                 window: self.window.unwrap_or(0),
-                message_bytes: self.message_size,
+                texts: TextSizes::new(self.message_size.clone()),
                 drain_timeout: self.drain_timeout,
             },
             threads: self.threads,
@@ -317,6 +338,8 @@ mod tests {
             &["--duration", "soon"],
             &["--room-size", "5..2"],
             &["--message-size", "10"],
+            &["--message-size", "200,10"],
+            &["--message-size", ","],
             &["--window", "2", "--message-rate", "2"],
             &["--rooms", "2", "--room-size", "2"],
         ] {

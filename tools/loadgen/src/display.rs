@@ -1,5 +1,6 @@
 //! Progress while a run lasts: bars on a terminal, a line per second elsewhere.
 
+use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,7 @@ pub struct Figures {
 /// Where it is shown: on standard error, so that the summary can be piped.
 pub struct Display {
     bar: Option<ProgressBar>,
+    calls: u32,
     last: Figures,
     last_at: Instant,
 }
@@ -43,11 +45,11 @@ impl Display {
     pub fn new(sessions: u32) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let style =
-                ProgressStyle::with_template("{elapsed:>5} [{bar:30}] {pos}/{len} up  {msg}")
+                ProgressStyle::with_template("{elapsed:>5} [{bar:30}] {pos}/{len} calls up, {msg}")
                     .unwrap_or_else(|_| ProgressStyle::default_bar());
             ProgressBar::new(sessions.into()).with_style(style)
         });
-        Self { bar, last: Figures::default(), last_at: Instant::now() }
+        Self { bar, calls: sessions, last: Figures::default(), last_at: Instant::now() }
     }
 
     /// A second has passed since the last time.
@@ -62,22 +64,37 @@ impl Display {
         let last = std::mem::replace(&mut self.last, *figures);
         self.last_at = now;
         let rate = |after: u64, before: u64| after.saturating_sub(before) as f64 / seconds;
-        let text = format!(
-            "{}: {:.0} set-ups/s, {:.0} messages/s, {:.0} deliveries/s, p50 {}, p99 {}, {} violations",
-            figures.phase,
-            rate(figures.calls_bound.into(), last.calls_bound.into()),
-            rate(figures.messages, last.messages),
-            rate(figures.deliveries, last.deliveries),
-            show_us(figures.p50_ns as f64 / 1e3),
-            show_us(figures.p99_ns as f64 / 1e3),
-            figures.violations
-        );
+        let mut text = figures.phase.to_owned();
+        let setups = rate(figures.calls_bound.into(), last.calls_bound.into());
+        if setups > 0.0 {
+            let _ = write!(text, ", {setups:.0} calls/s set up");
+        }
+        let deliveries = rate(figures.deliveries, last.deliveries);
+        if deliveries > 0.0 {
+            let messages = rate(figures.messages, last.messages);
+            let _ = write!(text, ", {messages:.0} messages/s sent, {deliveries:.0}/s delivered");
+        }
+        if deliveries > 0.0 && figures.p99_ns > 0 {
+            let (p50, p99) = (figures.p50_ns as f64 / 1e3, figures.p99_ns as f64 / 1e3);
+            let _ = write!(text, " after p50 {}, p99 {}", show_us(p50), show_us(p99));
+        }
+        if figures.violations > 0 {
+            let _ = write!(text, ", {} violations", figures.violations);
+        }
         match &self.bar {
             Some(bar) => {
                 bar.set_position(figures.calls_up.into());
                 bar.set_message(text);
             }
-            None => eprintln!("{} up, {text}", figures.calls_up),
+            None => eprintln!("{}/{} calls up, {text}", figures.calls_up, self.calls),
+        }
+    }
+
+    /// Says something that stays.
+    pub fn note(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(text),
+            None => eprintln!("{text}"),
         }
     }
 

@@ -15,6 +15,12 @@ pub struct Report {
     pub passed: bool,
     /// The user ended the run early.
     pub interrupted: bool,
+    /// Where the generator ran.
+    pub machine: Machine,
+    /// `--commit`: what was measured.
+    pub commit: Option<String>,
+    /// How it was started, keys left out.
+    pub command_line: Vec<String>,
     /// What was asked for.
     pub config: ConfigReport,
     /// Calls.
@@ -39,6 +45,52 @@ pub struct Report {
     pub warnings: Vec<String>,
 }
 
+/// The machine a run was made on.
+#[derive(Clone, Debug, Serialize)]
+pub struct Machine {
+    /// Model of its processors, as the kernel names it.
+    pub processor_model: String,
+    /// Processors this process may use.
+    pub processors: usize,
+    /// Release of the kernel.
+    pub kernel: String,
+}
+
+impl Machine {
+    /// Asks the kernel; what it does not tell is `unknown`.
+    #[must_use]
+    pub fn of_this_process() -> Self {
+        let unknown = || "unknown".to_owned();
+        let about = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let model = about.lines().find_map(|line| line.strip_prefix("model name"));
+        let model = model.and_then(|line| line.split_once(':'));
+        let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease");
+        Self {
+            processor_model: model.map_or_else(unknown, |(_, model)| model.trim().to_owned()),
+            processors: std::thread::available_parallelism().map_or(1, usize::from),
+            kernel: kernel.map_or_else(|_| unknown(), |kernel| kernel.trim().to_owned()),
+        }
+    }
+}
+
+/// The words of a command line without the keys in them.
+#[must_use]
+pub fn command_line(words: impl Iterator<Item = String>) -> Vec<String> {
+    let mut is_key = false;
+    let hide = |word: String| {
+        let begins_key = word == TICKET_KEY_OPTION;
+        let hidden = std::mem::replace(&mut is_key, begins_key);
+        match word.split_once('=') {
+            _ if hidden => "(hidden)".to_owned(),
+            Some((TICKET_KEY_OPTION, _)) => format!("{TICKET_KEY_OPTION}=(hidden)"),
+            _ => word,
+        }
+    };
+    words.map(hide).collect()
+}
+
+const TICKET_KEY_OPTION: &str = "--kms-tpk";
+
 /// The run's parameters.
 #[derive(Clone, Debug, Serialize)]
 pub struct ConfigReport {
@@ -60,8 +112,8 @@ pub struct ConfigReport {
     pub window: u32,
     /// Open loop: messages per second and UE; 0 in the closed loop.
     pub message_rate_per_second: f64,
-    /// Bytes of a text.
-    pub message_bytes: usize,
+    /// Bytes of a text; several: session n uses the n-th, and round again.
+    pub message_bytes: Vec<usize>,
     /// Media threads.
     pub threads: u32,
 }
@@ -176,19 +228,21 @@ impl Report {
     fn write_counts(&self, text: &mut String) {
         let config = &self.config;
         let calls = &self.calls;
+        let sizes: Vec<_> = config.message_bytes.iter().map(usize::to_string).collect();
         let _ = writeln!(
             text,
-            "\n{} UEs in {} rooms, {}, SIP over {}, {} byte texts, {} media thread(s)",
-            config.sessions,
-            config.rooms,
+            "\n{} in {}, {}, SIP over {}, texts of {} bytes, {}",
+            plural(config.sessions, "UE"),
+            plural(config.rooms, "room"),
             config.security,
-            config.transport,
-            config.message_bytes,
-            config.threads
+            config.transport.to_uppercase(),
+            sizes.join(", "),
+            plural(config.threads, "media thread")
         );
         let _ = writeln!(
             text,
-            "  calls       {} attempted, {} answered, {} bound, {} ended  ({:.0}/s over {:.1} s)",
+            "  calls       {} invited, {} answered 200, {} with media bound, {} ended by BYE; \
+             {:.0} calls/s set up over {:.1} s",
             calls.attempted,
             calls.answered,
             calls.bound,
@@ -197,12 +251,17 @@ impl Report {
             calls.setup_seconds
         );
         for (status, count) in &calls.refused_by_status {
-            let _ = writeln!(text, "              {count} answered {status}");
+            let _ = writeln!(text, "              {count} refused with {status}");
         }
         let messages = &self.messages;
+        if messages.sent_total == 0 {
+            let _ = writeln!(text, "  messages    none was sent");
+            return;
+        }
         let _ = writeln!(
             text,
-            "  messages    {} sent ({:.0}/s), {} delivered ({:.0}/s) in {:.1} s; {} and {} in all",
+            "  messages    {} sent ({:.0}/s), {} delivered ({:.0}/s) in {:.1} s of talk; with those \
+             on their way at its end {} and {}",
             messages.sent,
             messages.sent_per_second,
             messages.delivered,
@@ -214,6 +273,9 @@ impl Report {
     }
 
     fn write_latencies(&self, text: &mut String) {
+        if self.setup_latency.count == 0 {
+            return;
+        }
         let _ = writeln!(
             text,
             "\n  {:<18}{:>11}{:>11}{:>11}{:>11}{:>11}{:>11}",
@@ -222,7 +284,7 @@ impl Report {
         for (name, percentiles) in [
             ("INVITE to 200", &self.setup_latency),
             ("INVITE to bound", &self.bound_latency),
-            ("delivery", &self.delivery_latency),
+            ("SEND to delivery", &self.delivery_latency),
             ("SEND to 200", &self.answer_latency),
             ("schedule slip", &self.schedule_slip),
         ] {
@@ -244,18 +306,29 @@ impl Report {
 
     fn write_cpu(&self, text: &mut String) {
         let cpu = &self.cpu;
+        if self.messages.seconds <= 0.0 {
+            return;
+        }
         let _ = writeln!(
             text,
-            "\n  generator   {:.2} processors, busiest media thread {:.0} %",
+            "\n  generator   {:.2} processors busy, its busiest media thread {:.0} %",
             cpu.generator_processors,
             cpu.busiest_media_thread * 100.0
         );
-        if let Some(processors) = cpu.node_processors {
+        let Some(processors) = cpu.node_processors else {
+            return;
+        };
+        let _ = writeln!(text, "  node        {processors:.2} processors busy");
+        if let (Some(per_message), Some(per_delivery)) =
+            (cpu.node_us_per_message, cpu.node_us_per_delivery)
+        {
+            let messages = &self.messages;
+            let copies = messages.delivered as f64 / messages.sent as f64;
             let _ = writeln!(
                 text,
-                "  node        {processors:.2} processors, {:.2} us per message, {:.2} us per delivery",
-                cpu.node_us_per_message.unwrap_or(0.0),
-                cpu.node_us_per_delivery.unwrap_or(0.0)
+                "              node CPU us per message: {per_message:.2} (a SEND in and its 200 out, \
+                 {copies:.2} SENDs out and their 200s in)\n\
+                 \x20             node CPU us per delivery: {per_delivery:.2}",
             );
         }
     }
@@ -265,7 +338,10 @@ impl Report {
             let _ = writeln!(text, "  warning: {warning}");
         }
         if self.passed {
-            let _ = writeln!(text, "\nPASSED: every expectation held");
+            let _ = writeln!(
+                text,
+                "\nPASSED: every call came up and ended, every message arrived once and in order"
+            );
             return;
         }
         if self.interrupted {
@@ -274,15 +350,19 @@ impl Report {
         if self.violations.total() == 0 {
             return;
         }
-        let _ = writeln!(text, "\nFAILED: {} violations", self.violations.total());
+        let _ = writeln!(text, "\nFAILED: {}", plural(self.violations.total(), "violation"));
         for (violation, count) in &self.violations.counts {
-            let name = format!("{violation:?}");
-            let _ = writeln!(text, "  {count:>9}  {name}");
+            let _ = writeln!(text, "  {count:>9}  {}", violation.describe());
             for example in self.violations.examples.get(violation).into_iter().flatten() {
                 let _ = writeln!(text, "             {example}");
             }
         }
     }
+}
+
+fn plural(count: impl Into<u64>, what: &str) -> String {
+    let count = count.into();
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// Microseconds in the unit that suits them.
@@ -313,6 +393,14 @@ mod tests {
         assert!((percentiles.p50_us - 500.0).abs() < 2.0);
         assert!((percentiles.max_us - 1000.0).abs() < 2.0);
         assert_eq!(Percentiles::of_ns(&Histogram::<u64>::new(3).unwrap()).count, 0);
+    }
+
+    #[test]
+    fn keys_are_hidden_in_either_spelling() {
+        let words = ["mrf-load", "--kms-tpk", "id:00ff", "--json", "a", "--kms-tpk=id:00ff"];
+        let hidden = command_line(words.into_iter().map(str::to_owned));
+        let expected = ["mrf-load", "--kms-tpk", "(hidden)", "--json", "a", "--kms-tpk=(hidden)"];
+        assert_eq!(hidden, expected);
     }
 
     #[test]

@@ -101,6 +101,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::media::message::TextSizes;
 
     #[test]
     fn pairs_are_rooms_of_two() {
@@ -133,7 +134,7 @@ mod tests {
                 traffic: Traffic {
                     interval_ns: None,
                     window: 1,
-                    message_bytes: 100,
+                    texts: TextSizes::new(vec![100]),
                     drain_timeout: Duration::ZERO,
                 },
                 threads,

@@ -3,7 +3,11 @@
 
 mod support;
 
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::time::{Duration, Instant};
+
 use clap::Parser as _;
+use loadgen::Error;
 use loadgen::cli::{Cli, Command};
 use loadgen::expectation::Violation;
 use loadgen::report::Report;
@@ -14,11 +18,15 @@ fn run(fault: Fault, call_fault: CallFault, options: &[&str]) -> Report {
     let tcp = options.contains(&"tcp");
     let sip =
         if tcp { start_sip_tcp(switch, call_fault) } else { start_sip_udp(switch, call_fault) };
+    run_against(sip, options).unwrap()
+}
+
+fn run_against(sip: SocketAddr, options: &[&str]) -> Result<Report, Error> {
     let target = format!("sip:room@{sip}");
     let mut line = vec!["mrf-load", "run", "chat", "--target", &target, "--rate", "1000/s"];
     line.extend(options);
     let Command::Run(options) = Cli::parse_from(line).command;
-    loadgen::run(&options).unwrap()
+    loadgen::run(&options)
 }
 
 const SHORT: &[&str] = &["--sessions", "3", "--duration", "500ms", "--window", "2"];
@@ -122,3 +130,34 @@ fn counts_refused_byes() {
     let report = run(Fault::None, CallFault::RefuseBye, SHORT);
     assert_eq!(found(&report, Violation::ByeRefused), 3, "{}", report.to_text());
 }
+
+#[test]
+fn ends_soon_when_the_node_has_vanished() {
+    let begun = Instant::now();
+    let report = run(Fault::None, CallFault::Vanish, SHORT);
+    assert_eq!(found(&report, Violation::ByeUnanswered), 3, "{}", report.to_text());
+    assert_eq!(report.violations.total(), 3, "{}", report.to_text());
+    assert!(begun.elapsed() < TRANSACTION_TIMEOUT);
+}
+
+#[test]
+fn says_so_when_nobody_is_there() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let udp_free = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for (address, options, why) in [
+        (free, &["--transport", "tcp"][..], "refused"),
+        (udp_free, &[], "refused"),
+        (silent.local_addr().unwrap(), &[], "no answer"),
+    ] {
+        let begun = Instant::now();
+        let Err(Error::Io(error)) = run_against(address, options) else { panic!("no error") };
+        let text = error.to_string();
+        assert!(text.contains(&address.to_string()), "{text}");
+        assert!(text.contains(why), "{text}");
+        assert!(begun.elapsed() < TRANSACTION_TIMEOUT);
+    }
+}
+
+/// RFC 3261 timers B and F: what a run would wait for that did not look.
+const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(32);

@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 
 use memchr::memmem;
 
+use super::head::{HYPHENS, HeadEnd, Tail};
 use super::{Head, IDENT_BYTES_MAX, Malformed, MalformedReason};
 
 /// Cuts a byte stream into pieces of MSRP messages. Holds a few dozen bytes between calls; what it
@@ -61,24 +62,6 @@ struct Scan {
     scanned: usize,
 }
 
-/// What a head ends with.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Tail {
-    /// An empty line: a body follows.
-    Body,
-    /// The end-line: there is no body.
-    EndLine,
-}
-
-/// Where a complete head ends.
-struct HeadEnd {
-    tail: Tail,
-    /// End of the last header line.
-    headers: usize,
-    /// End of the empty line or the end-line.
-    total: usize,
-}
-
 /// In the middle of a body: all that is needed to know its end.
 #[derive(Debug)]
 struct Body {
@@ -111,11 +94,20 @@ impl Framer {
     /// Inside a body at most 43 bytes stay unconsumed: what may turn out to be the end-line.
     pub fn next<'a>(&mut self, input: &'a [u8]) -> Result<Option<Piece<'a>>, Malformed> {
         match &mut self.state {
-            State::Head(scan) => match scan.find_head_end(input) {
-                Ok(None) => Ok(None),
-                Ok(Some(end)) => self.open(input, &end).map(Some),
-                Err((reason, seen)) => Err(self.lose(reason, &input[..seen])),
-            },
+            State::Head(scan) => {
+                // Nearly every head is whole when it is first seen, and is read in one pass.
+                // Whatever else it is, the scan below finds out.
+                if scan.scanned == 0
+                    && let Ok(Some((head, end))) = Head::read(head_window(input))
+                {
+                    return self.open(input, head, &end).map(Some);
+                }
+                match scan.find_head_end(input) {
+                    Ok(None) => Ok(None),
+                    Ok(Some(headers)) => self.read_scanned(input, headers).map(Some),
+                    Err((reason, seen)) => Err(self.lose(reason, &input[..seen])),
+                }
+            }
             State::Body(body) => {
                 let piece = body.next(input);
                 if piece.end.is_some() {
@@ -127,12 +119,27 @@ impl Framer {
         }
     }
 
-    /// Reads a complete head, and as much of the body as is there.
-    fn open<'a>(&mut self, input: &'a [u8], end: &HeadEnd) -> Result<Piece<'a>, Malformed> {
-        let head = match Head::parse(&input[..end.headers], end.tail) {
-            Ok(head) => head,
-            Err(reason) => return Err(self.lose(reason, &input[..end.headers])),
-        };
+    /// Reads a head that the scan has found complete; its header lines end at `headers`.
+    fn read_scanned<'a>(
+        &mut self,
+        input: &'a [u8],
+        headers: usize,
+    ) -> Result<Piece<'a>, Malformed> {
+        match Head::read(head_window(input)) {
+            Ok(Some((head, end))) => self.open(input, head, &end),
+            Ok(None) => unreachable!("the scan has seen the end"),
+            Err(reason) => Err(self.lose(reason, &input[..headers])),
+        }
+    }
+
+    /// Begins a message with its head and as much of the body as is there.
+    #[inline]
+    fn open<'a>(
+        &mut self,
+        input: &'a [u8],
+        head: Head<'a>,
+        end: &HeadEnd,
+    ) -> Result<Piece<'a>, Malformed> {
         let mut body = Body::new(head.transaction_id);
         match end.tail {
             Tail::EndLine => match body.end_line(&input[end.headers..end.total]) {
@@ -170,10 +177,11 @@ impl Framer {
 }
 
 impl Scan {
-    /// Goes on looking for the end of the head. An error comes with the number of bytes that were
-    /// looked at: it depends on the stream only, not on how much of it has come.
-    fn find_head_end(&mut self, input: &[u8]) -> Result<Option<HeadEnd>, (MalformedReason, usize)> {
-        let bytes = &input[..input.len().min(HEAD_BYTES_MAX)];
+    /// Goes on looking for the end of the head; says where the header lines end. An error comes
+    /// with the number of bytes that were looked at: it depends on the stream only, not on how much
+    /// of it has come.
+    fn find_head_end(&mut self, input: &[u8]) -> Result<Option<usize>, (MalformedReason, usize)> {
+        let bytes = head_window(input);
         if self.scanned < START.len() {
             let seen = bytes.len().min(START.len());
             if bytes[..seen] != START[..seen] {
@@ -186,13 +194,8 @@ impl Scan {
             if !line.ends_with(b"\r\n") {
                 return Err((MalformedReason::LineEnd, self.line_start));
             }
-            let tail = match line {
-                b"\r\n" => Some(Tail::Body),
-                line if line.starts_with(HYPHENS) => Some(Tail::EndLine),
-                _ => None,
-            };
-            if let Some(tail) = tail {
-                return Ok(Some(HeadEnd { tail, headers: self.line_start, total: line_end }));
+            if line == b"\r\n" || line.starts_with(HYPHENS) {
+                return Ok(Some(self.line_start));
             }
             self.line_start = line_end;
             self.scanned = line_end;
@@ -221,7 +224,7 @@ impl Body {
         //= RFC 4975 section 7.1: the end-line of a body stands behind a CRLF that is not part of
         //= the body, and the body never contains the end-line. Where a body is empty some senders
         //= leave that CRLF out and let the one of the empty line do.
-        if self.at_start {
+        if self.at_start && input.first().is_none_or(|&first| first == b'-') {
             match self.end_line(input) {
                 EndLine::Whole { continuation, bytes } => {
                     return Piece {
@@ -327,9 +330,13 @@ fn held_back(bytes: &[u8]) -> usize {
     }
 }
 
+/// As much of the input as may be head.
+fn head_window(input: &[u8]) -> &[u8] {
+    &input[..input.len().min(HEAD_BYTES_MAX)]
+}
+
 const START: &[u8] = b"MSRP ";
 const CRLF_HYPHENS: &[u8] = b"\r\n-------";
-const HYPHENS: &[u8] = b"-------";
 
 /// What all end-lines have in common is searched for, with a searcher that is built once; the
 /// transaction identifier is compared where it is found.

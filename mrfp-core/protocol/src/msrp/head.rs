@@ -1,7 +1,6 @@
 //! Start line and headers (RFC 4975 section 9).
 
 use super::MalformedReason as Reason;
-use super::framer::Tail;
 use super::{ByteRange, Path, is_ident};
 
 /// Start line and headers, borrowed from the input.
@@ -78,24 +77,51 @@ pub struct Status<'a> {
     pub comment: &'a [u8],
 }
 
+/// What a head ends with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Tail {
+    /// An empty line: a body follows.
+    Body,
+    /// The end-line: there is no body.
+    EndLine,
+}
+
+/// Where a complete head ends.
+pub(super) struct HeadEnd {
+    pub(super) tail: Tail,
+    /// End of the last header line.
+    pub(super) headers: usize,
+    /// End of the empty line or the end-line.
+    pub(super) total: usize,
+}
+
+/// What all end-lines begin with.
+pub(super) const HYPHENS: &[u8] = b"-------";
+
 impl<'a> Head<'a> {
-    /// Reads a head whose line ends the framer has checked. `bytes`: from the start line to the
-    /// last header line with its CRLF.
-    pub(super) fn parse(bytes: &'a [u8], tail: Tail) -> Result<Self, Reason> {
-        if has_control_character(bytes) {
-            return Err(Reason::LineEnd);
-        }
-        let (start_line, rest) = split_line(bytes)?.ok_or(Reason::StartLine)?;
+    /// Reads the head at the front of `bytes`, line by line; `Ok(None)`: it is not complete.
+    #[inline]
+    pub(super) fn read(bytes: &'a [u8]) -> Result<Option<(Self, HeadEnd)>, Reason> {
+        let Some((start_line, rest)) = split_line(bytes)? else { return Ok(None) };
         let (transaction_id, start) = parse_start(start_line)?;
-        let (to_line, rest) = split_line(rest)?.ok_or(Reason::ToPath)?;
-        let to_path = parse_path(to_line, b"to-path", Reason::ToPath)?;
-        let (from_line, rest) = split_line(rest)?.ok_or(Reason::FromPath)?;
-        let from_path = parse_path(from_line, b"from-path", Reason::FromPath)?;
+        let Some((to_line, rest)) = split_line(rest)? else { return Ok(None) };
+        let to_path = parse_path(to_line, b"To-Path: ", Reason::ToPath)?;
+        let Some((from_line, rest)) = split_line(rest)? else { return Ok(None) };
+        let from_path = parse_path(from_line, b"From-Path: ", Reason::FromPath)?;
         let mut headers = Headers::default();
         let mut lines = rest;
-        while let Some((line, after)) = split_line(lines)? {
-            headers.add(line)?;
+        let (tail, after) = loop {
+            let Some((line, after)) = split_line(lines)? else { return Ok(None) };
+            match line {
+                [] => break (Tail::Body, after),
+                [b'-', ..] if line.starts_with(HYPHENS) => break (Tail::EndLine, after),
+                [_, ..] => headers.add(line)?,
+            }
             lines = after;
+        };
+        let header_lines = &rest[..rest.len() - lines.len()];
+        if has_control_character(header_lines) {
+            return Err(Reason::LineEnd);
         }
         match (tail, start, headers.content_type) {
             (Tail::Body, Start::Response(..), _) => return Err(Reason::BodyInResponse),
@@ -103,7 +129,7 @@ impl<'a> Head<'a> {
             (Tail::EndLine, _, Some(_)) => return Err(Reason::BodyMissing),
             (Tail::Body, Start::Request(_), Some(_)) | (Tail::EndLine, _, None) => {}
         }
-        Ok(Self {
+        let head = Self {
             transaction_id,
             start,
             to_path,
@@ -114,8 +140,11 @@ impl<'a> Head<'a> {
             failure_report: headers.failure_report.unwrap_or_default(),
             status: headers.status,
             content_type: headers.content_type,
-            header_lines: rest,
-        })
+            header_lines,
+        };
+        let end =
+            HeadEnd { tail, headers: bytes.len() - lines.len(), total: bytes.len() - after.len() };
+        Ok(Some((head, end)))
     }
 
     /// Value of the first header of that name after From-Path, without regard to case.
@@ -164,33 +193,33 @@ impl<'a> Headers<'a> {
         let (name, value) = split_header(line)?;
         // The length tells nearly all names apart before any character is compared.
         match name.len() {
-            10 if name.eq_ignore_ascii_case(b"message-id") => {
+            10 if is_same_name(name, b"Message-ID") => {
                 let id = is_ident(value).then_some(value).ok_or(Reason::MessageId)?;
                 once(&mut self.message_id, id)
             }
-            10 if name.eq_ignore_ascii_case(b"byte-range") => {
+            10 if is_same_name(name, b"Byte-Range") => {
                 let range = ByteRange::parse(value).ok_or(Reason::ByteRange)?;
                 once(&mut self.byte_range, range)
             }
-            14 if name.eq_ignore_ascii_case(b"success-report") => {
+            14 if is_same_name(name, b"Success-Report") => {
                 let report = parse_success_report(value).ok_or(Reason::SuccessReport)?;
                 once(&mut self.success_report, report)
             }
-            14 if name.eq_ignore_ascii_case(b"failure-report") => {
+            14 if is_same_name(name, b"Failure-Report") => {
                 let report = parse_failure_report(value).ok_or(Reason::FailureReport)?;
                 once(&mut self.failure_report, report)
             }
-            6 if name.eq_ignore_ascii_case(b"status") => {
+            6 if is_same_name(name, b"Status") => {
                 let status = parse_status(value).ok_or(Reason::Status)?;
                 once(&mut self.status, status)
             }
-            12 if name.eq_ignore_ascii_case(b"content-type") => {
+            12 if is_same_name(name, b"Content-Type") => {
                 self.content_type =
                     Some(is_media_type(value).then_some(value).ok_or(Reason::ContentType)?);
                 Ok(())
             }
-            7 if name.eq_ignore_ascii_case(b"to-path") => Err(Reason::Duplicate),
-            9 if name.eq_ignore_ascii_case(b"from-path") => Err(Reason::Duplicate),
+            7 if is_same_name(name, b"To-Path") => Err(Reason::Duplicate),
+            9 if is_same_name(name, b"From-Path") => Err(Reason::Duplicate),
             _ if is_name(name) => Ok(()),
             _ => Err(Reason::Header),
         }
@@ -208,7 +237,7 @@ fn once<T>(slot: &mut Option<T>, value: T) -> Result<(), Reason> {
 /// `MSRP SP transact-id SP (method / status-code [SP comment])`, without the CRLF.
 pub(super) fn parse_start(line: &[u8]) -> Result<(&[u8], Start<'_>), Reason> {
     let rest = line.strip_prefix(b"MSRP ").ok_or(Reason::StartLine)?;
-    let space = memchr::memchr(b' ', rest).ok_or(Reason::StartLine)?;
+    let space = rest.iter().position(|&byte| byte == b' ').ok_or(Reason::StartLine)?;
     let (transaction_id, rest) = (&rest[..space], &rest[space + 1..]);
     if !is_ident(transaction_id) {
         return Err(Reason::TransactionId);
@@ -220,6 +249,9 @@ pub(super) fn parse_start(line: &[u8]) -> Result<(&[u8], Start<'_>), Reason> {
         b"NICKNAME" => Start::Request(Method::Nickname),
         [first, ..] if first.is_ascii_digit() => {
             let (code, comment) = parse_code(rest).ok_or(Reason::StartLine)?;
+            if has_control_character(comment) {
+                return Err(Reason::LineEnd);
+            }
             Start::Response(code, comment)
         }
         [_, ..] if rest.iter().all(u8::is_ascii_uppercase) => Start::Request(Method::Unknown(rest)),
@@ -245,10 +277,15 @@ fn parse_code(text: &[u8]) -> Option<(u16, &[u8])> {
     }
 }
 
-fn parse_path<'a>(line: &'a [u8], name: &[u8], reason: Reason) -> Result<Path<'a>, Reason> {
-    let (found, value) = split_header(line).map_err(|_| reason)?;
-    let path = Path(value);
-    if found.eq_ignore_ascii_case(name) && path.is_list() { Ok(path) } else { Err(reason) }
+/// `start`: the name with colon and space.
+#[inline]
+fn parse_path<'a>(line: &'a [u8], start: &[u8], reason: Reason) -> Result<Path<'a>, Reason> {
+    match line.split_at_checked(start.len()) {
+        Some((found, value)) if is_same_name(found, start) && Path(value).is_list() => {
+            Ok(Path(value))
+        }
+        Some(_) | None => Err(reason),
+    }
 }
 
 fn parse_success_report(value: &[u8]) -> Option<bool> {
@@ -276,15 +313,16 @@ fn parse_status(value: &[u8]) -> Option<Status<'_>> {
 
 /// `type "/" subtype`, parameters behind a semicolon are left to whoever reads the body.
 fn is_media_type(value: &[u8]) -> bool {
-    let end = memchr::memchr(b';', value).unwrap_or(value.len());
-    match memchr::memchr(b'/', &value[..end]) {
-        Some(slash) => slash > 0 && slash + 1 < end && value[0] > b' ',
-        None => false,
+    let slash_or_end = value.iter().position(|byte| matches!(byte, b'/' | b';'));
+    match slash_or_end.map(|at| value.split_at(at)) {
+        Some(([first, ..], [b'/', subtype, ..])) => *first > b' ' && *subtype != b';',
+        Some(_) | None => false,
     }
 }
 
 /// Line ends apart, a head holds no control character but HTAB (RFC 4975 section 9, utf8text). One
-/// pass over all lines costs less than one over each.
+/// pass over all lines costs less than one over each. Of the start line only a comment is left to
+/// look at, and paths allow fewer characters anyway.
 fn has_control_character(bytes: &[u8]) -> bool {
     bytes.iter().fold(false, |found, &byte| {
         let allowed = (byte == b'\t') | (byte == b'\r') | (byte == b'\n');
@@ -295,21 +333,28 @@ fn has_control_character(bytes: &[u8]) -> bool {
 /// A line without its CRLF, and what follows it.
 type LineAndRest<'a> = (&'a [u8], &'a [u8]);
 
-/// The first line. The framer has seen to it that every LF
-/// has its CR, here every CR must have its LF.
+/// The first line, `None` where its end has not come. CR and LF stand together or not at all.
 fn split_line(bytes: &[u8]) -> Result<Option<LineAndRest<'_>>, Reason> {
-    let Some(end) = memchr::memchr(b'\r', bytes) else {
+    let Some(end) = memchr::memchr2(b'\r', b'\n', bytes) else {
         return Ok(None);
     };
-    match bytes[end + 1..] {
-        [b'\n', ref after @ ..] => Ok(Some((&bytes[..end], after))),
+    match bytes[end..] {
+        [b'\r', b'\n', ref after @ ..] => Ok(Some((&bytes[..end], after))),
+        [b'\r'] => Ok(None),
         _ => Err(Reason::LineEnd),
     }
 }
 
+/// Names compare without regard to case, but nearly everybody writes them as the RFCs do.
+#[inline(always)]
+fn is_same_name(name: &[u8], wanted: &[u8]) -> bool {
+    name == wanted || name.eq_ignore_ascii_case(wanted)
+}
+
 /// Name and value of `hname ":" SP hval`; whether an unknown name is one, [`is_name`] says.
 fn split_header(line: &[u8]) -> Result<(&[u8], &[u8]), Reason> {
-    let colon = memchr::memchr(b':', line).ok_or(Reason::Header)?;
+    // Names are short: a loop is done before a vector is loaded.
+    let colon = line.iter().position(|&byte| byte == b':').ok_or(Reason::Header)?;
     let name = &line[..colon];
     match &line[colon + 1..] {
         [b' ', value @ ..] => Ok((name, value)),

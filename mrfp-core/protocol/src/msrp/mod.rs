@@ -1,8 +1,8 @@
 //! MSRP (RFC 4975): streaming framer, serializer, URIs.
 //!
-//! The walk of a message: [`Framer::next`] (`framer.rs`) finds where the head ends, `head.rs` reads
-//! start line and headers into a borrowed [`Head`], the framer then hands out the body as it comes
-//! and ends it at the end-line. `uri.rs` reads the URIs of a [`Path`], `range.rs` a Byte-Range.
+//! The walk of a message: [`Framer::next`] (`framer.rs`) has `head.rs` read start line and headers
+//! into a borrowed [`Head`], in one pass where the head is whole and after a scan for its end where
+//! it comes in parts; the framer then hands out the body as it comes and ends it at the end-line. `uri.rs` reads the URIs of a [`Path`], `range.rs` a Byte-Range.
 //! The way out is `write.rs`: [`RequestHead`], [`write_end_line`], [`write_response`] and
 //! [`Report`] put text into a buffer of the caller, with ids from `id.rs`.
 //!

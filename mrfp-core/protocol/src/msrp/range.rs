@@ -17,8 +17,8 @@ impl ByteRange {
     /// Reads the value of a Byte-Range header. `None`: not the grammar, a number beyond 64 bits, a
     /// start of 0, or an end before the byte that precedes the start (`1-0/0` is an empty body).
     pub fn parse(text: &[u8]) -> Option<Self> {
-        let dash = memchr::memchr(b'-', text)?;
-        let slash = dash + memchr::memchr(b'/', &text[dash..])?;
+        let dash = text.iter().position(|&byte| byte == b'-')?;
+        let slash = dash + text[dash..].iter().position(|&byte| byte == b'/')?;
         let start = number(&text[..dash])?;
         let end = number_or_star(&text[dash + 1..slash])?;
         let total = number_or_star(&text[slash + 1..])?;

@@ -33,6 +33,9 @@ pub const RECORD_BYTES_MAX: usize = 5 + PLAINTEXT_BYTES_MAX + 2048;
 
 /// An established session: traffic keys and sequence numbers (or, for CBC suites, OpenSSL).
 ///
+/// With an AEAD suite the session is the record layer and nothing else: OpenSSL's objects and their
+/// buffers went with the handshake. Only a CBC suite keeps them.
+///
 /// The order of calls is the order on the wire: what `seal`, `pending_output`, `close_notify` and
 /// `fatal_alert` return must be sent in the order it was returned.
 pub struct Session {

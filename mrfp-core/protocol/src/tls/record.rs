@@ -27,6 +27,11 @@ pub(super) struct RecordLayer {
     read_closed: bool,
 }
 
+/// What an established session costs: two expanded keys, the raw ones beside them and a few counters.
+/// Nothing of OpenSSL's is left of the handshake, and no buffer is held between two records.
+const RECORD_LAYER_SIZE_MAX: usize = 1536;
+const _: () = assert!(size_of::<RecordLayer>() <= RECORD_LAYER_SIZE_MAX);
+
 /// Records of our own that wait to be sealed.
 #[derive(Default)]
 struct Owed {

@@ -3,8 +3,12 @@
 //! A UE's head and CPIM wrapper are written once; only the figures inside are overwritten per
 //! message. The padding is the same for the whole fleet, so that a receiver can compare it.
 
+mod inspection;
+
 use std::fmt::Write as _;
 use std::ops::Range;
+
+pub use inspection::Inspection;
 
 /// What a text says about itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -149,13 +153,13 @@ impl Template {
         out.extend_from_slice(b"$\r\n");
     }
 
-    /// Writes one chunk of a message. `padding` is the fleet's ([`padding`]).
+    /// Writes one chunk of a message. `padding` is the fleet's.
     pub fn write_chunk(
         &mut self,
         sequence: u32,
         chunk: u32,
         intended_ns: u64,
-        padding: &[u8],
+        padding: &Padding,
         out: &mut Vec<u8>,
     ) {
         let figures = &mut self.wrapper[self.stamp.clone()];
@@ -197,22 +201,64 @@ impl Template {
         out.extend_from_slice(b"\r\n");
     }
 
-    fn write_body(&self, range: Range<usize>, padding: &[u8], out: &mut Vec<u8>) {
+    fn write_body(&self, range: Range<usize>, padding: &Padding, out: &mut Vec<u8>) {
         let wrapper_end = self.wrapper.len();
         if range.start < wrapper_end {
             out.extend_from_slice(&self.wrapper[range.start..range.end.min(wrapper_end)]);
         }
         if range.end > wrapper_end {
             let from = range.start.max(wrapper_end) - wrapper_end;
-            out.extend_from_slice(&padding[from..range.end - wrapper_end]);
+            out.extend_from_slice(&padding.bytes[from..range.end - wrapper_end]);
         }
     }
 }
 
-/// What follows the stamp in every text of `text_bytes`.
-#[must_use]
-pub fn padding(text_bytes: usize) -> Vec<u8> {
-    (b'a'..=b'z').cycle().take(text_bytes - STAMP_BYTES).collect()
+/// How long the UEs' texts are: session n writes texts of the n-th size, and round again.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TextSizes(Vec<usize>);
+
+impl TextSizes {
+    /// Sizes in bytes: at least one, none below [`STAMP_BYTES`].
+    #[must_use]
+    pub fn new(sizes: Vec<usize>) -> Self {
+        assert!(!sizes.is_empty());
+        assert!(sizes.iter().all(|bytes| *bytes >= STAMP_BYTES));
+        Self(sizes)
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn bytes(&self) -> &[usize] {
+        &self.0
+    }
+
+    /// Bytes of a text of that session.
+    #[must_use]
+    pub fn of(&self, session: u32) -> usize {
+        self.0[session as usize % self.0.len()]
+    }
+}
+
+/// What follows the stamp in the fleet's texts.
+#[derive(Debug)]
+pub struct Padding {
+    sizes: TextSizes,
+    /// Of the longest text; the others end earlier.
+    bytes: Vec<u8>,
+}
+
+impl Padding {
+    /// For texts of those sizes.
+    #[must_use]
+    pub fn new(sizes: TextSizes) -> Self {
+        let longest = sizes.bytes().iter().copied().max().unwrap_or(STAMP_BYTES);
+        let bytes = (b'a'..=b'z').cycle().take(longest - STAMP_BYTES).collect();
+        Self { sizes, bytes }
+    }
+
+    fn length_of(&self, session: u32) -> usize {
+        self.sizes.of(session) - STAMP_BYTES
+    }
 }
 
 /// Writes the 200 to a SEND (RFC 4975 section 7.2: To-Path is the first URI of its From-Path).
@@ -239,96 +285,6 @@ pub fn write_response(
     for part in parts {
         out.extend_from_slice(part);
     }
-}
-
-/// A message on its way in: finds the stamp behind the CPIM and MIME heads and compares the
-/// padding, fragment by fragment.
-#[derive(Debug, Default)]
-pub struct Inspection {
-    /// Body bytes seen.
-    received: usize,
-    /// The beginning of a body whose first fragment did not reach the end of the stamp.
-    beginning: Vec<u8>,
-    found: Option<Found>,
-    corrupted: bool,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Found {
-    stamp: Stamp,
-    padding_start: usize,
-}
-
-impl Inspection {
-    /// A stamp lies within that many bytes of the body: our own heads are a few hundred.
-    const BEGINNING_BYTES_MAX: usize = 4096;
-
-    /// Body bytes seen.
-    #[must_use]
-    pub fn received_bytes(&self) -> usize {
-        self.received
-    }
-
-    /// Looks at the next bytes of the body.
-    pub fn feed(&mut self, fragment: &[u8], padding: &[u8]) {
-        let start = self.received;
-        self.received += fragment.len();
-        if let Some(found) = self.found {
-            return self.compare(fragment, start - found.padding_start, padding);
-        }
-        if self.beginning.is_empty() {
-            self.look(fragment, padding);
-        }
-        if self.found.is_some() {
-            return;
-        }
-        let room = Self::BEGINNING_BYTES_MAX - self.beginning.len();
-        let (kept, rest) = fragment.split_at(fragment.len().min(room));
-        self.beginning.extend_from_slice(kept);
-        let beginning = std::mem::take(&mut self.beginning);
-        self.look(&beginning, padding);
-        match self.found {
-            Some(found) => self.compare(rest, beginning.len() - found.padding_start, padding),
-            None => self.beginning = beginning,
-        }
-    }
-
-    /// The message is over: what it was, or `None` where it is not one of ours as it was sent.
-    #[must_use]
-    pub fn finish(&self, padding: &[u8]) -> Option<Stamp> {
-        let found = self.found?;
-        let whole = self.received == found.padding_start + padding.len();
-        (whole && !self.corrupted).then_some(found.stamp)
-    }
-
-    fn look(&mut self, beginning: &[u8], padding: &[u8]) {
-        let Some((stamp, padding_start)) = find_stamp(beginning) else {
-            return;
-        };
-        self.found = Some(Found { stamp, padding_start });
-        self.compare(&beginning[padding_start..], 0, padding);
-    }
-
-    fn compare(&mut self, fragment: &[u8], at: usize, padding: &[u8]) {
-        let expected = at.checked_add(fragment.len()).and_then(|end| padding.get(at..end));
-        self.corrupted |= expected != Some(fragment);
-    }
-}
-
-/// The stamp in a CPIM body and where it ends.
-fn find_stamp(body: &[u8]) -> Option<(Stamp, usize)> {
-    let mime = memchr::memmem::find(body, b"\r\n\r\n")? + 4;
-    let text = mime + memchr::memmem::find(&body[mime..], b"\r\n\r\n")? + 4;
-    let stamp = body.get(text..text + STAMP_BYTES)?;
-    if !stamp.starts_with(STAMP_MARK) {
-        return None;
-    }
-    let stamp = Stamp {
-        session: parse_hex(&stamp[9..17])? as u32,
-        sequence: parse_hex(&stamp[18..26])? as u32,
-        intended_ns: parse_hex(&stamp[27..43])?,
-    };
-    Some((stamp, text + STAMP_BYTES))
 }
 
 /// Fills `out` with the low digits of `value`.
@@ -376,6 +332,10 @@ mod tests {
             date_time: "2026-01-01T00:00:00Z",
         };
         Template::new(&author, text_bytes)
+    }
+
+    fn padding(text_bytes: usize) -> Padding {
+        Padding::new(TextSizes::new(vec![text_bytes]))
     }
 
     /// The body between the empty line and the end-line.
@@ -457,6 +417,23 @@ mod tests {
         let mut longer = body;
         longer.push(b'a');
         assert!(inspect(&longer).is_none());
+    }
+
+    #[test]
+    fn expects_of_each_session_its_own_size() {
+        let sizes = TextSizes::new(vec![100, 300]);
+        let padding = Padding::new(sizes.clone());
+        let inspect = |text_bytes| {
+            let mut out = Vec::new();
+            template(text_bytes).write_chunk(7, 0, 99, &padding, &mut out);
+            let mut inspection = Inspection::default();
+            inspection.feed(body_of(&out), &padding);
+            inspection.finish(&padding)
+        };
+        // The template's session, 0x2a, is an even one.
+        assert_eq!(sizes.of(0x2a), 100);
+        assert!(inspect(100).is_some());
+        assert!(inspect(300).is_none());
     }
 
     #[test]

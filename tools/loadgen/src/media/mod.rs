@@ -14,18 +14,19 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use mrfp_io::{Doorbell, Ring, RingConfig};
 
+use self::message::TextSizes;
 use self::worker::{Command, Event, Worker, WorkerConfig};
 use crate::expectation::Violations;
 
 /// What the UEs do once they are bound.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Traffic {
     /// Open loop: time between two messages of a session, in nanoseconds. `None`: closed loop.
     pub interval_ns: Option<u64>,
     /// Closed loop: messages of a session that are not yet answered and delivered everywhere.
     pub window: u32,
-    /// Bytes of a message's text.
-    pub message_bytes: usize,
+    /// Bytes of the messages' texts.
+    pub texts: TextSizes,
     /// How long deliveries are awaited after the last message.
     pub drain_timeout: Duration,
 }
@@ -77,7 +78,7 @@ impl Thread {
     /// Starts a thread, pinned where `core` names a processor, with a ring of its own.
     pub fn spawn(
         config: WorkerConfig,
-        core: Option<core_affinity::CoreId>,
+        core: Option<mrfp_io::Core>,
         events: impl Fn(Event) + Send + 'static,
     ) -> io::Result<Self> {
         let (commands, receiver) = mpsc::channel();
@@ -87,7 +88,7 @@ impl Thread {
         let handle = thread::Builder::new().name("media".to_owned()).spawn(move || {
             if let Some(core) = core {
                 // Not being pinned costs precision, not correctness.
-                core_affinity::set_for_current(core);
+                let _ = mrfp_io::pin_current_thread(core);
             }
             let ring = RingConfig {
                 sockets_expected: config.connections_max as usize,

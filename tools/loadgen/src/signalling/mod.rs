@@ -3,6 +3,7 @@
 //! [`UserAgents`] is the machine of all calls, without socket and clock: messages and times in,
 //! messages and events out. [`transport`] moves them.
 
+mod call;
 pub mod message;
 pub mod sdp;
 pub mod transport;
@@ -12,6 +13,7 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
+use self::call::{Call, State, TRANSACTION_TIMEOUT, contact};
 use self::message::{Message, Start, uri_of};
 
 /// All calls of the fleet. Call numbers are session numbers.
@@ -55,6 +57,8 @@ pub enum Event {
         call: u32,
         /// Status.
         status: u16,
+        /// Warning header, where there was one.
+        warning: String,
     },
     /// No final answer in time.
     Unanswered {
@@ -82,54 +86,8 @@ pub enum Event {
     },
 }
 
-/// One call: a dialog and at most one client transaction at a time.
-#[derive(Debug)]
-struct Call {
-    state: State,
-    /// Raised with every state that sets a timer; an older timer finds another number.
-    timer: u32,
-    /// Time to the next retransmission but one.
-    interval: Duration,
-    /// The next retransmission.
-    next: Instant,
-    /// The end of the transaction.
-    deadline: Instant,
-    cseq: u32,
-    from: String,
-    request_uri: String,
-    sdp: Vec<u8>,
-    /// To header of the peer with its tag.
-    remote: String,
-    routes: Vec<String>,
-    cancelled: bool,
-    /// What is retransmitted: INVITE, BYE.
-    request: Vec<u8>,
-    /// The ACK to the 2xx, for its retransmissions.
-    ack: Vec<u8>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum State {
-    /// Not begun.
-    Idle,
-    /// INVITE sent, nothing heard.
-    Calling,
-    /// 1xx received.
-    Proceeding,
-    /// 2xx received and acknowledged.
-    Up,
-    /// BYE sent.
-    Ending,
-    /// Over.
-    Over,
-}
-
-/// RFC 3261 section 17.1.1.1.
-const T1: Duration = Duration::from_millis(500);
 /// RFC 3261 section 17.1.2.2: longest interval between retransmissions of a BYE.
 const T2: Duration = Duration::from_secs(4);
-/// Timers B and F: 64 times T1.
-const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(32);
 /// A call that rings that long is given up with CANCEL.
 const PROCEEDING_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -190,6 +148,19 @@ impl UserAgents {
             }
             State::Up => self.bye(call, now),
             State::Ending => {}
+        }
+    }
+
+    /// Nobody is there to answer: every open transaction ends now, as if its time were up.
+    pub fn abandon(&mut self) {
+        for (call, this) in (0..).zip(&mut self.calls) {
+            let event = match this.state {
+                State::Calling | State::Proceeding if !this.cancelled => Event::Unanswered { call },
+                State::Calling | State::Proceeding | State::Ending => Event::EndUnanswered { call },
+                State::Idle | State::Up | State::Over => continue,
+            };
+            this.over();
+            self.events.push_back(event);
         }
     }
 
@@ -355,7 +326,8 @@ impl UserAgents {
         self.events.push_back(if cancelled {
             Event::Ended { call, status }
         } else {
-            Event::Refused { call, status }
+            let warning = message.header("Warning", None).unwrap_or("").to_owned();
+            Event::Refused { call, status, warning }
         });
     }
 
@@ -510,65 +482,4 @@ pub struct Invite {
     pub to: String,
     /// The offer.
     pub sdp: Vec<u8>,
-}
-
-impl Call {
-    fn new(now: Instant) -> Self {
-        Self {
-            state: State::Idle,
-            timer: 0,
-            interval: T1,
-            next: now,
-            deadline: now,
-            cseq: 1,
-            from: String::new(),
-            request_uri: String::new(),
-            sdp: Vec::new(),
-            remote: String::new(),
-            routes: Vec::new(),
-            cancelled: false,
-            request: Vec::new(),
-            ack: Vec::new(),
-        }
-    }
-
-    fn begin_transaction(&mut self, config: &Config, now: Instant) {
-        self.deadline = now + TRANSACTION_TIMEOUT;
-        self.interval = if config.unreliable { T1 } else { TRANSACTION_TIMEOUT };
-        self.next = now + self.interval;
-    }
-
-    fn over(&mut self) {
-        self.state = State::Over;
-        self.timer += 1;
-        self.request = Vec::new();
-    }
-
-    /// Start line and the headers every request has.
-    fn head(&self, config: &Config, call: u32, method: &str, transaction: u32) -> String {
-        let mut head = String::with_capacity(1024);
-        let run = config.run;
-        let _ = write!(
-            head,
-            "{method} {} SIP/2.0\r\n\
-             Via: SIP/2.0/{} {};branch=z9hG4bK{run:08x}.{call}.{transaction};rport\r\n\
-             Max-Forwards: 70\r\n",
-            self.request_uri, config.transport, config.local_address,
-        );
-        for route in &self.routes {
-            let _ = write!(head, "Route: {route}\r\n");
-        }
-        let _ = write!(
-            head,
-            "From: <{}>;tag={run:08x}.{call}\r\nTo: {}\r\n\
-             Call-ID: {call}-{run:08x}@mrf-load\r\nCSeq: {} {method}\r\n",
-            self.from, self.remote, self.cseq,
-        );
-        head
-    }
-}
-
-fn contact(config: &Config, call: u32) -> String {
-    let transport = config.transport.to_ascii_lowercase();
-    format!("<sip:ue-{call}@{};transport={transport}>", config.local_address)
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -13,6 +14,34 @@ use super::message::Message;
 pub struct Transport {
     kind: Kind,
     local_address: SocketAddr,
+    peer: Peer,
+}
+
+/// What the other end has shown of itself.
+#[derive(Default)]
+struct Peer {
+    /// At least one message came.
+    heard: bool,
+    /// Since when it refuses what we send, or the connection is gone, and why.
+    gone: Option<(Instant, io::Error)>,
+    /// The connection will not come back.
+    broken: bool,
+}
+
+impl Peer {
+    fn heard(&mut self) {
+        self.heard = true;
+        self.gone = None;
+    }
+
+    fn refused(&mut self, error: io::Error) {
+        self.gone.get_or_insert_with(|| (Instant::now(), error));
+    }
+
+    fn broken(&mut self, error: io::Error) {
+        self.refused(error);
+        self.broken = true;
+    }
 }
 
 enum Kind {
@@ -49,6 +78,7 @@ impl Transport {
         Ok(Self {
             local_address: socket.local_addr()?,
             kind: Kind::Udp { socket, datagram: vec![0; DATAGRAM_BYTES_MAX] },
+            peer: Peer::default(),
         })
     }
 
@@ -67,6 +97,7 @@ impl Transport {
                 handled: 0,
                 unsent: Vec::new(),
             },
+            peer: Peer::default(),
         })
     }
 
@@ -76,19 +107,39 @@ impl Transport {
         self.local_address
     }
 
-    /// Sends one message, or queues what the kernel does not take yet.
-    pub fn send(&mut self, message: &[u8]) -> io::Result<()> {
+    /// Whether the node has ever said anything.
+    #[must_use]
+    pub fn has_heard(&self) -> bool {
+        self.peer.heard
+    }
+
+    /// Since when nothing but refusals came (UDP) or the connection is gone (TCP), and why.
+    #[must_use]
+    pub fn gone(&self) -> Option<&(Instant, io::Error)> {
+        self.peer.gone.as_ref()
+    }
+
+    /// Sends one message, or queues what the kernel does not take yet. What cannot be sent is
+    /// lost: transactions notice, and [`Transport::gone`] tells.
+    pub fn send(&mut self, message: &[u8]) {
+        if self.peer.broken {
+            return;
+        }
+        let outcome = self.try_send(message);
+        if let Err(error) = outcome {
+            self.peer.broken(error);
+        }
+    }
+
+    fn try_send(&mut self, message: &[u8]) -> io::Result<()> {
         match &mut self.kind {
             Kind::Udp { socket, .. } => match socket.try_send(message) {
                 // A datagram that was not sent is one that was lost: the transaction repeats it.
                 // Refused: the answer to an earlier one; the transaction times out.
                 Ok(_) => Ok(()),
-                Err(error)
-                    if matches!(
-                        error.kind(),
-                        io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionRefused
-                    ) =>
-                {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                    self.peer.refused(error);
                     Ok(())
                 }
                 Err(error) => Err(error),
@@ -110,17 +161,39 @@ impl Transport {
         }
     }
 
-    /// The next message; may be dropped at any await without loss.
-    pub async fn receive(&mut self) -> io::Result<&[u8]> {
-        match &mut self.kind {
-            Kind::Udp { socket, datagram } => loop {
+    /// The next message; may be dropped at any await without loss. Never returns once the
+    /// connection is gone.
+    pub async fn receive(&mut self) -> &[u8] {
+        if self.peer.broken {
+            return std::future::pending().await;
+        }
+        let peer = &mut self.peer;
+        match self.kind.receive(peer).await {
+            Ok(message) => {
+                peer.heard();
+                message
+            }
+            Err(error) => {
+                peer.broken(error);
+                std::future::pending().await
+            }
+        }
+    }
+}
+
+impl Kind {
+    async fn receive(&mut self, peer: &mut Peer) -> io::Result<&[u8]> {
+        match self {
+            Self::Udp { socket, datagram } => loop {
                 match socket.recv(datagram).await {
                     Ok(length) => return Ok(&datagram[..length]),
-                    Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                        peer.refused(error);
+                    }
                     Err(error) => return Err(error),
                 }
             },
-            Kind::Tcp { read, write, stream, handled, unsent } => {
+            Self::Tcp { read, write, stream, handled, unsent } => {
                 stream.drain(..std::mem::take(handled));
                 loop {
                     // Keep-alives (RFC 5626 section 3.5.1) and CRLF before a start line.
@@ -135,7 +208,10 @@ impl Transport {
                     tokio::select! {
                         count = read.read_buf(stream) => {
                             if count? == 0 {
-                                return Err(io::ErrorKind::UnexpectedEof.into());
+                                return Err(io::Error::new(
+                                    io::ErrorKind::UnexpectedEof,
+                                    "the node closed the connection",
+                                ));
                             }
                         }
                         written = write.write(unsent), if !unsent.is_empty() => {

@@ -238,6 +238,8 @@ pub(crate) enum CallFault {
     Refuse,
     /// Refuses every BYE with 500.
     RefuseBye,
+    /// Is gone when the first BYE comes.
+    Vanish,
 }
 
 /// Starts a SIP side on UDP in front of a switch.
@@ -248,6 +250,9 @@ pub(crate) fn start_sip_udp(switch: SocketAddr, fault: CallFault) -> SocketAddr 
         let mut calls = Calls::new(switch, fault, address);
         let mut datagram = vec![0; 65536];
         while let Ok((length, from)) = socket.recv_from(&mut datagram) {
+            if fault == CallFault::Vanish && datagram.starts_with(b"BYE ") {
+                return;
+            }
             if let Some(answer) = calls.answer(&String::from_utf8_lossy(&datagram[..length])) {
                 let _ = socket.send_to(answer.as_bytes(), from);
             }

@@ -1,0 +1,122 @@
+//! A UE in a conference: a call and its media.
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use std::collections::VecDeque;
+use std::io;
+
+use super::msrp::{Head, Reader};
+use super::node::Node;
+use super::sip::{Call, Transport};
+use super::wire::Wire;
+
+/// A member.
+pub(crate) struct Ue {
+    pub(crate) call: Call,
+    pub(crate) wire: Wire,
+    reader: Reader,
+    heard: VecDeque<(Head, String)>,
+    sent: u32,
+}
+
+impl Ue {
+    /// Calls the room, connects and is bound when this returns.
+    pub(crate) fn join(node: &Node, room: &str, name: &str, secure: bool) -> Self {
+        Self::join_over(node, Transport::Tcp, room, name, secure)
+    }
+
+    pub(crate) fn join_over(
+        node: &Node,
+        transport: Transport,
+        room: &str,
+        name: &str,
+        secure: bool,
+    ) -> Self {
+        let call = Call::place(node, transport, room, name, secure);
+        Self::connect(call)
+    }
+
+    /// The media of a call.
+    pub(crate) fn connect(call: Call) -> Self {
+        let wire = Wire::connect(call.media(), call.credential.as_ref()).expect("connects");
+        let (reader, heard) = (Reader::default(), VecDeque::new());
+        let mut ue = Self { call, wire, reader, heard, sent: 0 };
+        let id = ue.next_id();
+        let bind = ue.call.paths.bind(&id);
+        ue.wire.write_all(&bind).expect("sends");
+        assert_eq!(ue.await_status(&id).expect("an answer"), 200);
+        ue
+    }
+
+    pub(crate) fn next_id(&mut self) -> String {
+        self.sent += 1;
+        format!("t{:07}", self.sent)
+    }
+
+    /// Sends a message; the 200 is to be there.
+    pub(crate) fn say(&mut self, text: &str) {
+        let id = self.next_id();
+        let message = self.call.paths.send(&id, text);
+        self.wire.write_all(&message).expect("sends");
+        assert_eq!(self.await_status(&id).expect("an answer"), 200, "{text}");
+    }
+
+    /// Reads up to the response to a request; messages wait for [`Ue::hear`].
+    pub(crate) fn await_status(&mut self, id: &str) -> io::Result<u16> {
+        loop {
+            let (head, body) = self.read_one()?;
+            match head.status() {
+                Some(status) if head.transaction_id() == id => return Ok(status),
+                Some(_) => {}
+                None => self.heard.push_back((head, body)),
+            }
+        }
+    }
+
+    /// The next message or chunk with its body. It is answered.
+    pub(crate) fn hear_chunk(&mut self) -> io::Result<(Head, String)> {
+        loop {
+            if let Some(heard) = self.heard.pop_front() {
+                return Ok(heard);
+            }
+            let (head, body) = self.read_one()?;
+            if head.is_send() {
+                return Ok((head, body));
+            }
+        }
+    }
+
+    /// The text of the next message.
+    pub(crate) fn hear(&mut self) -> String {
+        let (head, body) = self.hear_chunk().expect("a message");
+        assert_eq!(head.flag, b'$', "{head:?}");
+        body
+    }
+
+    /// Gets the body of the next message piece by piece, each with its place (from 0).
+    pub(crate) fn hear_pieces(&mut self, sink: &mut dyn FnMut(u64, &[u8])) -> io::Result<u64> {
+        let mut at = 0;
+        loop {
+            let head = self.reader.next(&mut self.wire, &mut |piece| {
+                sink(at, piece);
+                at += piece.len() as u64;
+            })?;
+            if !head.is_send() {
+                continue;
+            }
+            self.wire.write_all(&self.call.paths.ok(head.transaction_id()))?;
+            if head.flag != b'+' {
+                assert_eq!(head.flag, b'$');
+                return Ok(at);
+            }
+        }
+    }
+
+    fn read_one(&mut self) -> io::Result<(Head, String)> {
+        let mut body = Vec::new();
+        let head = self.reader.next(&mut self.wire, &mut |piece| body.extend_from_slice(piece))?;
+        if head.is_send() {
+            self.wire.write_all(&self.call.paths.ok(head.transaction_id()))?;
+        }
+        Ok((head, String::from_utf8_lossy(&body).into_owned()))
+    }
+}

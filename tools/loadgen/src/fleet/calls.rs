@@ -1,0 +1,207 @@
+//! What becomes of each call.
+
+use std::time::Instant;
+
+use super::{Fleet, Phase, SessionState};
+use crate::cli::Run;
+use crate::expectation::Violation;
+use crate::media::Thread;
+use crate::media::worker::{Command, Connect, Event as MediaEvent};
+use crate::signalling::{Event as CallEvent, Invite, sdp};
+
+impl Fleet<'_> {
+    pub(super) fn call(&mut self, number: u32, now: Instant) {
+        let session = &mut self.sessions[number as usize];
+        let from = ue_uri(number);
+        let to = room_uri(self.options, session.place.room);
+        let mut transfer_init = None;
+        if let Some(credential) = &self.credential {
+            match credential.begin(&from, &to) {
+                Ok((exchange, message)) => {
+                    session.exchange = Some(exchange);
+                    transfer_init = Some(message);
+                }
+                Err(error) => {
+                    session.state = SessionState::Over;
+                    self.violations.add(Violation::AnswerUnusable, || {
+                        format!("session {number}: own key exchange: {error}")
+                    });
+                    self.over += 1;
+                    return self.settle(number);
+                }
+            }
+        }
+        let secure = transfer_init.is_some();
+        let session_id = session_id();
+        session.local_path = sdp::local_path(self.local_ip, &session_id, secure);
+        session.state = SessionState::Called;
+        session.invited = now;
+        let sdp = sdp::offer(self.local_ip, &session_id, transfer_init.as_deref());
+        self.calls.attempted += 1;
+        self.agents.invite(number, Invite { from, to, sdp }, now);
+    }
+
+    pub(super) fn call_event(&mut self, event: CallEvent, now: Instant) {
+        match event {
+            CallEvent::Answered { call, sdp } => self.answered(call, &sdp, now),
+            CallEvent::Refused { call, status, warning } => {
+                *self.calls.refused_by_status.entry(status).or_default() += 1;
+                self.violations.add(Violation::CallRefused, || {
+                    let room = self.sessions[call as usize].place.room;
+                    let to = room_uri(self.options, room);
+                    let warning = if warning.is_empty() { "" } else { &format!(", {warning}") };
+                    format!("session {call}: {to} answered {status}{warning}")
+                });
+                self.call_over(call);
+                self.settle(call);
+            }
+            CallEvent::Unanswered { call } => {
+                self.violations.add(Violation::CallUnanswered, || {
+                    format!("session {call}: no final answer to INVITE")
+                });
+                self.call_over(call);
+                self.settle(call);
+            }
+            CallEvent::HungUp { call, reason } => {
+                self.violations.add(Violation::HungUp, || {
+                    format!("session {call}: BYE from the node, Reason: {reason}")
+                });
+                self.thread(call).command(Command::Close { session: call });
+                self.left(call);
+                self.call_over(call);
+                self.settle(call);
+            }
+            CallEvent::Ended { call, status } => {
+                let cancelled = status == 487;
+                if (200..300).contains(&status) {
+                    self.calls.ended += 1;
+                } else if !cancelled {
+                    self.violations.add(Violation::ByeRefused, || {
+                        format!("session {call}: BYE answered {status}")
+                    });
+                }
+                self.thread(call).command(Command::Close { session: call });
+                self.left(call);
+                self.call_over(call);
+            }
+            CallEvent::EndUnanswered { call } => {
+                self.violations.add(Violation::ByeUnanswered, || {
+                    format!("session {call}: no answer to BYE or CANCEL")
+                });
+                self.thread(call).command(Command::Close { session: call });
+                self.call_over(call);
+            }
+        }
+    }
+
+    pub(super) fn answered(&mut self, call: u32, sdp: &[u8], now: Instant) {
+        let secure = self.credential.is_some();
+        let session = &mut self.sessions[call as usize];
+        self.calls.answered += 1;
+        let latency = (now - session.invited).as_nanos() as u64;
+        self.setup_latency.saturating_record(latency);
+        let answer = match sdp::answer(sdp, secure) {
+            Ok(answer) => answer,
+            Err(error) => return self.unusable(call, &format!("{error:?}")),
+        };
+        let psk = match (session.exchange.take(), &answer.transfer_response) {
+            (Some(exchange), Some(response)) => match exchange.finish(response) {
+                Ok(psk) => Some(psk),
+                Err(error) => return self.unusable(call, &error),
+            },
+            (_, _) => None,
+        };
+        let connect = Connect {
+            session: call,
+            room: session.place.room,
+            address: answer.address,
+            remote_path: answer.path,
+            local_path: session.local_path.clone(),
+            from: ue_uri(call),
+            to: room_uri(self.options, session.place.room),
+            psk,
+        };
+        self.thread(call).command(Command::Connect(Box::new(connect)));
+    }
+
+    pub(super) fn unusable(&mut self, call: u32, why: &str) {
+        self.violations.add(Violation::AnswerUnusable, || format!("session {call}: {why}"));
+        self.settle(call);
+    }
+
+    pub(super) fn media_event(&mut self, thread: u32, event: MediaEvent) {
+        let now = Instant::now();
+        match event {
+            MediaEvent::Bound { session } => {
+                let invited = self.sessions[session as usize].invited;
+                let latency = (now - invited).as_nanos() as u64;
+                self.bound_latency.saturating_record(latency);
+                self.calls.bound += 1;
+                self.sessions[session as usize].present = true;
+                self.present += 1;
+                self.settle(session);
+            }
+            // Booked by the thread; its call is ended with the others.
+            MediaEvent::Failed { session } => {
+                self.left(session);
+                self.settle(session);
+            }
+            MediaEvent::Drained => {
+                self.drained += 1;
+                if self.drained as usize == self.threads.len() && self.phase == Phase::Draining {
+                    self.enter(Phase::Ending, now);
+                }
+            }
+            MediaEvent::Finished(report) => {
+                self.violations.add(Violation::UnexpectedClose, || {
+                    format!("media thread {thread} ended on its own")
+                });
+                self.media_reports.push(*report);
+            }
+        }
+    }
+
+    pub(super) fn thread(&self, session: u32) -> &Thread {
+        &self.threads[self.sessions[session as usize].place.thread as usize]
+    }
+
+    pub(super) fn call_over(&mut self, call: u32) {
+        let session = &mut self.sessions[call as usize];
+        if session.state != SessionState::Over {
+            session.state = SessionState::Over;
+            self.over += 1;
+        }
+    }
+
+    /// The session's media is gone.
+    fn left(&mut self, session: u32) {
+        if std::mem::take(&mut self.sessions[session as usize].present) {
+            self.present -= 1;
+        }
+    }
+
+    /// It is decided whether the session takes part.
+    pub(super) fn settle(&mut self, session: u32) {
+        let session = &mut self.sessions[session as usize];
+        if !std::mem::replace(&mut session.settled, true) {
+            self.settled += 1;
+        }
+    }
+}
+
+fn ue_uri(number: u32) -> String {
+    format!("sip:ue-{number}@{UE_DOMAIN}")
+}
+
+/// RFC 2606: nobody's domain.
+const UE_DOMAIN: &str = "load.example";
+
+fn room_uri(options: &Run, room: u32) -> String {
+    format!("sip:{}-{room}@{}", options.target.user, options.target.host_port)
+}
+
+/// 128 bits: RFC 4975 section 14.1 asks for 80.
+fn session_id() -> String {
+    let (high, low) = (getrandom::u64(), getrandom::u64());
+    format!("{:016x}{:016x}", high.unwrap_or(0), low.unwrap_or(0))
+}

@@ -1,0 +1,283 @@
+//! Connections from their beginning to their end.
+
+use mrfp_io::{Driver, Errno, Key, Operation, RecvBuffer, SendBuffer, Token};
+use mrfp_protocol::tls;
+
+use super::{Connect, Event, Worker};
+use crate::expectation::Violation;
+use crate::media::connection::{Beginning, Connection, Failure, Security, Stage};
+use crate::media::message::{Author, Template};
+
+/// A UE that is not bound by then never will be.
+const BIND_TIMEOUT_NS: u64 = 15_000_000_000;
+/// The kernel's word for "no receive buffer was free".
+const ENOBUFS: i32 = 105;
+
+impl<D: Driver> Worker<D> {
+    pub(super) fn connect(&mut self, connect: Connect) {
+        let index = self.connections.len() as u32;
+        let token = Token::new(Operation::Connect, key(index));
+        let socket = match self.driver.connect(connect.address, token) {
+            Ok(socket) => socket,
+            Err(error) => {
+                self.shared.violations.add(Violation::ConnectFailed, || {
+                    format!("session {}: {}: {error}", connect.session, connect.address)
+                });
+                return (self.shared.events)(Event::Failed { session: connect.session });
+            }
+        };
+        let room = self.shared.room(connect.room);
+        self.shared.rooms[room as usize].members.push(index);
+        self.by_session[connect.session as usize] = index;
+        let nonce = nonce();
+        let template = Template::new(
+            &Author {
+                session: connect.session,
+                nonce,
+                from: &connect.from,
+                to: &connect.to,
+                local_path: &connect.local_path,
+                remote_path: &connect.remote_path,
+                date_time: &self.shared.date_time,
+            },
+            self.shared.traffic.texts.of(connect.session),
+        );
+        let (security, failure) = match self.shared.security(connect.psk) {
+            Ok(security) => (security, None),
+            Err(error) => (Security::Plain, Some(Failure::Handshake(error))),
+        };
+        self.connections.push(Connection::new(Beginning {
+            session: connect.session,
+            room,
+            socket,
+            security,
+            template,
+            local_path: connect.local_path,
+            nonce,
+            bind_deadline_ns: self.shared.now() + BIND_TIMEOUT_NS,
+        }));
+        if let Some(failure) = failure {
+            self.fail(index, &failure);
+        }
+    }
+
+    pub(super) fn connected(&mut self, token: Token, result: Result<(), Errno>) {
+        let index = token.key().index;
+        let connection = &mut self.connections[index as usize];
+        match (connection.stage, result) {
+            (Stage::Connecting, Ok(())) => {
+                let mut with = self.shared.surroundings();
+                let outcome = connection.connected(&mut with);
+                self.shared.dirty.insert(index);
+                self.arm(index);
+                if let Err(failure) = outcome {
+                    self.fail(index, &failure);
+                }
+            }
+            (Stage::Connecting, Err(errno)) => {
+                let session = connection.session;
+                let released = connection.released;
+                connection.stage = Stage::Binding;
+                if !released {
+                    self.shared.violations.add(Violation::ConnectFailed, || {
+                        format!("session {session}: {}", describe_errno(errno))
+                    });
+                    (self.shared.events)(Event::Failed { session });
+                }
+                self.close(index, None);
+            }
+            (_, _) => self.try_free(index),
+        }
+    }
+
+    pub(super) fn received(
+        &mut self,
+        token: Token,
+        result: Result<Option<RecvBuffer>, Errno>,
+        more: bool,
+    ) {
+        let index = token.key().index;
+        let connection = &mut self.connections[index as usize];
+        connection.recv_armed = more;
+        let closing = connection.stage >= Stage::Closing;
+        match result {
+            Ok(Some(buffer)) => {
+                let outcome = if closing {
+                    Ok(())
+                } else {
+                    let bytes = self.driver.recv_bytes(&buffer);
+                    connection.receive(bytes, &mut self.shared.surroundings())
+                };
+                self.driver.recv_release(buffer);
+                if closing {
+                    return self.try_free(index);
+                }
+                self.shared.dirty.insert(index);
+                self.heard(index);
+                match outcome {
+                    Ok(()) if !more => self.rearm.push(index),
+                    Ok(()) => {}
+                    Err(failure) => self.fail(index, &failure),
+                }
+            }
+            _ if closing => self.try_free(index),
+            Ok(None) => self.peer_closed(index, "end of stream"),
+            Err(Errno(ENOBUFS)) if !more => self.rearm.push(index),
+            Err(errno) => self.peer_closed(index, &describe_errno(errno)),
+        }
+    }
+
+    pub(super) fn sent(&mut self, token: Token, result: Result<usize, Errno>, buffer: SendBuffer) {
+        let index = token.key().index;
+        let connection = &mut self.connections[index as usize];
+        let count = result.unwrap_or(0);
+        connection.egress.completed(buffer, count, &mut self.shared.pool);
+        if connection.stage >= Stage::Closing {
+            if result.is_err() {
+                connection.egress.discard(&mut self.shared.pool);
+            }
+            self.shared.dirty.insert(index);
+            return self.try_free(index);
+        }
+        match result {
+            Ok(_) => {
+                self.shared.dirty.insert(index);
+                self.shared.ready.insert(index);
+            }
+            Err(errno) => self.peer_closed(index, &describe_errno(errno)),
+        }
+    }
+
+    pub(super) fn flush(&mut self, index: u32) {
+        let connection = &mut self.connections[index as usize];
+        if connection.stage == Stage::Closed {
+            return;
+        }
+        let socket = connection.socket;
+        let (session, egress) = connection.session_and_egress();
+        match egress.take_next(session) {
+            Ok(Some(buffer)) => {
+                let token = Token::new(Operation::Send, key(index));
+                self.driver.send(socket, buffer, token);
+            }
+            Ok(None) => self.try_free(index),
+            Err(error) => self.fail(index, &Failure::Egress(error)),
+        }
+    }
+
+    pub(super) fn peer_closed(&mut self, index: u32, how: &str) {
+        if self.connections[index as usize].released {
+            return self.close(index, None);
+        }
+        self.lose(index, Violation::UnexpectedClose, how, None);
+    }
+
+    /// The session is lost through the node's (or the generator's) fault.
+    pub(super) fn fail(&mut self, index: u32, failure: &Failure) {
+        let (violation, text) = match failure {
+            Failure::CloseNotify => return self.peer_closed(index, "close_notify"),
+            Failure::Handshake(error) => (Violation::TlsHandshakeFailed, format!("{error:?}")),
+            Failure::Record(tls::RecordError::AlertReceived(alert)) => {
+                (Violation::UnexpectedClose, format!("TLS alert {alert}"))
+            }
+            Failure::Record(error) => (Violation::Malformed, format!("TLS record: {error:?}")),
+            Failure::Malformed(reason) => (Violation::Malformed, format!("MSRP: {reason}")),
+            Failure::Egress(error) => (Violation::GeneratorExhausted, format!("{error:?}")),
+        };
+        self.lose(index, violation, &text, Some(failure));
+    }
+
+    pub(super) fn lose(
+        &mut self,
+        index: u32,
+        violation: Violation,
+        text: &str,
+        failure: Option<&Failure>,
+    ) {
+        let connection = &self.connections[index as usize];
+        if connection.stage >= Stage::Closing {
+            return;
+        }
+        let session = connection.session;
+        self.violation(index, violation, text);
+        (self.shared.events)(Event::Failed { session });
+        self.close(index, failure);
+    }
+
+    pub(super) fn close(&mut self, index: u32, failure: Option<&Failure>) {
+        let connection = &mut self.connections[index as usize];
+        if connection.stage >= Stage::Closing {
+            return;
+        }
+        let connecting = connection.stage == Stage::Connecting;
+        let was_member = connection.stage == Stage::Bound;
+        connection.sending = None;
+        connection.end_session(failure, &mut self.shared.surroundings());
+        connection.stage = Stage::Closing;
+        if connecting {
+            self.driver.cancel(Token::new(Operation::Connect, key(index)));
+        } else {
+            self.flush(index);
+            let connection = &mut self.connections[index as usize];
+            if connection.recv_armed && connection.egress.is_empty() {
+                self.driver.shutdown(connection.socket);
+            }
+        }
+        let connection = &self.connections[index as usize];
+        let room = &mut self.shared.rooms[connection.room as usize];
+        if let (true, Some(ledger)) = (was_member, &mut room.ledger) {
+            ledger.left(connection.member);
+            for other in &room.members {
+                self.shared.ready.insert(*other);
+            }
+        }
+        if !connecting {
+            self.try_free(index);
+        }
+    }
+
+    /// Frees the descriptor of a closing connection once nothing of it is with the kernel.
+    pub(super) fn try_free(&mut self, index: u32) {
+        let connection = &mut self.connections[index as usize];
+        if connection.stage != Stage::Closing || connection.egress.in_flight() {
+            return;
+        }
+        if !connection.egress.is_empty() {
+            return self.shared.dirty.insert(index);
+        }
+        if connection.recv_armed {
+            return self.driver.shutdown(connection.socket);
+        }
+        // `Closed` already: no operation may follow. The completion finds it so.
+        connection.stage = Stage::Closed;
+        let token = Token::new(Operation::Close, key(index));
+        self.driver.close(connection.socket, token);
+    }
+
+    pub(super) fn arm(&mut self, index: u32) {
+        let connection = &mut self.connections[index as usize];
+        if connection.stage < Stage::Closing && !connection.recv_armed {
+            connection.recv_armed = true;
+            let token = Token::new(Operation::Recv, key(index));
+            self.driver.recv(connection.socket, token);
+        }
+    }
+}
+
+/// Connections are never replaced: every session has one, for the whole run.
+fn key(index: u32) -> Key {
+    Key { index, generation: 1 }
+}
+
+fn describe_errno(errno: Errno) -> String {
+    std::io::Error::from_raw_os_error(errno.0).to_string()
+}
+
+fn nonce() -> u32 {
+    // An identifier that can be guessed would do no harm here; the clock serves where the system
+    // has no randomness.
+    getrandom::u32().unwrap_or_else(|_| {
+        let elapsed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        elapsed.map_or(0, |elapsed| elapsed.subsec_nanos())
+    })
+}

@@ -1,0 +1,206 @@
+//! What bound UEs say and hear.
+
+use std::cmp::Reverse;
+use std::sync::atomic::Ordering;
+
+use mrfp_io::Driver;
+
+use super::{Event, Phase, Worker, thread_cpu_ticks};
+use crate::expectation::{Ledger, Violation};
+use crate::media::connection::{Failure, Heard, Sending, Stage};
+use crate::media::message::{Stamp, Transaction};
+
+/// Messages a UE may have open in the open loop; past it the schedule slips and is reported.
+const OPEN_MESSAGES_MAX: u32 = 10_000;
+
+impl<D: Driver> Worker<D> {
+    pub(super) fn start(&mut self) {
+        if self.phase != Phase::SettingUp {
+            return;
+        }
+        self.phase = Phase::Talking;
+        self.thread_cpu_at_start = thread_cpu_ticks();
+        let now = self.shared.now();
+        let total = self.connections.len().max(1) as u64;
+        for room in &mut self.shared.rooms {
+            let connections = &mut self.connections;
+            room.members.retain(|index| connections[*index as usize].stage == Stage::Bound);
+            for (member, index) in (0..).zip(&room.members) {
+                connections[*index as usize].member = member;
+            }
+            room.ledger = Some(Ledger::new(room.members.len() as u32));
+        }
+        for index in 0..self.connections.len() as u32 {
+            let connection = &mut self.connections[index as usize];
+            if connection.stage != Stage::Bound {
+                continue;
+            }
+            match self.shared.traffic.interval_ns {
+                None => self.shared.ready.insert(index),
+                Some(interval) => {
+                    // Spread over the first interval: UEs are not in step.
+                    let phase = interval.saturating_mul(u64::from(index)) / total;
+                    connection.next_intended_ns = now + phase;
+                    self.shared.due.push(Reverse((now + phase, index)));
+                }
+            }
+        }
+    }
+
+    /// Books what the node has just said on a connection.
+    pub(super) fn heard(&mut self, index: u32) {
+        if self.shared.heard.is_empty() {
+            return;
+        }
+        let now = self.shared.now();
+        let mut heard = std::mem::take(&mut self.shared.heard);
+        for said in heard.drain(..) {
+            match said {
+                Heard::Binding { status } => self.bound(index, status),
+                Heard::Answer { transaction, status } => {
+                    self.answered(index, transaction, status, now);
+                }
+                Heard::StrayAnswer => {
+                    self.violation(index, Violation::UnexpectedResponse, "unknown transaction");
+                }
+                Heard::Message(stamp) => self.delivered(index, stamp, now),
+                Heard::Corrupted => {
+                    self.violation(index, Violation::Corrupted, "not what any UE sent");
+                }
+                Heard::Aborted => self.violation(index, Violation::Corrupted, "aborted (#)"),
+            }
+        }
+        self.shared.heard = heard;
+    }
+
+    pub(super) fn bound(&mut self, index: u32, status: u16) {
+        let connection = &mut self.connections[index as usize];
+        if connection.stage != Stage::Binding {
+            return self.violation(index, Violation::UnexpectedResponse, "second binding answer");
+        }
+        if status == 200 {
+            connection.stage = Stage::Bound;
+            let session = connection.session;
+            return (self.shared.events)(Event::Bound { session });
+        }
+        let text = format!("binding SEND answered {status}");
+        self.lose(index, Violation::NotBound, &text, None);
+    }
+
+    pub(super) fn answered(&mut self, index: u32, transaction: Transaction, status: u16, now: u64) {
+        let connection = &self.connections[index as usize];
+        let room = &mut self.shared.rooms[connection.room as usize];
+        let Some(ledger) = &mut room.ledger else {
+            return self.violation(index, Violation::UnexpectedResponse, "nothing was sent");
+        };
+        let outcome = ledger.answered(connection.member, transaction.sequence, transaction.chunk);
+        match outcome {
+            Ok(answered) => {
+                let latency = now.saturating_sub(answered.sent_ns);
+                self.shared.answer_latency.saturating_record(latency);
+                if answered.complete {
+                    self.shared.ready.insert(index);
+                }
+            }
+            Err(violation) => self.violation(index, violation, "answered twice or never sent"),
+        }
+        if status != 200 {
+            let text = format!("message {} answered {status}", transaction.sequence);
+            self.violation(index, Violation::SendRefused, &text);
+        }
+        self.shared.progress.answers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn delivered(&mut self, index: u32, stamp: Stamp, now: u64) {
+        let recipient = &self.connections[index as usize];
+        let sender_index = self.by_session.get(stamp.session as usize).copied();
+        let sender = sender_index
+            .and_then(|sender| self.connections.get(sender as usize))
+            .filter(|sender| sender.room == recipient.room);
+        let ledger = self.shared.rooms[recipient.room as usize].ledger.as_mut();
+        let (Some(sender), Some(ledger)) = (sender, ledger) else {
+            return self.violation(index, Violation::Foreign, "sender is not in the room");
+        };
+        if !ledger.is_present(sender.member) {
+            return;
+        }
+        match ledger.delivered(sender.member, recipient.member, stamp.sequence) {
+            Ok(delivered) => {
+                let latency = now.saturating_sub(delivered.intended_ns);
+                self.shared.delivery_latency.saturating_record(latency);
+                self.shared.recent.saturating_record(latency);
+                if delivered.complete {
+                    self.shared.ready.insert(sender_index.unwrap_or(index));
+                }
+                if delivered.intended_ns != stamp.intended_ns {
+                    self.violation(index, Violation::Corrupted, "its stamp changed");
+                }
+            }
+            Err(violation) => {
+                let text = format!("message {} of session {}", stamp.sequence, stamp.session);
+                self.violation(index, violation, &text);
+            }
+        }
+        self.shared.progress.deliveries.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Sends what the clock and the windows allow.
+    pub(super) fn send_what_is_due(&mut self) {
+        let now = self.shared.now();
+        while let Some(Reverse((due, index))) = self.shared.due.peek().copied() {
+            if due > now {
+                break;
+            }
+            self.shared.due.pop();
+            self.shared.slip.saturating_record(now - due);
+            self.shared.ready.insert(index);
+        }
+        while let Some(index) = self.shared.ready.pop() {
+            if let Err(failure) = self.pump(index, now) {
+                self.fail(index, &failure);
+            }
+        }
+    }
+
+    /// Lets one UE send; what it may not send yet brings it back through `ready` or `due`.
+    pub(super) fn pump(&mut self, index: u32, now: u64) -> Result<(), Failure> {
+        let connection = &mut self.connections[index as usize];
+        if connection.stage != Stage::Bound {
+            return Ok(());
+        }
+        let room = connection.room as usize;
+        while connection.egress.has_room() {
+            if let Some(sending) = connection.sending {
+                connection.send_chunk(sending, &mut self.shared.surroundings())?;
+                self.shared.dirty.insert(index);
+                continue;
+            }
+            let Some(ledger) = &mut self.shared.rooms[room].ledger else {
+                break;
+            };
+            if self.phase != Phase::Talking {
+                break;
+            }
+            let intended_ns = match self.shared.traffic.interval_ns {
+                None if ledger.open(connection.member) >= self.shared.traffic.window => break,
+                None => now,
+                Some(_) if connection.next_intended_ns > now => break,
+                Some(_) if ledger.open(connection.member) >= OPEN_MESSAGES_MAX => break,
+                Some(interval) => {
+                    let intended_ns = connection.next_intended_ns;
+                    connection.next_intended_ns += interval;
+                    let next = Reverse((connection.next_intended_ns, index));
+                    if connection.next_intended_ns > now {
+                        self.shared.due.push(next);
+                    }
+                    intended_ns
+                }
+            };
+            let chunks = connection.template.chunks();
+            let sequence = ledger.sent(connection.member, intended_ns, now, chunks);
+            connection.sending = Some(Sending { sequence, chunk: 0, intended_ns });
+            self.shared.progress.messages.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,259 @@
+//! The generator against a whole node in this process: a thousand UEs are called in, talk, and go,
+//! and nothing is lost and nothing stays behind.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use clap::Parser as _;
+use control_api::config::{Config, Creation, Shards};
+use control_api::node::{Addresses, Node, Stopped};
+use loadgen::cli::{Cli, Command};
+use loadgen::expectation::Violation;
+use loadgen::report::Report;
+
+/// A node with a runtime and a thread of its own.
+struct RunningNode {
+    addresses: Addresses,
+    stop: tokio_util::sync::CancellationToken,
+    thread: JoinHandle<Stopped>,
+}
+
+const SHARDS: usize = 2;
+
+fn config() -> Config {
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let mut config = Config::default();
+    config.sip.udp = any;
+    config.sip.tcp = any;
+    config.http.listen = any;
+    config.kms.listen = any;
+    config.media.port = 0;
+    config.media.shards = Shards::Count(SHARDS as u16);
+    config.media.pin = false;
+    config
+}
+
+fn start(config: Config) -> RunningNode {
+    // Both ends of every connection are in this process.
+    mrfp_io::raise_descriptor_limit().unwrap();
+    let (started, node) = mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let node = Node::start(config).await.expect("starts");
+            started.send((node.addresses().clone(), node.stop_token())).unwrap();
+            node.wait().await
+        })
+    });
+    let (addresses, stop) = node.recv().unwrap();
+    RunningNode { addresses, stop, thread }
+}
+
+impl RunningNode {
+    fn load(&self, options: &[&str]) -> Report {
+        let target = format!("sip:room@{}", self.addresses.sip_udp);
+        let mut line = vec!["mrf-load", "run", "chat", "--target", &target, "--rate", "500/s"];
+        line.extend(options);
+        let Command::Run(options) = Cli::parse_from(line).command;
+        loadgen::run(&options).unwrap()
+    }
+
+    /// Body of a 200 to GET.
+    fn get(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(self.addresses.http).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        body.to_owned()
+    }
+
+    /// The values of a shard metric, one per shard.
+    fn metric(&self, name: &str) -> Vec<u64> {
+        let metrics = self.get("/metrics");
+        let start = format!("mrf_{name}{{");
+        let values = metrics.lines().filter(|line| line.starts_with(&start));
+        let values: Vec<u64> =
+            values.map(|line| line.rsplit_once(' ').unwrap().1.parse().unwrap()).collect();
+        assert_eq!(values.len(), SHARDS, "{name}: {metrics}");
+        values
+    }
+
+    /// After all calls have ended: every shard took part and none keeps anything. Then stops the
+    /// node.
+    fn assert_clean_and_stop(self) {
+        for name in [
+            "terminations",
+            "contexts",
+            "connections",
+            "send_buffers_outstanding",
+            "carry_buffers_outstanding",
+        ] {
+            let deadline = Instant::now() + PATIENCE;
+            // Shards publish their figures once per housekeeping turn.
+            while self.metric(name) != [0; SHARDS] {
+                assert!(Instant::now() < deadline, "{name}: {:?}", self.metric(name));
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        assert_eq!(self.get("/api/v1/contexts").trim(), r#"{"contexts":[]}"#);
+        let accepted = self.metric("connections_accepted_total");
+        assert!(accepted.iter().all(|count| *count > 0), "{accepted:?}");
+        self.stop();
+    }
+
+    fn stop(self) {
+        self.stop.cancel();
+        assert_eq!(self.thread.join().unwrap(), Stopped::Drained);
+    }
+}
+
+/// Far beyond what a loaded machine needs; a test that waits so long has failed.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn assert_everything_held(report: &Report, sessions: u32) {
+    assert!(report.passed, "{}", report.to_text());
+    assert_eq!(report.calls.attempted, sessions);
+    assert_eq!(report.calls.bound, sessions);
+    assert_eq!(report.calls.ended, sessions);
+    assert!(report.messages.sent_total > 0);
+    assert!(report.messages.delivered_total >= report.messages.sent_total);
+    assert_eq!(report.delivery_latency.count, report.messages.delivered_total);
+}
+
+/// A thousand UEs in rooms of 2 to 50.
+fn chat(more: &[&str]) {
+    let node = start(config());
+    let options = &[
+        "--sessions",
+        "1000",
+        "--room-size",
+        "2..50",
+        "--message-rate",
+        "0.4",
+        "--duration",
+        "5s",
+        "--drain-timeout",
+        "30s",
+    ];
+    let report = node.load(&[options, more].concat());
+    assert_everything_held(&report, 1000);
+    node.assert_clean_and_stop();
+}
+
+#[test]
+fn a_thousand_ues_chat_in_the_clear() {
+    chat(&["--security", "plain"]);
+}
+
+#[test]
+fn a_thousand_ues_chat_under_their_own_keys() {
+    chat(&["--security", "psk"]);
+}
+
+#[test]
+fn small_and_chunked_messages_share_rooms() {
+    for security in ["plain", "psk"] {
+        let node = start(config());
+        let report = node.load(&[
+            "--security",
+            security,
+            "--sessions",
+            "100",
+            "--room-size",
+            "2..10",
+            "--message-size",
+            "50,200,2000,9000,30000",
+            "--message-rate",
+            "2",
+            "--duration",
+            "3s",
+            "--drain-timeout",
+            "30s",
+        ]);
+        assert_everything_held(&report, 100);
+        node.assert_clean_and_stop();
+    }
+}
+
+#[test]
+fn pairs_keep_eight_protected_messages_on_their_way() {
+    let node = start(config());
+    let report = node.load(&[
+        "--security",
+        "psk",
+        "--sessions",
+        "40",
+        "--room-size",
+        "2",
+        "--window",
+        "8",
+        "--duration",
+        "2s",
+        "--drain-timeout",
+        "30s",
+    ]);
+    assert_everything_held(&report, 40);
+    assert_eq!(report.messages.delivered_total, report.messages.sent_total);
+    node.assert_clean_and_stop();
+}
+
+#[test]
+fn refusals_are_counted_by_code() {
+    let mut config = config();
+    config.rooms.creation = Creation::Closed;
+    config.rooms.list = vec!["room-0".to_owned()];
+    config.rooms.members_max = 3;
+    let node = start(config);
+    let report = node.load(&["--sessions", "8", "--rooms", "2", "--duration", "500ms"]);
+    assert!(!report.passed);
+    // Room 0 is full with three of its four; room 1 does not exist.
+    let refused: Vec<_> = report.calls.refused_by_status.into_iter().collect();
+    assert_eq!(refused, [(404, 4), (486, 1)]);
+    assert_eq!(report.calls.ended, 3);
+    assert_eq!(report.violations.total(), 5);
+    node.stop();
+}
+
+#[test]
+fn calls_past_the_limit_are_counted_as_503() {
+    let mut config = config();
+    config.limits.calls_max = 2;
+    let node = start(config);
+    let report = node.load(&["--sessions", "5", "--duration", "500ms"]);
+    let refused: Vec<_> = report.calls.refused_by_status.into_iter().collect();
+    assert_eq!(refused, [(503, 3)]);
+    assert_eq!(report.calls.ended, 2);
+    node.stop();
+}
+
+#[test]
+fn a_wrong_key_is_named() {
+    let node = start(config());
+    let wrong = "development-tpk:00000000000000000000000000000000";
+    let report = node.load(&["--sessions", "3", "--security", "psk", "--kms-tpk", wrong]);
+    let refused: Vec<_> = report.calls.refused_by_status.into_iter().collect();
+    assert_eq!(refused, [(488, 3)]);
+    let example = &report.violations.examples[&Violation::CallRefused][0];
+    assert!(example.contains("Key management failed"), "{example}");
+    node.stop();
+}
+
+#[test]
+fn a_node_that_stops_ends_the_run_early() {
+    let node = start(config());
+    let stop = node.stop.clone();
+    let stopper = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_secs(1));
+        stop.cancel();
+    });
+    let report = node.load(&["--sessions", "4", "--duration", "1h"]);
+    assert_eq!(report.calls.bound, 4);
+    assert_eq!(report.violations.counts.get(&Violation::HungUp), Some(&4), "{}", report.to_text());
+    stopper.join().unwrap();
+    node.stop();
+}
