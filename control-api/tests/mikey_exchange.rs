@@ -855,36 +855,3 @@ fn secrets_are_not_printed() {
     assert!(!printed.contains("[2, 2, 2"));
     assert!(!printed.contains("Zeroizing"), "the keys of a ticket are shown: {printed}");
 }
-
-/// Not a test: `cargo test --release --test mikey_exchange -- --ignored --nocapture`.
-#[test]
-#[ignore = "a measurement"]
-fn measure_microseconds_per_exchange() {
-    const EXCHANGES: u32 = 20_000;
-    let mut world = World::plain();
-    let calls: Vec<_> = (0..EXCHANGES).map(|_| world.call()).collect();
-    let mut responder_time = Duration::ZERO;
-    let mut kms_time = Duration::ZERO;
-    let mut initiator_time = Duration::ZERO;
-    for (initiator, transfer_init) in calls {
-        let start = Instant::now();
-        let (pending, resolve_init) = world.begin(&transfer_init).expect("acceptable");
-        let begun = Instant::now();
-        let resolve_resp = world.kms.handle(&resolve_init, now(), &mut world.random);
-        let resolved = Instant::now();
-        let (_, transfer_resp) = pending
-            .finish(&mut world.responder, &resolve_resp, now(), &mut world.random)
-            .expect("answered");
-        let answered = Instant::now();
-        initiator.finish(&transfer_resp, now()).expect("established");
-        responder_time += (begun - start) + (answered - resolved);
-        kms_time += resolved - begun;
-        initiator_time += answered.elapsed();
-    }
-    println!(
-        "per exchange: responder {:?}, KMS {:?}, initiator finish {:?}",
-        responder_time / EXCHANGES,
-        kms_time / EXCHANGES,
-        initiator_time / EXCHANGES
-    );
-}

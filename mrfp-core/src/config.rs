@@ -107,6 +107,10 @@ impl Default for Limits {
 pub(crate) const COMMANDS_PER_TURN_MAX: usize = 64;
 /// Completions handled before what they produced is flushed.
 pub(crate) const COMPLETIONS_PER_TURN_MAX: usize = 1_024;
+/// Flights of TLS handshakes answered before what the turn has produced is flushed: some 60 us each
+/// with a plain PSK and 200 us with ECDHE, so that a thousand callers at once do not make the members
+/// of a conference wait for all of them.
+pub(crate) const HANDSHAKE_FLIGHTS_PER_TURN_MAX: u32 = 32;
 /// How often timers are looked at.
 pub(crate) const HOUSEKEEPING_INTERVAL_NS: u64 = 50_000_000;
 /// Every slot is looked at once in so many housekeeping turns: timers are a second exact, and a

@@ -24,6 +24,7 @@
 //! [`mp`] is the only door. [`Mrfp::start`] returns one [`Port`] per shard.
 #![forbid(unsafe_code)]
 
+mod answer;
 mod carry;
 mod command;
 mod config;
@@ -38,6 +39,7 @@ pub mod mp;
 mod plane;
 mod port;
 mod receive;
+mod request;
 mod shard;
 mod switch;
 mod table;

@@ -46,6 +46,8 @@ pub(crate) struct Plane {
     pub(crate) unserved: Vec<Key>,
     /// Connections not read from until the pool has buffers to spare.
     pub(crate) pressed: Vec<Key>,
+    /// Flights of handshakes this turn has answered.
+    pub(crate) handshake_flights: u32,
     /// For the controller, in order.
     pub(crate) events: VecDeque<Event>,
     pub(crate) metrics: ShardMetrics,
@@ -97,6 +99,7 @@ impl Plane {
             lagging: Vec::new(),
             unserved: Vec::new(),
             pressed: Vec::new(),
+            handshake_flights: 0,
             events: VecDeque::new(),
             metrics: ShardMetrics::default(),
             identifiers: Identifiers::new(seed),

@@ -150,6 +150,7 @@ impl Plane {
             if !alive {
                 return bytes.len();
             }
+            self.handshake_flights += 1;
             let mut wire = std::mem::take(&mut self.scratch.wire);
             wire.clear();
             let result = handshake.advance(&bytes[taken..], &mut wire);

@@ -1,21 +1,17 @@
 //! The MSRP switch: each SEND of a member goes to every other member of its Context as a request of
 //! ours, piece by piece as it arrives, without waiting for the whole message.
 
-use std::io::Write;
-
-use mrfp_io::{Key, SendBuffers};
+use mrfp_io::Key;
 use mrfp_protocol::msrp::{
-    Continuation, END_LINE_BYTES_MAX, FailureReport, Head, MessageId, Method, Piece, Start,
-    TransactionId, Uri, comment, write_end_line,
+    Continuation, FailureReport, Head, MessageId, Method, Piece, Start, Uri,
 };
 
 use crate::config::MESSAGES_IN_PROGRESS_MAX;
-use crate::connection::{Connection, Life, OpenChunk};
-use crate::egress::PoolExhausted;
+use crate::connection::{Life, OpenChunk};
 use crate::incoming::{Forward, Identifier, Incoming, MessageInProgress, Transaction};
 use crate::mp::ReleaseCause;
 use crate::plane::{Ending, Plane};
-use crate::table::Table;
+use crate::request::{EndLine, MESSAGE_LINES_BYTES_MAX, keep_lines, message_lines};
 use crate::termination::{Protection, Stage, Termination};
 
 /// RFC 4975 section 7.1: a chunk longer than this has `*` as its range-end, so that it may be
@@ -24,8 +20,6 @@ const INTERRUPTIBLE_BYTES_MIN: usize = 2_048;
 /// Send buffers that must be free per member before a message is begun: its head and body may start
 /// in one and end in the next.
 const BUFFERS_PER_MEMBER_MIN: usize = 2;
-/// Message-ID and Byte-Range lines of a request.
-const MESSAGE_LINES_BYTES_MAX: usize = 160;
 
 /// A piece of a message on its way to the receivers.
 #[derive(Debug)]
@@ -445,183 +439,6 @@ impl Plane {
         };
         self.deliver(context_key, sender, &outbound);
     }
-
-    /// Answers a member's request as its Failure-Report demands (RFC 4975 section 7.1.1).
-    fn answer(&mut self, key: Key, transaction: &Transaction, status: u16) {
-        let due = match transaction.failure_report {
-            FailureReport::Yes => true,
-            FailureReport::Partial => status != 200,
-            FailureReport::No => false,
-        };
-        if !due {
-            return;
-        }
-        let bound = self
-            .connections
-            .get(key)
-            .and_then(|connection| connection.termination)
-            .and_then(|termination_key| self.terminations.get(termination_key));
-        let Some(termination) = bound else { return };
-        let (to, from) = (&termination.remote_first, &termination.local_uri);
-        let response = Response { transaction_id: transaction.id.as_bytes(), status, to, from };
-        let queued = append_response(&mut self.connections, &mut self.send_buffers, key, &response);
-        self.responded(key, status, queued);
-    }
-
-    /// Answers a request from what stood in its head.
-    pub(crate) fn respond(
-        &mut self,
-        key: Key,
-        transaction_id: &[u8],
-        status: u16,
-        to: &[u8],
-        from: &[u8],
-    ) {
-        let response = Response { transaction_id, status, to, from };
-        let queued = append_response(&mut self.connections, &mut self.send_buffers, key, &response);
-        self.responded(key, status, queued);
-    }
-
-    fn responded(&mut self, key: Key, status: u16, queued: Result<(), PoolExhausted>) {
-        if self.connections.get(key).is_none_or(|connection| !connection.is_alive()) {
-            return;
-        }
-        if queued.is_err() {
-            return self.unserved.push(key);
-        }
-        if status != 200 {
-            self.metrics.responses_error_sent += 1;
-        }
-        self.mark(key);
-        self.check_egress(key);
-        // Whoever reads no answers gets nothing more to answer.
-        let context_key = self
-            .connections
-            .get(key)
-            .filter(|connection| connection.lagging_since_ns.is_some())
-            .and_then(|connection| connection.termination)
-            .and_then(|termination_key| self.terminations.get(termination_key))
-            .map(|termination| termination.context);
-        if let Some(context_key) = context_key {
-            self.pause(key, context_key);
-        }
-    }
-
-    /// RFC 4975 section 7.1.2: what has been taken over is reported to a sender who wants to know.
-    fn report_success(&mut self, key: Key, forward: &Forward, total: Option<u64>) {
-        let transaction = self.identifiers.transaction();
-        let mut memory = [0; MESSAGE_LINES_BYTES_MAX];
-        let mut rest = memory.as_mut_slice();
-        let length_max = rest.len();
-        let written =
-            write!(rest, "Byte-Range: {}-{}/", forward.start, forward.next - 1).and_then(|()| {
-                match total {
-                    Some(total) => write!(rest, "{total}\r\n"),
-                    None => write!(rest, "*\r\n"),
-                }
-            });
-        if written.is_err() {
-            return;
-        }
-        let length = length_max - rest.len();
-        let Some(termination) = self
-            .connections
-            .get(key)
-            .and_then(|connection| connection.termination)
-            .and_then(|termination_key| self.terminations.get(termination_key))
-        else {
-            return;
-        };
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        if !connection.is_alive() {
-            return;
-        }
-        let interrupt = EndLine::interrupt(connection.outgoing.take().as_ref());
-        let parts: &[&[u8]] = &[
-            interrupt.bytes(),
-            b"MSRP ",
-            transaction.as_bytes(),
-            b" REPORT\r\n",
-            &termination.request_paths,
-            b"Message-ID: ",
-            forward.message_id.as_bytes(),
-            b"\r\n",
-            &memory[..length],
-            b"Status: 000 200 OK\r\n-------",
-            transaction.as_bytes(),
-            b"$\r\n",
-        ];
-        if connection.egress.append(&mut self.send_buffers, parts).is_err() {
-            return self.unserved.push(key);
-        }
-        self.mark(key);
-        self.check_egress(key);
-    }
-
-    /// RFC 4975 section 5.4: the side that connects sends a request at once, so that the other can
-    /// bind the connection to the session.
-    pub(crate) fn send_binding_request(&mut self, key: Key, termination_key: Key) {
-        let transaction = self.identifiers.transaction();
-        let Some(termination) = self.terminations.get(termination_key) else { return };
-        let id = self.identifiers.message(termination.id, transaction.as_bytes());
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        let parts: &[&[u8]] = &[
-            b"MSRP ",
-            transaction.as_bytes(),
-            b" SEND\r\n",
-            &termination.request_paths,
-            b"Message-ID: ",
-            id.as_bytes(),
-            b"\r\nByte-Range: 1-0/0\r\n-------",
-            transaction.as_bytes(),
-            b"$\r\n",
-        ];
-        if connection.egress.append(&mut self.send_buffers, parts).is_err() {
-            return self.release(key, ReleaseCause::TooSlow, Ending::Abort);
-        }
-        self.mark(key);
-    }
-}
-
-/// What a response says, and to whom.
-struct Response<'a> {
-    transaction_id: &'a [u8],
-    status: u16,
-    to: &'a [u8],
-    from: &'a [u8],
-}
-
-/// Queues a response, interrupting a chunk that is open towards the peer (RFC 4975 section 7.1:
-/// responses and reports must not wait for a long message).
-fn append_response(
-    connections: &mut Table<Connection>,
-    send_buffers: &mut SendBuffers,
-    key: Key,
-    response: &Response<'_>,
-) -> Result<(), PoolExhausted> {
-    let Some(connection) = connections.get_mut(key) else { return Ok(()) };
-    if connection.life >= Life::Draining {
-        return Ok(());
-    }
-    let interrupt = EndLine::interrupt(connection.outgoing.take().as_ref());
-    let mut number = Decimal::default();
-    let parts: &[&[u8]] = &[
-        interrupt.bytes(),
-        b"MSRP ",
-        response.transaction_id,
-        b" ",
-        number.format(Some(u64::from(response.status))),
-        b" ",
-        comment(response.status),
-        b"\r\nTo-Path: ",
-        response.to,
-        b"\r\nFrom-Path: ",
-        response.from,
-        b"\r\n-------",
-        response.transaction_id,
-        b"$\r\n",
-    ];
-    connection.egress.append(send_buffers, parts)
 }
 
 /// Whether a request is for this session and from its peer.
@@ -644,122 +461,4 @@ fn is_peer(head: &Head<'_>, remote_first: &[u8]) -> bool {
 /// Last byte of a message that lies whole in one piece.
 fn end_of(forward: &Forward, piece: &Piece<'_>) -> u64 {
     forward.next.saturating_add(piece.body.len() as u64).saturating_sub(1)
-}
-
-/// Message-ID and Byte-Range of a request of ours.
-fn message_lines<'a>(
-    memory: &'a mut [u8; MESSAGE_LINES_BYTES_MAX],
-    id: &MessageId,
-    start: u64,
-    end: Option<u64>,
-    total: Option<u64>,
-) -> &'a [u8] {
-    let mut rest = memory.as_mut_slice();
-    let mut write = |bytes: &[u8]| rest.write_all(bytes);
-    let mut number = Decimal::default();
-    let written = write(b"Message-ID: ")
-        .and_then(|()| write(id.as_bytes()))
-        .and_then(|()| write(b"\r\nByte-Range: "))
-        .and_then(|()| write(number.format(Some(start))))
-        .and_then(|()| write(b"-"))
-        .and_then(|()| write(number.format(end)))
-        .and_then(|()| write(b"/"))
-        .and_then(|()| write(number.format(total)))
-        .and_then(|()| write(b"\r\n"));
-    // Three numbers of 20 digits and an identifier of 32 characters fit.
-    assert!(written.is_ok());
-    let length = MESSAGE_LINES_BYTES_MAX - rest.len();
-    &memory[..length]
-}
-
-/// Decimal digits without a detour through `fmt`, which would cost more than all the rest of a
-/// request's head.
-#[derive(Default)]
-struct Decimal {
-    digits: [u8; 20],
-}
-
-impl Decimal {
-    /// The number, or `*`.
-    fn format(&mut self, number: Option<u64>) -> &[u8] {
-        let Some(mut number) = number else { return b"*" };
-        let mut position = self.digits.len();
-        loop {
-            position -= 1;
-            self.digits[position] = b'0' + (number % 10) as u8;
-            number /= 10;
-            if number == 0 {
-                return &self.digits[position..];
-            }
-        }
-    }
-}
-
-/// An end-line (with the CRLF that ends the body before it), or nothing.
-struct EndLine {
-    bytes: [u8; END_LINE_BYTES_MAX],
-    length: usize,
-}
-
-impl EndLine {
-    fn new(transaction: &TransactionId, end: Option<Continuation>, has_body: bool) -> Self {
-        let mut line = Self { bytes: [0; END_LINE_BYTES_MAX], length: 0 };
-        if let Some(end) = end {
-            let written = write_end_line(transaction.as_bytes(), end, has_body, &mut line.bytes);
-            line.length = written.unwrap_or_else(|| unreachable!("the memory fits any end-line"));
-        }
-        line
-    }
-
-    /// The end-line that interrupts an open chunk.
-    fn interrupt(open: Option<&OpenChunk>) -> Self {
-        match open {
-            Some(open) => Self::new(&open.transaction, Some(Continuation::More), true),
-            None => Self { bytes: [0; END_LINE_BYTES_MAX], length: 0 },
-        }
-    }
-
-    fn bytes(&self) -> &[u8] {
-        &self.bytes[..self.length]
-    }
-}
-
-/// Keeps the header lines that go on to the receivers: all but the ones that are ours to set on
-/// every hop.
-fn keep_lines(header_lines: &[u8], kept: &mut Vec<u8>) {
-    const OURS: [&[u8]; 4] =
-        [b"message-id:", b"byte-range:", b"success-report:", b"failure-report:"];
-    for line in header_lines.split_inclusive(|&byte| byte == b'\n') {
-        let ours = OURS.iter().any(|name| {
-            line.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name))
-        });
-        if !ours {
-            kept.extend_from_slice(line);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn keeps_foreign_header_lines_and_drops_those_of_the_hop() {
-        let mut kept = Vec::new();
-        let lines = b"Message-ID: 1\r\nX-Tag: a\r\nBYTE-RANGE: 1-5/5\r\nSuccess-Report: yes\r\n\
-            Failure-Report: no\r\nContent-Type: text/plain\r\n";
-        keep_lines(lines, &mut kept);
-        assert_eq!(kept, b"X-Tag: a\r\nContent-Type: text/plain\r\n");
-    }
-
-    #[test]
-    fn message_lines_hold_the_largest_numbers() {
-        let mut memory = [0; MESSAGE_LINES_BYTES_MAX];
-        let id = MessageId::from_u128(u128::MAX);
-        let max = Some(u64::MAX);
-        let lines = message_lines(&mut memory, &id, u64::MAX, max, max).to_vec();
-        let text = String::from_utf8(lines).unwrap();
-        let max = u64::MAX;
-        assert!(text.ends_with(&format!("Byte-Range: {max}-{max}/{max}\r\n")), "{text}");
-    }
 }

@@ -84,8 +84,8 @@ fn a_receiver_and_a_sender_together_cannot_end_the_chunk_of_another_receiver() {
     let mut alice = world.member(1, 1, None);
     let mallory = world.member(1, 2, None);
     let mut bob = world.member(1, 3, None);
-    let message = alice.chunk("chunk001", "first", "1-*/*", b"harmlessXXX", '$');
-    let at = message.windows(3).position(|w| w == b"XXX").unwrap();
+    let message = alice.chunk("chunk001", "first", "1-*/*", b"harmlessTAIL", '$');
+    let at = message.windows(4).position(|w| w == b"TAIL").unwrap();
     alice.send_raw(&mut world, &message[..at]);
     world.settle();
     // Mallory looks at the raw head she got.

@@ -1,0 +1,193 @@
+//! What the node says for itself on a session: responses, reports, the request that binds. Each
+//! interrupts a chunk that is open towards the peer, so that none waits for a long message.
+
+use std::io::Write;
+
+use mrfp_io::{Key, SendBuffers};
+use mrfp_protocol::msrp::{FailureReport, comment};
+
+use crate::connection::{Connection, Life};
+use crate::egress::PoolExhausted;
+use crate::incoming::{Forward, Transaction};
+use crate::plane::Plane;
+use crate::request::{Decimal, EndLine, MESSAGE_LINES_BYTES_MAX};
+use crate::table::Table;
+
+impl Plane {
+    /// Answers a member's request as its Failure-Report demands (RFC 4975 section 7.1.1).
+    pub(crate) fn answer(&mut self, key: Key, transaction: &Transaction, status: u16) {
+        let due = match transaction.failure_report {
+            FailureReport::Yes => true,
+            FailureReport::Partial => status != 200,
+            FailureReport::No => false,
+        };
+        if !due {
+            return;
+        }
+        let bound = self
+            .connections
+            .get(key)
+            .and_then(|connection| connection.termination)
+            .and_then(|termination_key| self.terminations.get(termination_key));
+        let Some(termination) = bound else { return };
+        let (to, from) = (&termination.remote_first, &termination.local_uri);
+        let response = Response { transaction_id: transaction.id.as_bytes(), status, to, from };
+        let queued = append_response(&mut self.connections, &mut self.send_buffers, key, &response);
+        self.responded(key, status, queued);
+    }
+
+    /// Answers a request from what stood in its head.
+    pub(crate) fn respond(
+        &mut self,
+        key: Key,
+        transaction_id: &[u8],
+        status: u16,
+        to: &[u8],
+        from: &[u8],
+    ) {
+        let response = Response { transaction_id, status, to, from };
+        let queued = append_response(&mut self.connections, &mut self.send_buffers, key, &response);
+        self.responded(key, status, queued);
+    }
+
+    fn responded(&mut self, key: Key, status: u16, queued: Result<(), PoolExhausted>) {
+        if self.connections.get(key).is_none_or(|connection| !connection.is_alive()) {
+            return;
+        }
+        if queued.is_err() {
+            return self.unserved.push(key);
+        }
+        if status != 200 {
+            self.metrics.responses_error_sent += 1;
+        }
+        self.mark(key);
+        self.check_egress(key);
+        // Whoever reads no answers gets nothing more to answer.
+        let context_key = self
+            .connections
+            .get(key)
+            .filter(|connection| connection.lagging_since_ns.is_some())
+            .and_then(|connection| connection.termination)
+            .and_then(|termination_key| self.terminations.get(termination_key))
+            .map(|termination| termination.context);
+        if let Some(context_key) = context_key {
+            self.pause(key, context_key);
+        }
+    }
+
+    /// RFC 4975 section 7.1.2: what has been taken over is reported to a sender who wants to know.
+    pub(crate) fn report_success(&mut self, key: Key, forward: &Forward, total: Option<u64>) {
+        let transaction = self.identifiers.transaction();
+        let mut memory = [0; MESSAGE_LINES_BYTES_MAX];
+        let mut rest = memory.as_mut_slice();
+        let length_max = rest.len();
+        let written =
+            write!(rest, "Byte-Range: {}-{}/", forward.start, forward.next - 1).and_then(|()| {
+                match total {
+                    Some(total) => write!(rest, "{total}\r\n"),
+                    None => write!(rest, "*\r\n"),
+                }
+            });
+        if written.is_err() {
+            return;
+        }
+        let length = length_max - rest.len();
+        let Some(termination) = self
+            .connections
+            .get(key)
+            .and_then(|connection| connection.termination)
+            .and_then(|termination_key| self.terminations.get(termination_key))
+        else {
+            return;
+        };
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if !connection.is_alive() {
+            return;
+        }
+        let interrupt = EndLine::interrupt(connection.outgoing.take().as_ref());
+        let parts: &[&[u8]] = &[
+            interrupt.bytes(),
+            b"MSRP ",
+            transaction.as_bytes(),
+            b" REPORT\r\n",
+            &termination.request_paths,
+            b"Message-ID: ",
+            forward.message_id.as_bytes(),
+            b"\r\n",
+            &memory[..length],
+            b"Status: 000 200 OK\r\n-------",
+            transaction.as_bytes(),
+            b"$\r\n",
+        ];
+        if connection.egress.append(&mut self.send_buffers, parts).is_err() {
+            return self.unserved.push(key);
+        }
+        self.mark(key);
+        self.check_egress(key);
+    }
+
+    /// RFC 4975 section 5.4: the side that connects sends a request at once, so that the other can
+    /// bind the connection to the session.
+    pub(crate) fn send_binding_request(&mut self, key: Key, termination_key: Key) {
+        let transaction = self.identifiers.transaction();
+        let Some(termination) = self.terminations.get(termination_key) else { return };
+        let id = self.identifiers.message(termination.id, transaction.as_bytes());
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let parts: &[&[u8]] = &[
+            b"MSRP ",
+            transaction.as_bytes(),
+            b" SEND\r\n",
+            &termination.request_paths,
+            b"Message-ID: ",
+            id.as_bytes(),
+            b"\r\nByte-Range: 1-0/0\r\n-------",
+            transaction.as_bytes(),
+            b"$\r\n",
+        ];
+        if connection.egress.append(&mut self.send_buffers, parts).is_err() {
+            return self.unserved.push(key);
+        }
+        self.mark(key);
+    }
+}
+
+/// What a response says, and to whom.
+struct Response<'a> {
+    transaction_id: &'a [u8],
+    status: u16,
+    to: &'a [u8],
+    from: &'a [u8],
+}
+
+/// Queues a response, interrupting a chunk that is open towards the peer (RFC 4975 section 7.1:
+/// responses and reports must not wait for a long message).
+fn append_response(
+    connections: &mut Table<Connection>,
+    send_buffers: &mut SendBuffers,
+    key: Key,
+    response: &Response<'_>,
+) -> Result<(), PoolExhausted> {
+    let Some(connection) = connections.get_mut(key) else { return Ok(()) };
+    if connection.life >= Life::Draining {
+        return Ok(());
+    }
+    let interrupt = EndLine::interrupt(connection.outgoing.take().as_ref());
+    let mut number = Decimal::default();
+    let parts: &[&[u8]] = &[
+        interrupt.bytes(),
+        b"MSRP ",
+        response.transaction_id,
+        b" ",
+        number.format(Some(u64::from(response.status))),
+        b" ",
+        comment(response.status),
+        b"\r\nTo-Path: ",
+        response.to,
+        b"\r\nFrom-Path: ",
+        response.from,
+        b"\r\n-------",
+        response.transaction_id,
+        b"$\r\n",
+    ];
+    connection.egress.append(send_buffers, parts)
+}

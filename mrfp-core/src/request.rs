@@ -1,0 +1,135 @@
+//! The parts our own requests are written from. The serializer of the protocol crate writes whole
+//! heads; here the same lines go to every member of a Context, so they are made once and copied.
+
+use std::io::Write;
+
+use mrfp_protocol::msrp::{
+    Continuation, END_LINE_BYTES_MAX, MessageId, TransactionId, write_end_line,
+};
+
+use crate::connection::OpenChunk;
+
+/// Message-ID and Byte-Range lines of a request.
+pub(crate) const MESSAGE_LINES_BYTES_MAX: usize = 160;
+
+/// Message-ID and Byte-Range of a request of ours.
+pub(crate) fn message_lines<'a>(
+    memory: &'a mut [u8; MESSAGE_LINES_BYTES_MAX],
+    id: &MessageId,
+    start: u64,
+    end: Option<u64>,
+    total: Option<u64>,
+) -> &'a [u8] {
+    let mut rest = memory.as_mut_slice();
+    let mut write = |bytes: &[u8]| rest.write_all(bytes);
+    let mut number = Decimal::default();
+    let written = write(b"Message-ID: ")
+        .and_then(|()| write(id.as_bytes()))
+        .and_then(|()| write(b"\r\nByte-Range: "))
+        .and_then(|()| write(number.format(Some(start))))
+        .and_then(|()| write(b"-"))
+        .and_then(|()| write(number.format(end)))
+        .and_then(|()| write(b"/"))
+        .and_then(|()| write(number.format(total)))
+        .and_then(|()| write(b"\r\n"));
+    // Three numbers of 20 digits and an identifier of 32 characters fit.
+    assert!(written.is_ok());
+    let length = MESSAGE_LINES_BYTES_MAX - rest.len();
+    &memory[..length]
+}
+
+/// Decimal digits without a detour through `fmt`, which would cost more than all the rest of a
+/// request's head.
+#[derive(Default)]
+pub(crate) struct Decimal {
+    digits: [u8; 20],
+}
+
+impl Decimal {
+    /// The number, or `*`.
+    pub(crate) fn format(&mut self, number: Option<u64>) -> &[u8] {
+        let Some(mut number) = number else { return b"*" };
+        let mut position = self.digits.len();
+        loop {
+            position -= 1;
+            self.digits[position] = b'0' + (number % 10) as u8;
+            number /= 10;
+            if number == 0 {
+                return &self.digits[position..];
+            }
+        }
+    }
+}
+
+/// An end-line (with the CRLF that ends the body before it), or nothing.
+pub(crate) struct EndLine {
+    bytes: [u8; END_LINE_BYTES_MAX],
+    length: usize,
+}
+
+impl EndLine {
+    pub(crate) fn new(
+        transaction: &TransactionId,
+        end: Option<Continuation>,
+        has_body: bool,
+    ) -> Self {
+        let mut line = Self { bytes: [0; END_LINE_BYTES_MAX], length: 0 };
+        if let Some(end) = end {
+            let written = write_end_line(transaction.as_bytes(), end, has_body, &mut line.bytes);
+            line.length = written.unwrap_or_else(|| unreachable!("the memory fits any end-line"));
+        }
+        line
+    }
+
+    /// The end-line that interrupts an open chunk.
+    pub(crate) fn interrupt(open: Option<&OpenChunk>) -> Self {
+        match open {
+            Some(open) => Self::new(&open.transaction, Some(Continuation::More), true),
+            None => Self { bytes: [0; END_LINE_BYTES_MAX], length: 0 },
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
+/// Keeps the header lines that go on to the receivers: all but the ones that are ours to set on
+/// every hop.
+pub(crate) fn keep_lines(header_lines: &[u8], kept: &mut Vec<u8>) {
+    const OURS: [&[u8]; 4] =
+        [b"message-id:", b"byte-range:", b"success-report:", b"failure-report:"];
+    for line in header_lines.split_inclusive(|&byte| byte == b'\n') {
+        let ours = OURS.iter().any(|name| {
+            line.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name))
+        });
+        if !ours {
+            kept.extend_from_slice(line);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_foreign_header_lines_and_drops_those_of_the_hop() {
+        let mut kept = Vec::new();
+        let lines = b"Message-ID: 1\r\nX-Tag: a\r\nBYTE-RANGE: 1-5/5\r\nSuccess-Report: yes\r\n\
+            Failure-Report: no\r\nContent-Type: text/plain\r\n";
+        keep_lines(lines, &mut kept);
+        assert_eq!(kept, b"X-Tag: a\r\nContent-Type: text/plain\r\n");
+    }
+
+    #[test]
+    fn message_lines_hold_the_largest_numbers() {
+        let mut memory = [0; MESSAGE_LINES_BYTES_MAX];
+        let id = MessageId::from_u128(u128::MAX);
+        let max = Some(u64::MAX);
+        let lines = message_lines(&mut memory, &id, u64::MAX, max, max).to_vec();
+        let text = String::from_utf8(lines).unwrap();
+        let max = u64::MAX;
+        assert!(text.ends_with(&format!("Byte-Range: {max}-{max}/{max}\r\n")), "{text}");
+    }
+}
