@@ -235,6 +235,21 @@ fn somebody_elses_key_does_not_open_a_session() {
 }
 
 #[test]
+fn a_ticket_for_another_room_opens_no_session() {
+    let mut world = Bench::new();
+    let (_, offer) = world.offer();
+    let actions = world.event(Event::Invite {
+        call: CallId(1),
+        room: "coffee".to_owned(),
+        from: ALICE.to_owned(),
+        to: ROOM.replace("tea", "coffee"),
+        offer: Some(offer),
+    });
+    assert_eq!(refused(actions), 488);
+    assert!(world.mrfc.is_empty());
+}
+
+#[test]
 fn silent_kms_is_504_and_its_late_answer_is_ignored() {
     let mut bench = Bench::new();
     let (_, offer) = bench.offer();

@@ -189,7 +189,7 @@ impl Mrfc {
         let place =
             place.or_else(|| Some((mp::ContextId(self.last_id + 1), self.shards.choose()?)));
         let (context, shard) = place.ok_or_else(|| Refusal::unavailable("No media plane"))?;
-        let asked = self.ask_kms(turn, &negotiation)?;
+        let asked = self.ask_kms(turn, to, &negotiation)?;
 
         self.last_id += 2;
         let termination = mp::TerminationId(self.last_id);
@@ -224,6 +224,7 @@ impl Mrfc {
     fn ask_kms(
         &mut self,
         turn: &mut Turn<'_>,
+        called: &str,
         negotiation: &Negotiation,
     ) -> Result<Option<Question>, Refusal> {
         let Some(offered) = &negotiation.message.key_management else {
@@ -232,7 +233,7 @@ impl Mrfc {
         let Some(responder) = &mut self.responder else {
             return Err(Refusal::with_text(488, "No key management here"));
         };
-        match keys::begin(responder, offered, turn.now.ntp, turn.random) {
+        match keys::begin(responder, offered, called, turn.now.ntp, turn.random) {
             Ok((pending, message)) => Ok(Some(Question { pending: Box::new(pending), message })),
             Err(failure) => Err(self.key_failure(&failure)),
         }
@@ -308,6 +309,7 @@ impl Mrfc {
         match failure {
             KeyFailure::Mikey(_) => Refusal::with_text(488, "Key management failed"),
             KeyFailure::OtherCaller => Refusal::with_text(403, "The key is not the caller's"),
+            KeyFailure::OtherRoom => Refusal::with_text(488, "The ticket is for another room"),
         }
     }
 

@@ -31,12 +31,17 @@ pub(super) enum KeyFailure {
     Mikey(mikey::Error),
     /// Whoever holds the key is not who calls.
     OtherCaller,
+    /// The ticket was made for another room than the one called.
+    OtherRoom,
 }
 
-/// Reads the MIKEY message of the offer; the bytes go to the KMS.
+/// Reads the MIKEY message of the offer; the bytes go to the KMS. Its IDRr must name the room of
+/// `called`: a ticket for one room opens no other. Hosts may differ, as a room has several names;
+/// which of them are ours the responder checks.
 pub(super) fn begin(
     responder: &mut Responder,
     offered: &KeyManagement,
+    called: &str,
     now: NtpTime,
     random: Random<'_>,
 ) -> Result<(Pending, Vec<u8>), KeyFailure> {
@@ -44,6 +49,9 @@ pub(super) fn begin(
     let protocols = offered.offered_protocols();
     let begun = responder.begin(transfer_init, &protocols, now, random);
     let (pending, resolve_init) = begun.map_err(KeyFailure::Mikey)?;
+    if user_part(&normalise(pending.requested())) != user_part(&normalise(called)) {
+        return Err(KeyFailure::OtherRoom);
+    }
     Ok((Pending(pending), resolve_init))
 }
 
@@ -81,10 +89,17 @@ impl KeyFailure {
     /// A name for counting: that of the error without what the peer put into it, so that a peer
     /// cannot make counters at will.
     pub(super) fn name(&self) -> String {
-        let Self::Mikey(error) = self else {
-            return "OtherCaller".to_owned();
+        let error = match self {
+            Self::Mikey(error) => error,
+            Self::OtherCaller => return "OtherCaller".to_owned(),
+            Self::OtherRoom => return "OtherRoom".to_owned(),
         };
         let name = format!("{error:?}");
         name.chars().take_while(char::is_ascii_alphanumeric).collect()
     }
+}
+
+/// Scheme and user of a URI: what stands before the host, all of it where there is no user.
+fn user_part(uri: &str) -> &str {
+    uri.rsplit_once('@').map_or(uri, |(user, _)| user)
 }

@@ -304,11 +304,16 @@ impl Control {
     }
 
     /// Ends the SIP front, then the shards, then HTTP.
-    async fn finish(self) -> Stopped {
+    async fn finish(mut self) -> Stopped {
         let calls = self.parts.mrfc.calls();
         let give_up = self.give_up.unwrap_or_else(Instant::now) + FINISH_GRACE;
-        // Nobody takes calls any more: from here on the front answers a new one 503 by itself.
-        drop(self.parts.sip_events);
+        // Nobody takes calls any more: from here on the front answers a new one 503 by itself. Those
+        // that came in while the last call ended get theirs now.
+        self.parts.sip_events.close();
+        while let Ok(event) = self.parts.sip_events.try_recv() {
+            self.take_sip(event);
+            self.act();
+        }
         let sip = timeout_at(give_up, self.parts.sip.shutdown()).await;
         let stopped = stop_shards(self.parts.ports).await;
         drop(self.parts.servers);
