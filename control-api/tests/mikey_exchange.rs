@@ -1,7 +1,7 @@
 //! Initiator, responder and KMS together, and everything they have to refuse.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use control_api::kms::{Kms, KmsConfig};
 use control_api::mikey::codec::code_point::{ROLE_INITIATOR, ROLE_RESPONDER, TICKET_3GPP_BASE};
