@@ -16,8 +16,14 @@ const ALICE: &str = "sip:alice@example.com";
 const ROOM: &str = "sip:room@127.0.0.1";
 const KMS_URI: &str = "sip:kms@example.com";
 
-fn now() -> NtpTime {
-    NtpTime::from_unix(Duration::from_secs(1_790_000_000))
+/// A clock that moves a millisecond with every call: the responder forgets the oldest ones, as it
+/// does in life, and no two calls of one sender look alike.
+fn ticking() -> impl FnMut() -> NtpTime {
+    let mut since_epoch = Duration::from_secs(1_790_000_000);
+    move || {
+        since_epoch += Duration::from_millis(1);
+        NtpTime::from_unix(since_epoch)
+    }
 }
 
 /// Bytes that differ from call to call, the same in every run.
@@ -41,11 +47,6 @@ fn node_key() -> PreSharedKey {
     PreSharedKey { identity: b"psk-node".to_vec(), key: Zeroizing::new(vec![2; 16]) }
 }
 
-/// The responder's replay cache must not fill up while it is measured.
-fn parameters() -> Parameters {
-    Parameters { replay_cache_entries_max: usize::MAX, ..Parameters::default() }
-}
-
 fn kms() -> Kms {
     let alice = vec![UriPattern::Exact(ALICE.to_owned())];
     let node = vec![UriPattern::Host("127.0.0.1".to_owned())];
@@ -56,7 +57,7 @@ fn kms() -> Kms {
         ticket_lifetime: Duration::from_secs(3600),
         may_act_as: BTreeMap::from([(b"tpk-alice".to_vec(), alice), (b"psk-node".to_vec(), node)]),
         groups: BTreeMap::new(),
-        parameters: parameters(),
+        parameters: Parameters::default(),
     })
 }
 
@@ -66,17 +67,20 @@ fn responder() -> Responder {
         answer_as: None,
         kms_uri: KMS_URI.to_owned(),
         kms_key: node_key(),
-        parameters: parameters(),
+        parameters: Parameters::default(),
     })
 }
 
 fn exchange(c: &mut Criterion) {
     let mut group = c.benchmark_group("mikey");
-    let (parameters, key) = (parameters(), ticket_protection_key());
-    let mut random = counting_random();
+    let (parameters, key) = (Parameters::default(), ticket_protection_key());
+    let (mut random, mut now) = (counting_random(), ticking());
     let mut call = || {
-        Initiator::with_own_ticket(&parameters, ALICE, ROOM, KMS_URI, &key, now(), &mut random)
-            .expect("a call")
+        let at = now();
+        let (_, transfer_init) =
+            Initiator::with_own_ticket(&parameters, ALICE, ROOM, KMS_URI, &key, at, &mut random)
+                .expect("a call");
+        (transfer_init, at)
     };
     group.bench_function("initiator: TRANSFER_INIT", |b| b.iter(&mut call));
 
@@ -84,13 +88,12 @@ fn exchange(c: &mut Criterion) {
     let mut random = counting_random();
     group.bench_function("responder and KMS: TRANSFER_INIT to TRANSFER_RESP", |b| {
         b.iter_batched(
-            || call().1,
-            |transfer_init| {
-                let (pending, resolve_init) = responder
-                    .begin(&transfer_init, "mikey", now(), &mut random)
-                    .expect("acceptable");
-                let resolve_resp = kms.handle(&resolve_init, now(), &mut random);
-                pending.finish(&mut responder, &resolve_resp, now(), &mut random).expect("resolved")
+            &mut call,
+            |(transfer_init, at)| {
+                let (pending, resolve_init) =
+                    responder.begin(&transfer_init, "mikey", at, &mut random).expect("acceptable");
+                let resolve_resp = kms.handle(&resolve_init, at, &mut random);
+                pending.finish(&mut responder, &resolve_resp, at, &mut random).expect("resolved")
             },
             BatchSize::SmallInput,
         );
