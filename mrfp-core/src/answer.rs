@@ -1,8 +1,6 @@
 //! What the node says for itself on a session: responses, reports, the request that binds. Each
 //! interrupts a chunk that is open towards the peer, so that none waits for a long message.
 
-use std::io::Write;
-
 use mrfp_io::{Key, SendBuffers};
 use mrfp_protocol::msrp::{FailureReport, comment};
 
@@ -10,7 +8,7 @@ use crate::connection::{Connection, Life};
 use crate::egress::PoolExhausted;
 use crate::incoming::{Forward, Transaction};
 use crate::plane::Plane;
-use crate::request::{Decimal, EndLine, MESSAGE_LINES_BYTES_MAX};
+use crate::request::{Decimal, EndLine, MESSAGE_LINES_BYTES_MAX, message_lines};
 use crate::table::Table;
 
 impl Plane {
@@ -24,12 +22,10 @@ impl Plane {
         if !due {
             return;
         }
-        let bound = self
-            .connections
-            .get(key)
-            .and_then(|connection| connection.termination)
-            .and_then(|termination_key| self.terminations.get(termination_key));
-        let Some(termination) = bound else { return };
+        let bound = self.connections.get(key).and_then(|connection| connection.termination);
+        let Some(termination) = bound.and_then(|bound| self.terminations.get(bound)) else {
+            return;
+        };
         let (to, from) = (&termination.remote_first, &termination.local_uri);
         let response = Response { transaction_id: transaction.id.as_bytes(), status, to, from };
         let queued = append_response(&mut self.connections, &mut self.send_buffers, key, &response);
@@ -63,14 +59,10 @@ impl Plane {
         self.mark(key);
         self.check_egress(key);
         // Whoever reads no answers gets nothing more to answer.
-        let context_key = self
-            .connections
-            .get(key)
-            .filter(|connection| connection.lagging_since_ns.is_some())
-            .and_then(|connection| connection.termination)
-            .and_then(|termination_key| self.terminations.get(termination_key))
-            .map(|termination| termination.context);
-        if let Some(context_key) = context_key {
+        let lags = |connection: &Connection| connection.lagging_since_ns.is_some();
+        if self.connections.get(key).is_some_and(lags)
+            && let Some(context_key) = self.context_of(key)
+        {
             self.pause(key, context_key);
         }
     }
@@ -79,19 +71,9 @@ impl Plane {
     pub(crate) fn report_success(&mut self, key: Key, forward: &Forward, total: Option<u64>) {
         let transaction = self.identifiers.transaction();
         let mut memory = [0; MESSAGE_LINES_BYTES_MAX];
-        let mut rest = memory.as_mut_slice();
-        let length_max = rest.len();
-        let written =
-            write!(rest, "Byte-Range: {}-{}/", forward.start, forward.next - 1).and_then(|()| {
-                match total {
-                    Some(total) => write!(rest, "{total}\r\n"),
-                    None => write!(rest, "*\r\n"),
-                }
-            });
-        if written.is_err() {
-            return;
-        }
-        let length = length_max - rest.len();
+        let id = forward.message_id.as_bytes();
+        let end = Some(forward.next - 1);
+        let message_lines = message_lines(&mut memory, id, forward.start, end, total);
         let Some(termination) = self
             .connections
             .get(key)
@@ -111,10 +93,7 @@ impl Plane {
             transaction.as_bytes(),
             b" REPORT\r\n",
             &termination.request_paths,
-            b"Message-ID: ",
-            forward.message_id.as_bytes(),
-            b"\r\n",
-            &memory[..length],
+            message_lines,
             b"Status: 000 200 OK\r\n-------",
             transaction.as_bytes(),
             b"$\r\n",

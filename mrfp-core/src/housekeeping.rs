@@ -56,10 +56,9 @@ impl Plane {
             return true;
         }
         let grace_ns = self.limits.slow_member_grace_ns;
-        let members = connection
-            .termination
-            .and_then(|termination_key| self.terminations.get(termination_key))
-            .and_then(|termination| self.contexts.get(termination.context))
+        let members = self
+            .context_of(key)
+            .and_then(|context_key| self.contexts.get(context_key))
             .map_or(0, |context| context.members.len());
         members > 2
             && lagged_ns >= grace_ns

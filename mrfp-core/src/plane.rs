@@ -306,23 +306,28 @@ impl Plane {
 
     /// The egress of a connection has grown: whoever feeds it is held back once it is too long.
     pub(crate) fn check_egress(&mut self, key: Key) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(connection) = self.connections.get(key) else { return };
         if connection.egress.bytes() <= self.limits.egress_bytes_max
             || connection.lagging_since_ns.is_some()
         {
             return;
         }
-        let context_key = connection
-            .termination
-            .and_then(|termination_key| self.terminations.get(termination_key))
-            .map(|termination| termination.context);
+        let context_key = self.context_of(key);
         let Some(context) = context_key.and_then(|key| self.contexts.get_mut(key)) else {
             // Nobody has vouched for it, and it reads no answers.
             return self.release(key, ReleaseCause::TooSlow, Ending::Abort);
         };
-        connection.lagging_since_ns = Some(self.now_ns);
         context.lagging += 1;
         self.lagging.push(key);
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.lagging_since_ns = Some(self.now_ns);
+        }
+    }
+
+    /// The Context a connection talks into.
+    pub(crate) fn context_of(&self, key: Key) -> Option<Key> {
+        let termination_key = self.connections.get(key)?.termination?;
+        self.terminations.get(termination_key).map(|termination| termination.context)
     }
 
     /// Reads nothing more from a connection until nobody lags in its Context.
@@ -353,10 +358,7 @@ impl Plane {
             return;
         }
         self.lagging.retain(|&lagging| lagging != key);
-        let context_key = connection
-            .termination
-            .and_then(|termination_key| self.terminations.get(termination_key))
-            .map(|termination| termination.context);
+        let context_key = self.context_of(key);
         let Some(context) = context_key.and_then(|key| self.contexts.get_mut(key)) else { return };
         context.lagging -= 1;
         if context.lagging > 0 {

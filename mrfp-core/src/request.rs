@@ -3,9 +3,7 @@
 
 use std::io::Write;
 
-use mrfp_protocol::msrp::{
-    Continuation, END_LINE_BYTES_MAX, MessageId, TransactionId, write_end_line,
-};
+use mrfp_protocol::msrp::{Continuation, END_LINE_BYTES_MAX, TransactionId, write_end_line};
 
 use crate::connection::OpenChunk;
 
@@ -15,7 +13,7 @@ pub(crate) const MESSAGE_LINES_BYTES_MAX: usize = 160;
 /// Message-ID and Byte-Range of a request of ours.
 pub(crate) fn message_lines<'a>(
     memory: &'a mut [u8; MESSAGE_LINES_BYTES_MAX],
-    id: &MessageId,
+    id: &[u8],
     start: u64,
     end: Option<u64>,
     total: Option<u64>,
@@ -24,7 +22,7 @@ pub(crate) fn message_lines<'a>(
     let mut write = |bytes: &[u8]| rest.write_all(bytes);
     let mut number = Decimal::default();
     let written = write(b"Message-ID: ")
-        .and_then(|()| write(id.as_bytes()))
+        .and_then(|()| write(id))
         .and_then(|()| write(b"\r\nByte-Range: "))
         .and_then(|()| write(number.format(Some(start))))
         .and_then(|()| write(b"-"))
@@ -112,6 +110,7 @@ pub(crate) fn keep_lines(header_lines: &[u8], kept: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mrfp_protocol::msrp::MessageId;
 
     #[test]
     fn keeps_foreign_header_lines_and_drops_those_of_the_hop() {
@@ -127,7 +126,7 @@ mod tests {
         let mut memory = [0; MESSAGE_LINES_BYTES_MAX];
         let id = MessageId::from_u128(u128::MAX);
         let max = Some(u64::MAX);
-        let lines = message_lines(&mut memory, &id, u64::MAX, max, max).to_vec();
+        let lines = message_lines(&mut memory, id.as_bytes(), u64::MAX, max, max).to_vec();
         let text = String::from_utf8(lines).unwrap();
         let max = u64::MAX;
         assert!(text.ends_with(&format!("Byte-Range: {max}-{max}/{max}\r\n")), "{text}");

@@ -116,15 +116,11 @@ impl Plane {
             return self.release(key, ReleaseCause::PeerClosed, Ending::Graceful);
         }
         // RFC 4975 section 7.1: what is under way ends with `#` and goes no further.
-        let open =
-            connection.outgoing.take_if(|open| open.transaction.as_bytes() == transaction_id);
-        let Some(open) = open else { return };
-        connection.declined = Some(open.message);
-        let end_line = EndLine::new(&open.transaction, Some(Continuation::Abort), true);
-        if connection.egress.append(&mut self.send_buffers, &[end_line.bytes()]).is_err() {
-            self.unserved.push(key);
+        let Some(open) = connection.outgoing else { return };
+        if open.transaction.as_bytes() == transaction_id {
+            connection.declined = Some(open.message);
+            self.close_chunk(key);
         }
-        self.mark(key);
     }
 
     /// The Termination this connection is bound to, binding it now where this is the first request
@@ -224,7 +220,7 @@ impl Plane {
         let end =
             (whole && piece.body.len() <= INTERRUPTIBLE_BYTES_MIN).then(|| end_of(&forward, piece));
         let total = if whole { Some(end_of(&forward, piece)) } else { forward.total };
-        let message_lines = message_lines(&mut memory, &id, forward.next, end, total);
+        let message_lines = message_lines(&mut memory, id.as_bytes(), forward.next, end, total);
         // A sender may announce to begin at 2^64 - 1.
         forward.next = forward.next.saturating_add(piece.body.len() as u64);
         let in_progress = MessageInProgress { id, epoch, next: forward.next, total: forward.total };
@@ -315,7 +311,7 @@ impl Plane {
         }
     }
 
-    /// A member does not receive any more: the chunk that is open towards it is given up.
+    /// Gives up the chunk that is open towards a member.
     pub(crate) fn close_chunk(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Some(open) = connection.outgoing.take() else { return };
@@ -428,7 +424,7 @@ impl Plane {
     fn give_up_message(&mut self, context_key: Key, sender: Key, message: &MessageInProgress) {
         let mut memory = [0; MESSAGE_LINES_BYTES_MAX];
         let message_lines =
-            message_lines(&mut memory, &message.id, message.next, None, message.total);
+            message_lines(&mut memory, message.id.as_bytes(), message.next, None, message.total);
         let outbound = Outbound {
             message: message.id,
             epoch: message.epoch,
