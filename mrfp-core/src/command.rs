@@ -6,7 +6,8 @@ use mrfp_io::Key;
 
 use crate::context::Context;
 use crate::mp::{
-    Event, Modify, Refusal, ReserveAndConfigure, Security, TerminationId, TerminationStatistics,
+    ContextId, Event, Modify, Refusal, ReserveAndConfigure, Security, TerminationId,
+    TerminationStatistics,
 };
 use crate::plane::{Ending, Plane};
 use crate::termination::{Protection, Stage, Termination};
@@ -110,8 +111,8 @@ impl Plane {
             .get_mut(key)
             .filter(|termination| termination.stage < Stage::Subtracted)
             .ok_or(Refusal::TerminationId)?;
-        if let Some(path) = &modify.remote_path {
-            termination.set_remote_path(path.as_bytes()).map_err(|_| Refusal::Transport)?;
+        if let Some(remote) = &modify.remote {
+            termination.set_remote_path(remote.path.as_bytes()).map_err(|_| Refusal::Transport)?;
         }
         let (received, sent) = (termination.may_receive(), termination.may_send());
         termination.direction = modify.direction;
@@ -158,6 +159,13 @@ impl Plane {
             None => self.finish_subtract(key),
         }
         listener
+    }
+
+    /// Tells what a Context has carried.
+    pub(crate) fn audit(&mut self, id: ContextId) {
+        let context = self.context_by_id.get(&id).and_then(|&key| self.contexts.get(key));
+        let statistics = context.map(|context| Box::new(context.statistics));
+        self.events.push_back(Event::Audited { context: id, statistics });
     }
 
     /// Whether a Termination is protected by TLS.

@@ -41,6 +41,7 @@ mod port;
 mod receive;
 mod request;
 mod shard;
+mod statistics;
 mod switch;
 mod table;
 mod termination;

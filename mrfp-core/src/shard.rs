@@ -184,6 +184,7 @@ impl<D: Driver> Shard<D> {
                     self.end_listener(listener);
                 }
             }
+            Command::Audit { context } => self.plane.audit(context),
             Command::Stop => self.stop(),
         }
     }
