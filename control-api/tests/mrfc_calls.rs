@@ -25,17 +25,18 @@ const OFFER: &str = "v=0\r\n\
     a=path:msrp://198.51.100.10:40210/q7Fz0K2m9XbA4cD1;tcp\r\n";
 
 const ANSWER: &str = "v=0\r\n\
-    o=mrfc 36311929895191428 1 IN IP4 203.0.113.5\r\n\
+    o=- 36311929895191428 1 IN IP4 203.0.113.5\r\n\
     s=-\r\n\
     c=IN IP4 203.0.113.5\r\n\
     t=0 0\r\n\
     m=message 2855 TCP/MSRP *\r\n\
     a=setup:passive\r\n\
-    a=accept-types:message/cpim *\r\n\
+    a=accept-types:message/cpim\r\n\
     a=accept-wrapped-types:*\r\n\
     a=path:msrp://203.0.113.5:2855/AQIDBAUGBwgJCgsMDQ4P;tcp\r\n\
     a=sendrecv\r\n\
-    a=msrp-cema\r\n";
+    a=msrp-cema\r\n\
+    a=chatroom:nickname private-messages\r\n";
 
 struct Bench {
     mrfc: Mrfc,
@@ -50,13 +51,13 @@ impl Bench {
     fn with(adjust: impl FnOnce(&mut MrfcConfig)) -> Self {
         let mut config = MrfcConfig {
             shards: vec![shard(0, "203.0.113.5:2855"), shard(1, "203.0.113.5:2856")],
-            rooms: RoomPolicy { open: true, names: BTreeSet::new() },
+            rooms: RoomPolicy { open: true, ..RoomPolicy::default() },
             room_members_max: 3,
             calls_max: 5,
             user_calls_max: 2,
             security: SecurityPolicy::PlainAllowed,
             domains: BTreeSet::new(),
-            message_bytes_max: None,
+            cema: true,
         };
         adjust(&mut config);
         Self { mrfc: Mrfc::new(config, None), now_ns: 1 }
@@ -217,7 +218,8 @@ fn plain_call_goes_from_invite_to_subtracted() {
 #[test]
 fn refusals_before_the_offer_leave_nothing_behind() {
     let rooms = |config: &mut MrfcConfig| {
-        config.rooms = RoomPolicy { open: false, names: BTreeSet::from(["tea".to_owned()]) };
+        config.rooms =
+            RoomPolicy { names: BTreeSet::from(["tea".to_owned()]), ..RoomPolicy::default() };
         config.domains = BTreeSet::from(["conference.example".to_owned()]);
     };
     let mut bench = Bench::with(rooms);
