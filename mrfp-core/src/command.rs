@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use mrfp_io::Key;
 
+use crate::connection::OpenChunk;
 use crate::context::Context;
 use crate::mp::{
     ContextId, Event, Modify, Refusal, ReserveAndConfigure, Security, TerminationId,
@@ -127,7 +128,11 @@ impl Plane {
             termination.joined_epoch = context.epoch;
         }
         if let Some(connection) = connection {
-            if received && !receives {
+            let towards_it = |open: OpenChunk| open.receiver == key;
+            if received
+                && !receives
+                && self.connections.get(connection).and_then(|c| c.outgoing).is_some_and(towards_it)
+            {
                 self.close_chunk(connection);
             }
             if sent && !sends {
@@ -154,9 +159,9 @@ impl Plane {
         let termination = self.terminations.get_mut(key)?;
         termination.stage = Stage::Subtracted;
         let listener = termination.listener.take();
-        match termination.connection {
-            Some(connection) => self.end(connection, Ending::Graceful),
-            None => self.finish_subtract(key),
+        self.detach(key, Ending::Graceful);
+        if self.terminations.get(key).is_some_and(|termination| termination.connection.is_none()) {
+            self.finish_subtract(key);
         }
         listener
     }

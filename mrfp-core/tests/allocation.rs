@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use mrfp_core::metrics::PublishedMetrics;
 use mrfp_core::mp::{
-    Command, ContextId, Direction, Event, Member, RealmId, ReserveAndConfigure, Security, Setup,
+    self, Command, ContextId, Direction, Event, RealmId, ReserveAndConfigure, Security, Setup,
     Switching, TerminationId,
 };
 use mrfp_core::{Limits, Psk, Shard, ShardParts};
@@ -169,9 +169,9 @@ impl Controller {
             setup: Setup::Passive,
             session_id: format!("session-{termination:016}"),
             remote_path: Some(local_uri(termination)),
-            member: Member {
+            member: mp::Member {
                 uris: vec![format!("sip:ue{termination}@example.com")],
-                ..Member::default()
+                ..mp::Member::default()
             },
             realm: RealmId::default(),
             file_transfer: false,
