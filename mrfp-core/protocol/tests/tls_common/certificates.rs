@@ -1,13 +1,10 @@
-//! Certificates made for the tests, and a stock rustls end that keeps its own record layer.
+//! Profiles with certificates, and a stock rustls end that keeps its own record layer.
 
 use std::io::{Read, Write};
 use std::sync::Arc;
 
 use mrfp_protocol::tls::{
     Authorities, CertificateConfig, Handshake, Identity, Profile, ProfileConfig,
-};
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
 };
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
@@ -16,59 +13,11 @@ use rustls::{ClientConfig, ClientConnection, Connection, RootCertStore, ServerCo
 use rustls::{ServerConnection, SupportedCipherSuite, SupportedProtocolVersion};
 
 use super::End;
+pub use super::authority::{Authority, Issued};
 
 pub const HOST: &str = "relay.example.com";
 
-/// An authority that issues certificates.
-pub struct Authority {
-    pub pem: String,
-    issuer: Issuer<'static, KeyPair>,
-}
-
-/// A certificate with its key, both PEM.
-pub struct Issued {
-    pub chain: String,
-    pub key: String,
-}
-
 impl Authority {
-    pub fn new(name: &str) -> Self {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, name);
-        let key = KeyPair::generate().unwrap();
-        let pem = params.self_signed(&key).unwrap().pem();
-        Self { pem, issuer: Issuer::new(params, key) }
-    }
-
-    /// A certificate for these names.
-    pub fn issue(&self, names: &[&str]) -> Issued {
-        self.issue_with(names, |_| {})
-    }
-
-    /// The same, with changes.
-    pub fn issue_with(
-        &self,
-        names: &[&str],
-        change: impl FnOnce(&mut CertificateParams),
-    ) -> Issued {
-        self.issue_for_key(names, KeyPair::generate().unwrap(), change)
-    }
-
-    pub fn issue_for_key(
-        &self,
-        names: &[&str],
-        key: KeyPair,
-        change: impl FnOnce(&mut CertificateParams),
-    ) -> Issued {
-        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
-        let mut params = CertificateParams::new(names).unwrap();
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        change(&mut params);
-        let chain = params.signed_by(&key, &self.issuer).unwrap().pem();
-        Issued { chain, key: key.serialize_pem() }
-    }
-
     pub fn authorities(&self) -> Authorities {
         Authorities::from_pem(self.pem.as_bytes()).unwrap()
     }

@@ -1,6 +1,7 @@
 //! What the TLS tests share: two ends in memory.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod authority;
 pub mod certificates;
 
 use mrfp_protocol::tls::{
