@@ -141,7 +141,6 @@ fn offer_with(transfer_init: &[u8]) -> Vec<u8> {
         max_size_bytes: None,
         direction: Direction::SendRecv,
         cema: true,
-        realms: Realms::default(),
         chatroom: None,
         mikey: Some(transfer_init),
     })
