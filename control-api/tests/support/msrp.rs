@@ -120,6 +120,11 @@ pub(crate) struct Paths {
 impl Paths {
     /// Everything of a SEND before its body; without a length the range ends in `*`.
     pub(crate) fn send_head(&self, id: &str, length: Option<u64>) -> String {
+        self.send_head_of(id, "text/plain", length)
+    }
+
+    /// The same for any type of body.
+    pub(crate) fn send_head_of(&self, id: &str, content_type: &str, length: Option<u64>) -> String {
         let range = match length {
             Some(length) if length <= 2048 => format!("1-{length}/{length}"),
             Some(length) => format!("1-*/{length}"),
@@ -127,7 +132,7 @@ impl Paths {
         };
         format!(
             "MSRP {id} SEND\r\nTo-Path: {}\r\nFrom-Path: {}\r\nMessage-ID: m{id}\r\n\
-             Byte-Range: {range}\r\nContent-Type: text/plain\r\n\r\n",
+             Byte-Range: {range}\r\nContent-Type: {content_type}\r\n\r\n",
             self.to, self.from
         )
     }

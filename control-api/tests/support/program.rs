@@ -31,6 +31,11 @@ pub(crate) fn find(name: &str, package: &str) -> Option<PathBuf> {
 /// Where nothing may be skipped.
 pub(crate) fn skip(reason: &str) {
     assert!(std::env::var_os(REQUIRE).is_none_or(|value| value != "1"), "{reason}");
+    say_skipped(reason);
+}
+
+/// The same where nothing can be required, since no package of Debian's brings the program.
+pub(crate) fn say_skipped(reason: &str) {
     // The harness captures `println!` of passing tests only, not the handle itself.
     let _ = writeln!(std::io::stderr(), "SKIPPED: {reason}");
 }

@@ -60,6 +60,16 @@ impl Ue {
         assert_eq!(self.await_status(&id).expect("an answer"), 200, "{text}");
     }
 
+    /// The same with a body of any bytes, in one chunk.
+    pub(crate) fn say_bytes(&mut self, content_type: &str, body: &[u8]) {
+        let id = self.next_id();
+        let head = self.call.paths.send_head_of(&id, content_type, Some(body.len() as u64));
+        let end = format!("\r\n-------{id}$\r\n");
+        let message = [head.as_bytes(), body, end.as_bytes()].concat();
+        self.wire.write_all(&message).expect("sends");
+        assert_eq!(self.await_status(&id).expect("an answer"), 200);
+    }
+
     /// Reads up to the response to a request; messages wait for [`Ue::hear`].
     pub(crate) fn await_status(&mut self, id: &str) -> io::Result<u16> {
         loop {
