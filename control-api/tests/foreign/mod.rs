@@ -17,6 +17,8 @@
 //! and takes `connect URI...`, `send TYPE BASE64 [report]`, `nickname NAME` and `quit`.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub(crate) mod kamailio;
+
 use std::collections::VecDeque;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};

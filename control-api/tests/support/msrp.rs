@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::io;
+use std::ops::Range;
 
 use super::wire::Wire;
 
@@ -143,6 +144,25 @@ impl Paths {
         format!("{head}{body}\r\n-------{id}$\r\n").into_bytes()
     }
 
+    /// One chunk of a message of that many bytes: the bytes in the range, counted from 0.
+    pub(crate) fn chunk(
+        &self,
+        id: &str,
+        message_id: &str,
+        content_type: &str,
+        range: Range<usize>,
+        body: &[u8],
+    ) -> Vec<u8> {
+        let (first, last, total) = (range.start + 1, range.end, body.len());
+        let flag = if last == total { '$' } else { '+' };
+        let head = format!(
+            "MSRP {id} SEND\r\nTo-Path: {}\r\nFrom-Path: {}\r\nMessage-ID: {message_id}\r\n\
+             Byte-Range: {first}-{last}/{total}\r\nContent-Type: {content_type}\r\n\r\n",
+            self.to, self.from
+        );
+        [head.as_bytes(), &body[range], format!("\r\n-------{id}{flag}\r\n").as_bytes()].concat()
+    }
+
     /// A SEND without a body, with which an active UE binds its connection (RFC 4975 section 5.4).
     pub(crate) fn bind(&self, id: &str) -> Vec<u8> {
         format!(
@@ -153,11 +173,12 @@ impl Paths {
         .into_bytes()
     }
 
-    /// The 200 to a request.
+    /// The 200 to a request; it goes to the last hop and no further (RFC 4976 section 6.1).
     pub(crate) fn ok(&self, id: &str) -> Vec<u8> {
+        let hop = self.to.split(' ').next().unwrap_or_default();
         format!(
-            "MSRP {id} 200 OK\r\nTo-Path: {}\r\nFrom-Path: {}\r\n-------{id}$\r\n",
-            self.to, self.from
+            "MSRP {id} 200 OK\r\nTo-Path: {hop}\r\nFrom-Path: {}\r\n-------{id}$\r\n",
+            self.from
         )
         .into_bytes()
     }

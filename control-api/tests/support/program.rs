@@ -18,7 +18,9 @@ const REQUIRE: &str = "MRF_REQUIRE_FOREIGN";
 #[must_use]
 pub(crate) fn find(name: &str, package: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file());
+    // Servers are where only root looks.
+    let dirs = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
+    let found = dirs.map(|dir| dir.join(name)).find(|file| file.is_file());
     if found.is_none() {
         skip(&format!("{name} not found, install the Debian package {package}"));
     }
