@@ -23,8 +23,7 @@ fn join_behind(kamailio: &Kamailio, node: &Node, room: &str, name: &str) -> Ue {
          a=setup:active\r\na=path:{use_path} {own}\r\n",
         kamailio.address.port()
     );
-    let mut call =
-        Call::place_offering(node, Transport::Tcp, room, name, &own, offer.as_bytes());
+    let mut call = Call::place_offering(node, Transport::Tcp, room, name, &own, offer.as_bytes());
     call.paths.to = format!("{use_path} {}", call.answer.path);
     Ue::bind(call, wire)
 }

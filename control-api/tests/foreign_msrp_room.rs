@@ -32,6 +32,34 @@ fn every_library_chats_with_a_member_of_ours() {
 }
 
 #[test]
+fn success_is_reported_to_every_library_that_asks() {
+    for library in Library::present().into_iter().filter(|library| library.tells_reports) {
+        let node = Node::start(&[]);
+        let mut bob = Ue::join(&node, "lobby", "bob", false);
+        let mut alice = Client::join(library, &node, "lobby", "alice");
+        let id = alice.client.send_with_report("text/plain", b"are you there?");
+        assert_eq!(bob.hear(), "are you there?");
+        assert_eq!(alice.client.next("report"), [id.as_str(), "200"], "{}", library.name);
+    }
+}
+
+#[test]
+fn cpim_of_every_library_reaches_the_others_as_it_was() {
+    for library in Library::present() {
+        let node = Node::start(&[]);
+        let mut bob = Ue::join(&node, "lobby", "bob", false);
+        let mut alice = Client::join(library, &node, "lobby", "alice");
+        let id = alice.client.send("message/cpim", cpim("alice", "grüß dich").as_bytes());
+        assert_eq!(bob.hear(), cpim("alice", "grüß dich"), "{}", library.name);
+        alice.client.await_ok(&id);
+        let answer = cpim("bob", "hello to you");
+        bob.say_bytes("message/cpim", answer.as_bytes());
+        let heard = alice.client.hear();
+        assert_eq!(heard, ("message/cpim".to_owned(), answer.into_bytes()), "{}", library.name);
+    }
+}
+
+#[test]
 fn a_large_message_of_every_library_arrives_byte_by_byte_both_ways() {
     for library in Library::present() {
         let node = Node::start(&[]);
@@ -76,6 +104,15 @@ fn libraries_that_know_nothing_of_each_other_share_a_room() {
         member.call.hang_up();
     }
     node.await_empty();
+}
+
+/// A text from that member to the room, as CPIM (RFC 3862).
+fn cpim(member: &str, text: &str) -> String {
+    format!(
+        "From: <sip:{member}@ue.example>\r\nTo: <sip:lobby@conference.example>\r\n\
+         DateTime: 2026-11-21T13:00:00Z\r\n\r\n\
+         Content-Type: text/plain; charset=utf-8\r\n\r\n{text}"
+    )
 }
 
 /// A large body of what the library can carry.

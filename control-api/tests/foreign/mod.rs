@@ -107,8 +107,10 @@ impl Library {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let python = std::env::var_os("MRF_FOREIGN_PYTHON").filter(|_| self.interpreter == "python3");
-        let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/foreign").join(self.script);
+        let python =
+            std::env::var_os("MRF_FOREIGN_PYTHON").filter(|_| self.interpreter == "python3");
+        let script =
+            PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/foreign").join(self.script);
         let mut command = Command::new(python.unwrap_or_else(|| self.interpreter.into()));
         command.arg(script).args(arguments).stderr(Stdio::null());
         command
