@@ -39,9 +39,10 @@ impl ContentClass {
         }
         let starts = |with: &[u8]| starts_with(media_type, with);
         let ends = |with: &[u8]| {
-            media_type.len().checked_sub(with.len()).is_some_and(|start| {
-                media_type[start..].eq_ignore_ascii_case(with)
-            })
+            media_type
+                .len()
+                .checked_sub(with.len())
+                .is_some_and(|start| media_type[start..].eq_ignore_ascii_case(with))
         };
         let is_text = starts(b"text/") || starts(b"message/") || starts(b"multipart/");
         let is_structured = starts(b"application/")
@@ -58,10 +59,7 @@ impl ContentClass {
     /// The kind of a SEND whose body is not a container.
     #[must_use]
     pub fn of_bare(head: &msrp::Head<'_>) -> Self {
-        Self::of(
-            head.content_type.unwrap_or(b"text/plain"),
-            head.header(b"Content-Disposition"),
-        )
+        Self::of(head.content_type.unwrap_or(b"text/plain"), head.header(b"Content-Disposition"))
     }
 }
 
