@@ -7,7 +7,7 @@ use mrfp_protocol::msrp::{Path, Uri};
 use mrfp_protocol::tls::Psk;
 
 use crate::mp::{
-    Direction, RealmId, ReserveAndConfigure, Security, Setup, TerminationId, TerminationStatistics,
+    Direction, ReserveAndConfigure, Security, Setup, TerminationId, TerminationStatistics,
 };
 use crate::room::Participant;
 
@@ -27,7 +27,6 @@ pub(crate) struct Termination {
     pub(crate) muted: bool,
     /// It was negotiated for a file.
     pub(crate) file_transfer: bool,
-    pub(crate) realm: RealmId,
     /// In a chat room: who it is there.
     pub(crate) participant: Option<Box<Participant>>,
     /// Which of the room's acceptances is its own.
@@ -96,7 +95,6 @@ impl Termination {
             direction: reserve.direction,
             muted: reserve.member.muted,
             file_transfer: reserve.file_transfer,
-            realm: reserve.realm,
             participant,
             acceptance: 0,
             session_id: reserve.session_id.into_bytes(),
