@@ -374,7 +374,8 @@ impl Plane {
                 Ok(None) => return taken,
                 Err(malformed) => {
                     self.malformed(key, &bytes[taken..], &malformed);
-                    return bytes.len();
+                    let Some(consumed) = malformed.consumed else { return bytes.len() };
+                    taken += consumed;
                 }
             }
         }
@@ -416,8 +417,8 @@ impl Plane {
         Some(carry)
     }
 
-    /// The stream cannot be understood any more: a 400 where there is somebody to send it to, and
-    /// the end.
+    /// A message cannot be understood: a 400 where there is somebody to send it to and, where it
+    /// cannot be told how the stream goes on, the end.
     fn malformed(&mut self, key: Key, bytes: &[u8], malformed: &Malformed) {
         tracing::debug!(reason = ?malformed.reason, "malformed MSRP");
         if let Some(answer) = &malformed.answer {
@@ -429,7 +430,10 @@ impl Plane {
                 &bytes[answer.to_first.clone()],
             );
         }
-        self.release(key, ReleaseCause::ProtocolViolation, Ending::Graceful);
+        self.metrics.messages_malformed += 1;
+        if malformed.consumed.is_none() {
+            self.release(key, ReleaseCause::ProtocolViolation, Ending::Graceful);
+        }
     }
 }
 

@@ -28,6 +28,10 @@ pub(crate) struct Termination {
     /// It was negotiated for a file.
     pub(crate) file_transfer: bool,
     pub(crate) realm: RealmId,
+    /// What its peer takes (`a=accept-types`).
+    pub(crate) accept_types: Vec<u8>,
+    /// How large a message may be that its peer takes (`a=max-size`).
+    pub(crate) size_bytes_max: u64,
     /// In a chat room: who it is there.
     pub(crate) participant: Option<Box<Participant>>,
     /// Which of the room's acceptances is its own.
@@ -97,6 +101,8 @@ impl Termination {
             muted: reserve.member.muted,
             file_transfer: reserve.file_transfer,
             realm: reserve.realm,
+            accept_types: reserve.accept_types.into_bytes(),
+            size_bytes_max: reserve.max_size_bytes.unwrap_or(u64::MAX),
             participant,
             acceptance: 0,
             session_id: reserve.session_id.into_bytes(),
