@@ -138,7 +138,6 @@ impl Plane {
         if was_bound && let Some(connection_key) = connection_key {
             self.give_up_messages(connection_key, session);
             self.settle_back_pressure(connection_key, session, context_key);
-            self.leave_room(session);
         }
         if let Some(context) = self.contexts.get_mut(context_key) {
             context.members.retain(|&member| member != session);
@@ -148,6 +147,8 @@ impl Plane {
         }
         if was_bound && let Some(connection_key) = connection_key {
             self.fail_session(connection_key, session);
+            // Last, as the reports on what it did not get still name it.
+            self.leave_room(session);
         }
     }
 
