@@ -29,6 +29,7 @@ pub(crate) struct Termination {
     pub(crate) muted: bool,
     /// It was negotiated for a file.
     pub(crate) file_transfer: bool,
+    #[allow(dead_code, reason = "traffic is not counted by realm yet")]
     pub(crate) realm: RealmId,
     /// What its peer takes (`a=accept-types`).
     pub(crate) accept_types: Vec<u8>,
