@@ -60,7 +60,7 @@ impl Plane {
         {
             return Err(481);
         }
-        if termination.stage != Stage::Reserved || termination.connection.is_some() {
+        if !termination.awaits_connection() {
             return Err(506);
         }
         self.bind(key, session);
