@@ -7,7 +7,8 @@ use mrfp_protocol::msrp::{Path, Uri};
 use mrfp_protocol::tls::Psk;
 
 use crate::mp::{
-    Direction, ReserveAndConfigure, Security, Setup, TerminationId, TerminationStatistics,
+    Direction, REALMS_MAX, RealmId, ReserveAndConfigure, Security, Setup, TerminationId,
+    TerminationStatistics,
 };
 use crate::room::Participant;
 
@@ -27,6 +28,8 @@ pub(crate) struct Termination {
     pub(crate) muted: bool,
     /// It was negotiated for a file.
     pub(crate) file_transfer: bool,
+    /// Where its traffic counts.
+    pub(crate) realm: RealmId,
     /// In a chat room: who it is there.
     pub(crate) participant: Option<Box<Participant>>,
     /// Which of the room's acceptances is its own.
@@ -95,6 +98,10 @@ impl Termination {
             direction: reserve.direction,
             muted: reserve.member.muted,
             file_transfer: reserve.file_transfer,
+            realm: match usize::from(reserve.realm.0) < REALMS_MAX {
+                true => reserve.realm,
+                false => RealmId::default(),
+            },
             participant,
             acceptance: 0,
             session_id: reserve.session_id.into_bytes(),
