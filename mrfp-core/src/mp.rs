@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use mrfp_protocol::tls::Psk;
 
-pub use crate::statistics::{ContextStatistics, RESPONSE_CODES, Statistics, Traffic};
+pub use crate::statistics::{ContextStatistics, REALMS_MAX, RESPONSE_CODES, Statistics, Traffic};
 
 /// Which shard of this node.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -22,7 +22,7 @@ pub struct ContextId(pub u64);
 pub struct TerminationId(pub u64);
 
 /// A realm: one of the networks of the operator whose traffic is counted on its own. An index into
-/// the configured list.
+/// the configured list, below [`REALMS_MAX`].
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct RealmId(pub u16);
 
