@@ -58,6 +58,7 @@ impl Bench {
             security: SecurityPolicy::PlainAllowed,
             domains: BTreeSet::new(),
             cema: true,
+            certificate: false,
         };
         adjust(&mut config);
         Self { mrfc: Mrfc::new(config, None), now_ns: 1 }
@@ -308,7 +309,7 @@ fn refusals_before_the_offer_leave_nothing_behind() {
 
     let mut bench = Bench::with(|config| config.shards.clear());
     assert_eq!(refused(&only(bench.invite(1, "tea", from, Some(OFFER)))).0, 503);
-    let mut bench = Bench::with(|config| config.security = SecurityPolicy::PskRequired);
+    let mut bench = Bench::with(|config| config.security = SecurityPolicy::TlsRequired);
     assert_eq!(refused(&only(bench.invite(1, "tea", from, Some(OFFER)))), (488, Some(302), None));
     assert!(bench.mrfc.is_empty());
     assert_eq!(bench.mrfc.counters().calls_refused[&488], 1);

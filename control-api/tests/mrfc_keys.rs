@@ -76,9 +76,10 @@ impl Bench {
             room_members_max: 3,
             calls_max: 5,
             user_calls_max: 2,
-            security: SecurityPolicy::PskRequired,
+            security: SecurityPolicy::TlsRequired,
             domains: BTreeSet::new(),
             cema: true,
+            certificate: false,
         };
         Self { mrfc: Mrfc::new(config, Some(responder)), kms, ticket_key, drawn: 0 }
     }

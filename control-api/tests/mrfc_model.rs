@@ -75,6 +75,7 @@ impl World {
                 security: SecurityPolicy::PlainAllowed,
                 domains: BTreeSet::new(),
                 cema: true,
+                certificate: false,
             },
             None,
         );

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use mrfp_protocol::tls::{Profile, ProfileConfig};
 
-use super::{Config, KmsKey, SHARDS_MAX, Shards};
+use super::{Certificate, Config, KmsKey, SHARDS_MAX, Shards};
 
 /// A rule that is broken.
 #[derive(Debug)]
@@ -88,7 +88,7 @@ impl Config {
                 });
             }
         }
-        Ok(())
+        self.tls.certificate.as_ref().map_or(Ok(()), Certificate::check)
     }
 
     fn check_rooms(&self) -> Check {
