@@ -189,6 +189,27 @@ fn the_configuration_names_the_line_of_a_file_that_is_no_good() {
 }
 
 #[test]
+fn a_relay_needs_a_certificate_for_its_name() {
+    let files = Files::new();
+    let hash = "fa78921189f1174c220c43619cb2ed127ee2b28536d80dc2c8230fc054faf953";
+    let relay = |host: &str, more: &str| {
+        format!(
+            "[relay]\nhost = \"{host}\"\n{more}[[relay.user]]\nname = \"a\"\nsha256 = \"{hash}\"\n"
+        )
+    };
+    let read = |text: &str| Config::parse("mrf.toml", text).map(|_| ()).map_err(|e| e.to_string());
+    let without = read(&relay("relay.example.com", "")).expect_err("nobody could authenticate");
+    assert!(without.starts_with("mrf.toml:2:"), "{without}");
+    assert!(without.contains("a relay without a certificate"), "{without}");
+    read(&relay("relay.example.com", "allow_plain_auth = true\n")).expect("a laboratory");
+    let certified = files.config(|_| {});
+    let other = read(&format!("{certified}{}", relay("relay.example.com", ""))).expect_err("name");
+    assert!(other.starts_with("mrf.toml:2:"), "{other}");
+    assert!(other.contains("not for relay.example.com, the host of the relay"), "{other}");
+    read(&format!("{certified}{}", relay(HOST, ""))).expect("its name");
+}
+
+#[test]
 fn the_example_shows_the_settings_of_a_certificate() {
     let example = include_str!("../../docs/mrf.toml");
     for line in [

@@ -6,7 +6,8 @@ use mrfp_protocol::tls::{Authorities, CertificateConfig, CertificateError, Ident
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::check::{Finding, Step};
+use super::Config;
+use super::check::{Check, Finding, Step, ensure};
 
 /// Section `[tls.certificate]`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -68,15 +69,31 @@ impl Certificate {
             message: "no certificate of anybody else would be taken".to_owned(),
         })
     }
+}
 
-    pub(super) fn check(&self) -> Result<(), Finding> {
-        self.load().map(|_| ()).map_err(|problem| {
+impl Config {
+    pub(super) fn check_certificate(&self) -> Check {
+        let Some(certificate) = &self.tls.certificate else {
+            return ensure(
+                !self.relay.is_on() || self.relay.allow_plain_auth,
+                &["relay", "host"],
+                || "a relay without a certificate: nobody could authenticate".to_owned(),
+                || "set tls.certificate: AUTH needs TLS (RFC 4976 section 9.2)".to_owned(),
+            );
+        };
+        let loaded = certificate.load().map_err(|problem| {
             let mut path = vec![Step::Name("tls"), Step::Name("certificate")];
             path.push(Step::Name(problem.setting));
             path.extend(problem.index.map(Step::Index));
             let remedy = problem.remedy().to_owned();
             Finding { path, message: problem.message, remedy }
-        })
+        })?;
+        ensure(
+            !self.relay.is_on() || loaded.identity.is_for(&self.relay.host),
+            &["tls", "certificate", "chain"],
+            || format!("the certificate is not for {}, the host of the relay", self.relay.host),
+            || "have relay.host among its names, or change relay.host".to_owned(),
+        )
     }
 }
 
