@@ -101,7 +101,9 @@ fn plain_keys_and_certificates_meet_in_one_room_on_one_port() {
         ues[sender].say(&text);
         for (receiver, ue) in ues.iter_mut().enumerate() {
             if receiver != sender {
-                assert_eq!(ue.hear(), text, "{sender} to {receiver}");
+                // In a wrapper, for whoever takes one.
+                let heard = ue.hear();
+                assert!(heard.ends_with(&text), "{sender} to {receiver}: {heard}");
             }
         }
     }
@@ -144,7 +146,7 @@ fn openssl_s_client_chats_with_a_member() {
         let mut alice = Program::start(command.arg(files.directory.path().join("authority.pem")));
         alice.write(&call.paths.send("foreign1", "hello from elsewhere\n"));
         alice.await_output("MSRP foreign1 200 OK\r\n");
-        assert_eq!(bob.hear(), "hello from elsewhere\n");
+        assert!(bob.hear().ends_with("\r\n\r\nhello from elsewhere\n"));
         bob.say("hello from here\n");
         alice.await_output("\r\n\r\nhello from here\n\r\n-------");
         call.hang_up();
