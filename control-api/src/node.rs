@@ -82,7 +82,8 @@ impl Node {
         let readiness = Readiness::new();
         let (bell, bell_receiver) = mrfp_io::doorbell().map_err(StartError::System)?;
         let bell_receiver = watch(bell_receiver).map_err(StartError::System)?;
-        let ports = Mrfp::start(&settings::media(&config), &bell).map_err(StartError::Media)?;
+        let media = settings::media(&config).map_err(StartError::Certificate)?;
+        let ports = Mrfp::start(&media, &bell).map_err(StartError::Media)?;
         match Self::start_control(&config, &readiness, ports, bell_receiver).await {
             Ok(node) => {
                 readiness.set(ReadinessState::Ready);
