@@ -8,7 +8,7 @@
 mod control;
 mod counters;
 mod error;
-mod settings;
+pub(crate) mod settings;
 
 use std::io;
 use std::net::SocketAddr;

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::realms::Realms;
+use crate::sdp::OfferRules;
 use mrfp_core::mp::{ChatRoomPolicy, CpimPolicy, ShardId, Switching};
 
 /// Configuration of an MRFC.
@@ -70,6 +71,20 @@ pub struct ChatPolicy {
     pub accept_wrapped_types: String,
     /// Largest message (`a=max-size`); `None` names no limit.
     pub message_bytes_max: Option<u64>,
+}
+
+impl MrfcConfig {
+    /// What an offer has to be like to be answered in this room.
+    #[must_use]
+    pub fn offer_rules(&self, room: &str) -> OfferRules {
+        let policy = self.rooms.chat(room);
+        OfferRules {
+            protection_required: self.security == SecurityPolicy::PskRequired,
+            cpim_required: policy.cpim == CpimPolicy::Required,
+            cema: self.cema,
+            message_bytes_max: policy.message_bytes_max,
+        }
+    }
 }
 
 impl ChatPolicy {

@@ -83,7 +83,7 @@ pub(super) fn sip(config: &Config) -> SipConfig {
 }
 
 /// The MRFC's part.
-pub(super) fn mrfc(config: &Config, ports: &[Port]) -> MrfcConfig {
+pub(crate) fn mrfc(config: &Config, ports: &[Port]) -> MrfcConfig {
     let shard = |port: &Port| ShardDescription { id: port.shard(), address: port.address() };
     let domains = config.sip.domains.iter().map(|domain| domain.to_ascii_lowercase());
     MrfcConfig {
