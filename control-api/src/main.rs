@@ -193,6 +193,10 @@ fn summary(config: &Config) -> String {
     };
     let credential =
         if config.has_development_credential() { "development (loopback only)" } else { "own" };
+    let certificate = match &config.tls.certificate {
+        Some(certificate) => certificate.chain.display().to_string(),
+        None => "none".to_owned(),
+    };
     let relay = match config.relay.users.len() {
         0 => "off (no [[relay.user]])".to_owned(),
         users => {
@@ -202,8 +206,8 @@ fn summary(config: &Config) -> String {
     };
     format!(
         "  sip      udp {} tcp {}\n  media    {} from port {}, shards {shards}, {:?} ports\n  \
-         tls      {} suite(s), TLS 1.3 {}\n  security plain {:?}\n  rooms    {:?}, {} listed, {} \
-         members at most, CPIM {:?}\n  realms   {}\n  relay    {relay}\n  kms      {}, {} user(s), \
+         tls      {} suite(s), TLS 1.3 {}, certificate {certificate}\n  security plain {:?}\n  \
+         rooms    {:?}, {} listed, {} members at most, CPIM {:?}\n  realms   {}\n  relay    {relay}\n  kms      {}, {} user(s), \
          {} ticket key(s), credential {credential}\n  http     {}",
         config.sip.udp,
         config.sip.tcp,

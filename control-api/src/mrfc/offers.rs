@@ -8,9 +8,9 @@ use sdp_types::Time;
 use super::admission::Refusal;
 use super::config::{ChatPolicy, MrfcConfig};
 use crate::sdp::{
-    Answered, Capabilities, Chatroom, FileTransfer, KeyManagementLevel, LocalDescription,
-    LocalMedia, LocalMessage, MediaLine, MessageDescription, Offer, OfferedSetup, Offering,
-    Unservable, reversed,
+    Answered, Capabilities, Chatroom, FileTransfer, Fingerprint, KeyManagementLevel,
+    LocalDescription, LocalMedia, LocalMessage, MediaLine, MessageDescription, Offer, OfferedSetup,
+    Offering, Unservable, reversed,
 };
 
 /// An offer with one m-line chosen to be served.
@@ -24,6 +24,8 @@ pub(super) struct Negotiation {
     times: Vec<Time>,
     /// Our answer has `a=msrp-cema`.
     cema: bool,
+    /// Of our certificate, where it protects the session.
+    fingerprint: Option<Fingerprint>,
     /// What we say of ourselves.
     capabilities: Capabilities,
 }
@@ -89,6 +91,9 @@ impl Negotiation {
         Ok(Self {
             active: message.setup == OfferedSetup::Passive,
             cema: config.cema && message.answer_with_cema(),
+            fingerprint: (message.secure && message.key_management.is_none())
+                .then(|| config.certificate.clone())
+                .flatten(),
             capabilities: config.rooms.chat(room).capabilities_towards(&message),
             message: *message,
             index,
@@ -104,6 +109,7 @@ impl Negotiation {
         Self {
             active: setup != Setup::Passive,
             cema: offering.cema,
+            fingerprint: None,
             capabilities: offering.capabilities.clone(),
             lines: vec![MediaLine::message(message.secure)],
             message,
@@ -194,6 +200,7 @@ impl Negotiation {
         let setup = if self.active { OfferedSetup::Active } else { OfferedSetup::Passive };
         LocalMedia::Served(Box::new(LocalMessage {
             secure: self.message.secure,
+            fingerprint: self.fingerprint.clone(),
             session_id,
             setup,
             direction: reversed(self.message.direction),
