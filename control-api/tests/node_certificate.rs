@@ -9,6 +9,7 @@ use std::process::Command;
 
 use authority::Authority;
 use control_api::config::Config;
+use control_api::sdp::Fingerprint;
 use mrfp_protocol::tls::{
     Authorities, CertificateConfig, CertificateFault, Handshake, HandshakeError, Identity, Profile,
     ProfileConfig,
@@ -65,6 +66,12 @@ impl Files {
         format!("[tls.certificate]\n{}\n", lines.join("\n"))
     }
 
+    /// The certificate of the node.
+    fn identity(&self) -> Identity {
+        let read = |name| fs::read(self.directory.path().join(name)).expect("readable");
+        Identity::from_pem(&read("chain.pem"), &read("key.pem")).expect("just made")
+    }
+
     fn start(&self) -> Node {
         let (chain, key) = (self.setting("chain", "chain.pem"), self.setting("key", "key.pem"));
         Node::start(&[("tls.certificate", &chain), ("tls.certificate", &key)])
@@ -96,6 +103,11 @@ fn plain_keys_and_certificates_meet_in_one_room_on_one_port() {
     for ue in &ues {
         assert_eq!(ue.call.media(), node.media);
     }
+    // RFC 4975 section 14.4: whoever is shown a certificate can tell by the SDP that it is ours.
+    let shown = files.identity();
+    let fingerprints = ues.each_ref().map(|ue| ue.call.answer.fingerprint.clone());
+    let expected = Fingerprint::of(shown.certificate()).to_string();
+    assert_eq!(fingerprints, [None, None, Some(expected)]);
     for sender in 0..ues.len() {
         let text = format!("from {sender}");
         ues[sender].say(&text);
