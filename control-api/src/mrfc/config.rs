@@ -26,6 +26,60 @@ pub struct MrfcConfig {
     pub domains: BTreeSet<String>,
     /// `a=max-size` of our answers.
     pub message_bytes_max: Option<u64>,
+    /// What the conference focus does besides taking calls.
+    pub focus: FocusConfig,
+}
+
+/// What the conference focus does besides taking calls (RFC 4579).
+#[derive(Clone, Debug)]
+pub struct FocusConfig {
+    /// User part of the factory URI: a call to it makes a new room. `None`: there is none.
+    pub factory: Option<String>,
+    /// Rooms at a time; a call that would make another gets 503 with Retry-After.
+    pub rooms_max: usize,
+    /// Who may subscribe to a conference.
+    pub subscribers: SubscriptionPolicy,
+    /// Normalised URIs of users that may do in every room what its members may do.
+    pub operators: BTreeSet<String>,
+    /// Subscriptions of the node at a time; the next gets 503 with Retry-After.
+    pub subscriptions_max: usize,
+    /// Subscriptions to one room at a time; the next gets 480.
+    pub room_subscriptions_max: usize,
+    /// The shortest subscription taken; a shorter one gets 423 (RFC 6665 section 4.2.1.1).
+    pub subscription_expires_min: Duration,
+    /// The longest subscription; a longer one is shortened to it.
+    pub subscription_expires_max: Duration,
+    /// A subscriber is told of changes this often at most.
+    pub notify_interval: Duration,
+}
+
+/// Who may subscribe to a conference.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SubscriptionPolicy {
+    /// Whoever is in it (RFC 4575 section 3.5 recommends that much), and the operators.
+    Members,
+    /// Everybody.
+    Anyone,
+}
+
+impl Default for FocusConfig {
+    fn default() -> Self {
+        Self {
+            factory: None,
+            rooms_max: 10_000,
+            subscribers: SubscriptionPolicy::Members,
+            operators: BTreeSet::new(),
+            // Some 200 bytes each here and a dialog of some 2 KB in front.
+            subscriptions_max: 100_000,
+            // Every member of the largest room, and half of them a second time.
+            room_subscriptions_max: 1_500,
+            subscription_expires_min: Duration::from_secs(60),
+            subscription_expires_max: Duration::from_secs(24 * 3600),
+            // RFC 4575 section 3.9 recommends 5 s; a chat room's roster wants to be livelier, and
+            // a subscriber that does not answer is not sent more meanwhile.
+            notify_interval: Duration::from_millis(500),
+        }
+    }
 }
 
 /// One shard as the MRFC knows it.

@@ -29,6 +29,16 @@ pub struct MrfcCounters {
     pub kms_timeouts: u64,
     /// Commands a shard did not answer in time.
     pub shard_timeouts: u64,
+    /// SUBSCRIBEs that began a subscription to a conference.
+    pub subscriptions_accepted: u64,
+    /// The same refused, by status.
+    pub subscriptions_refused: BTreeMap<u16, u64>,
+    /// Notifications with the whole state of a conference.
+    pub notifications_full: u64,
+    /// Notifications of changes.
+    pub notifications_partial: u64,
+    /// Notifications that were refused or not answered.
+    pub notifications_failed: u64,
     /// Terminations a shard gave back.
     pub terminations_subtracted: u64,
     /// What those carried.
