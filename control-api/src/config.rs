@@ -7,6 +7,7 @@
 //! two equal.
 
 mod check;
+mod conference;
 mod problem;
 mod secret;
 
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use conference::{Conference, Subscribers};
 pub use problem::Problem;
 pub use secret::Secret;
 
@@ -43,6 +45,8 @@ pub struct Config {
     pub timers: Timers,
     /// How many there may be.
     pub limits: Limits,
+    /// What the focus of a conference does besides taking calls.
+    pub conference: Conference,
 }
 
 /// Section `[sip]`.

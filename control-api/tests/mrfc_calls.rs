@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use control_api::mikey::NtpTime;
 use control_api::mrfc::{
-    Action, Answer, CallId, Event, HangUpCause, MemberState, Mrfc, MrfcConfig, Now, RoomPolicy,
-    SHARD_TIMEOUT_NS, SUBTRACT_TIMEOUT_NS, SecurityPolicy, ShardDescription,
+    Action, Answer, CallId, Event, FocusConfig, HangUpCause, MemberState, Mrfc, MrfcConfig, Now,
+    RoomPolicy, SHARD_TIMEOUT_NS, SUBTRACT_TIMEOUT_NS, SecurityPolicy, ShardDescription,
 };
 use mrfp_core::mp::{
     Command, Direction, Event as Mp, Refusal, ReleaseCause, ReserveAndConfigure, Security, Setup,
@@ -57,6 +57,7 @@ impl Bench {
             security: SecurityPolicy::PlainAllowed,
             domains: BTreeSet::new(),
             message_bytes_max: None,
+            focus: FocusConfig::default(),
         };
         adjust(&mut config);
         Self { mrfc: Mrfc::new(config, None), now_ns: 1 }
@@ -92,7 +93,7 @@ impl Bench {
         self.event(Event::Invite {
             call: CallId(call),
             room: room.to_owned(),
-            from: from.to_owned(),
+            from: from.into(),
             to: format!("sip:{room}@conference.example"),
             offer: offer.map(|text| text.as_bytes().to_vec()),
         })
@@ -228,7 +229,7 @@ fn refusals_before_the_offer_leave_nothing_behind() {
     let other_domain = Event::Invite {
         call: CallId(4),
         room: "tea".to_owned(),
-        from: from.to_owned(),
+        from: from.into(),
         to: "sip:tea@elsewhere.example:5060;transport=tcp".to_owned(),
         offer: Some(OFFER.into()),
     };

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use control_api::mikey::NtpTime;
 use control_api::mrfc::{
-    Action, CallId, Event, Mrfc, MrfcConfig, Now, RoomPolicy, SecurityPolicy, ShardDescription,
+    Action, CallId, Event, FocusConfig, Mrfc, MrfcConfig, Now, RoomPolicy, SecurityPolicy,
+    ShardDescription,
 };
 use mrfp_core::mp::{
     Command, Event as Mp, Refusal, ReleaseCause, ShardId, TerminationId, TerminationStatistics,
@@ -75,6 +76,7 @@ impl World {
                 security: SecurityPolicy::PlainAllowed,
                 domains: BTreeSet::new(),
                 message_bytes_max: None,
+                focus: FocusConfig::default(),
             },
             None,
         );
@@ -118,6 +120,7 @@ impl World {
                 }
                 Action::Resolve { .. } => panic!("nobody offered a key"),
                 Action::Drained => self.drained += 1,
+                other => unreachable!("nobody asks for {other:?}"),
             }
         }
     }
@@ -132,7 +135,7 @@ impl World {
                 self.event(Event::Invite {
                     call,
                     room: format!("room{room}"),
-                    from: "sip:a@example.com".to_owned(),
+                    from: "sip:a@example.com".into(),
                     to: format!("sip:room{room}@example.com"),
                     offer: Some(offer),
                 });

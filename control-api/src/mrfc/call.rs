@@ -1,6 +1,6 @@
 //! One call and its stages.
 
-use mrfp_core::mp::{ContextId, Direction, ShardId, TerminationId};
+use mrfp_core::mp::{ContextId, Direction, Member, ShardId, TerminationId};
 
 use super::conference_state::{Endpoint, Joining, Status};
 use super::config::FocusConfig;
@@ -88,6 +88,15 @@ impl Call {
             Stage::Established(_) | Stage::AwaitModified(..) => true,
             Stage::AwaitKms { .. } | Stage::AwaitReserved(_) => false,
         }
+    }
+
+    /// Who the media plane is to take it for. The first URI is the one the others see.
+    pub(super) fn member(&self) -> Member {
+        let mut uris = vec![self.entity.clone()];
+        if self.entity != self.caller.uri {
+            uris.push(self.caller.uri.clone());
+        }
+        Member { uris, private_messages: false, muted: self.muted }
     }
 
     /// What the conference event package tells of it; nothing before it is answered.

@@ -62,6 +62,7 @@ pub(super) struct Endpoint {
 }
 
 /// RFC 4575 section 5.7.3.
+#[allow(dead_code, reason = "some are for calls of the focus")]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Status {
     /// We are calling it.
@@ -81,6 +82,7 @@ pub(super) enum Status {
 }
 
 /// RFC 4575 section 5.7.6.
+#[allow(dead_code, reason = "some are for calls of the focus")]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Disconnection {
     /// It left.
@@ -94,6 +96,7 @@ pub(super) enum Disconnection {
 }
 
 /// RFC 4575 section 5.7.4.
+#[allow(dead_code, reason = "some are for calls of the focus")]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Joining {
     /// It called.
@@ -163,16 +166,16 @@ impl ConferenceState {
         if known == Some(&endpoint) {
             return;
         }
+        self.point += 1;
+        self.removed.remove(entity);
         let tracked = self
             .users
             .entry(entity.to_owned())
             .or_insert_with(|| Tracked { user: User::default(), changed: 0 });
         let before = tracked.user.is_present();
         tracked.user.endpoints.insert(id, endpoint);
-        self.point += 1;
         tracked.changed = self.point;
         let after = tracked.user.is_present();
-        self.removed.remove(entity);
         self.count(before, after);
     }
 

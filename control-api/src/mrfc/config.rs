@@ -71,8 +71,8 @@ impl Default for FocusConfig {
             operators: BTreeSet::new(),
             // Some 200 bytes each here and a dialog of some 2 KB in front.
             subscriptions_max: 100_000,
-            // Every member of the largest room, and half of them a second time.
-            room_subscriptions_max: 1_500,
+            // Every member of the largest room, twice.
+            room_subscriptions_max: 4_096,
             subscription_expires_min: Duration::from_secs(60),
             subscription_expires_max: Duration::from_secs(24 * 3600),
             // RFC 4575 section 3.9 recommends 5 s; a chat room's roster wants to be livelier, and

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use mrfp_core::mp::{ReleaseCause, TerminationStatistics};
 
+use super::conference_state::Disconnection;
+
 /// Totals since the start.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct MrfcCounters {
@@ -52,6 +54,8 @@ pub enum HangUpCause {
     Bearer(ReleaseCause),
     /// The shard stopped or does not answer.
     ShardLost,
+    /// The operator, or a member by REFER, threw the party out.
+    Kicked,
     /// The operator stops the node.
     Shutdown,
 }
@@ -77,7 +81,28 @@ impl HangUpCause {
             Self::Bearer(ReleaseCause::TooSlow) => "Q.850;cause=42;text=\"receiver too slow\"",
             Self::Bearer(ReleaseCause::Idle) => "Q.850;cause=102;text=\"media idle\"",
             Self::ShardLost => "Q.850;cause=38;text=\"media plane lost\"",
+            Self::Kicked => "SIP;cause=403;text=\"thrown out\"",
             Self::Shutdown => "SIP;cause=503;text=\"shutting down\"",
+        }
+    }
+}
+
+impl HangUpCause {
+    /// How the others are told that the party went.
+    pub(super) fn disconnection(self) -> Disconnection {
+        match self {
+            Self::Bearer(ReleaseCause::TooSlow) | Self::Kicked | Self::Shutdown => {
+                Disconnection::Booted
+            }
+            Self::Bearer(ReleaseCause::PeerClosed) => Disconnection::Departed,
+            Self::Bearer(
+                ReleaseCause::TcpEstablishmentFailure
+                | ReleaseCause::TlsEstablishmentFailure
+                | ReleaseCause::ConnectionLost
+                | ReleaseCause::ProtocolViolation
+                | ReleaseCause::Idle,
+            )
+            | Self::ShardLost => Disconnection::Failed,
         }
     }
 }

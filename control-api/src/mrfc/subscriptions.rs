@@ -123,13 +123,15 @@ impl Mrfc {
             return Err(SubscribeAnswer::Refused { status: 503, retry: true });
         }
         let expires = self.subscription_expires(request.expires)?;
-        let (context, _) = self.rooms.find(&request.room).ok_or_else(|| refuse(404))?;
+        let context = self.rooms.get(&request.room).ok_or_else(|| refuse(404))?.context;
         let entity = self.member(&request.room, &request.from, request.within);
         let entity = match (entity, self.config.focus.subscribers) {
             (Some(entity), _) => entity,
             // RFC 6665 section 4.2.1.2: 403 for who may not know.
-            (None, SubscriptionPolicy::Members) => return Err(refuse(403)),
-            (None, SubscriptionPolicy::Anyone) => request.from.key(),
+            (None, SubscriptionPolicy::Members) if !self.is_operator(&request.from) => {
+                return Err(refuse(403));
+            }
+            (None, SubscriptionPolicy::Members | SubscriptionPolicy::Anyone) => request.from.key(),
         };
         let focus = &self.config.focus;
         if self.subscriptions.len() >= focus.subscriptions_max {
@@ -173,6 +175,11 @@ impl Mrfc {
         let key = from.key();
         let mut members = self.rooms.calls(room).map(|call| &self.calls[&call]);
         members.any(|call| call.entity == key && call.is_answered()).then_some(key)
+    }
+
+    /// May do what every member may.
+    pub(super) fn is_operator(&self, from: &Caller) -> bool {
+        !from.anonymous && self.config.focus.operators.contains(&from.key())
     }
 
     fn begin(
@@ -329,7 +336,8 @@ impl Mrfc {
             self.subscriptions.touched.insert(call.context);
         }
         let members_only = self.config.focus.subscribers == SubscriptionPolicy::Members;
-        if !members_only || watch.state.is_present(&call.entity) {
+        let operator = self.config.focus.operators.contains(&call.entity);
+        if !members_only || operator || watch.state.is_present(&call.entity) {
             return;
         }
         let subscriptions = watch.subscriptions.iter().copied();
@@ -417,9 +425,8 @@ impl Mrfc {
                 continue;
             }
             let seen = subscription.seen;
-            let content = contents
-                .entry(seen)
-                .or_insert_with(|| partial_content(&watch.state, seen));
+            let content =
+                contents.entry(seen).or_insert_with(|| partial_content(&watch.state, seen));
             let version = subscription.next_version();
             let body = document(&watch.state.uri, Extent::Partial, version, content);
             subscription.seen = point;
@@ -473,4 +480,4 @@ fn nanoseconds(duration: Duration) -> u64 {
 const SUBSCRIPTION_EXPIRES_DEFAULT: Duration = Duration::from_secs(3600);
 
 /// An endpoint that has left is shown this long, so that subscribers learn how it went.
-const DEPARTED_SHOWN_NS: u64 = 5_000_000_000;
+pub const DEPARTED_SHOWN_NS: u64 = 5_000_000_000;

@@ -195,9 +195,13 @@ impl Control {
     fn act(&mut self) {
         while let Some(action) = self.parts.mrfc.poll_action() {
             match action {
-                Action::Answer { .. } | Action::HangUp { .. } => {
+                Action::Answer { .. }
+                | Action::HangUp { .. }
+                | Action::Room { .. }
+                | Action::AnswerSubscribe { .. }
+                | Action::Notify { .. } => {
                     let left = self.parts.sip.act(action);
-                    assert!(left.is_none(), "the SIP front answers and hangs up");
+                    assert!(left.is_none(), "what concerns peers is for the SIP front");
                 }
                 Action::Command { shard, mut command } => {
                     if let Command::ReserveAndConfigure(reserve) = &mut command {

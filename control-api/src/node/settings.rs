@@ -8,10 +8,13 @@ use mrfp_core::{Limits, Port, ShardConfig};
 use mrfp_protocol::tls::ProfileConfig;
 use zeroize::Zeroizing;
 
-use crate::config::{Config, Creation, KmsKey, Plain, PortMode};
+use crate::config::{Config, Creation, KmsKey, Plain, PortMode, Subscribers};
 use crate::kms::KmsConfig;
+use crate::mikey::uri::normalise;
 use crate::mikey::{Parameters, PreSharedKey, ResponderConfig, TicketProtectionKey, UriPattern};
-use crate::mrfc::{MrfcConfig, RoomPolicy, SecurityPolicy, ShardDescription};
+use crate::mrfc::{
+    FocusConfig, MrfcConfig, RoomPolicy, SecurityPolicy, ShardDescription, SubscriptionPolicy,
+};
 use crate::sip::SipConfig;
 
 /// The media plane's part.
@@ -100,6 +103,25 @@ pub(super) fn mrfc(config: &Config, ports: &[Port]) -> MrfcConfig {
         },
         domains: domains.collect(),
         message_bytes_max: Some(config.limits.message_bytes_max).filter(|bytes| *bytes > 0),
+        focus: focus(config),
+    }
+}
+
+fn focus(config: &Config) -> FocusConfig {
+    let conference = &config.conference;
+    FocusConfig {
+        factory: conference.factory.clone(),
+        rooms_max: conference.rooms_max as usize,
+        subscribers: match conference.subscribers {
+            Subscribers::Members => SubscriptionPolicy::Members,
+            Subscribers::Anyone => SubscriptionPolicy::Anyone,
+        },
+        operators: conference.operators.iter().map(|uri| normalise(uri)).collect(),
+        subscriptions_max: conference.subscriptions_max as usize,
+        room_subscriptions_max: conference.subscriptions_per_room_max as usize,
+        subscription_expires_min: Duration::from_secs(conference.subscription_seconds_min.into()),
+        subscription_expires_max: Duration::from_secs(conference.subscription_seconds_max.into()),
+        notify_interval: Duration::from_millis(conference.notify_interval_milliseconds),
     }
 }
 
