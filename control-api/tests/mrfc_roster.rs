@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use control_api::mikey::NtpTime;
 use control_api::mrfc::{
-    Action, Answer, CallId, DEPARTED_SHOWN_NS, Event, FocusConfig, Mrfc, MrfcConfig, Notice, Now,
-    RoomPolicy, SecurityPolicy, ShardDescription, SubscribeAnswer, SubscriptionId,
+    Action, Answer, CallId, ChatPolicy, DEPARTED_SHOWN_NS, Event, FocusConfig, Mrfc, MrfcConfig,
+    Notice, Now, Realms, RoomPolicy, SecurityPolicy, ShardDescription, SubscribeAnswer,
+    SubscriptionId,
 };
 use mrfp_core::mp::{Command, Event as Mp, ReleaseCause, ShardId, TerminationId};
 use proptest::prelude::*;
@@ -131,13 +132,18 @@ impl World {
             ShardDescription { id: ShardId(0), address: "203.0.113.5:2855".parse().unwrap() };
         let config = MrfcConfig {
             shards: vec![shard],
-            rooms: RoomPolicy { open: true, names: BTreeSet::new() },
-            room_members_max: 100,
+            rooms: RoomPolicy {
+                open: true,
+                names: BTreeSet::new(),
+                chat: ChatPolicy::default(),
+                exceptions: BTreeMap::new(),
+            },
             calls_max: 100,
             user_calls_max: 100,
             security: SecurityPolicy::PlainAllowed,
             domains: BTreeSet::new(),
-            message_bytes_max: None,
+            cema: true,
+            realms: Realms::default(),
             focus: FocusConfig {
                 notify_interval: INTERVAL,
                 operators: (0..SUBSCRIBERS).map(operator).collect(),

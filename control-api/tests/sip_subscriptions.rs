@@ -150,7 +150,8 @@ async fn a_member_subscribes_in_its_own_dialog() {
 #[tokio::test]
 async fn refusals_say_what_is_wrong() {
     let mut node = Node::start(config()).await;
-    let cases: [(&str, u16, Option<(&str, &str)>); 8] = [
+    type Named = Option<(&'static str, &'static str)>;
+    let cases: [(&str, u16, Named); 8] = [
         ("", 489, Some(("Allow-Events", "conference"))),
         ("Event: presence\r\n", 489, Some(("Allow-Events", "conference"))),
         ("Event: conference\r\nEvent: conference\r\n", 400, None),

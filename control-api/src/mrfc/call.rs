@@ -8,7 +8,7 @@ use super::keys::{Keys, Pending};
 use super::offers::{Change, Negotiation};
 use super::rooms::{MemberState, MemberView};
 use super::{CallId, Caller, ResolveId};
-use crate::sdp::AnswerDescription;
+use crate::sdp::LocalDescription;
 
 /// A call from its admission to its end.
 #[derive(Debug)]
@@ -55,7 +55,7 @@ pub(super) struct Reservation {
 /// The description in force and its sess-version.
 #[derive(Debug)]
 pub(super) struct Agreed {
-    pub(super) description: AnswerDescription,
+    pub(super) description: LocalDescription,
     pub(super) version: u64,
     /// The peer's connection stands.
     pub(super) bound: bool,
@@ -96,7 +96,8 @@ impl Call {
         if self.entity != self.caller.uri {
             uris.push(self.caller.uri.clone());
         }
-        Member { uris, private_messages: false, muted: self.muted }
+        let private_messages = self.negotiation.message.private_messages();
+        Member { uris, private_messages, muted: self.muted }
     }
 
     /// What the conference event package tells of it; nothing before it is answered.

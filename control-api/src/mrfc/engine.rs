@@ -1,6 +1,6 @@
 //! The machine: one handler per event, transitions by value.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -208,7 +208,8 @@ impl Mrfc {
         let makes_room = self.config.focus.factory.as_deref() == Some(called.as_str());
         let room = if makes_room { random_session_id(turn.random) } else { called };
         self.check_admission(&room, makes_room, &from.uri, &to)?;
-        let negotiation = Negotiation::begin(offer.as_deref(), &self.config)?;
+        let chat = self.config.rooms.chat(&room);
+        let negotiation = Negotiation::begin(offer.as_deref(), &self.config, chat)?;
         let place = self.place(&room, &to, makes_room)?;
         let asked = self.ask_kms(turn, &to, &negotiation)?;
         if makes_room {
@@ -258,6 +259,16 @@ impl Mrfc {
         Ok(())
     }
 
+    /// Whatever members may call their room: its URI, and its Contacts, which the factory's rooms
+    /// are known by.
+    fn uris(&self, room: &str) -> Vec<String> {
+        let uri = &self.rooms.get(room).expect("a call's room exists").uri;
+        let contacts = self.config.focus.contact_hosts.iter();
+        let contacts = contacts.map(|host| format!("sip:{room}@{host}"));
+        let others: BTreeSet<String> = contacts.filter(|contact| contact != uri).collect();
+        std::iter::once(uri.clone()).chain(others).collect()
+    }
+
     /// Where a call to that room goes.
     fn place(&self, room: &str, called: &str, makes_room: bool) -> Result<Place, Refusal> {
         if let Some(room) = self.rooms.get(room) {
@@ -303,13 +314,7 @@ impl Mrfc {
         assert_eq!(message.secure, reservation.keys.is_some());
         let command = mp::Command::ReserveAndConfigure(Box::new(mp::ReserveAndConfigure {
             context: call.context,
-            switching: mp::Switching::ChatRoom(Box::new(mp::ChatRoomPolicy {
-                uris: Vec::new(),
-                nicknames: false,
-                nicknames_reserved: Vec::new(),
-                private_messages: false,
-                cpim: mp::CpimPolicy::Wrap,
-            })),
+            switching: self.config.rooms.chat(&call.room).switching(self.uris(&call.room)),
             termination: call.termination,
             security,
             setup: call.negotiation.setup(),
@@ -317,7 +322,7 @@ impl Mrfc {
             remote_path: Some(message.path.clone()),
             member: call.member(),
             realm: mp::RealmId::default(),
-            file_transfer: false,
+            file_transfer: message.file.is_some(),
             accept_types: message.accept_types.clone(),
             accept_wrapped_types: message.accept_wrapped_types.clone(),
             direction: message.direction,

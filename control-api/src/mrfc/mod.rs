@@ -13,6 +13,7 @@ mod engine;
 mod keys;
 mod media_plane;
 mod offers;
+mod realms;
 mod reinvite;
 mod rooms;
 mod subscriptions;
@@ -27,11 +28,13 @@ use crate::mikey::uri::normalise;
 pub use administration::{Administration, AdministrationError};
 pub use conference_document::CONFERENCE_INFO;
 pub use config::{
-    FocusConfig, KMS_TIMEOUT_NS, MrfcConfig, RETRY_AFTER, ROOM_NAME_SIZE_MAX, RoomPolicy,
-    SHARD_TIMEOUT_NS, SUBTRACT_TIMEOUT_NS, SecurityPolicy, ShardDescription, SubscriptionPolicy,
+    ChatPolicy, FocusConfig, KMS_TIMEOUT_NS, MrfcConfig, RETRY_AFTER, ROOM_NAME_SIZE_MAX,
+    RoomPolicy, SHARD_TIMEOUT_NS, SUBTRACT_TIMEOUT_NS, SecurityPolicy, ShardDescription,
+    SubscriptionPolicy,
 };
 pub use counters::{HangUpCause, MrfcCounters};
 pub use engine::{Mrfc, Now};
+pub use realms::{Network, REALM_DEFAULT, Realms};
 pub use rooms::{MemberState, MemberView, RoomView};
 pub use subscriptions::DEPARTED_SHOWN_NS;
 

@@ -295,8 +295,9 @@ impl Mrfc {
             return;
         }
         let (name, room) = self.rooms.of_context(context).expect("the room exists");
+        let members_max = self.config.rooms.chat(name).members_max;
         let (uri, name) = (room.uri.clone(), name.to_owned());
-        let mut state = ConferenceState::new(uri, name, self.config.room_members_max);
+        let mut state = ConferenceState::new(uri, name, members_max);
         state.set_locked(room.locked);
         for id in &room.members {
             let call = &self.calls[id];

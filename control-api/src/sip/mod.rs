@@ -140,6 +140,11 @@ impl SipHandle {
         self.tcp
     }
 
+    /// Hosts, with port, of our Contacts.
+    pub fn contact_hosts(&self) -> Vec<String> {
+        vec![self.agent.contact_udp.clone(), self.agent.contact_tcp.clone()]
+    }
+
     /// Does what the MRFC wants of a call or a subscription; never blocks. For one that has ended
     /// it does nothing. Actions that are not for us are returned.
     pub fn act(&self, action: Action) -> Option<Action> {
