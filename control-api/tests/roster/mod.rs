@@ -13,7 +13,7 @@ pub(crate) struct Element {
     pub(crate) name: String,
     attributes: BTreeMap<String, String>,
     pub(crate) text: String,
-    children: Vec<Element>,
+    children: Vec<Self>,
 }
 
 /// The subscriber's view.
