@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use control_api::node::Node;
 use node_ue::{Phone, assert_becomes_empty, config, line, metric, plain_offer, status, stop};
 use roster::Roster;
+use support::http::request;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
@@ -277,6 +278,73 @@ async fn the_factory_makes_a_room_of_its_own_for_every_call() {
         phone.to = uri.clone();
         assert_eq!(status(&phone.ask("BYE", b"").await), 200);
     }
+    assert_becomes_empty(http).await;
+    stop(node).await;
+}
+
+#[tokio::test]
+async fn an_operator_mutes_throws_out_and_locks() {
+    let mut settings = config();
+    settings.conference.operators = vec!["sip:watcher@example.com".to_owned()];
+    let node = Node::start(settings).await.expect("starts");
+    let (udp, tcp) = (node.addresses().sip_udp, node.addresses().sip_tcp);
+    let http = node.addresses().http;
+    let mut alice = member(udp, "lobby", 1).await;
+    let bob = member(udp, "lobby", 2).await;
+    let target = format!("sip:lobby@{udp}");
+    let mut watcher = Subscriber::connect(tcp, &target, "sip:watcher@example.com").await;
+    assert_eq!(status(&watcher.subscribe(3600).await), 200);
+    watcher.notified().await;
+
+    let shown = request(http, "GET", "/api/v1/rooms/lobby").await.text();
+    let shown: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
+    assert_eq!((&shown["locked"], &shown["subscriptions"]), (&false.into(), &1.into()));
+    let call = |number: usize| {
+        let uri = format!("sip:member{number}@example.com");
+        let members = shown["members"].as_array().expect("members").iter();
+        let mut found = members.filter(|member| member["uri"] == *uri);
+        found.next().expect("a member")["call"].as_u64().expect("a number")
+    };
+    let post = async |path: String| request(http, "POST", &path).await.status;
+    let member_path = |number, what| format!("/api/v1/rooms/lobby/members/{}/{what}", call(number));
+
+    assert_eq!(post(member_path(1, "mute")).await, 204);
+    loop {
+        let shown = request(http, "GET", "/api/v1/rooms").await.text();
+        if shown.contains("\"muted\":true") {
+            break;
+        }
+    }
+    assert_eq!(post(member_path(1, "unmute")).await, 204);
+    assert_eq!(post("/api/v1/rooms/lobby/lock".to_owned()).await, 204);
+    let mut late = Phone::new(udp).await;
+    assert_eq!(status(&late.invite(&plain_offer()).await), 403);
+    while !watcher.roster.view().locked {
+        watcher.notified().await;
+    }
+    assert_eq!(post("/api/v1/rooms/lobby/unlock".to_owned()).await, 204);
+
+    assert_eq!(post(member_path(2, "kick")).await, 204);
+    let bye = bob.receive("BYE ").await;
+    assert!(line(&bye, "Reason:").contains("cause=403"), "{bye}");
+    bob.accept(&bye).await;
+    let booted = |watcher: &Subscriber| {
+        let view = watcher.roster.view();
+        let user = view.users.get("sip:member2@example.com");
+        user.is_some_and(|user| {
+            let mut endpoints = user.endpoints.values();
+            endpoints.all(|(status, how, _)| {
+                status == "disconnected" && how.as_deref() == Some("booted")
+            })
+        })
+    };
+    while !booted(&watcher) {
+        watcher.notified().await;
+    }
+    for path in [member_path(2, "kick"), "/api/v1/rooms/elsewhere/lock".to_owned()] {
+        assert_eq!(post(path).await, 404);
+    }
+    assert_eq!(status(&alice.ask("BYE", b"").await), 200);
     assert_becomes_empty(http).await;
     stop(node).await;
 }
