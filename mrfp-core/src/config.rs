@@ -7,6 +7,8 @@ use mrfp_protocol::tls::{
     PLAINTEXT_BYTES_MAX, ProfileConfig, RECORD_BYTES_MAX, SEAL_HEADROOM_BYTES, SEAL_TAILROOM_BYTES,
 };
 
+use crate::relay::RelayConfig;
+
 /// The media plane of one node.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -16,6 +18,8 @@ pub struct Config {
     pub limits: Limits,
     /// TLS suites and versions.
     pub profile: ProfileConfig,
+    /// The MSRP relay (RFC 4976), where the node is one.
+    pub relay: Option<RelayConfig>,
 }
 
 /// Where one shard lives.

@@ -24,6 +24,10 @@ pub(crate) struct Egress {
     queue: VecDeque<Queued>,
     /// Bytes in `queue` and in flight, as queued (before sealing).
     bytes: usize,
+    /// Bytes ever queued.
+    total: u64,
+    /// Bytes of these that were given up.
+    discarded: u64,
     /// Bytes of the buffer in flight, as queued; 0 when none is.
     in_flight_bytes: usize,
 }
@@ -51,6 +55,22 @@ impl Egress {
     /// Bytes queued and in flight.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Bytes ever queued: what is queued now has left when [`left_total`](Self::left_total) has
+    /// come to this.
+    pub(crate) fn queued_total(&self) -> u64 {
+        self.total
+    }
+
+    /// Bytes that have left.
+    pub(crate) fn left_total(&self) -> u64 {
+        self.total - self.discarded - self.bytes as u64
+    }
+
+    /// Form of the next buffer.
+    pub(crate) fn next_form(&self) -> Option<Form> {
+        self.queue.front().map(|queued| queued.form)
     }
 
     pub(crate) fn is_in_flight(&self) -> bool {
@@ -83,6 +103,7 @@ impl Egress {
             }
         }
         self.bytes += length;
+        self.total += length as u64;
         Ok(())
     }
 
@@ -117,6 +138,7 @@ impl Egress {
             let mut buffer = take(pool, chunk.len())?;
             assert_eq!(fill(&mut buffer, chunk), chunk.len());
             self.bytes += chunk.len();
+            self.total += chunk.len() as u64;
             self.queue.insert(position + offset, Queued { buffer, form: Form::Wire });
         }
         Ok(())
@@ -186,6 +208,7 @@ impl Egress {
     pub(crate) fn discard(&mut self, pool: &mut SendBuffers) {
         for queued in self.queue.drain(..) {
             self.bytes -= queued.buffer.range().len();
+            self.discarded += queued.buffer.range().len() as u64;
             pool.put(queued.buffer);
         }
     }

@@ -15,6 +15,7 @@ use crate::identifiers::Identifiers;
 use crate::incoming::Incoming;
 use crate::metrics::ShardMetrics;
 use crate::mp::{ContextId, Event, ReleaseCause, TerminationId};
+use crate::relay::Relay;
 use crate::table::Table;
 use crate::termination::{Stage, Termination};
 
@@ -54,6 +55,8 @@ pub(crate) struct Plane {
     pub(crate) events: VecDeque<Event>,
     pub(crate) metrics: ShardMetrics,
     pub(crate) identifiers: Identifiers,
+    /// The relay, where there is one.
+    pub(crate) relay: Option<Box<Relay>>,
     pub(crate) scratch: Scratch,
 }
 
@@ -106,6 +109,7 @@ impl Plane {
             events: VecDeque::new(),
             metrics: ShardMetrics::default(),
             identifiers: Identifiers::new(seed),
+            relay: None,
             scratch: Scratch::default(),
         }
     }
@@ -204,6 +208,7 @@ impl Plane {
         let source = connection.unbound_source.take();
         self.settle_unbound(source);
         self.mark(key);
+        self.relay_ended(key);
     }
 
     /// The descriptor is gone: frees the slot and whatever waited for it.
@@ -233,6 +238,7 @@ impl Plane {
         self.metrics.contexts = self.contexts.len() as u64;
         self.metrics.terminations = self.terminations.len() as u64;
         self.metrics.connections = self.connections.len() as u64;
+        self.relay_measure();
         self.metrics.send_buffers_outstanding = self.send_buffers.outstanding() as u64;
         self.metrics.carry_buffers_outstanding = self.carry_buffers.outstanding() as u64;
     }

@@ -154,7 +154,8 @@ impl Plane {
             let mut wire = std::mem::take(&mut self.scratch.wire);
             wire.clear();
             let result = handshake.advance(&bytes[taken..], &mut wire);
-            let queued = connection.egress.append_wire(&mut self.send_buffers, &wire);
+            // A connection of the relay may have messages waiting for the end of the handshake.
+            let queued = connection.egress.insert_wire_first(&mut self.send_buffers, &wire);
             self.scratch.wire = wire;
             self.mark(key);
             if queued.is_err() {
@@ -366,10 +367,15 @@ impl Plane {
             if !connection.is_alive() {
                 return bytes.len();
             }
+            let is_relay = connection.relay.is_some();
             match connection.framer.next(&bytes[taken..]) {
                 Ok(Some(piece)) => {
                     taken += piece.consumed;
-                    self.piece(key, &piece);
+                    if is_relay {
+                        self.relay_piece(key, &piece);
+                    } else {
+                        self.piece(key, &piece);
+                    }
                 }
                 Ok(None) => return taken,
                 Err(malformed) => {
