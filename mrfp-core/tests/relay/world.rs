@@ -1,4 +1,5 @@
 //! A relay, and peers that speak MSRP to it, written out by hand.
+#![allow(unreachable_pub, reason = "a module of a test")]
 
 use std::net::SocketAddr;
 
