@@ -24,12 +24,10 @@ pub(crate) struct Egress {
     queue: VecDeque<Queued>,
     /// Bytes in `queue` and in flight, as queued (before sealing).
     bytes: usize,
-    /// Bytes ever queued.
-    total: u64,
-    /// Bytes of these that were given up.
-    discarded: u64,
     /// Bytes of the buffer in flight, as queued; 0 when none is.
     in_flight_bytes: usize,
+    /// Bytes that have left, as queued.
+    position_sent: u64,
 }
 
 #[derive(Debug)]
@@ -57,15 +55,14 @@ impl Egress {
         self.bytes
     }
 
-    /// Bytes ever queued: what is queued now has left when [`left_total`](Self::left_total) has
-    /// come to this.
-    pub(crate) fn queued_total(&self) -> u64 {
-        self.total
+    /// Where in the stream the next byte to be queued will lie.
+    pub(crate) fn position(&self) -> u64 {
+        self.position_sent + self.bytes as u64
     }
 
-    /// Bytes that have left.
-    pub(crate) fn left_total(&self) -> u64 {
-        self.total - self.discarded - self.bytes as u64
+    /// Up to where the stream has left.
+    pub(crate) fn position_sent(&self) -> u64 {
+        self.position_sent
     }
 
     /// Form of the next buffer.
@@ -103,7 +100,6 @@ impl Egress {
             }
         }
         self.bytes += length;
-        self.total += length as u64;
         Ok(())
     }
 
@@ -138,7 +134,6 @@ impl Egress {
             let mut buffer = take(pool, chunk.len())?;
             assert_eq!(fill(&mut buffer, chunk), chunk.len());
             self.bytes += chunk.len();
-            self.total += chunk.len() as u64;
             self.queue.insert(position + offset, Queued { buffer, form: Form::Wire });
         }
         Ok(())
@@ -189,6 +184,7 @@ impl Egress {
     pub(crate) fn sent(&mut self) {
         assert!(self.in_flight_bytes > 0);
         self.bytes -= self.in_flight_bytes;
+        self.position_sent += self.in_flight_bytes as u64;
         self.in_flight_bytes = 0;
     }
 
@@ -208,7 +204,6 @@ impl Egress {
     pub(crate) fn discard(&mut self, pool: &mut SendBuffers) {
         for queued in self.queue.drain(..) {
             self.bytes -= queued.buffer.range().len();
-            self.discarded += queued.buffer.range().len() as u64;
             pool.put(queued.buffer);
         }
     }

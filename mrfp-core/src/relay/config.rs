@@ -88,10 +88,10 @@ pub(super) const FAILURES_MAX: u8 = 5;
 /// How long resolving, connecting and the TLS handshake of a connection of ours may take together:
 /// within the transaction timer of those who wait for it.
 pub(super) const OUTBOUND_TIMEOUT_NS: u64 = 15_000_000_000;
-/// RFC 4976 section 6.4.1: after the last byte has left, the next hop has this long to answer. And
-/// the longest that a connection which takes nothing at all, or takes too little while others wait
-/// for the connection that feeds it, may hold anybody back.
-pub(super) const TRANSACTION_TIMEOUT_NS: u64 = 30_000_000_000;
+/// The longest that a connection which takes nothing at all, or takes too little while others wait
+/// for the connection that feeds it, may hold anybody back: RFC 4976 section 3 wants a hop to take no
+/// longer.
+pub(super) const HOLD_MAX_NS: u64 = 30_000_000_000;
 /// RFC 4976 section 5.4: a path nobody has used for so long is forgotten.
 pub(super) const ROUTE_IDLE_NS: u64 = 300_000_000_000;
 /// A connection that has fed two others within this time counts as shared.

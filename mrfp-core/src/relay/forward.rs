@@ -1,12 +1,12 @@
 //! Passing a request on, piece by piece as it arrives.
 
 use mrfp_io::Key;
-use mrfp_protocol::msrp::{ByteRange, Continuation, FailureReport, MessageId, Piece};
+use mrfp_protocol::msrp::{ByteRange, Continuation, FailureReport, Piece};
 
-use super::config::TRANSACTION_TIMEOUT_NS;
-use super::link::{Forward, ForwardMethod, Incoming, Pending, Refused};
+use super::link::{Forward, ForwardMethod, Incoming, Pending};
 use super::outstanding::Sent;
 use super::response::Response;
+use crate::config::TRANSACTION_TIMEOUT_NS;
 use crate::connection::{Life, OpenChunk};
 use crate::plane::Plane;
 use crate::request::EndLine;
@@ -45,14 +45,13 @@ impl Plane {
         }
         let egress_key = route.egress;
         let egress = self.connections.get_mut(egress_key).ok_or(408u16)?;
-        let open = egress.outgoing.take();
+        let open = egress.outgoing;
         let continues = open.is_some_and(|open| Some(open.transaction) == forward.own);
         let own = match open {
             Some(open) if continues => open.transaction,
             Some(_) | None => self.identifiers.transaction(),
         };
-        let Some(link) = egress.relay.as_deref_mut().filter(|_| egress.life < Life::Draining)
-        else {
+        let Some(link) = egress.relay.as_deref().filter(|_| egress.life < Life::Draining) else {
             return Err(408);
         };
         if !continues
@@ -61,7 +60,6 @@ impl Plane {
             && link.pending.len() >= relay.config.limits.requests_pending_max
         {
             self.metrics.relay_refused_limit += 1;
-            egress.outgoing = open;
             return Err(413);
         }
         let end_line = EndLine::new(&own, piece.end, forward.has_body);
@@ -71,7 +69,7 @@ impl Plane {
         } else {
             let mut memory = [0; RANGE_LINE_BYTES_MAX];
             let range_line = range_line(&mut memory, forward, piece);
-            let interrupt = EndLine::interrupt(open.as_ref());
+            let interrupt = egress.interrupt();
             let lines = match &forward.lines {
                 Some(kept) => kept.bytes(),
                 None => self.scratch.lines.as_slice(),
@@ -93,7 +91,16 @@ impl Plane {
             ];
             egress.egress.append(&mut self.send_buffers, parts)
         };
-        let mark = egress.egress.queued_total();
+        let mark = egress.egress.position();
+        egress.outgoing = match piece.end {
+            None => Some(OpenChunk {
+                receiver: forward.route,
+                message: forward.route,
+                transaction: own,
+            }),
+            Some(_) => None,
+        };
+        let Some(link) = egress.relay.as_deref_mut() else { return Err(408) };
         if continues {
             if matches!(forward.method, ForwardMethod::Send) {
                 link.outstanding.extend(&own, next, mark);
@@ -103,11 +110,12 @@ impl Plane {
             match forward.method {
                 ForwardMethod::Send => {
                     if forward.failure_report != FailureReport::No {
-                        let left = egress.egress.left_total();
+                        let left = egress.egress.position_sent();
                         link.outstanding.make_room(relay.config.limits.outstanding_max, left);
                         link.outstanding.push(Sent {
                             transaction: own,
                             route: forward.route,
+                            chunk: forward.chunk,
                             message_id: forward.message_id,
                             start: forward.next,
                             next,
@@ -131,13 +139,6 @@ impl Plane {
                     }
                 }
             }
-        }
-        if piece.end.is_none() {
-            egress.outgoing = Some(OpenChunk {
-                receiver: forward.route,
-                message: no_message(),
-                transaction: own,
-            });
         }
         forward.own = Some(own);
         forward.next = next;
@@ -188,11 +189,7 @@ impl Plane {
         if end.is_none()
             && let Some(link) = self.link_mut(key)
         {
-            link.incoming = Incoming::Refused(Refused {
-                route: forward.route,
-                message_id: forward.message_id,
-                start: forward.start,
-            });
+            link.incoming = Incoming::Refused(forward.chunk);
         }
     }
 
@@ -268,9 +265,4 @@ fn range_line<'a>(
     let length = NAME.len() + written.unwrap_or_else(|| unreachable!("three numbers fit"));
     memory[length..length + 2].copy_from_slice(b"\r\n");
     &memory[..length + 2]
-}
-
-/// Chunks of the relay are told apart by their transactions.
-fn no_message() -> MessageId {
-    MessageId::from_u128(0)
 }

@@ -56,21 +56,16 @@ pub(super) enum Incoming {
     Idle,
     /// Nothing of it matters.
     Discard,
-    /// It has been answered with an error, which stands for everything from its first byte on.
-    Refused(Refused),
+    /// This chunk has been answered with an error, which stands for all that was passed on of it.
+    Refused(u64),
     Forward(Forward),
-}
-
-/// The beginning of a chunk that was refused on the way.
-pub(super) struct Refused {
-    pub(super) route: Key,
-    pub(super) message_id: Identifier,
-    pub(super) start: u64,
 }
 
 /// A request on its way through.
 pub(super) struct Forward {
     pub(super) route: Key,
+    /// Number of this chunk, see [`Sent::chunk`](super::outstanding::Sent).
+    pub(super) chunk: u64,
     pub(super) method: ForwardMethod,
     /// Its transaction on the connection it came by.
     pub(super) transaction: Identifier,
@@ -79,9 +74,7 @@ pub(super) struct Forward {
     pub(super) message_id: Identifier,
     pub(super) failure_report: FailureReport,
     pub(super) has_body: bool,
-    /// First byte of this chunk in the message, 1-based.
-    pub(super) start: u64,
-    /// Next byte to come.
+    /// Next byte to come, 1-based.
     pub(super) next: u64,
     pub(super) total: Option<u64>,
     /// Its Byte-Range as received.
@@ -123,6 +116,13 @@ impl Link {
     /// A connection of ours.
     pub(super) fn outbound(target: Target) -> Self {
         Self { target: Some(target), ..Self::default() }
+    }
+}
+
+impl Link {
+    /// Whether something passed on over it by that route has not been answered.
+    pub(super) fn awaits_answer(&self, route: Key) -> bool {
+        self.outstanding.holds(route) || self.pending.iter().any(|pending| pending.route == route)
     }
 }
 

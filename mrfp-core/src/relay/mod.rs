@@ -56,7 +56,10 @@ pub(crate) struct Relay {
     users: Users,
     nonces: Nonces,
     secret: (u64, u64),
+    /// URIs made so far.
     issued: u64,
+    /// Chunks that have come in so far.
+    chunks: u64,
     registrations: Table<Registration>,
     by_session_id: HashMap<Vec<u8>, Key>,
     routes: Table<Route>,
@@ -88,6 +91,7 @@ impl Relay {
             nonces: Nonces::new(nonce_key, NONCE_LIFETIME_SECONDS),
             secret: (word(0), word(8)),
             issued: 0,
+            chunks: 0,
             registrations: Table::new(config.limits.registrations_max),
             by_session_id: HashMap::new(),
             routes: Table::new(config.limits.routes_max),

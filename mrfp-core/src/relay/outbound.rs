@@ -107,7 +107,7 @@ impl Plane {
     pub(crate) fn relay_ended(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Some(mut link) = connection.relay.take() else { return };
-        let left = connection.egress.left_total();
+        let left = connection.egress.position_sent();
         if let Some(relay) = &mut self.relay {
             for registration in link.registrations.drain(..) {
                 relay.unregister(registration);
@@ -127,7 +127,7 @@ impl Plane {
         while let Some(sent) = link.outstanding.pop() {
             // Where only errors are answered, silence about what has left means that it arrived.
             if sent.answer_expected || sent.mark > left {
-                self.undelivered(&sent, 408);
+                self.relay_undelivered(&sent, 408);
             }
         }
         while let Some(pending) = link.pending.pop_front() {

@@ -15,6 +15,8 @@ const CAPACITY_KEPT: usize = 16;
 pub(super) struct Sent {
     pub(super) transaction: TransactionId,
     pub(super) route: Key,
+    /// Number of the chunk it is (a part of), as that came in.
+    pub(super) chunk: u64,
     pub(super) message_id: Identifier,
     /// First byte, 1-based.
     pub(super) start: u64,
@@ -60,6 +62,11 @@ impl Outstanding {
         if let Some(sent) = { newest_first }.find(|sent| sent.transaction == *transaction) {
             (sent.next, sent.mark) = (next, mark);
         }
+    }
+
+    /// Whether a SEND of that route is among them.
+    pub(super) fn holds(&self, route: Key) -> bool {
+        self.queue.iter().any(|sent| sent.route == route)
     }
 
     /// Takes the SEND with that transaction identifier off.
@@ -110,6 +117,7 @@ mod tests {
         Sent {
             transaction: TransactionId::from_u64(number),
             route: Key { index: 0, generation: 0 },
+            chunk: number,
             message_id: Identifier::new(b"message").unwrap(),
             start: 1,
             next: 1,

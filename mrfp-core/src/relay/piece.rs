@@ -80,6 +80,9 @@ impl Plane {
         if let Some(link) = self.link_mut(key) {
             link.failures = 0;
         }
+        let relay = self.relay.as_mut().ok_or(481u16)?;
+        relay.chunks += 1;
+        let chunk = relay.chunks;
         let lines = &mut self.scratch.lines;
         lines.clear();
         keep_lines(head.header_lines, lines);
@@ -87,6 +90,7 @@ impl Plane {
         let proves = matches!(method, Method::Auth) && head.header(b"Authorization").is_some();
         Ok(Forward {
             route,
+            chunk,
             method: match method {
                 Method::Send => ForwardMethod::Send,
                 Method::Report => ForwardMethod::Report,
@@ -99,7 +103,6 @@ impl Plane {
             message_id,
             failure_report: head.failure_report,
             has_body: head.content_type.is_some(),
-            start,
             next: start,
             total: head.byte_range.and_then(|range| range.total),
             ranged: head.byte_range,

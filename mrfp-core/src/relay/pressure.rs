@@ -2,7 +2,7 @@
 
 use mrfp_io::Key;
 
-use super::config::{SHARED_NS, TRANSACTION_TIMEOUT_NS};
+use super::config::{HOLD_MAX_NS, SHARED_NS};
 use crate::config::PRESSED_STALL_NS;
 use crate::mp::ReleaseCause;
 use crate::plane::{Ending, Plane};
@@ -107,8 +107,8 @@ impl Plane {
             })
         };
         let given_up = (pressed && stalled_ns >= PRESSED_STALL_NS)
-            || stalled_ns >= TRANSACTION_TIMEOUT_NS
-            || (self.now_ns - since_ns >= TRANSACTION_TIMEOUT_NS && others_wait());
+            || stalled_ns >= HOLD_MAX_NS
+            || (self.now_ns - since_ns >= HOLD_MAX_NS && others_wait());
         if given_up {
             self.release(key, ReleaseCause::TooSlow, Ending::Abort);
         }

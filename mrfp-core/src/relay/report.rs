@@ -1,42 +1,35 @@
 //! What could not be delivered is reported to whoever sent it (RFC 4976 section 6.4.1).
 
 use mrfp_io::Key;
+use mrfp_protocol::msrp::comment;
 
 use super::link::Incoming;
 use super::outstanding::Sent;
 use super::response::append_whole;
 use crate::plane::Plane;
 use crate::request::{Decimal, MESSAGE_LINES_BYTES_MAX, message_lines};
-use mrfp_protocol::msrp::comment;
 
 impl Plane {
     /// A SEND of ours has failed. Its sender learns so from a REPORT, or, while the chunk it belongs
     /// to is still coming in, from the answer to that chunk: one of the two.
-    pub(super) fn undelivered(&mut self, sent: &Sent, status: u16) {
+    pub(super) fn relay_undelivered(&mut self, sent: &Sent, status: u16) {
         let route = self.relay.as_ref().and_then(|relay| relay.routes.get(sent.route));
         let Some(ingress) = route.map(|route| route.ingress) else { return };
         let Some(link) = self.link_mut(ingress) else { return };
-        let covers = |route: Key, message_id: &[u8], start: u64| {
-            route == sent.route && message_id == sent.message_id.as_bytes() && start <= sent.start
-        };
         match std::mem::take(&mut link.incoming) {
-            Incoming::Forward(forward)
-                if covers(forward.route, forward.message_id.as_bytes(), forward.start) =>
-            {
+            Incoming::Forward(forward) if forward.chunk == sent.chunk => {
                 return self.refuse_forwarding(ingress, forward, None, status);
             }
-            Incoming::Refused(refused)
-                if covers(refused.route, refused.message_id.as_bytes(), refused.start) =>
-            {
-                link.incoming = Incoming::Refused(refused);
+            Incoming::Refused(chunk) if chunk == sent.chunk => {
+                link.incoming = Incoming::Refused(chunk);
                 return;
             }
             other => link.incoming = other,
         }
-        self.report(ingress, sent, status);
+        self.relay_report(ingress, sent, status);
     }
 
-    fn report(&mut self, ingress: Key, sent: &Sent, status: u16) {
+    fn relay_report(&mut self, ingress: Key, sent: &Sent, status: u16) {
         let Some(route) = self.relay.as_ref().and_then(|relay| relay.routes.get(sent.route)) else {
             return;
         };

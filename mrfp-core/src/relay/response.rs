@@ -8,7 +8,7 @@ use super::path::split_first;
 use crate::connection::{Connection, Life};
 use crate::egress::PoolExhausted;
 use crate::plane::Plane;
-use crate::request::{Decimal, EndLine};
+use crate::request::Decimal;
 use crate::table::Table;
 
 /// A response of ours.
@@ -61,7 +61,7 @@ pub(super) fn append_whole(
     if connection.life >= Life::Draining {
         return Ok(());
     }
-    let interrupt = EndLine::interrupt(connection.outgoing.take().as_ref());
+    let interrupt = connection.interrupt();
     const PARTS_MAX: usize = 20;
     let mut all: [&[u8]; PARTS_MAX] = [b""; PARTS_MAX];
     all[0] = interrupt.bytes();
@@ -132,7 +132,7 @@ impl Plane {
                 if open.is_some_and(|open| open.transaction == sent.transaction) {
                     self.close_chunk(key);
                 }
-                self.undelivered(&sent, status);
+                self.relay_undelivered(&sent, status);
             }
             return;
         }

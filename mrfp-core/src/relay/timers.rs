@@ -2,8 +2,10 @@
 
 use mrfp_io::Key;
 
-use super::config::{ROUTE_IDLE_NS, TRANSACTION_TIMEOUT_NS};
-use crate::config::HOUSEKEEPING_SLICES;
+use super::config::ROUTE_IDLE_NS;
+use super::link::Incoming;
+use super::route::Route;
+use crate::config::{HOUSEKEEPING_SLICES, TRANSACTION_TIMEOUT_NS};
 use crate::plane::Plane;
 
 impl Plane {
@@ -42,19 +44,26 @@ impl Plane {
         let Some(route) = relay.routes.get(key) else { return };
         let idle_ns = self.now_ns - route.used_ns;
         let orphaned = relay.registrations.get(route.registration).is_none();
-        if !self.is_linked(route.ingress)
-            || idle_ns >= ROUTE_IDLE_NS
-            || (orphaned && idle_ns >= 2 * TRANSACTION_TIMEOUT_NS)
-        {
+        let unused =
+            idle_ns >= ROUTE_IDLE_NS || (orphaned && idle_ns >= 2 * TRANSACTION_TIMEOUT_NS);
+        if !self.is_linked(route.ingress) || (unused && !self.is_busy(key, route)) {
             self.remove_route(key);
         }
+    }
+
+    /// Whether something is on its way through a route, or unanswered.
+    fn is_busy(&self, key: Key, route: &Route) -> bool {
+        let comes_in = self.link(route.ingress).is_some_and(
+            |link| matches!(&link.incoming, Incoming::Forward(forward) if forward.route == key),
+        );
+        comes_in || self.link(route.egress).is_some_and(|link| link.awaits_answer(key))
     }
 
     /// The timers of one connection.
     pub(crate) fn relay_check_connection(&mut self, key: Key) {
         let now_ns = self.now_ns;
         let Some(connection) = self.connections.get_mut(key) else { return };
-        let left = connection.egress.left_total();
+        let left = connection.egress.position_sent();
         let open = connection.outgoing.map(|open| open.transaction);
         let Some(link) = connection.relay.as_deref_mut() else { return };
         link.outstanding.start_timers(left, open, now_ns + TRANSACTION_TIMEOUT_NS);
@@ -63,7 +72,7 @@ impl Plane {
         {
             if sent.answer_expected {
                 self.metrics.relay_transactions_timeout += 1;
-                self.undelivered(&sent, 408);
+                self.relay_undelivered(&sent, 408);
             }
         }
         while let Some(link) = self.link_mut(key)

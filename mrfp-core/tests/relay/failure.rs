@@ -174,6 +174,7 @@ fn a_recipient_lost_in_the_middle_of_a_message_is_told_once() {
     alice.peer.send(&mut world, &large[..5_000]);
     world.settle();
     world.shard.driver_mut().peer_reset(bob.id);
+    world.settle();
     alice.peer.send(&mut world, &large[5_000..]);
     alice.peer.run(&mut world);
     assert_eq!(alice.peer.take_starts(), ["408"]);

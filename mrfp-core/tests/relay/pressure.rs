@@ -80,11 +80,12 @@ fn a_slow_recipient_is_given_up_where_others_wait_behind_it_and_only_there() {
         answer(&mut world, DAVE, ConnectAnswer::Accept);
         let (mut alice, mut bob) = pair(&mut world);
         let to_dave = format!("{} {DAVE_URI}", alice.through);
+        let mut dave = None;
         if shared {
             alice.peer.send(&mut world, send("dave1", &to_dave, ALICE_URI, "", b"hello"));
             world.settle();
-            let mut dave = Peer::accept(&mut world).unwrap();
-            exchange(&mut world, &mut [&mut alice.peer, &mut dave]);
+            let connected = dave.insert(Peer::accept(&mut world).unwrap());
+            exchange(&mut world, &mut [&mut alice.peer, connected]);
         }
         let body = vec![b'x'; 100_000];
         for number in 0..20 {
@@ -97,7 +98,8 @@ fn a_slow_recipient_is_given_up_where_others_wait_behind_it_and_only_there() {
             world.pass(1);
         }
         assert_eq!(world.shard.driver_mut().peer_saw_end(bob.id), shared);
-        finish(&mut world, &[&alice.peer, &bob]);
+        let peers: Vec<&Peer> = [&alice.peer, &bob].into_iter().chain(&dave).collect();
+        finish(&mut world, &peers);
     }
 }
 
@@ -115,8 +117,8 @@ fn a_recipient_that_answers_nothing_is_sent_no_more_than_can_be_kept_track_of() 
     }
     exchange(&mut world, &mut [&mut alice.peer, &mut bob]);
     let sent = bob.received.len();
-    // Ten, and what lay in the receive buffer already.
-    assert!(sent >= 10 && sent < 100, "{sent}");
+    // Ten, and what lay in receive buffers already.
+    assert!((10..400).contains(&sent), "{sent}");
     bob.answers = true;
     let answers: String = bob.received.iter().map(|sent| response(sent, "200 OK")).collect();
     bob.send(&mut world, answers);
