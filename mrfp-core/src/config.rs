@@ -4,7 +4,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use mrfp_protocol::tls::{
-    PLAINTEXT_BYTES_MAX, ProfileConfig, RECORD_BYTES_MAX, SEAL_HEADROOM_BYTES, SEAL_TAILROOM_BYTES,
+    CertificateConfig, PLAINTEXT_BYTES_MAX, ProfileConfig, RECORD_BYTES_MAX, SEAL_HEADROOM_BYTES,
+    SEAL_TAILROOM_BYTES,
 };
 
 use crate::relay::RelayConfig;
@@ -18,6 +19,8 @@ pub struct Config {
     pub limits: Limits,
     /// TLS suites and versions.
     pub profile: ProfileConfig,
+    /// TLS with certificates, if there is to be any.
+    pub certificate: Option<CertificateConfig>,
     /// The MSRP relay (RFC 4976), where the node is one.
     pub relay: Option<RelayConfig>,
 }

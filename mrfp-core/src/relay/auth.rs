@@ -273,10 +273,12 @@ impl Plane {
         if direct && link.user.is_some_and(|other| other != user) {
             return None;
         }
+        let certified = !direct && link.is_proven(head.from_path.first());
         if !relay.users.admits(user, connects && direct, &relay.config.limits) {
             return None;
         }
-        let registration = relay.register(user, key, head.from_path.first(), secure, expires_ns)?;
+        let registration =
+            relay.register(user, key, head.from_path.first(), secure, certified, expires_ns)?;
         if direct && connects {
             link.user = Some(user);
             relay.users.users[user].connections += 1;

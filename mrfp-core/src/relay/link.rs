@@ -4,9 +4,11 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use mrfp_io::Key;
-use mrfp_protocol::msrp::{ByteRange, FailureReport, TransactionId};
+use mrfp_protocol::msrp::{ByteRange, FailureReport, TransactionId, Uri};
+use mrfp_protocol::tls::PeerCertificate;
 
 use super::outstanding::Outstanding;
+use super::path::same_host;
 use crate::carry::CarryBuffer;
 use crate::incoming::Identifier;
 use crate::plane::Plane;
@@ -20,6 +22,8 @@ pub(crate) struct Link {
     pub(crate) addresses: VecDeque<SocketAddr>,
     /// Who has authenticated on it: index of the user.
     pub(super) user: Option<usize>,
+    /// As server: the certificate the client has shown (RFC 4976 section 6.1).
+    pub(super) certificate: Option<PeerCertificate>,
     /// The URIs handed out on it.
     pub(super) registrations: Vec<Key>,
     /// Requests refused since the last success.
@@ -120,6 +124,20 @@ impl Link {
 }
 
 impl Link {
+    /// Whether the peer is proven to be the relay of this URI (RFC 4976 section 6.3).
+    pub(super) fn is_proven(&self, uri: &[u8]) -> bool {
+        let Ok(uri) = Uri::parse(uri) else { return false };
+        // As client we have asked for just that proof.
+        let connected = self
+            .target
+            .as_ref()
+            .is_some_and(|target| target.secure && same_host(target.host.as_bytes(), uri.host));
+        let shown = self.certificate.as_ref().is_some_and(|certificate| {
+            std::str::from_utf8(uri.host).is_ok_and(|host| certificate.proves(host))
+        });
+        connected || shown
+    }
+
     /// Whether something passed on over it by that route has not been answered.
     pub(super) fn awaits_answer(&self, route: Key) -> bool {
         self.outstanding.holds(route) || self.pending.iter().any(|pending| pending.route == route)

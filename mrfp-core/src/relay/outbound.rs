@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use mrfp_io::Key;
 use mrfp_protocol::msrp::Uri;
+use mrfp_protocol::tls::{Handshake, PeerCertificate};
 
 use super::Link;
 use super::config::{DEFAULT_PORT, OUTBOUND_TIMEOUT_NS};
@@ -93,13 +94,24 @@ impl Plane {
         let Some(link) = self.link(key) else { return };
         let Some(target) = link.target.clone() else { return };
         if target.secure {
-            // Until certificate handshakes are wired there is nothing to secure it with.
-            return self.release(key, ReleaseCause::TlsEstablishmentFailure, Ending::Abort);
+            //= RFC 4976 section 9.2: the certificate must be for the host of the URI.
+            let started = Handshake::certificate_client(&self.profile, &target.host);
+            return self.begin_handshake(key, started);
         }
         if let Some(connection) = self.connections.get_mut(key) {
             connection.transport = Transport::Plain;
         }
         self.relay_open(key);
+        self.mark(key);
+    }
+
+    /// A TLS handshake is complete: as server with what a client has shown, if it has.
+    pub(crate) fn relay_secured(&mut self, key: Key, certificate: Option<PeerCertificate>) {
+        let Some(link) = self.link_mut(key) else { return };
+        link.certificate = certificate;
+        if link.target.is_some() {
+            self.relay_open(key);
+        }
         self.mark(key);
     }
 
@@ -110,7 +122,10 @@ impl Plane {
         let left = connection.egress.position_sent();
         if let Some(relay) = &mut self.relay {
             for registration in link.registrations.drain(..) {
-                relay.unregister(registration);
+                // What another relay's certificate vouches for does not hang on one connection.
+                if relay.registrations.get(registration).is_some_and(|r| !r.certified) {
+                    relay.unregister(registration);
+                }
             }
             if let Some(user) = link.user {
                 relay.users.disconnected(user);

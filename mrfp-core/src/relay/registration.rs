@@ -19,6 +19,9 @@ pub(crate) struct Registration {
     pub(super) client: Key,
     /// First URI of the From-Path of that AUTH: the next hop back towards the client.
     pub(super) client_uri: Vec<u8>,
+    /// It came through another relay, which has proven who it is: the URI is valid on every
+    /// connection with that relay (RFC 4976 section 6.3).
+    pub(super) certified: bool,
     pub(super) expires_ns: u64,
     /// Where outside peers have come in, by their own URI: they may not be reachable otherwise.
     pub(super) peers: Vec<(Vec<u8>, Key)>,
@@ -49,6 +52,7 @@ impl Relay {
         client: Key,
         client_uri: &[u8],
         secure: bool,
+        certified: bool,
         expires_ns: u64,
     ) -> Option<Key> {
         self.issued += 1;
@@ -74,6 +78,7 @@ impl Relay {
             user,
             client,
             client_uri: client_uri.to_vec(),
+            certified,
             expires_ns,
             peers: Vec::new(),
             routes: 0,

@@ -4,6 +4,7 @@ use mrfp_io::Key;
 use mrfp_protocol::msrp::{Head, Path, Uri};
 
 use super::path::{same_authority, split_first};
+use super::registration::Registration;
 use crate::connection::Transport;
 use crate::plane::Plane;
 
@@ -173,7 +174,7 @@ impl Plane {
             }
             let after = after.ok_or(481u16)?;
             let (first_key, _) = *first_registration.get_or_insert((key, key));
-            if hops == 1 && registration.client == ingress {
+            if hops == 1 && self.is_client(ingress, registration) {
                 rest = after;
                 first_registration = Some((first_key, key));
                 continue;
@@ -184,10 +185,21 @@ impl Plane {
             if !same_authority(&next, &back) {
                 return Err(481);
             }
-            let towards = Towards::Client(registration.client);
+            let towards = if registration.certified && !self.is_linked(registration.client) {
+                Towards::Network
+            } else {
+                Towards::Client(registration.client)
+            };
             return Ok(Way { registration: first_key, hops, last: key, towards });
         }
         Err(481)
+    }
+
+    /// Whether a connection leads to the client that has a URI, or to the relay it has behind it.
+    fn is_client(&self, ingress: Key, registration: &Registration) -> bool {
+        registration.client == ingress
+            || (registration.certified
+                && self.link(ingress).is_some_and(|link| link.is_proven(&registration.client_uri)))
     }
 
     /// The connection on which a request leaves.

@@ -93,6 +93,10 @@ impl World {
         Self::with(simulator, limits, |_| {})
     }
 
+    pub fn with_profile(simulator: Simulator, limits: Limits, profile: Profile) -> Self {
+        Self::with(simulator, limits, |parts| parts.profile = profile)
+    }
+
     /// With parts changed as the test needs them.
     pub fn with(
         simulator: Simulator,
@@ -213,14 +217,36 @@ impl World {
         address: SocketAddr,
         key: Option<(Vec<u8>, &Psk)>,
     ) -> Ue {
+        let handshake = key.map(|(identity, psk)| {
+            let profile = Profile::new(&ProfileConfig::default()).unwrap();
+            Handshake::client(&profile, &identity, psk).unwrap()
+        });
+        self.connect_with(termination, address, handshake)
+    }
+
+    /// The same with any handshake.
+    pub fn connect_with(
+        &mut self,
+        termination: u64,
+        address: SocketAddr,
+        handshake: Option<Handshake>,
+    ) -> Ue {
         let peer = self.shard.driver_mut().peer_connect(address);
-        let scheme = if key.is_some() { "msrps" } else { "msrp" };
-        let tls = match key {
+        self.ue(termination, address, handshake, peer)
+    }
+
+    /// A UE on a connection that is there already.
+    pub fn ue(
+        &mut self,
+        termination: u64,
+        address: SocketAddr,
+        handshake: Option<Handshake>,
+        peer: PeerId,
+    ) -> Ue {
+        let scheme = if handshake.is_some() { "msrps" } else { "msrp" };
+        let tls = match handshake {
             None => Tls::Plain,
-            Some((identity, psk)) => {
-                let profile = Profile::new(&ProfileConfig::default()).unwrap();
-                Tls::Handshaking(Box::new(Handshake::client(&profile, &identity, psk).unwrap()))
-            }
+            Some(handshake) => Tls::Handshaking(Box::new(handshake)),
         };
         let mut ue = Ue {
             peer,
