@@ -514,10 +514,11 @@ impl<D: Driver> Shard<D> {
         if let Ok(count) = result {
             self.plane.metrics.bytes_sent += count as u64;
             buffer.advance(count);
-            if !buffer.bytes().is_empty() && connection.life < Life::Terminating {
-                if let Some(socket) = connection.socket {
-                    return self.driver.send(socket, buffer, token);
-                }
+            if !buffer.bytes().is_empty()
+                && connection.life < Life::Terminating
+                && let Some(socket) = connection.socket
+            {
+                return self.driver.send(socket, buffer, token);
             }
         }
         connection.egress.sent();

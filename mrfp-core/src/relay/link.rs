@@ -55,6 +55,7 @@ pub(super) struct Target {
 
 /// What happens to the bytes up to the next end-line.
 #[derive(Default)]
+#[expect(clippy::large_enum_variant, reason = "a box would be an allocation per message")]
 pub(super) enum Incoming {
     #[default]
     Idle,
