@@ -28,7 +28,13 @@ pub(super) fn media(config: &Config) -> mrfp_core::Config {
             advertise: config.media.advertised,
         })
         .collect();
-    mrfp_core::Config { shards, limits: media_limits(config), profile: profile(config) }
+    mrfp_core::Config {
+        shards,
+        limits: media_limits(config),
+        profile: profile(config),
+        certificate: None,
+        relay: None,
+    }
 }
 
 fn media_port(config: &Config, shard: usize) -> u16 {

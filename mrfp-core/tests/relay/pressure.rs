@@ -44,7 +44,7 @@ fn a_recipient_that_stops_reading_holds_its_sender_back_and_loses_nothing() {
 fn a_dead_recipient_is_given_up_and_what_waits_behind_it_goes_on() {
     let mut world = world();
     answer(&mut world, DAVE, ConnectAnswer::Accept);
-    let (mut alice, mut bob) = pair(&mut world);
+    let (mut alice, bob) = pair(&mut world);
     let to_dave = format!("{} {DAVE_URI}", alice.through);
     alice.peer.send(&mut world, send("dave1", &to_dave, ALICE_URI, "", b"hello"));
     world.settle();
@@ -78,7 +78,7 @@ fn a_slow_recipient_is_given_up_where_others_wait_behind_it_and_only_there() {
     for shared in [true, false] {
         let mut world = world();
         answer(&mut world, DAVE, ConnectAnswer::Accept);
-        let (mut alice, mut bob) = pair(&mut world);
+        let (mut alice, bob) = pair(&mut world);
         let to_dave = format!("{} {DAVE_URI}", alice.through);
         let mut dave = None;
         if shared {
