@@ -28,7 +28,7 @@ pub struct TerminationId(pub u64);
 pub struct RealmId(pub u16);
 
 /// One look-up of a name, within one shard.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ResolutionId(u64);
 
 impl ResolutionId {

@@ -23,7 +23,7 @@ mod headers;
 mod nonce;
 
 pub use authorization::{Authorization, AuthorizationError};
-pub use credentials::{Algorithm, Credentials, CredentialsError};
+pub use credentials::{Algorithm, Credentials};
 pub use digest::{Proof, is_valid, response_proof};
 pub use headers::{authentication_info, challenge};
 pub use nonce::{NonceCount, NonceState, Nonces};
