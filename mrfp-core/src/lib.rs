@@ -46,6 +46,7 @@ mod port;
 mod receive;
 mod relay;
 mod request;
+mod room;
 mod session;
 mod shard;
 mod statistics;

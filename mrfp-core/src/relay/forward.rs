@@ -22,7 +22,7 @@ impl Plane {
     /// queued, and whatever happens to it from now on becomes a REPORT.
     pub(super) fn relay_forward(&mut self, key: Key, mut forward: Forward, piece: &Piece<'_>) {
         let sendable = !piece.body.is_empty() || piece.end.is_some();
-        if sendable && let Err(status) = self.pass_on(key, &mut forward, piece) {
+        if sendable && let Err(status) = self.pass_piece_on(key, &mut forward, piece) {
             return self.refuse_forwarding(key, forward, piece.end, status);
         }
         let Some(end) = piece.end else { return self.keep_forwarding(key, forward) };
@@ -36,7 +36,12 @@ impl Plane {
     }
 
     /// Queues a piece on the connection of the route.
-    fn pass_on(&mut self, key: Key, forward: &mut Forward, piece: &Piece<'_>) -> Result<(), u16> {
+    fn pass_piece_on(
+        &mut self,
+        key: Key,
+        forward: &mut Forward,
+        piece: &Piece<'_>,
+    ) -> Result<(), u16> {
         let relay = self.relay.as_mut().ok_or(481u16)?;
         let route = relay.routes.get(forward.route).ok_or(481u16)?;
         let registration = relay.registrations.get(route.registration).ok_or(481u16)?;
