@@ -79,7 +79,7 @@ impl World {
                 security: SecurityPolicy::PlainAllowed,
                 domains: BTreeSet::new(),
                 cema: true,
-                certificate: false,
+                certificate: None,
                 realms: Realms::default(),
             },
             None,
@@ -197,10 +197,15 @@ impl World {
                 Mp::Refused { termination: modify.termination, reason: Refusal::Transport }
             }
             Command::Modify(modify) => Mp::Modified { termination: modify.termination },
+            Command::ReplaceSession(replace) => Mp::Reserved {
+                termination: replace.termination,
+                address: "203.0.113.5:2855".parse().unwrap(),
+            },
             Command::Subtract { termination } => {
                 Mp::Subtracted { termination, statistics: TerminationStatistics::default() }
             }
             Command::Audit { context } => Mp::Audited { context, statistics: None },
+            Command::Resolved { .. } => unreachable!("the MRFC has nothing to do with names"),
             Command::Stop => Mp::Stopped,
         };
         self.event(Event::Mp { shard, event });
