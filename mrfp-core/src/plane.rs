@@ -55,6 +55,8 @@ pub(crate) struct Plane {
     pub(crate) pressed: Vec<Key>,
     /// Flights of handshakes this turn has answered.
     pub(crate) handshake_flights: u32,
+    /// Copies of messages this turn has made.
+    pub(crate) copies: u32,
     /// For the controller, in order.
     pub(crate) events: VecDeque<Event>,
     pub(crate) metrics: ShardMetrics,
@@ -115,6 +117,7 @@ impl Plane {
             unserved: Vec::new(),
             pressed: Vec::new(),
             handshake_flights: 0,
+            copies: 0,
             events: VecDeque::new(),
             metrics: ShardMetrics::default(),
             identifiers: Identifiers::new(seed),

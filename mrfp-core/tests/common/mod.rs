@@ -202,6 +202,21 @@ impl World {
         address: SocketAddr,
         key: Option<(Vec<u8>, &Psk)>,
     ) -> Ue {
+        let mut ue = self.connect_only(termination, address, key);
+        for _ in 0..6 {
+            ue.read(self);
+            self.settle();
+        }
+        ue
+    }
+
+    /// Connects, and leaves it to others to let anything happen.
+    pub fn connect_only(
+        &mut self,
+        termination: u64,
+        address: SocketAddr,
+        key: Option<(Vec<u8>, &Psk)>,
+    ) -> Ue {
         let peer = self.shard.driver_mut().peer_connect(address);
         let scheme = if key.is_some() { "msrps" } else { "msrp" };
         let tls = match key {
@@ -211,7 +226,7 @@ impl World {
                 Tls::Handshaking(Box::new(Handshake::client(&profile, &identity, psk).unwrap()))
             }
         };
-        let mut ue = Ue {
+        Ue {
             peer,
             termination: TerminationId(termination),
             address,
@@ -223,12 +238,7 @@ impl World {
             sealed: Vec::new(),
             current: None,
             received: Vec::new(),
-        };
-        for _ in 0..6 {
-            ue.read(self);
-            self.settle();
         }
-        ue
     }
 
     pub fn is_bound(&self, termination: u64) -> bool {
