@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use mrfp_protocol::tls::Psk;
 
-pub use crate::statistics::{ContextStatistics, RESPONSE_CODES, Statistics, Traffic};
+pub use crate::statistics::{ContextStatistics, REALMS_MAX, RESPONSE_CODES, Statistics, Traffic};
 
 /// Which shard of this node.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -22,7 +22,7 @@ pub struct ContextId(pub u64);
 pub struct TerminationId(pub u64);
 
 /// A realm: one of the networks of the operator whose traffic is counted on its own. An index into
-/// the configured list.
+/// the configured list, below [`REALMS_MAX`].
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct RealmId(pub u16);
 
@@ -128,6 +128,7 @@ pub enum CpimPolicy {
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Member {
     /// The URIs it may write in From and is found under in To; the first is how the room knows it.
+    /// Whoever came anonymously has its anonymous URI here and no other.
     pub uris: Vec<String>,
     /// Its client understands private messages (`a=chatroom:private-messages`).
     pub private_messages: bool,
@@ -266,7 +267,8 @@ pub enum Event {
         /// Why.
         cause: ReleaseCause,
     },
-    /// A participant has taken a nickname, or laid it down (RFC 7701 section 7).
+    /// A participant has taken a nickname, or laid it down (RFC 7701 section 7). Not sent for one that
+    /// leaves: its nickname is free with it.
     NicknameChanged {
         /// Whose.
         termination: TerminationId,

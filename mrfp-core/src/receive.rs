@@ -428,6 +428,7 @@ impl Plane {
         if let Some(answer) = &malformed.answer {
             self.respond(
                 key,
+                None,
                 &bytes[answer.transaction_id.clone()],
                 400,
                 &bytes[answer.from_first.clone()],

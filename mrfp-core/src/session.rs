@@ -168,6 +168,11 @@ impl Plane {
             return false;
         }
         self.events.push_back(Event::BearerReleased { termination: termination.id, cause });
+        if cause == ReleaseCause::TooSlow
+            && let Some(context) = self.contexts.get_mut(termination.context)
+        {
+            context.statistics.members_dropped += 1;
+        }
         self.leave_context(session);
         true
     }

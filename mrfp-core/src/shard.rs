@@ -138,6 +138,7 @@ impl<D: Driver> Shard<D> {
             self.resume_accepting();
             self.plane.measure();
             self.metrics.publish(&self.plane.metrics);
+            self.metrics.publish_realms(&self.plane.realms);
         }
         self.plane.drop_unserved();
         self.plane.relieve();
@@ -584,6 +585,7 @@ impl<D: Driver> Shard<D> {
             self.plane.events.push_back(Event::Stopped);
             self.plane.measure();
             self.metrics.publish(&self.plane.metrics);
+            self.metrics.publish_realms(&self.plane.realms);
         }
         let mut reported = false;
         while let Some(event) = self.plane.events.pop_front() {

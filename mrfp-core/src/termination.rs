@@ -7,7 +7,8 @@ use mrfp_protocol::msrp::{Path, Uri};
 use mrfp_protocol::tls::Psk;
 
 use crate::mp::{
-    Direction, RealmId, ReserveAndConfigure, Security, Setup, TerminationId, TerminationStatistics,
+    Direction, REALMS_MAX, RealmId, ReserveAndConfigure, Security, Setup, TerminationId,
+    TerminationStatistics,
 };
 use crate::room::Participant;
 
@@ -29,12 +30,12 @@ pub(crate) struct Termination {
     pub(crate) muted: bool,
     /// It was negotiated for a file.
     pub(crate) file_transfer: bool,
-    #[allow(dead_code, reason = "traffic is not counted by realm yet")]
-    pub(crate) realm: RealmId,
     /// What its peer takes (`a=accept-types`).
     pub(crate) accept_types: Vec<u8>,
     /// How large a message may be that its peer takes (`a=max-size`).
     pub(crate) size_bytes_max: u64,
+    /// Where its traffic counts.
+    pub(crate) realm: RealmId,
     /// In a chat room: who it is there.
     pub(crate) participant: Option<Box<Participant>>,
     /// Which of the room's acceptances is its own.
@@ -101,9 +102,12 @@ impl Termination {
             direction: reserve.direction,
             muted: reserve.member.muted,
             file_transfer: reserve.file_transfer,
-            realm: reserve.realm,
             accept_types: reserve.accept_types.into_bytes(),
             size_bytes_max: reserve.max_size_bytes.unwrap_or(u64::MAX),
+            realm: match usize::from(reserve.realm.0) < REALMS_MAX {
+                true => reserve.realm,
+                false => RealmId::default(),
+            },
             participant,
             acceptance: 0,
             session_id: Vec::new(),
