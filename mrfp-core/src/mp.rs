@@ -63,7 +63,7 @@ pub struct ReserveAndConfigure {
     pub switching: Switching,
     /// The new Termination.
     pub termination: TerminationId,
-    /// Plain or TLS-PSK.
+    /// In the clear, or with what TLS.
     pub security: Security,
     /// TCP server (and TLS server), or client with the address to connect to.
     pub setup: Setup,
@@ -148,6 +148,9 @@ pub enum Security {
         /// The TEK.
         psk: Psk,
     },
+    /// TCP/TLS/MSRP with certificates (RFC 4975 section 14.2). As TLS server we show ours, and the
+    /// first request binds the connection; as TLS client we want one for the host of the peer's URI.
+    TlsCertificate,
 }
 
 /// a=setup as it concerns us.

@@ -2,7 +2,7 @@
 //! happens in the buffer the bytes arrived in; what is incomplete waits in a carry buffer.
 
 use mrfp_io::Key;
-use mrfp_protocol::msrp::Malformed;
+use mrfp_protocol::msrp::{Malformed, Uri};
 use mrfp_protocol::tls::{Handshake, HandshakeError, Opened, Progress, RECORD_BYTES_MAX, Session};
 
 use crate::carry::CarryBuffer;
@@ -68,10 +68,22 @@ impl Plane {
     /// As client: begins the TLS handshake on a connection that is up.
     pub(crate) fn start_handshake(&mut self, key: Key, termination_key: Key) {
         let Some(termination) = self.terminations.get(termination_key) else { return };
-        let Protection::TlsPsk { identity, psk: Some(psk) } = &termination.protection else {
-            return;
+        let started = match &termination.protection {
+            Protection::TlsPsk { identity, psk: Some(psk) } => {
+                Handshake::client(&self.profile, identity, psk)
+            }
+            Protection::TlsCertificate => {
+                let host = Uri::parse(&termination.remote_first).map_or(&b""[..], |uri| uri.host);
+                let host = String::from_utf8_lossy(host);
+                Handshake::certificate_client(&self.profile, &host)
+            }
+            Protection::TlsPsk { psk: None, .. } | Protection::Plain => return,
         };
-        let started = Handshake::client(&self.profile, identity, psk);
+        self.begin_handshake(key, started);
+    }
+
+    /// As client: sends the first flight of a handshake.
+    pub(crate) fn begin_handshake(&mut self, key: Key, started: Result<Handshake, HandshakeError>) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         match started {
             Ok(handshake) => {
@@ -196,15 +208,22 @@ impl Plane {
         handshake.provide_psk(candidate.and_then(|(_, termination)| termination.psk()));
     }
 
-    /// The handshake has proved that the peer has the key.
+    /// The handshake is complete; one with a key has proved that the peer has it.
     fn secured(&mut self, key: Key, session: Session) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         tracing::debug!(suite = session.suite(), "TLS session established");
         self.metrics.handshakes_completed += 1;
-        connection.transport = Transport::Tls(Box::new(session));
+        let secured = Transport::Tls(Box::new(session));
+        let handshaking = std::mem::replace(&mut connection.transport, secured);
         if let Some(termination_key) = connection.only_session() {
             self.bind(key, termination_key);
             return self.send_binding_request(key, termination_key);
+        }
+        if let Transport::Handshaking(handshake) = handshaking
+            && handshake.is_with_certificates()
+        {
+            // The client has proved nothing: its first request names the session, as in the clear.
+            return;
         }
         let claimed = connection.claimed.take().filter(|claim| {
             self.terminations.get(claim.termination).is_some_and(|termination| {
@@ -220,7 +239,7 @@ impl Plane {
     }
 
     fn handshake_failed(&mut self, key: Key, error: HandshakeError) {
-        tracing::debug!(?error, "TLS handshake failed");
+        tracing::debug!(%error, "TLS handshake failed");
         match error {
             HandshakeError::Authentication => self.metrics.handshakes_failed_authentication += 1,
             _ => self.metrics.handshakes_failed_other += 1,

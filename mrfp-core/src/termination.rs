@@ -74,6 +74,7 @@ pub(crate) enum Stage {
 pub(crate) enum Protection {
     Plain,
     TlsPsk { identity: Vec<u8>, psk: Option<Psk> },
+    TlsCertificate,
 }
 
 /// The peer's path is not one we can send to.
@@ -138,6 +139,7 @@ impl Termination {
             Security::TlsPsk { identity, psk } => {
                 ("msrps", Protection::TlsPsk { identity, psk: Some(psk) })
             }
+            Security::TlsCertificate => ("msrps", Protection::TlsCertificate),
         };
         let origin = format!("{scheme}://{}/", self.address).into_bytes();
         self.local_uri = [&origin, session_id.as_slice(), b";tcp"].concat();
@@ -209,7 +211,7 @@ impl Termination {
 
     pub(crate) fn psk(&self) -> Option<&Psk> {
         match &self.protection {
-            Protection::Plain => None,
+            Protection::Plain | Protection::TlsCertificate => None,
             Protection::TlsPsk { psk, .. } => psk.as_ref(),
         }
     }
@@ -217,7 +219,7 @@ impl Termination {
     /// Drops (and thereby zeroises) the key.
     pub(crate) fn forget_psk(&mut self) {
         match &mut self.protection {
-            Protection::Plain => {}
+            Protection::Plain | Protection::TlsCertificate => {}
             Protection::TlsPsk { psk, .. } => *psk = None,
         }
     }

@@ -90,12 +90,16 @@ pub fn response(transaction_id: &str, status: u16, to: &str, from: &str) -> Vec<
 
 impl World {
     pub fn new(simulator: Simulator, limits: Limits) -> Self {
+        Self::with_profile(simulator, limits, Profile::new(&ProfileConfig::default()).unwrap())
+    }
+
+    pub fn with_profile(simulator: Simulator, limits: Limits, profile: Profile) -> Self {
         let (commands, shard_commands) = queue(1024);
         let (shard_events, events) = queue(1024);
         let metrics = Arc::new(PublishedMetrics::default());
         let parts = ShardParts {
             limits,
-            profile: Profile::new(&ProfileConfig::default()).unwrap(),
+            profile,
             listen: "127.0.0.1:2855".parse().unwrap(),
             advertise: None,
             seed: [7; 32],
@@ -202,12 +206,7 @@ impl World {
         address: SocketAddr,
         key: Option<(Vec<u8>, &Psk)>,
     ) -> Ue {
-        let mut ue = self.connect_only(termination, address, key);
-        for _ in 0..6 {
-            ue.read(self);
-            self.settle();
-        }
-        ue
+        self.connect_with(termination, address, client_handshake(key))
     }
 
     /// Connects, and leaves it to others to let anything happen.
@@ -218,27 +217,34 @@ impl World {
         key: Option<(Vec<u8>, &Psk)>,
     ) -> Ue {
         let peer = self.shard.driver_mut().peer_connect(address);
-        let scheme = if key.is_some() { "msrps" } else { "msrp" };
-        let tls = match key {
-            None => Tls::Plain,
-            Some((identity, psk)) => {
-                let profile = Profile::new(&ProfileConfig::default()).unwrap();
-                Tls::Handshaking(Box::new(Handshake::client(&profile, &identity, psk).unwrap()))
-            }
-        };
-        Ue {
-            peer,
-            termination: TerminationId(termination),
-            address,
-            local_uri: remote_uri(termination),
-            remote_uri: format!("{scheme}://{address}/session-{termination:016};tcp"),
-            tls,
-            framer: Framer::default(),
-            unparsed: Vec::new(),
-            sealed: Vec::new(),
-            current: None,
-            received: Vec::new(),
+        Ue::new(termination, address, client_handshake(key), peer)
+    }
+
+    /// The same with any handshake.
+    pub fn connect_with(
+        &mut self,
+        termination: u64,
+        address: SocketAddr,
+        handshake: Option<Handshake>,
+    ) -> Ue {
+        let peer = self.shard.driver_mut().peer_connect(address);
+        self.ue(termination, address, handshake, peer)
+    }
+
+    /// A UE on a connection that is there already.
+    pub fn ue(
+        &mut self,
+        termination: u64,
+        address: SocketAddr,
+        handshake: Option<Handshake>,
+        peer: PeerId,
+    ) -> Ue {
+        let mut ue = Ue::new(termination, address, handshake, peer);
+        for _ in 0..6 {
+            ue.read(self);
+            self.settle();
         }
+        ue
     }
 
     pub fn is_bound(&self, termination: u64) -> bool {
@@ -264,6 +270,32 @@ impl World {
 }
 
 impl Ue {
+    fn new(
+        termination: u64,
+        address: SocketAddr,
+        handshake: Option<Handshake>,
+        peer: PeerId,
+    ) -> Self {
+        let scheme = if handshake.is_some() { "msrps" } else { "msrp" };
+        let tls = match handshake {
+            None => Tls::Plain,
+            Some(handshake) => Tls::Handshaking(Box::new(handshake)),
+        };
+        Self {
+            peer,
+            termination: TerminationId(termination),
+            address,
+            local_uri: remote_uri(termination),
+            remote_uri: format!("{scheme}://{address}/session-{termination:016};tcp"),
+            tls,
+            framer: Framer::default(),
+            unparsed: Vec::new(),
+            sealed: Vec::new(),
+            current: None,
+            received: Vec::new(),
+        }
+    }
+
     /// Sends bytes as they are (sealed, where there is a session).
     pub fn send_raw(&mut self, world: &mut World, bytes: &[u8]) {
         for chunk in bytes.chunks(16_000) {
@@ -469,6 +501,11 @@ impl Ue {
     pub fn bodies(&self) -> Vec<Vec<u8>> {
         self.messages().into_iter().map(|(_, body, _)| body).collect()
     }
+}
+
+fn client_handshake(key: Option<(Vec<u8>, &Psk)>) -> Option<Handshake> {
+    let profile = Profile::new(&ProfileConfig::default()).unwrap();
+    key.map(|(identity, psk)| Handshake::client(&profile, &identity, psk).unwrap())
 }
 
 pub fn identity(termination: u64) -> Vec<u8> {
