@@ -56,6 +56,8 @@ pub(crate) struct Plane {
     pub(crate) pressed: Vec<Key>,
     /// Flights of handshakes this turn has answered.
     pub(crate) handshake_flights: u32,
+    /// Copies of messages this turn has made.
+    pub(crate) copies: u32,
     /// For the controller, in order.
     pub(crate) events: VecDeque<Event>,
     pub(crate) metrics: ShardMetrics,
@@ -120,6 +122,7 @@ impl Plane {
             unserved: Vec::new(),
             pressed: Vec::new(),
             handshake_flights: 0,
+            copies: 0,
             events: VecDeque::new(),
             metrics: ShardMetrics::default(),
             realms: vec![Traffic::default(); REALMS_MAX].into(),

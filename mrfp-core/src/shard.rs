@@ -10,8 +10,8 @@ use mrfp_io::{
 use mrfp_protocol::tls::Profile;
 
 use crate::config::{
-    COMMANDS_PER_TURN_MAX, COMPLETIONS_PER_TURN_MAX, HANDSHAKE_FLIGHTS_PER_TURN_MAX,
-    HOUSEKEEPING_INTERVAL_NS, Limits,
+    COMMANDS_PER_TURN_MAX, COMPLETIONS_PER_TURN_MAX, COPIES_PER_TURN_MAX,
+    HANDSHAKE_FLIGHTS_PER_TURN_MAX, HOUSEKEEPING_INTERVAL_NS, Limits,
 };
 use crate::connection::{Connection, Life, Recv, Transport};
 use crate::egress::Form;
@@ -164,6 +164,7 @@ impl<D: Driver> Shard<D> {
         self.plane.now_ns = self.driver.now_ns();
         self.plane.metrics.turns += 1;
         self.plane.handshake_flights = 0;
+        self.plane.copies = 0;
         self.work_left = false;
         self.drain_commands();
         self.drain_completions();
@@ -367,7 +368,9 @@ impl<D: Driver> Shard<D> {
     /// The one match on completions.
     fn drain_completions(&mut self) {
         for _ in 0..COMPLETIONS_PER_TURN_MAX {
-            if self.plane.handshake_flights >= HANDSHAKE_FLIGHTS_PER_TURN_MAX {
+            if self.plane.handshake_flights >= HANDSHAKE_FLIGHTS_PER_TURN_MAX
+                || self.plane.copies >= COPIES_PER_TURN_MAX
+            {
                 break;
             }
             let Some(completion) = self.driver.next_completion() else { return };
