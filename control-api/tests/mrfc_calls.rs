@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use control_api::mikey::NtpTime;
 use control_api::mrfc::{
-    Action, Answer, CallId, ChatPolicy, Event, HangUpCause, MemberState, Mrfc, MrfcConfig, Now,
-    Realms, RoomPolicy, SHARD_TIMEOUT_NS, SUBTRACT_TIMEOUT_NS, SecurityPolicy, ShardDescription,
+    Action, Answer, CallId, Caller, ChatPolicy, Event, FocusConfig, HangUpCause, MemberState, Mrfc,
+    MrfcConfig, Network, Now, Realms, RoomPolicy, SHARD_TIMEOUT_NS, SUBTRACT_TIMEOUT_NS,
+    SecurityPolicy, ShardDescription,
 };
 use mrfp_core::mp::{
     Command, CpimPolicy, Direction, Event as Mp, Refusal, ReleaseCause, ReserveAndConfigure,
@@ -63,6 +64,7 @@ impl Bench {
             cema: true,
             certificate: None,
             realms: Realms::default(),
+            focus: FocusConfig::default(),
         };
         adjust(&mut config);
         Self { mrfc: Mrfc::new(config, None), now_ns: 1 }
@@ -98,7 +100,7 @@ impl Bench {
         self.event(Event::Invite {
             call: CallId(call),
             room: room.to_owned(),
-            from: from.to_owned(),
+            from: from.into(),
             to: format!("sip:{room}@conference.example"),
             offer: offer.map(|text| text.as_bytes().to_vec()),
         })
@@ -249,6 +251,28 @@ fn the_shard_learns_the_rooms_policy_and_what_the_members_client_can() {
 }
 
 #[test]
+fn traffic_is_counted_in_the_realm_that_the_signalling_comes_from() {
+    let network = Network::new("10.1.0.0".parse().unwrap(), 16).unwrap();
+    let mut bench = Bench::with(|config| {
+        config.realms = Realms::new([("access".to_owned(), vec![network])]);
+    });
+    for (call, source, realm) in [(1, Some("10.1.2.3"), 1), (2, Some("10.2.0.1"), 0), (3, None, 0)]
+    {
+        let from = format!("sip:{call}@example.com");
+        let source = source.map(|source| source.parse().unwrap());
+        let invite = Event::Invite {
+            call: CallId(call),
+            room: "tea".to_owned(),
+            from: Caller { source, ..Caller::from(from.as_str()) },
+            to: "sip:tea@conference.example".to_owned(),
+            offer: Some(OFFER.into()),
+        };
+        let (_, reserve) = reservation(bench.event(invite));
+        assert_eq!(reserve.realm.0, realm, "{source:?}");
+    }
+}
+
+#[test]
 fn a_client_without_cpim_is_told_that_it_may_send_bare_messages() {
     let mut bench = Bench::new();
     let text = OFFER.replace("message/cpim text/plain", "text/plain");
@@ -304,7 +328,7 @@ fn refusals_before_the_offer_leave_nothing_behind() {
     let other_domain = Event::Invite {
         call: CallId(4),
         room: "tea".to_owned(),
-        from: from.to_owned(),
+        from: from.into(),
         to: "sip:tea@elsewhere.example:5060;transport=tcp".to_owned(),
         offer: Some(OFFER.into()),
     };
