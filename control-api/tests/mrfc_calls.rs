@@ -501,13 +501,33 @@ fn refresh_repeats_the_answer_and_hold_raises_its_version() {
 }
 
 #[test]
+fn reinvite_says_anew_what_the_member_takes() {
+    let mut bench = Bench::new();
+    let (shard, termination) = bench.establish(1, "tea", "sip:a@example.com");
+    let next = OFFER.replace("message/cpim text/plain", "text/plain");
+    let next = format!("{next}a=max-size:9000\r\na=chatroom:private-messages\r\n");
+    let Action::Command { command: Command::Modify(modify), .. } = only(bench.reinvite(1, &next))
+    else {
+        panic!("the shard is not asked");
+    };
+    let remote = modify.remote.expect("changed");
+    assert_eq!(remote.path, "msrp://198.51.100.10:40210/q7Fz0K2m9XbA4cD1;tcp");
+    let taken = remote.capabilities.expect("changed");
+    assert_eq!((taken.accept_types.as_str(), taken.max_size_bytes), ("text/plain", Some(9000)));
+    assert!(taken.private_messages);
+    // The wrapper is not asked of it any more.
+    let answer = accepted(bench.mp(shard, Mp::Modified { termination }));
+    assert!(answer.contains("a=accept-types:text/plain *\r\n"), "{answer}");
+}
+
+#[test]
 fn reinvite_that_cannot_be_carried_out_leaves_the_session_as_it_was() {
     let mut bench = Bench::new();
     bench.establish(1, "tea", "sip:a@example.com");
     let offers = [
         OFFER.replace("setup:actpass", "setup:passive"),
         OFFER.replace("m=message 40210", "m=message 0"),
-        OFFER.replace("text/plain\r\na=accept-wrapped", "text/html\r\na=accept-wrapped"),
+        OFFER.replace("message/cpim text/plain", "image/png"),
         "v=0\r\ngarbage".to_owned(),
     ];
     for offer in offers {
