@@ -11,7 +11,7 @@ use mrfp_core::mp::{
 };
 use mrfp_core::{Limits, Psk, Shard, ShardParts};
 use mrfp_io::{Consumer, PeerId, Producer, Simulator, SimulatorConfig, doorbell, queue};
-use mrfp_protocol::msrp::{Continuation, Framer, Start};
+use mrfp_protocol::msrp::{ByteRange, Continuation, FailureReport, Framer, Start};
 use mrfp_protocol::tls::{
     Handshake, Opened, Profile, ProfileConfig, Progress, RecordError, Session,
 };
@@ -57,6 +57,11 @@ pub struct Received {
     pub transaction_id: String,
     pub message_id: Option<String>,
     pub byte_range_start: Option<u64>,
+    pub byte_range: Option<ByteRange>,
+    pub failure_report: FailureReport,
+    pub success_report: bool,
+    /// Code of a REPORT's Status.
+    pub report: Option<u16>,
     pub content_type: Option<String>,
     pub to_path: String,
     pub from_path: String,
@@ -119,7 +124,7 @@ impl World {
         self.settle();
     }
 
-    fn take_events(&mut self) {
+    pub fn take_events(&mut self) {
         while let Some(event) = self.events.pop() {
             self.seen.push(event);
         }
@@ -281,6 +286,11 @@ impl Ue {
         .into_bytes()
     }
 
+    /// The message whose end has not come yet.
+    pub fn incomplete(&self) -> Option<&Received> {
+        self.current.as_ref()
+    }
+
     pub fn is_secured(&self) -> bool {
         matches!(self.tls, Tls::Session(_))
     }
@@ -343,6 +353,10 @@ impl Ue {
                     transaction_id: text(head.transaction_id),
                     message_id: head.message_id.map(text),
                     byte_range_start: head.byte_range.map(|range| range.start),
+                    byte_range: head.byte_range,
+                    failure_report: head.failure_report,
+                    success_report: head.success_report,
+                    report: head.status.map(|status| status.code),
                     content_type: head.content_type.map(text),
                     to_path: text(head.to_path.0),
                     from_path: text(head.from_path.0),
