@@ -185,8 +185,11 @@ fn plain_call_goes_from_invite_to_subtracted() {
     assert!(matches!(reserve.security, Security::Plain));
     assert_eq!(reserve.setup, Setup::Passive);
     assert_eq!(reserve.session_id, "AQIDBAUGBwgJCgsMDQ4P");
-    assert_eq!(reserve.remote_path, "msrp://198.51.100.10:40210/q7Fz0K2m9XbA4cD1;tcp");
-    assert_eq!(reserve.member, "sip:alice@example.com");
+    assert_eq!(
+        reserve.remote_path.as_deref(),
+        Some("msrp://198.51.100.10:40210/q7Fz0K2m9XbA4cD1;tcp")
+    );
+    assert_eq!(reserve.member.uris, ["sip:alice@example.com"]);
     assert_eq!(reserve.accept_types, "message/cpim text/plain");
     assert_eq!(reserve.accept_wrapped_types, "text/plain");
     assert_eq!(reserve.direction, Direction::SendRecv);
@@ -373,7 +376,7 @@ fn refresh_repeats_the_answer_and_hold_raises_its_version() {
         Action::Command { command: Command::Modify(modify), .. } => {
             assert_eq!(modify.termination, termination);
             assert_eq!(modify.direction, Direction::SendOnly);
-            assert_eq!(modify.remote_path, None);
+            assert_eq!(modify.remote, None);
         }
         other => panic!("{other:?}"),
     }
@@ -387,7 +390,7 @@ fn refresh_repeats_the_answer_and_hold_raises_its_version() {
     match only(bench.reinvite(1, &moved)) {
         Action::Command { command: Command::Modify(modify), .. } => {
             assert_eq!(modify.direction, Direction::SendRecv);
-            assert!(modify.remote_path.unwrap().contains("/movedmovedmoved1;"));
+            assert!(modify.remote.unwrap().path.contains("/movedmovedmoved1;"));
         }
         other => panic!("{other:?}"),
     }

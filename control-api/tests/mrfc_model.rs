@@ -194,6 +194,7 @@ impl World {
             Command::Subtract { termination } => {
                 Mp::Subtracted { termination, statistics: TerminationStatistics::default() }
             }
+            Command::Audit { context } => Mp::Audited { context, statistics: None },
             Command::Stop => Mp::Stopped,
         };
         self.event(Event::Mp { shard, event });

@@ -22,10 +22,7 @@ impl Plane {
         if !due {
             return;
         }
-        let bound = self.connections.get(key).and_then(|connection| connection.termination);
-        let Some(termination) = bound.and_then(|bound| self.terminations.get(bound)) else {
-            return;
-        };
+        let Some(termination) = self.terminations.get(transaction.session) else { return };
         let (to, from) = (&termination.remote_first, &termination.local_uri);
         let response = Response { transaction_id: transaction.id.as_bytes(), status, to, from };
         let queued = append_response(&mut self.connections, &mut self.send_buffers, key, &response);
@@ -59,11 +56,10 @@ impl Plane {
         self.mark(key);
         self.check_egress(key);
         // Whoever reads no answers gets nothing more to answer.
-        let lags = |connection: &Connection| connection.lagging_since_ns.is_some();
-        if self.connections.get(key).is_some_and(lags)
-            && let Some(context_key) = self.context_of(key)
-        {
-            self.pause(key, context_key);
+        let Some(connection) = self.connections.get(key) else { return };
+        let session = connection.sessions.first().filter(|_| connection.lagging_since_ns.is_some());
+        if let Some(termination) = session.and_then(|&session| self.terminations.get(session)) {
+            self.pause(key, termination.context);
         }
     }
 
@@ -74,14 +70,7 @@ impl Plane {
         let id = forward.message_id.as_bytes();
         let end = Some(forward.next - 1);
         let message_lines = message_lines(&mut memory, id, forward.start, end, total);
-        let Some(termination) = self
-            .connections
-            .get(key)
-            .and_then(|connection| connection.termination)
-            .and_then(|termination_key| self.terminations.get(termination_key))
-        else {
-            return;
-        };
+        let Some(termination) = self.terminations.get(forward.transaction.session) else { return };
         let Some(connection) = self.connections.get_mut(key) else { return };
         if !connection.is_alive() {
             return;

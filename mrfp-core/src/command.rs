@@ -4,9 +4,11 @@ use std::net::SocketAddr;
 
 use mrfp_io::Key;
 
+use crate::connection::OpenChunk;
 use crate::context::Context;
 use crate::mp::{
-    Event, Modify, Refusal, ReserveAndConfigure, Security, TerminationId, TerminationStatistics,
+    ContextId, Event, Modify, Refusal, ReserveAndConfigure, Security, TerminationId,
+    TerminationStatistics,
 };
 use crate::plane::{Ending, Plane};
 use crate::termination::{Protection, Stage, Termination};
@@ -110,8 +112,8 @@ impl Plane {
             .get_mut(key)
             .filter(|termination| termination.stage < Stage::Subtracted)
             .ok_or(Refusal::TerminationId)?;
-        if let Some(path) = &modify.remote_path {
-            termination.set_remote_path(path.as_bytes()).map_err(|_| Refusal::Transport)?;
+        if let Some(remote) = &modify.remote {
+            termination.set_remote_path(remote.path.as_bytes()).map_err(|_| Refusal::Transport)?;
         }
         let (received, sent) = (termination.may_receive(), termination.may_send());
         termination.direction = modify.direction;
@@ -126,7 +128,11 @@ impl Plane {
             termination.joined_epoch = context.epoch;
         }
         if let Some(connection) = connection {
-            if received && !receives {
+            let towards_it = |open: OpenChunk| open.receiver == key;
+            if received
+                && !receives
+                && self.connections.get(connection).and_then(|c| c.outgoing).is_some_and(towards_it)
+            {
                 self.close_chunk(connection);
             }
             if sent && !sends {
@@ -153,11 +159,18 @@ impl Plane {
         let termination = self.terminations.get_mut(key)?;
         termination.stage = Stage::Subtracted;
         let listener = termination.listener.take();
-        match termination.connection {
-            Some(connection) => self.end(connection, Ending::Graceful),
-            None => self.finish_subtract(key),
+        self.detach(key, Ending::Graceful);
+        if self.terminations.get(key).is_some_and(|termination| termination.connection.is_none()) {
+            self.finish_subtract(key);
         }
         listener
+    }
+
+    /// Tells what a Context has carried.
+    pub(crate) fn audit(&mut self, id: ContextId) {
+        let context = self.context_by_id.get(&id).and_then(|&key| self.contexts.get(key));
+        let statistics = context.map(|context| Box::new(context.statistics));
+        self.events.push_back(Event::Audited { context: id, statistics });
     }
 
     /// Whether a Termination is protected by TLS.

@@ -1,7 +1,7 @@
 //! The life of a TCP connection. Ending it is a protocol of its own: terminate (say goodbye, flush),
 //! join (every operation in the kernel has come back), close. Only close frees the slot.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use mrfp_io::{Key, Socket};
 use mrfp_protocol::msrp::{Framer, TransactionId};
@@ -17,8 +17,11 @@ pub(crate) struct Connection {
     pub(crate) socket: Socket,
     pub(crate) life: Life,
     pub(crate) transport: Transport,
-    /// The Termination it is bound to, or was opened for (as client).
-    pub(crate) termination: Option<Key>,
+    /// The Terminations it carries: bound, or (as client) the one it was opened for. In the clear
+    /// there may be several (RFC 4975 section 5.4), a pre-shared key serves one.
+    pub(crate) sessions: Vec<Key>,
+    /// As client: where it leads.
+    pub(crate) connected_to: Option<SocketAddr>,
     /// The Termination whose own port it came in by.
     pub(crate) own_port_of: Option<Key>,
     /// The Termination whose key the peer's identity claims, until the handshake proves it.
@@ -33,8 +36,8 @@ pub(crate) struct Connection {
     pub(crate) messages: Vec<MessageInProgress>,
     /// The chunk that is open towards the peer.
     pub(crate) outgoing: Option<OpenChunk>,
-    /// The message the peer does not want to hear the rest of.
-    pub(crate) declined: Option<MessageId>,
+    /// The message a session of the peer does not want to hear the rest of.
+    pub(crate) declined: Option<(Key, MessageId)>,
     /// Incomplete TLS record.
     pub(crate) carry_record: Option<CarryBuffer>,
     /// Incomplete MSRP head or end-line.
@@ -42,8 +45,8 @@ pub(crate) struct Connection {
     pub(crate) egress: Egress,
     /// Since when the egress is above its limit.
     pub(crate) lagging_since_ns: Option<u64>,
-    /// Nothing is read until the receivers have caught up.
-    pub(crate) paused: bool,
+    /// Contexts in which receivers must catch up before anything more is read.
+    pub(crate) paused: usize,
     /// Nothing is read until the shard has buffers to spare.
     pub(crate) pressed: bool,
     pub(crate) recv: Recv,
@@ -104,6 +107,8 @@ pub(crate) enum Recv {
 /// A chunk that has begun and not ended towards a receiver.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct OpenChunk {
+    /// The receiving Termination.
+    pub(crate) receiver: Key,
     /// Key of the message, see [`MessageInProgress`].
     pub(crate) message: MessageId,
     pub(crate) transaction: TransactionId,
@@ -115,7 +120,8 @@ impl Connection {
             socket,
             life,
             transport: Transport::Unknown,
-            termination: None,
+            sessions: Vec::new(),
+            connected_to: None,
             own_port_of: None,
             claimed: None,
             unbound_source: None,
@@ -128,7 +134,7 @@ impl Connection {
             carry_message: None,
             egress: Egress::default(),
             lagging_since_ns: None,
-            paused: false,
+            paused: 0,
             pressed: false,
             recv: Recv::Idle,
             connect_in_flight: false,
@@ -137,6 +143,14 @@ impl Connection {
             deadline_ns,
             received_ns: now_ns,
             sent_ns: now_ns,
+        }
+    }
+
+    /// Its only session, where it has no other.
+    pub(crate) fn only_session(&self) -> Option<Key> {
+        match self.sessions.as_slice() {
+            [session] => Some(*session),
+            [] | [_, ..] => None,
         }
     }
 
@@ -149,7 +163,7 @@ impl Connection {
     /// our FIN into a reset that destroys what we sent last.
     pub(crate) fn wants_recv(&self) -> bool {
         match self.life {
-            Life::Unbound | Life::Open => !self.paused && !self.pressed,
+            Life::Unbound | Life::Open => self.paused == 0 && !self.pressed,
             Life::Draining => true,
             Life::Connecting | Life::Terminating | Life::Joining | Life::Closing => false,
         }

@@ -2,7 +2,7 @@
 
 use mrfp_io::Key;
 
-use crate::mp::ContextId;
+use crate::mp::{ContextId, ContextStatistics};
 
 /// A Context as its shard holds it.
 pub(crate) struct Context {
@@ -18,10 +18,20 @@ pub(crate) struct Context {
     pub(crate) lagging: u32,
     /// Connections paused until nobody lags.
     pub(crate) paused: Vec<Key>,
+    /// What it has carried.
+    pub(crate) statistics: ContextStatistics,
 }
 
 impl Context {
     pub(crate) fn new(id: ContextId) -> Self {
-        Self { id, terminations: 0, members: Vec::new(), epoch: 0, lagging: 0, paused: Vec::new() }
+        Self {
+            id,
+            terminations: 0,
+            members: Vec::new(),
+            epoch: 0,
+            lagging: 0,
+            paused: Vec::new(),
+            statistics: ContextStatistics::default(),
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! The request that is being received: what is kept of its head while its body passes through.
 
+use mrfp_io::Key;
 use mrfp_protocol::msrp::{FailureReport, MessageId};
 
 use crate::carry::CarryBuffer;
@@ -23,6 +24,8 @@ pub(crate) enum Incoming {
 /// What the answer to a request needs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Transaction {
+    /// The Termination whose session the request belongs to.
+    pub(crate) session: Key,
     pub(crate) id: Identifier,
     pub(crate) failure_report: FailureReport,
 }
@@ -47,6 +50,8 @@ pub(crate) struct Forward {
 /// The message a sender is in the middle of, from its first chunk to its last.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct MessageInProgress {
+    /// The sending Termination.
+    pub(crate) sender: Key,
     /// Its Message-ID towards the receivers.
     pub(crate) id: MessageId,
     /// Whose turn it was to receive when it began.

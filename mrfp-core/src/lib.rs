@@ -25,6 +25,7 @@
 #![forbid(unsafe_code)]
 
 mod answer;
+mod back_pressure;
 mod carry;
 mod command;
 mod config;
@@ -40,7 +41,9 @@ mod plane;
 mod port;
 mod receive;
 mod request;
+mod session;
 mod shard;
+mod statistics;
 mod switch;
 mod table;
 mod termination;

@@ -3,6 +3,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::mp::ReleaseCause;
+
 macro_rules! shard_metrics {
     ($($(#[doc = $help:literal])+ $name:ident: $kind:ident,)+) => {
         /// The counters and gauges of one shard.
@@ -37,6 +39,21 @@ macro_rules! shard_metrics {
             }
         }
     };
+}
+
+impl ShardMetrics {
+    /// Counts why a connection or a session ended.
+    pub(crate) fn count_release(&mut self, cause: ReleaseCause) {
+        match cause {
+            ReleaseCause::TooSlow => self.drops_slow_member += 1,
+            ReleaseCause::ProtocolViolation => self.drops_protocol_violation += 1,
+            ReleaseCause::ConnectionLost => self.drops_connection_lost += 1,
+            ReleaseCause::Idle => self.drops_idle += 1,
+            ReleaseCause::TcpEstablishmentFailure
+            | ReleaseCause::TlsEstablishmentFailure
+            | ReleaseCause::PeerClosed => {}
+        }
+    }
 }
 
 /// How a metric behaves over time.

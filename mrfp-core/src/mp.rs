@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 
 use mrfp_protocol::tls::Psk;
 
+pub use crate::statistics::{ContextStatistics, RESPONSE_CODES, Statistics, Traffic};
+
 /// Which shard of this node.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ShardId(pub u16);
@@ -18,6 +20,11 @@ pub struct ContextId(pub u64);
 /// One media stream of one party. Chosen by the controller, unique in the node's life.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct TerminationId(pub u64);
+
+/// A realm: one of the networks of the operator whose traffic is counted on its own. An index into
+/// the configured list.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct RealmId(pub u16);
 
 /// What the controller asks of a shard.
 #[derive(Debug)]
@@ -33,6 +40,12 @@ pub enum Command {
         /// Which.
         termination: TerminationId,
     },
+    /// "AuditValue" (H.248.1 clause 7.2.5): what a Context has carried so far. Answered by
+    /// `Audited`.
+    Audit {
+        /// Which.
+        context: ContextId,
+    },
     /// Stop accepting, end what is left, answer `Stopped`.
     Stop,
 }
@@ -42,6 +55,8 @@ pub enum Command {
 pub struct ReserveAndConfigure {
     /// The Context, made where it does not exist.
     pub context: ContextId,
+    /// How the Context passes messages on; its first Termination decides.
+    pub switching: Switching,
     /// The new Termination.
     pub termination: TerminationId,
     /// Plain or TLS-PSK.
@@ -50,21 +65,70 @@ pub struct ReserveAndConfigure {
     pub setup: Setup,
     /// Session-id part of our own MSRP URI; unique and unguessable (>= 80 bits, RFC 4975 14.1).
     pub session_id: String,
-    /// The peer's `a=path`, as in its SDP, leftmost URI first.
-    pub remote_path: String,
-    /// Who the member is (SIP URI of the authenticated user), for CPIM and logs.
-    pub member: String,
+    /// The peer's `a=path`, as in its SDP, leftmost URI first. `None` while an offer of ours is
+    /// unanswered: it follows with `Modify`, and until then nothing can be bound.
+    pub remote_path: Option<String>,
+    /// Who the member is.
+    pub member: Member,
+    /// Where its traffic is counted.
+    pub realm: RealmId,
+    /// The stream was negotiated for a file (`a=file-selector`, RFC 5547).
+    pub file_transfer: bool,
     /// What the member is willing to receive (`a=accept-types`), as in its SDP.
     pub accept_types: String,
     /// What it takes inside a container (`a=accept-wrapped-types`), empty where absent.
     pub accept_wrapped_types: String,
     /// What it may do.
     pub direction: Direction,
-    /// Largest message it takes (`a=max-size`). Kept with the Termination; the switch does not act
-    /// on this, nor on the types and the member's URI, yet.
+    /// Largest message it takes (`a=max-size`).
     pub max_size_bytes: Option<u64>,
     /// A port of its own instead of the shard's shared one (then any psk_identity is accepted).
     pub own_port: bool,
+}
+
+/// How a Context passes messages on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Switching {
+    /// Between two parties, end to end: reports are theirs to give.
+    TwoParty,
+    /// Among the participants of a chat room (RFC 7701).
+    ChatRoom(Box<ChatRoomPolicy>),
+}
+
+/// What a chat room allows.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ChatRoomPolicy {
+    /// The conference URI, and whatever else participants may write in the To of a regular message.
+    pub uris: Vec<String>,
+    /// Participants may take a nickname.
+    pub nicknames: bool,
+    /// Nicknames nobody may take.
+    pub nicknames_reserved: Vec<String>,
+    /// Participants may write to one another.
+    pub private_messages: bool,
+    /// What becomes of a message without a CPIM wrapper.
+    pub cpim: CpimPolicy,
+}
+
+/// What becomes of a message without a CPIM wrapper.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CpimPolicy {
+    /// It is refused with 415 (RFC 7701 section 6.3).
+    Required,
+    /// It is wrapped, from its sender and to the room, for those who list `message/cpim` in their
+    /// accept-types; whoever does not gets every message without its wrapper.
+    Wrap,
+}
+
+/// Who a member of a chat room is.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct Member {
+    /// The URIs it may write in From and is found under in To; the first is how the room knows it.
+    pub uris: Vec<String>,
+    /// Its client understands private messages (`a=chatroom:private-messages`).
+    pub private_messages: bool,
+    /// Nobody is to hear it.
+    pub muted: bool,
 }
 
 /// How the stream is protected.
@@ -113,8 +177,19 @@ pub struct Modify {
     pub termination: TerminationId,
     /// New direction.
     pub direction: Direction,
-    /// New remote path, where it changed.
-    pub remote_path: Option<String>,
+    /// Nobody is to hear it.
+    pub muted: bool,
+    /// The peer's end, where it changed or has become known.
+    pub remote: Option<Remote>,
+}
+
+/// The peer's end of a stream.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Remote {
+    /// Its `a=path`, leftmost URI first.
+    pub path: String,
+    /// Who connects; decided once in the life of a connection.
+    pub setup: Setup,
 }
 
 /// What a shard tells the controller, answers and notifications in one stream, in order.
@@ -158,6 +233,20 @@ pub enum Event {
         termination: TerminationId,
         /// Why.
         cause: ReleaseCause,
+    },
+    /// A participant has taken a nickname, or laid it down (RFC 7701 section 7).
+    NicknameChanged {
+        /// Whose.
+        termination: TerminationId,
+        /// As it wrote it.
+        nickname: Option<String>,
+    },
+    /// Answer to `Audit`.
+    Audited {
+        /// Which.
+        context: ContextId,
+        /// What it has carried; `None` where there is no such Context.
+        statistics: Option<Box<ContextStatistics>>,
     },
     /// Answer to `Stop`; the shard's thread ends.
     Stopped,

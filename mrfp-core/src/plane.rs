@@ -2,7 +2,7 @@
 //! shard feeds it received bytes and commands and afterwards attends to the connections it marked.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use mrfp_io::{Key, SendBuffers, SendBuffersConfig};
 use mrfp_protocol::tls::Profile;
@@ -16,7 +16,7 @@ use crate::incoming::Incoming;
 use crate::metrics::ShardMetrics;
 use crate::mp::{ContextId, Event, ReleaseCause, TerminationId};
 use crate::table::Table;
-use crate::termination::{Protection, Stage, Termination};
+use crate::termination::{Stage, Termination};
 
 /// The state of one shard.
 pub(crate) struct Plane {
@@ -33,6 +33,8 @@ pub(crate) struct Plane {
     pub(crate) by_identity: HashMap<Vec<u8>, Key>,
     /// Everything else binds by the session-id of the first request's To-Path.
     pub(crate) by_session_id: HashMap<Vec<u8>, Key>,
+    /// The newest connection of ours to an address, for further sessions with the same peer.
+    pub(crate) connected_to: HashMap<SocketAddr, Key>,
     unbound: usize,
     unbound_by_source: HashMap<IpAddr, usize>,
     pub(crate) send_buffers: SendBuffers,
@@ -86,6 +88,7 @@ impl Plane {
             context_by_id: HashMap::new(),
             by_identity: HashMap::new(),
             by_session_id: HashMap::new(),
+            connected_to: HashMap::new(),
             unbound: 0,
             unbound_by_source: HashMap::new(),
             send_buffers: SendBuffers::new(SendBuffersConfig {
@@ -142,64 +145,26 @@ impl Plane {
         }
     }
 
-    /// Binds a connection to its Termination: from here on it is a member of its Context.
-    pub(crate) fn bind(&mut self, key: Key, termination_key: Key) {
-        let Some(termination) = self.terminations.get_mut(termination_key) else { return };
-        assert_eq!(termination.stage, Stage::Reserved);
-        assert!(termination.connection.is_none_or(|own| own == key));
-        let Some(context) = self.contexts.get_mut(termination.context) else { return };
-        context.epoch += 1;
-        context.members.push(termination_key);
-        termination.joined_epoch = context.epoch;
-        termination.stage = Stage::Bound;
-        termination.connection = Some(key);
-        termination.forget_psk();
-        self.events.push_back(Event::Bound { termination: termination.id });
-        if let Protection::TlsPsk { identity, .. } = &termination.protection
-            && self.by_identity.get(identity.as_slice()) == Some(&termination_key)
-        {
-            // On a port of its own it never was on the list, and another may be under the name.
-            self.by_identity.remove(identity.as_slice());
-        }
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        connection.life = Life::Open;
-        connection.termination = Some(termination_key);
-        connection.deadline_ns = u64::MAX;
-        let source = connection.unbound_source.take();
-        self.settle_unbound(source);
-    }
-
-    /// Ends a connection because of `cause` and, where it carried a Termination, tells the
-    /// controller.
+    /// Ends a connection because of `cause`, and with it every session it carries; the controller is
+    /// told.
     pub(crate) fn release(&mut self, key: Key, cause: ReleaseCause, ending: Ending) {
         let Some(connection) = self.connections.get(key) else { return };
         if connection.life >= Life::Draining {
             return;
         }
-        match cause {
-            ReleaseCause::TooSlow => self.metrics.drops_slow_member += 1,
-            ReleaseCause::ProtocolViolation => self.metrics.drops_protocol_violation += 1,
-            ReleaseCause::ConnectionLost => self.metrics.drops_connection_lost += 1,
-            ReleaseCause::Idle => self.metrics.drops_idle += 1,
-            ReleaseCause::TcpEstablishmentFailure
-            | ReleaseCause::TlsEstablishmentFailure
-            | ReleaseCause::PeerClosed => {}
-        }
-        let termination_key = connection.termination;
+        self.metrics.count_release(cause);
         if ending == Ending::Abort
             && let Some(connection) = self.connections.get_mut(key)
         {
             // First of all, so that what follows finds buffers.
             connection.egress.discard(&mut self.send_buffers);
         }
-        if let Some(termination_key) = termination_key {
-            self.leave_context(termination_key);
-            if let Some(termination) = self.terminations.get_mut(termination_key)
-                && termination.stage < Stage::Released
-            {
-                termination.stage = Stage::Released;
-                self.events.push_back(Event::BearerReleased { termination: termination.id, cause });
-            }
+        let mut index = 0;
+        while let Some(&session) =
+            self.connections.get(key).and_then(|connection| connection.sessions.get(index))
+        {
+            index += 1;
+            self.lose_session(session, cause);
         }
         self.end(key, ending);
     }
@@ -213,7 +178,7 @@ impl Plane {
         {
             return;
         }
-        connection.paused = false;
+        connection.paused = 0;
         connection.outgoing = None;
         connection.messages = Vec::new();
         connection.claimed = None;
@@ -247,172 +212,19 @@ impl Plane {
         let Some(mut connection) = self.connections.remove(key) else { return };
         assert!(connection.is_joined());
         connection.egress.discard(&mut self.send_buffers);
-        let Some(termination_key) = connection.termination else { return };
-        let Some(termination) = self.terminations.get_mut(termination_key) else { return };
-        if termination.connection == Some(key) {
-            termination.connection = None;
-        }
-        if termination.stage == Stage::Subtracted {
-            self.finish_subtract(termination_key);
-        }
-    }
-
-    /// A Termination is no member any more: its unfinished message is given up, nobody waits for
-    /// it, nothing can be bound to it.
-    pub(crate) fn leave_context(&mut self, termination_key: Key) {
-        let Some(termination) = self.terminations.get_mut(termination_key) else { return };
-        let was_bound = termination.stage == Stage::Bound;
-        let context_key = termination.context;
-        let connection_key = termination.connection;
-        termination.forget_psk();
-        if let Protection::TlsPsk { identity, .. } = &termination.protection
-            && self.by_identity.get(identity.as_slice()) == Some(&termination_key)
+        if let Some(remote) = connection.connected_to
+            && self.connected_to.get(&remote) == Some(&key)
         {
-            self.by_identity.remove(identity.as_slice());
+            self.connected_to.remove(&remote);
         }
-        if self.by_session_id.get(termination.session_id.as_slice()) == Some(&termination_key) {
-            self.by_session_id.remove(termination.session_id.as_slice());
-        }
-        if !was_bound {
-            return;
-        }
-        if let Some(connection_key) = connection_key {
-            self.give_up_messages(connection_key, termination_key);
-            self.catch_up(connection_key);
-        }
-        let Some(context) = self.contexts.get_mut(context_key) else { return };
-        context.members.retain(|&member| member != termination_key);
-        if let Some(connection_key) = connection_key {
-            context.paused.retain(|&paused| paused != connection_key);
-        }
-    }
-
-    /// Takes a subtracted Termination off the tables once its connection is gone.
-    pub(crate) fn finish_subtract(&mut self, termination_key: Key) {
-        let Some(termination) = self.terminations.remove(termination_key) else { return };
-        assert!(termination.connection.is_none());
-        self.termination_by_id.remove(&termination.id);
-        self.events.push_back(Event::Subtracted {
-            termination: termination.id,
-            statistics: termination.statistics,
-        });
-        let Some(context) = self.contexts.get_mut(termination.context) else { return };
-        context.terminations -= 1;
-        if context.terminations == 0 {
-            self.context_by_id.remove(&context.id);
-            self.contexts.remove(termination.context);
-        }
-    }
-
-    /// The egress of a connection has grown: whoever feeds it is held back once it is too long.
-    pub(crate) fn check_egress(&mut self, key: Key) {
-        let Some(connection) = self.connections.get(key) else { return };
-        if connection.egress.bytes() <= self.limits.egress_bytes_max
-            || connection.lagging_since_ns.is_some()
-        {
-            return;
-        }
-        let context_key = self.context_of(key);
-        let Some(context) = context_key.and_then(|key| self.contexts.get_mut(key)) else {
-            // Nobody has vouched for it, and it reads no answers.
-            return self.release(key, ReleaseCause::TooSlow, Ending::Abort);
-        };
-        context.lagging += 1;
-        self.lagging.push(key);
-        if let Some(connection) = self.connections.get_mut(key) {
-            connection.lagging_since_ns = Some(self.now_ns);
-        }
-    }
-
-    /// The Context a connection talks into.
-    pub(crate) fn context_of(&self, key: Key) -> Option<Key> {
-        let termination_key = self.connections.get(key)?.termination?;
-        self.terminations.get(termination_key).map(|termination| termination.context)
-    }
-
-    /// Reads nothing more from a connection until nobody lags in its Context.
-    pub(crate) fn pause(&mut self, key: Key, context_key: Key) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        if connection.paused || connection.life != Life::Open {
-            return;
-        }
-        let Some(context) = self.contexts.get_mut(context_key) else { return };
-        connection.paused = true;
-        context.paused.push(key);
-        self.metrics.recv_paused += 1;
-        self.mark(key);
-    }
-
-    /// The egress of a connection has shrunk: if it lagged and has caught up (or is ending), those
-    /// that were held back go on.
-    pub(crate) fn sent(&mut self, key: Key) {
-        let Some(connection) = self.connections.get(key) else { return };
-        if connection.egress.bytes() <= self.limits.egress_bytes_max / 2 {
-            self.catch_up(key);
-        }
-    }
-
-    fn catch_up(&mut self, key: Key) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        if connection.lagging_since_ns.take().is_none() {
-            return;
-        }
-        self.lagging.retain(|&lagging| lagging != key);
-        let context_key = self.context_of(key);
-        let Some(context) = context_key.and_then(|key| self.contexts.get_mut(key)) else { return };
-        context.lagging -= 1;
-        if context.lagging > 0 {
-            return;
-        }
-        let mut paused = std::mem::take(&mut context.paused);
-        for &paused_key in &paused {
-            if let Some(connection) = self.connections.get_mut(paused_key) {
-                connection.paused = false;
+        for session in connection.sessions {
+            let Some(termination) = self.terminations.get_mut(session) else { continue };
+            if termination.connection == Some(key) {
+                termination.connection = None;
             }
-            self.mark(paused_key);
-        }
-        paused.clear();
-        if let Some(context) = context_key.and_then(|key| self.contexts.get_mut(key)) {
-            context.paused = paused;
-        }
-    }
-
-    /// Drops the connections that missed something, before anything more is sent to them.
-    pub(crate) fn drop_unserved(&mut self) {
-        while let Some(key) = self.unserved.pop() {
-            self.release(key, ReleaseCause::TooSlow, Ending::Abort);
-        }
-    }
-
-    /// Whether so many buffers are out that senders must be held back.
-    pub(crate) fn is_pressed(&self) -> bool {
-        let (in_use, all) = self.send_buffers.large_in_use();
-        in_use > all / 4 * 3
-    }
-
-    /// Reads nothing more from a connection until the pool has buffers to spare.
-    pub(crate) fn press(&mut self, key: Key) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        if connection.pressed || connection.life != Life::Open {
-            return;
-        }
-        connection.pressed = true;
-        self.pressed.push(key);
-        self.metrics.recv_paused += 1;
-        self.mark(key);
-    }
-
-    /// Lets the senders go on once half of the pool is free.
-    pub(crate) fn relieve(&mut self) {
-        let (in_use, all) = self.send_buffers.large_in_use();
-        if self.pressed.is_empty() || in_use > all / 2 {
-            return;
-        }
-        while let Some(key) = self.pressed.pop() {
-            if let Some(connection) = self.connections.get_mut(key) {
-                connection.pressed = false;
+            if termination.stage == Stage::Subtracted {
+                self.finish_subtract(session);
             }
-            self.mark(key);
         }
     }
 

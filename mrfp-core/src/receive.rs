@@ -201,7 +201,7 @@ impl Plane {
         tracing::debug!(suite = session.suite(), "TLS session established");
         self.metrics.handshakes_completed += 1;
         connection.transport = Transport::Tls(Box::new(session));
-        if let Some(termination_key) = connection.termination {
+        if let Some(termination_key) = connection.only_session() {
             self.bind(key, termination_key);
             return self.send_binding_request(key, termination_key);
         }

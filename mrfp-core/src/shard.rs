@@ -184,6 +184,7 @@ impl<D: Driver> Shard<D> {
                     self.end_listener(listener);
                 }
             }
+            Command::Audit { context } => self.plane.audit(context),
             Command::Stop => self.stop(),
         }
     }
@@ -238,15 +239,22 @@ impl<D: Driver> Shard<D> {
 
     /// TS 23.333 5.20.2: as TCP client, the MRFP starts the connection when told to.
     fn connect(&mut self, termination_key: Key, remote: SocketAddr) -> Result<(), Refusal> {
+        if let Some(key) = self.plane.reusable(termination_key, remote) {
+            self.plane.bind(key, termination_key);
+            self.plane.send_binding_request(key, termination_key);
+            return Ok(());
+        }
         let key = self.plane.connections.vacant().ok_or(Refusal::TerminationsExhausted)?;
         let token = Token::new(Operation::Connect, key);
         let socket = self.driver.connect(remote, token).map_err(|_| Refusal::Transport)?;
         let now_ns = self.plane.now_ns;
         let deadline_ns = now_ns + self.plane.limits.unbound_timeout_ns;
         let mut connection = Connection::new(socket, Life::Connecting, now_ns, deadline_ns);
-        connection.termination = Some(termination_key);
+        connection.sessions.push(termination_key);
+        connection.connected_to = Some(remote);
         connection.connect_in_flight = true;
         assert!(self.plane.connections.insert(connection).is_ok_and(|made| made == key));
+        self.plane.connected_to.insert(remote, key);
         if let Some(termination) = self.plane.terminations.get_mut(termination_key) {
             termination.connection = Some(key);
         }
@@ -382,7 +390,7 @@ impl<D: Driver> Shard<D> {
             return self.plane.release(key, cause, Ending::Abort);
         }
         connection.life = Life::Unbound;
-        let Some(termination_key) = connection.termination else { return };
+        let Some(termination_key) = connection.only_session() else { return };
         if self.plane.is_protected(termination_key) {
             self.plane.start_handshake(key, termination_key);
         } else {

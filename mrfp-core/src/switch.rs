@@ -2,9 +2,7 @@
 //! ours, piece by piece as it arrives, without waiting for the whole message.
 
 use mrfp_io::Key;
-use mrfp_protocol::msrp::{
-    Continuation, FailureReport, Head, MessageId, Method, Piece, Start, Uri,
-};
+use mrfp_protocol::msrp::{Continuation, FailureReport, Head, MessageId, Method, Piece, Start};
 
 use crate::config::MESSAGES_IN_PROGRESS_MAX;
 use crate::connection::{Life, OpenChunk};
@@ -12,7 +10,6 @@ use crate::incoming::{Forward, Identifier, Incoming, MessageInProgress, Transact
 use crate::mp::ReleaseCause;
 use crate::plane::{Ending, Plane};
 use crate::request::{EndLine, MESSAGE_LINES_BYTES_MAX, keep_lines, message_lines};
-use crate::termination::{Protection, Stage, Termination};
 
 /// RFC 4975 section 7.1: a chunk longer than this has `*` as its range-end, so that it may be
 /// interrupted.
@@ -73,7 +70,7 @@ impl Plane {
             Start::Request(method) => method,
             Start::Response(status, _) => {
                 if status != 200 {
-                    self.refused_by_receiver(key, status, head.transaction_id);
+                    self.refused_by_receiver(key, status, head);
                 }
                 return Incoming::Discard;
             }
@@ -84,7 +81,7 @@ impl Plane {
             Method::Send => self.metrics.messages_received += 1,
             Method::Auth | Method::Nickname | Method::Unknown(_) => {}
         }
-        let refusal = match self.bound_termination(key, head) {
+        let refusal = match self.session(key, head) {
             Ok(termination_key) => match self.accept(termination_key, head, method) {
                 Ok(incoming) => return incoming,
                 Err(status) => status,
@@ -105,57 +102,20 @@ impl Plane {
     }
 
     /// A receiver does not take what it is being sent.
-    fn refused_by_receiver(&mut self, key: Key, status: u16, transaction_id: &[u8]) {
+    fn refused_by_receiver(&mut self, key: Key, status: u16, head: &Head<'_>) {
         self.metrics.responses_error_received += 1;
+        let Some(session) = self.session_named(key, head.to_path.first()) else { return };
+        // RFC 4975 section 5.4: the session is gone at the other end, or not to be had here.
+        if matches!(status, 481 | 506) {
+            return self.release_session(session, ReleaseCause::PeerClosed, Ending::Graceful);
+        }
         let Some(connection) = self.connections.get_mut(key) else { return };
-        if connection.life != Life::Open {
-            return;
-        }
-        // RFC 4975 section 5.4: the session is gone at the other end.
-        if status == 481 {
-            return self.release(key, ReleaseCause::PeerClosed, Ending::Graceful);
-        }
         // RFC 4975 section 7.1: what is under way ends with `#` and goes no further.
         let Some(open) = connection.outgoing else { return };
-        if open.transaction.as_bytes() == transaction_id {
-            connection.declined = Some(open.message);
+        if open.transaction.as_bytes() == head.transaction_id {
+            connection.declined = Some((open.receiver, open.message));
             self.close_chunk(key);
         }
-    }
-
-    /// The Termination this connection is bound to, binding it now where this is the first request
-    /// of a connection in the clear (RFC 4975 section 5.4).
-    fn bound_termination(&mut self, key: Key, head: &Head<'_>) -> Result<Key, u16> {
-        let connection = self.connections.get(key).ok_or(481u16)?;
-        let to_first = head.to_path.first();
-        let termination_key = match (connection.life, connection.termination) {
-            (Life::Open, Some(termination_key)) => termination_key,
-            _ => {
-                let session_id = Uri::parse(to_first).map_err(|_| 400u16)?.session_id;
-                let own_port_of = connection.own_port_of;
-                let termination_key = *self.by_session_id.get(session_id).ok_or(481u16)?;
-                let termination = self.terminations.get(termination_key).ok_or(481u16)?;
-                // Plain text is never accepted where TLS was asked for, nor anything on a port that
-                // is not the Termination's, and what cannot be had is not there.
-                let by_its_port = match own_port_of {
-                    Some(own) => own == termination_key,
-                    None => termination.listener.is_none(),
-                };
-                if !matches!(termination.protection, Protection::Plain)
-                    || !by_its_port
-                    || !concerns(head, termination)
-                {
-                    return Err(481);
-                }
-                if termination.stage != Stage::Reserved || termination.connection.is_some() {
-                    return Err(506);
-                }
-                self.bind(key, termination_key);
-                termination_key
-            }
-        };
-        let termination = self.terminations.get(termination_key).ok_or(481u16)?;
-        if concerns(head, termination) { Ok(termination_key) } else { Err(481) }
     }
 
     /// What to do with a request of a bound member.
@@ -174,6 +134,7 @@ impl Plane {
         let termination = self.terminations.get_mut(termination_key).ok_or(481u16)?;
         termination.statistics.messages_received += 1;
         let transaction = Transaction {
+            session: termination_key,
             id: Identifier::new(head.transaction_id).ok_or(400u16)?,
             failure_report: head.failure_report,
         };
@@ -207,7 +168,7 @@ impl Plane {
     /// Passes a piece of a SEND on to the other members.
     fn forward(&mut self, key: Key, mut forward: Forward, piece: &Piece<'_>) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        let Some(termination_key) = connection.termination else { return };
+        let termination_key = forward.transaction.session;
         let Some(termination) = self.terminations.get_mut(termination_key) else { return };
         termination.statistics.bytes_received += piece.body.len() as u64;
         let Some(context) = self.contexts.get(termination.context) else { return };
@@ -223,7 +184,13 @@ impl Plane {
         let message_lines = message_lines(&mut memory, id.as_bytes(), forward.next, end, total);
         // A sender may announce to begin at 2^64 - 1.
         forward.next = forward.next.saturating_add(piece.body.len() as u64);
-        let in_progress = MessageInProgress { id, epoch, next: forward.next, total: forward.total };
+        let in_progress = MessageInProgress {
+            sender: termination_key,
+            id,
+            epoch,
+            next: forward.next,
+            total: forward.total,
+        };
         match (piece.end, position) {
             (None | Some(Continuation::More), Some(at)) => connection.messages[at] = in_progress,
             (None | Some(Continuation::More), None) => {
@@ -257,16 +224,16 @@ impl Plane {
         }
         match piece.end {
             Some(end) => self.finish(key, forward, end),
-            None => self.keep_forward(key, forward, termination_key),
+            None => self.keep_forward(key, forward),
         }
     }
 
     /// The body goes on in a later receive: keeps the lines its next chunk may need.
-    fn keep_forward(&mut self, key: Key, mut forward: Forward, termination_key: Key) {
+    fn keep_forward(&mut self, key: Key, mut forward: Forward) {
         if forward.lines.is_none() {
             let Some(mut kept) = self.carry_buffers.take() else {
                 self.metrics.connections_refused += 1;
-                self.give_up_messages(key, termination_key);
+                self.give_up_messages(key, forward.transaction.session);
                 return self.refuse_forward(key, forward, None, 413);
             };
             assert_eq!(kept.append(&self.scratch.lines), self.scratch.lines.len());
@@ -283,7 +250,7 @@ impl Plane {
     }
 
     /// Answers a SEND before its end and passes over what is still to come of it.
-    fn refuse_forward(
+    pub(crate) fn refuse_forward(
         &mut self,
         key: Key,
         forward: Forward,
@@ -304,10 +271,10 @@ impl Plane {
         self.give_up_messages(key, termination_key);
         let Some(connection) = self.connections.get_mut(key) else { return };
         match std::mem::replace(&mut connection.incoming, Incoming::Idle) {
-            Incoming::Forward(forward) => self.refuse_forward(key, forward, None, 403),
-            other @ (Incoming::Idle | Incoming::Discard | Incoming::Empty(_)) => {
-                connection.incoming = other;
+            Incoming::Forward(forward) if forward.transaction.session == termination_key => {
+                self.refuse_forward(key, forward, None, 403);
             }
+            other => connection.incoming = other,
         }
     }
 
@@ -351,12 +318,13 @@ impl Plane {
             let Some(key) = termination.connection else { continue };
             let Some(connection) = self.connections.get_mut(key) else { continue };
             termination.statistics.bytes_sent += outbound.body.len() as u64;
-            if connection.declined == Some(outbound.message) {
+            if connection.declined == Some((member, outbound.message)) {
                 connection.declined = connection.declined.filter(|_| !outbound.is_last());
                 continue;
             }
             let open = connection.outgoing.take();
-            let continues = open.is_some_and(|open| open.message == outbound.message);
+            let continues = open
+                .is_some_and(|open| open.receiver == member && open.message == outbound.message);
             // Each receiver gets a transaction identifier of its own: a receiver in league with the
             // sender must not learn how the chunks of the others end.
             let own = match open {
@@ -392,8 +360,11 @@ impl Plane {
                 continue;
             }
             if outbound.end.is_none() {
-                connection.outgoing =
-                    Some(OpenChunk { message: outbound.message, transaction: own });
+                connection.outgoing = Some(OpenChunk {
+                    receiver: member,
+                    message: outbound.message,
+                    transaction: own,
+                });
             }
             self.mark(key);
             self.check_egress(key);
@@ -414,9 +385,14 @@ impl Plane {
     pub(crate) fn give_up_messages(&mut self, key: Key, termination_key: Key) {
         let Some(termination) = self.terminations.get(termination_key) else { return };
         let context_key = termination.context;
-        while let Some(message) =
-            self.connections.get_mut(key).and_then(|connection| connection.messages.pop())
-        {
+        let mut index = 0;
+        while let Some(connection) = self.connections.get_mut(key) {
+            let Some(message) = connection.messages.get(index) else { return };
+            if message.sender != termination_key {
+                index += 1;
+                continue;
+            }
+            let message = connection.messages.swap_remove(index);
             self.give_up_message(context_key, termination_key, &message);
         }
     }
@@ -435,23 +411,6 @@ impl Plane {
         };
         self.deliver(context_key, sender, &outbound);
     }
-}
-
-/// Whether a request is for this session and from its peer.
-fn concerns(head: &Head<'_>, termination: &Termination) -> bool {
-    head.to_path.count() == 1
-        && termination.is_addressed_by(head.to_path.first())
-        && is_peer(head, &termination.remote_first)
-}
-
-/// RFC 4975 section 5.4: the From-Path must be the path the peer announced.
-fn is_peer(head: &Head<'_>, remote_first: &[u8]) -> bool {
-    let from_first = head.from_path.first();
-    from_first == remote_first
-        || matches!(
-            (Uri::parse(from_first), Uri::parse(remote_first)),
-            (Ok(from), Ok(remote)) if from.same_as(&remote)
-        )
 }
 
 /// Last byte of a message that lies whole in one piece.

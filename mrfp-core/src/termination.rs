@@ -91,7 +91,9 @@ impl Termination {
             establishment_deadline_ns,
             statistics: TerminationStatistics::default(),
         };
-        termination.set_remote_path(reserve.remote_path.as_bytes())?;
+        if let Some(path) = &reserve.remote_path {
+            termination.set_remote_path(path.as_bytes())?;
+        }
         Ok(termination)
     }
 

@@ -18,7 +18,8 @@ fn dir(t: u64, direction: Direction) -> Command {
     Command::Modify(Box::new(Modify {
         termination: TerminationId(t),
         direction,
-        remote_path: None,
+        muted: false,
+        remote: None,
     }))
 }
 

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use mrfp_core::metrics::PublishedMetrics;
 use mrfp_core::mp::{
-    Command, ContextId, Direction, Event, ReserveAndConfigure, Security, Setup, TerminationId,
+    self, Command, ContextId, Direction, Event, RealmId, ReserveAndConfigure, Security, Setup,
+    Switching, TerminationId,
 };
 use mrfp_core::{Limits, Psk, Shard, ShardParts};
 use mrfp_io::{Consumer, Producer, Ring, RingConfig, doorbell, queue};
@@ -159,6 +160,7 @@ impl Controller {
     fn reserve(&mut self, termination: u64, protect: Protect) {
         let command = Command::ReserveAndConfigure(Box::new(ReserveAndConfigure {
             context: ContextId(1),
+            switching: Switching::TwoParty,
             termination: TerminationId(termination),
             security: match protect {
                 Protect::Nothing => Security::Plain,
@@ -166,8 +168,13 @@ impl Controller {
             },
             setup: Setup::Passive,
             session_id: format!("session-{termination:016}"),
-            remote_path: local_uri(termination),
-            member: format!("sip:ue{termination}@example.com"),
+            remote_path: Some(local_uri(termination)),
+            member: mp::Member {
+                uris: vec![format!("sip:ue{termination}@example.com")],
+                ..mp::Member::default()
+            },
+            realm: RealmId::default(),
+            file_transfer: false,
             accept_types: "*".to_owned(),
             accept_wrapped_types: String::new(),
             direction: Direction::SendRecv,

@@ -222,7 +222,7 @@ fn identities_in_use_and_bad_paths_are_refused_and_leave_nothing() {
     world.command(Command::ReserveAndConfigure(Box::new(twin)));
     assert_eq!(refused(&world, 2), Some(Refusal::IdentityInUse));
     let mut bad = common::reservation(2, 3, None);
-    bad.remote_path = "http://example.com".into();
+    bad.remote_path = Some("http://example.com".into());
     world.command(Command::ReserveAndConfigure(Box::new(bad)));
     assert_eq!(refused(&world, 3), Some(Refusal::Transport));
     world.subtract_all([1]);

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{World, key};
-use mrfp_core::mp::{Command, Direction, Event, Modify, ReleaseCause, TerminationId};
+use mrfp_core::mp::{Command, ContextId, Direction, Event, Modify, ReleaseCause, TerminationId};
 
 #[test]
 fn every_other_member_gets_each_message_once_and_the_sender_a_200() {
@@ -188,7 +188,8 @@ fn a_member_on_hold_neither_sends_nor_receives() {
         Command::Modify(Box::new(Modify {
             termination: TerminationId(2),
             direction,
-            remote_path: None,
+            muted: false,
+            remote: None,
         }))
     };
     world.command(hold(Direction::Inactive));
@@ -250,4 +251,21 @@ fn faults_of_the_network_change_nothing_for_the_members() {
         }
         world.subtract_all([1, 2, 3]);
     }
+}
+
+#[test]
+fn an_audit_answers_for_a_context_that_exists() {
+    let mut world = World::calm();
+    world.reserve(1, 1, None);
+    world.command(Command::Audit { context: ContextId(1) });
+    world.command(Command::Audit { context: ContextId(2) });
+    let known = world.seen.iter().find_map(|event| match event {
+        Event::Audited { context, statistics } => Some((*context, statistics.is_some())),
+        _ => None,
+    });
+    assert_eq!(known, Some((ContextId(1), true)));
+    assert!(matches!(
+        world.seen.last(),
+        Some(Event::Audited { context: ContextId(2), statistics: None })
+    ));
 }

@@ -255,12 +255,21 @@ impl Mrfc {
         assert_eq!(message.secure, reservation.keys.is_some());
         let command = mp::Command::ReserveAndConfigure(Box::new(mp::ReserveAndConfigure {
             context: call.context,
+            switching: mp::Switching::ChatRoom(Box::new(mp::ChatRoomPolicy {
+                uris: Vec::new(),
+                nicknames: false,
+                nicknames_reserved: Vec::new(),
+                private_messages: false,
+                cpim: mp::CpimPolicy::Wrap,
+            })),
             termination: call.termination,
             security,
             setup: call.negotiation.setup(),
             session_id: reservation.session_id.clone(),
-            remote_path: message.path.clone(),
-            member: call.from.clone(),
+            remote_path: Some(message.path.clone()),
+            member: mp::Member { uris: vec![call.from.clone()], ..mp::Member::default() },
+            realm: mp::RealmId::default(),
+            file_transfer: false,
             accept_types: message.accept_types.clone(),
             accept_wrapped_types: message.accept_wrapped_types.clone(),
             direction: message.direction,
@@ -362,6 +371,7 @@ impl Mrfc {
                     self.end(turn.now, id, call, &refusal, HangUpCause::Bearer(cause));
                 }
             }
+            mp::Event::NicknameChanged { .. } | mp::Event::Audited { .. } => {}
             mp::Event::Stopped => self.shard_stopped(turn.now, shard),
         }
     }

@@ -42,12 +42,13 @@ impl Mrfc {
         let Stage::AwaitModified(_, change) = &call.stage else {
             unreachable!("the caller made it so");
         };
-        let Some((direction, remote_path)) = call.negotiation.difference(&change.negotiation)
-        else {
+        let Some((direction, path)) = call.negotiation.difference(&change.negotiation) else {
             return self.modified(id, call);
         };
         let termination = call.termination;
-        let modify = mp::Modify { termination, direction, remote_path };
+        let setup = call.negotiation.setup();
+        let remote = path.map(|path| mp::Remote { path, setup });
+        let modify = mp::Modify { termination, direction, muted: false, remote };
         let command = mp::Command::Modify(Box::new(modify));
         self.actions.push_back(Action::Command { shard: call.shard, command });
         self.timers.set(Timer::Call(id), turn.now.monotonic_ns + SHARD_TIMEOUT_NS);

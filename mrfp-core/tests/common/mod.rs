@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use mrfp_core::metrics::{PublishedMetrics, ShardMetrics};
 use mrfp_core::mp::{
-    Command, ContextId, Direction, Event, ReserveAndConfigure, Security, Setup, TerminationId,
+    Command, ContextId, Direction, Event, Member, RealmId, ReserveAndConfigure, Security, Setup,
+    Switching, TerminationId,
 };
 use mrfp_core::{Limits, Psk, Shard, ShardParts};
 use mrfp_io::{Consumer, PeerId, Producer, Simulator, SimulatorConfig, doorbell, queue};
@@ -434,6 +435,7 @@ fn remote_uri(termination: u64) -> String {
 pub fn reservation(context: u64, termination: u64, psk: Option<&Psk>) -> ReserveAndConfigure {
     ReserveAndConfigure {
         context: ContextId(context),
+        switching: Switching::TwoParty,
         termination: TerminationId(termination),
         security: match psk {
             None => Security::Plain,
@@ -441,8 +443,14 @@ pub fn reservation(context: u64, termination: u64, psk: Option<&Psk>) -> Reserve
         },
         setup: Setup::Passive,
         session_id: format!("session-{termination:016}"),
-        remote_path: remote_uri(termination),
-        member: format!("sip:ue{termination}@example.com"),
+        remote_path: Some(remote_uri(termination)),
+        member: Member {
+            uris: vec![format!("sip:ue{termination}@example.com")],
+            private_messages: true,
+            muted: false,
+        },
+        realm: RealmId::default(),
+        file_transfer: false,
         accept_types: "*".into(),
         accept_wrapped_types: String::new(),
         direction: Direction::SendRecv,

@@ -1,0 +1,233 @@
+//! Sessions on connections: which connection carries which Termination, how a session comes onto a
+//! connection and how it leaves it. In the clear a connection may carry several (RFC 4975 section
+//! 5.4); a pre-shared key serves exactly one (TS 23.333 5.20).
+
+use std::net::SocketAddr;
+
+use mrfp_io::Key;
+use mrfp_protocol::msrp::{Head, Uri};
+
+use crate::connection::{Life, Transport};
+use crate::incoming::Incoming;
+use crate::mp::{Event, ReleaseCause};
+use crate::plane::{Ending, Plane};
+use crate::termination::{Protection, Stage, Termination};
+
+impl Plane {
+    /// The Termination a request on this connection is for; binds it now where this is its first
+    /// request and the connection is in the clear (RFC 4975 sections 5.4 and 7.3).
+    pub(crate) fn session(&mut self, key: Key, head: &Head<'_>) -> Result<Key, u16> {
+        let Some(session) = self.session_named(key, head.to_path.first()) else {
+            return self.bind_named(key, head);
+        };
+        let termination = self.terminations.get(session).ok_or(481u16)?;
+        if concerns(head, termination) { Ok(session) } else { Err(481) }
+    }
+
+    /// The session of this connection whose URI of ours this is.
+    pub(crate) fn session_named(&self, key: Key, uri: &[u8]) -> Option<Key> {
+        let connection =
+            self.connections.get(key).filter(|connection| connection.life == Life::Open)?;
+        let first = *connection.sessions.first()?;
+        if self.terminations.get(first).is_some_and(|termination| termination.local_uri == uri) {
+            return Some(first);
+        }
+        let session = *self.by_session_id.get(Uri::parse(uri).ok()?.session_id)?;
+        let termination = self.terminations.get(session)?;
+        (termination.connection == Some(key)
+            && termination.stage == Stage::Bound
+            && termination.is_addressed_by(uri))
+        .then_some(session)
+    }
+
+    fn bind_named(&mut self, key: Key, head: &Head<'_>) -> Result<Key, u16> {
+        let connection = self.connections.get(key).ok_or(481u16)?;
+        let in_the_clear = matches!(connection.transport, Transport::Plain);
+        let own_port_of = connection.own_port_of;
+        let session_id = Uri::parse(head.to_path.first()).map_err(|_| 400u16)?.session_id;
+        let session = *self.by_session_id.get(session_id).ok_or(481u16)?;
+        let termination = self.terminations.get(session).ok_or(481u16)?;
+        // Plain text is never accepted where TLS was asked for, nor anything on a port that is not
+        // the Termination's, and what cannot be had is not there.
+        let by_its_port = match own_port_of {
+            Some(own) => own == session,
+            None => termination.listener.is_none(),
+        };
+        if !in_the_clear
+            || !matches!(termination.protection, Protection::Plain)
+            || !by_its_port
+            || !concerns(head, termination)
+        {
+            return Err(481);
+        }
+        if termination.stage != Stage::Reserved || termination.connection.is_some() {
+            return Err(506);
+        }
+        self.bind(key, session);
+        Ok(session)
+    }
+
+    /// As client: an open connection of ours that leads where this Termination's peer is. Only
+    /// connections we have made count: whoever connected to us may claim any address in its path.
+    pub(crate) fn reusable(&self, session: Key, remote: SocketAddr) -> Option<Key> {
+        let key = *self.connected_to.get(&remote)?;
+        let connection = self.connections.get(key)?;
+        let termination = self.terminations.get(session)?;
+        let peer = Uri::parse(&termination.remote_first).ok()?;
+        // RFC 6714 section 6.3: where a middlebox stands in between, its address tells nothing.
+        let leads_there = peer.host_ip() == Some(remote.ip()) && peer.port == Some(remote.port());
+        (connection.life == Life::Open
+            && matches!(connection.transport, Transport::Plain)
+            && matches!(termination.protection, Protection::Plain)
+            && leads_there)
+            .then_some(key)
+    }
+
+    /// Binds a connection to a Termination: from here on it is a member of its Context.
+    pub(crate) fn bind(&mut self, key: Key, session: Key) {
+        let Some(termination) = self.terminations.get_mut(session) else { return };
+        assert_eq!(termination.stage, Stage::Reserved);
+        assert!(termination.connection.is_none_or(|own| own == key));
+        let context_key = termination.context;
+        let Some(context) = self.contexts.get_mut(context_key) else { return };
+        context.epoch += 1;
+        context.members.push(session);
+        termination.joined_epoch = context.epoch;
+        termination.stage = Stage::Bound;
+        termination.connection = Some(key);
+        termination.forget_psk();
+        self.events.push_back(Event::Bound { termination: termination.id });
+        if let Protection::TlsPsk { identity, .. } = &termination.protection
+            && self.by_identity.get(identity.as_slice()) == Some(&session)
+        {
+            // On a port of its own it never was on the list, and another may be under the name.
+            self.by_identity.remove(identity.as_slice());
+        }
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        connection.life = Life::Open;
+        connection.deadline_ns = u64::MAX;
+        if !connection.sessions.contains(&session) {
+            connection.sessions.push(session);
+        }
+        if connection.lagging_since_ns.is_some() {
+            context.lagging += 1;
+        }
+        let source = connection.unbound_source.take();
+        self.settle_unbound(source);
+    }
+
+    /// A Termination is no member any more: its unfinished messages are given up, nobody waits for
+    /// it, nothing can be bound to it. Its connection is left as it is.
+    pub(crate) fn leave_context(&mut self, session: Key) {
+        let Some(termination) = self.terminations.get_mut(session) else { return };
+        let was_bound = termination.stage == Stage::Bound;
+        let context_key = termination.context;
+        let connection_key = termination.connection;
+        termination.forget_psk();
+        if let Protection::TlsPsk { identity, .. } = &termination.protection
+            && self.by_identity.get(identity.as_slice()) == Some(&session)
+        {
+            self.by_identity.remove(identity.as_slice());
+        }
+        if self.by_session_id.get(termination.session_id.as_slice()) == Some(&session) {
+            self.by_session_id.remove(termination.session_id.as_slice());
+        }
+        if was_bound && let Some(connection_key) = connection_key {
+            self.give_up_messages(connection_key, session);
+            self.settle_back_pressure(connection_key, session, context_key);
+        }
+        if let Some(context) = self.contexts.get_mut(context_key) {
+            context.members.retain(|&member| member != session);
+        }
+        if let Some(termination) = self.terminations.get_mut(session) {
+            termination.stage = termination.stage.max(Stage::Released);
+        }
+    }
+
+    /// Ends one session because of `cause` and tells the controller; the connection goes on for the
+    /// others it carries, and ends with the last.
+    pub(crate) fn release_session(&mut self, session: Key, cause: ReleaseCause, ending: Ending) {
+        if self.lose_session(session, cause) {
+            self.metrics.count_release(cause);
+            self.detach(session, ending);
+        }
+    }
+
+    /// A session is over, and the controller is told. False: it was over before.
+    pub(crate) fn lose_session(&mut self, session: Key, cause: ReleaseCause) -> bool {
+        let Some(termination) = self.terminations.get(session) else { return false };
+        if termination.stage >= Stage::Released {
+            return false;
+        }
+        self.events.push_back(Event::BearerReleased { termination: termination.id, cause });
+        self.leave_context(session);
+        true
+    }
+
+    /// Takes a session that is over off its connection; the last one ends it.
+    pub(crate) fn detach(&mut self, session: Key, ending: Ending) {
+        let connection_key = self.terminations.get(session).and_then(|t| t.connection);
+        let Some(key) = connection_key else { return };
+        let Some(connection) = self.connections.get(key) else { return };
+        let live = |other: &Key| {
+            self.terminations.get(*other).is_some_and(|other| other.stage < Stage::Released)
+        };
+        if !connection.sessions.iter().any(live) || connection.life >= Life::Draining {
+            return self.end(key, ending);
+        }
+        if connection.outgoing.is_some_and(|open| open.receiver == session) {
+            self.close_chunk(key);
+        }
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        match std::mem::replace(&mut connection.incoming, Incoming::Idle) {
+            Incoming::Forward(forward) if forward.transaction.session == session => {
+                self.refuse_forward(key, forward, None, 481);
+            }
+            Incoming::Empty(transaction) if transaction.session == session => {
+                connection.incoming = Incoming::Discard;
+                self.answer(key, &transaction, 481);
+            }
+            other => connection.incoming = other,
+        }
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        connection.sessions.retain(|&other| other != session);
+        connection.declined = connection.declined.filter(|(receiver, _)| *receiver != session);
+        if let Some(termination) = self.terminations.get_mut(session) {
+            termination.connection = None;
+        }
+    }
+
+    /// Takes a subtracted Termination off the tables once its connection is gone.
+    pub(crate) fn finish_subtract(&mut self, session: Key) {
+        let Some(termination) = self.terminations.remove(session) else { return };
+        assert!(termination.connection.is_none());
+        self.termination_by_id.remove(&termination.id);
+        self.events.push_back(Event::Subtracted {
+            termination: termination.id,
+            statistics: termination.statistics,
+        });
+        let Some(context) = self.contexts.get_mut(termination.context) else { return };
+        context.terminations -= 1;
+        if context.terminations == 0 {
+            self.context_by_id.remove(&context.id);
+            self.contexts.remove(termination.context);
+        }
+    }
+}
+
+/// Whether a request is for this session and from its peer.
+fn concerns(head: &Head<'_>, termination: &Termination) -> bool {
+    head.to_path.count() == 1
+        && termination.is_addressed_by(head.to_path.first())
+        && is_peer(head, &termination.remote_first)
+}
+
+/// RFC 4975 section 5.4: the From-Path must be the path the peer announced.
+fn is_peer(head: &Head<'_>, remote_first: &[u8]) -> bool {
+    let from_first = head.from_path.first();
+    from_first == remote_first
+        || matches!(
+            (Uri::parse(from_first), Uri::parse(remote_first)),
+            (Ok(from), Ok(remote)) if from.same_as(&remote)
+        )
+}
