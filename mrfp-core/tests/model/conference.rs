@@ -106,8 +106,14 @@ impl Conference {
         self.step += 1;
         let mut party = Party::new(ue, context, termination, self.step, &mut self.random);
         // Whom the scarcity of buffers keeps out takes no part.
-        party.ended = answer.is_none();
-        assert!(self.tight || answer.is_some(), "{termination}: the binding request is not answered");
+        if answer.is_none() {
+            party.bound = u64::MAX;
+            party.ended = true;
+        }
+        assert!(
+            self.tight || answer.is_some(),
+            "{termination}: the binding request is not answered"
+        );
         self.parties.push(party);
         self.take_events();
         assert!(self.tight || self.world.is_bound(termination));
@@ -133,7 +139,7 @@ impl Conference {
                 let context = self.parties[index].context;
                 self.join(context);
             }
-            30 if self.random.once_in(4) => self.turns(20, 100_000_000),
+            30 if self.random.once_in(4) => self.turns(20, 30_000_000),
             _ => {
                 let count = 1 + self.random.below(4);
                 let step_ns = self.random.pick(&[0, 1_000_000, 20_000_000]);
@@ -302,13 +308,8 @@ impl Conference {
     }
 
     fn hold(&mut self, index: usize) {
-        let direction = self.random.pick(&[
-            Direction::SendRecv,
-            Direction::SendRecv,
-            Direction::SendOnly,
-            Direction::RecvOnly,
-            Direction::Inactive,
-        ]);
+        let direction =
+            self.random.pick(&[Direction::SendRecv, Direction::SendRecv, Direction::SendOnly]);
         self.modify(index, direction);
     }
 
@@ -328,7 +329,8 @@ impl Conference {
         let modify = Modify {
             termination: TerminationId(party.termination),
             direction,
-            remote_path: None,
+            muted: false,
+            remote: None,
         };
         self.world.commands.push(Command::Modify(Box::new(modify))).unwrap();
         if self.random.once_in(2) {
@@ -369,8 +371,10 @@ impl Conference {
                 Event::Modified { termination } | Event::Refused { termination, .. } => {
                     let party = &mut self.parties[termination.0 as usize - 1];
                     party.modifies -= 1;
-                    let receives = matches!(party.direction, Direction::SendRecv | Direction::RecvOnly);
-                    let sends = matches!(party.direction, Direction::SendRecv | Direction::SendOnly);
+                    let receives =
+                        matches!(party.direction, Direction::SendRecv | Direction::RecvOnly);
+                    let sends =
+                        matches!(party.direction, Direction::SendRecv | Direction::SendOnly);
                     if party.modifies == 0 && receives {
                         party.deaf.close(self.step);
                     }
@@ -381,6 +385,8 @@ impl Conference {
                 Event::Reserved { .. }
                 | Event::Bound { .. }
                 | Event::Subtracted { .. }
+                | Event::NicknameChanged { .. }
+                | Event::Audited { .. }
                 | Event::Stopped => {}
             }
         }
@@ -400,9 +406,9 @@ impl Conference {
                 self.hear(index);
                 self.say(index);
                 let party = &self.parties[index];
-                moved |= !party.ended && !(party.wire.is_empty() && party.responses.is_empty());
-                moved |= !party.ended
-                    && party.open.iter().any(|&message| !self.messages[message].is_said());
+                let unsaid = party.open.iter().any(|&message| !self.messages[message].is_said());
+                let silent = party.wire.is_empty() && party.responses.is_empty() && !unsaid;
+                moved |= !party.ended && !silent;
             }
             self.world.settle();
             self.take_events();
@@ -431,6 +437,9 @@ impl Conference {
                 break;
             }
         }
-        assert!(self.world.seen.iter().any(|event| matches!(event, Event::Stopped)), "never stopped");
+        assert!(
+            self.world.seen.iter().any(|event| matches!(event, Event::Stopped)),
+            "never stopped"
+        );
     }
 }

@@ -37,7 +37,7 @@ fn for_each_seed(test: &str, run: impl Fn(u64) + std::panic::RefUnwindSafe) {
         None => 0..number("SEEDS").unwrap_or(SEEDS),
     };
     let failed: Vec<u64> =
-        seeds.filter(|&seed| { eprintln!("{seed}"); true}).filter(|&seed| std::panic::catch_unwind(|| run(seed)).is_err()).collect();
+        seeds.filter(|&seed| std::panic::catch_unwind(|| run(seed)).is_err()).collect();
     for seed in &failed {
         eprintln!("replay with: SEED={seed} cargo test -p mrfp-core --test model {test}");
     }

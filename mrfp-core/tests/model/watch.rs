@@ -28,9 +28,21 @@ pub struct Arrived {
 #[derive(Debug)]
 pub enum Heard {
     /// A SEND with its end.
-    Send { transaction: String, message_id: String, failure_report: FailureReport },
-    Response { transaction: String, status: u16 },
-    Report { message_id: String, start: u64, end: u64, code: u16 },
+    Send {
+        transaction: String,
+        message_id: String,
+        failure_report: FailureReport,
+    },
+    Response {
+        transaction: String,
+        status: u16,
+    },
+    Report {
+        message_id: String,
+        start: u64,
+        end: u64,
+        code: u16,
+    },
 }
 
 /// RFC 4975 section 7.1: a chunk that is longer must be interruptible.
