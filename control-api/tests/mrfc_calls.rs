@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use control_api::mikey::NtpTime;
 use control_api::mrfc::{
-    Action, Answer, CallId, Event, HangUpCause, MemberState, Mrfc, MrfcConfig, Now, RoomPolicy,
-    SHARD_TIMEOUT_NS, SUBTRACT_TIMEOUT_NS, SecurityPolicy, ShardDescription,
+    Action, Answer, CallId, ChatPolicy, Event, HangUpCause, MemberState, Mrfc, MrfcConfig, Now,
+    RoomPolicy, SHARD_TIMEOUT_NS, SUBTRACT_TIMEOUT_NS, SecurityPolicy, ShardDescription,
 };
 use mrfp_core::mp::{
-    Command, Direction, Event as Mp, Refusal, ReleaseCause, ReserveAndConfigure, Security, Setup,
-    ShardId, TerminationId, TerminationStatistics,
+    Command, CpimPolicy, Direction, Event as Mp, Refusal, ReleaseCause, ReserveAndConfigure,
+    Security, Setup, ShardId, Switching, TerminationId, TerminationStatistics,
 };
 
 const OFFER: &str = "v=0\r\n\
@@ -25,17 +25,18 @@ const OFFER: &str = "v=0\r\n\
     a=path:msrp://198.51.100.10:40210/q7Fz0K2m9XbA4cD1;tcp\r\n";
 
 const ANSWER: &str = "v=0\r\n\
-    o=mrfc 36311929895191428 1 IN IP4 203.0.113.5\r\n\
+    o=- 36311929895191428 1 IN IP4 203.0.113.5\r\n\
     s=-\r\n\
     c=IN IP4 203.0.113.5\r\n\
     t=0 0\r\n\
     m=message 2855 TCP/MSRP *\r\n\
     a=setup:passive\r\n\
-    a=accept-types:message/cpim *\r\n\
+    a=accept-types:message/cpim\r\n\
     a=accept-wrapped-types:*\r\n\
     a=path:msrp://203.0.113.5:2855/AQIDBAUGBwgJCgsMDQ4P;tcp\r\n\
     a=sendrecv\r\n\
-    a=msrp-cema\r\n";
+    a=msrp-cema\r\n\
+    a=chatroom:nickname private-messages\r\n";
 
 struct Bench {
     mrfc: Mrfc,
@@ -50,13 +51,13 @@ impl Bench {
     fn with(adjust: impl FnOnce(&mut MrfcConfig)) -> Self {
         let mut config = MrfcConfig {
             shards: vec![shard(0, "203.0.113.5:2855"), shard(1, "203.0.113.5:2856")],
-            rooms: RoomPolicy { open: true, names: BTreeSet::new() },
+            rooms: RoomPolicy { open: true, ..RoomPolicy::default() },
             room_members_max: 3,
             calls_max: 5,
             user_calls_max: 2,
             security: SecurityPolicy::PlainAllowed,
             domains: BTreeSet::new(),
-            message_bytes_max: None,
+            cema: true,
         };
         adjust(&mut config);
         Self { mrfc: Mrfc::new(config, None), now_ns: 1 }
@@ -215,9 +216,79 @@ fn plain_call_goes_from_invite_to_subtracted() {
 }
 
 #[test]
+fn the_shard_learns_the_rooms_policy_and_what_the_members_client_can() {
+    let mut bench = Bench::with(|config| {
+        config.rooms.chat.nicknames = false;
+        config.rooms.chat.nicknames_reserved = vec!["admin".to_owned()];
+        let lounge = ChatPolicy { cpim: CpimPolicy::Required, ..ChatPolicy::default() };
+        config.rooms.exceptions.insert("lounge".to_owned(), lounge);
+    });
+    let (_, plain) = reservation(bench.invite(1, "tea", "sip:alice@example.com", Some(OFFER)));
+    let Switching::ChatRoom(policy) = plain.switching else { panic!("{:?}", plain.switching) };
+    assert_eq!(policy.uris, ["sip:tea@conference.example"]);
+    assert!(!policy.nicknames && policy.private_messages);
+    assert_eq!(policy.nicknames_reserved, ["admin"]);
+    assert_eq!(policy.cpim, CpimPolicy::Wrap);
+    assert!(!plain.member.private_messages && !plain.file_transfer);
+
+    let chatroom = format!("{OFFER}a=chatroom:nickname private-messages\r\n");
+    let bob = bench.invite(2, "lounge", "sip:bob@example.com", Some(&chatroom));
+    let (_, member) = reservation(bob);
+    let Switching::ChatRoom(policy) = member.switching else { panic!("{:?}", member.switching) };
+    assert_eq!(policy.cpim, CpimPolicy::Required);
+    assert!(policy.nicknames && member.member.private_messages);
+
+    let text = OFFER.replace("message/cpim text/plain", "text/plain");
+    let bare = bench.invite(3, "lounge", "sip:carol@example.com", Some(&text));
+    assert_eq!(refused(&only(bare)), (488, Some(305), None));
+}
+
+#[test]
+fn a_client_without_cpim_is_told_that_it_may_send_bare_messages() {
+    let mut bench = Bench::new();
+    let text = OFFER.replace("message/cpim text/plain", "text/plain");
+    let (shard, reserve) = reservation(bench.invite(1, "tea", "sip:a@example.com", Some(&text)));
+    let address = "203.0.113.5:2855".parse().unwrap();
+    let reserved = Mp::Reserved { termination: reserve.termination, address };
+    let expected = ANSWER.replace("types:message/cpim", "types:text/plain *");
+    assert_eq!(accepted(bench.mp(shard, reserved)), expected);
+}
+
+#[test]
+fn a_file_is_answered_with_its_selector_and_identifier_and_no_chat_room() {
+    let mut bench = Bench::new();
+    let lines = "a=sendonly\r\n\
+        a=file-selector:name:\"b c.jpg\" type:image/jpeg size:4092\r\n\
+        a=file-transfer-id:Q6LMoGymJdh0IKIgD6wD0jkcfgva4xvE\r\n\
+        a=file-disposition:render\r\n\
+        a=file-range:1-4092\r\n";
+    let offer = format!("{OFFER}{lines}");
+    let (shard, reserve) = reservation(bench.invite(1, "tea", "sip:a@example.com", Some(&offer)));
+    assert!(reserve.file_transfer);
+    assert_eq!(reserve.direction, Direction::SendOnly);
+    let address = "203.0.113.5:2855".parse().unwrap();
+    let reserved = Mp::Reserved { termination: reserve.termination, address };
+    let mirrored = lines.replace("a=sendonly\r\n", "").replace("a=file-disposition:render\r\n", "");
+    let expected = ANSWER
+        .replace("a=sendrecv", "a=recvonly")
+        .replace("a=chatroom:nickname private-messages\r\n", &mirrored);
+    assert_eq!(accepted(bench.mp(shard, reserved)), expected);
+
+    // RFC 5547 figure 3: the same identifier, another file.
+    let other = offer.replace("size:4092", "size:4093");
+    assert_eq!(refused(&only(bench.reinvite(1, &other))), (488, Some(399), None));
+    assert_eq!(refused(&only(bench.reinvite(1, OFFER))), (488, Some(399), None));
+    // A new transfer on the same session, and a repetition: both change nothing on the shard.
+    let next = other.replace("Q6LMoGymJdh0", "a-new-one");
+    assert!(accepted(bench.reinvite(1, &next)).contains("a=file-transfer-id:a-new-one"));
+    assert!(accepted(bench.reinvite(1, &next)).contains("a=file-transfer-id:a-new-one"));
+}
+
+#[test]
 fn refusals_before_the_offer_leave_nothing_behind() {
     let rooms = |config: &mut MrfcConfig| {
-        config.rooms = RoomPolicy { open: false, names: BTreeSet::from(["tea".to_owned()]) };
+        config.rooms =
+            RoomPolicy { names: BTreeSet::from(["tea".to_owned()]), ..RoomPolicy::default() };
         config.domains = BTreeSet::from(["conference.example".to_owned()]);
     };
     let mut bench = Bench::with(rooms);

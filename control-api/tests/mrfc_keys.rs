@@ -72,13 +72,13 @@ impl Bench {
                 id: ShardId(0),
                 address: "203.0.113.5:2855".parse().unwrap(),
             }],
-            rooms: RoomPolicy { open: true, names: BTreeSet::new() },
+            rooms: RoomPolicy { open: true, ..RoomPolicy::default() },
             room_members_max: 3,
             calls_max: 5,
             user_calls_max: 2,
             security: SecurityPolicy::PskRequired,
             domains: BTreeSet::new(),
-            message_bytes_max: None,
+            cema: true,
         };
         Self { mrfc: Mrfc::new(config, Some(responder)), kms, ticket_key, drawn: 0 }
     }
@@ -137,6 +137,7 @@ fn offer_with(transfer_init: &[u8]) -> Vec<u8> {
         max_size_bytes: None,
         direction: Direction::SendRecv,
         cema: true,
+        chatroom: None,
         mikey: Some(transfer_init),
     })
 }

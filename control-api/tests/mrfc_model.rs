@@ -68,13 +68,13 @@ impl World {
         let mrfc = Mrfc::new(
             MrfcConfig {
                 shards: vec![shard(0), shard(1)],
-                rooms: RoomPolicy { open: true, names: BTreeSet::new() },
+                rooms: RoomPolicy { open: true, ..RoomPolicy::default() },
                 room_members_max: 3,
                 calls_max: 6,
                 user_calls_max: 100,
                 security: SecurityPolicy::PlainAllowed,
                 domains: BTreeSet::new(),
-                message_bytes_max: None,
+                cema: true,
             },
             None,
         );

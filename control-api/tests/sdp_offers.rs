@@ -1,8 +1,9 @@
 //! Offers and what becomes of them.
 
 use control_api::sdp::{
-    AnswerDescription, AnswerMedia, MessageSessionOffer, Offer, OfferedSetup, SDP_SIZE_MAX,
-    SdpError, ServedMessage, Unservable, offer_for_message_session, parse_answer,
+    Capabilities, Chatroom, LocalDescription, LocalMedia, LocalMessage, MessageSessionOffer, Offer,
+    OfferRules, OfferedSetup, SDP_SIZE_MAX, SdpError, Unservable, offer_for_message_session,
+    parse_answer,
 };
 use mrfp_core::mp::Direction;
 use proptest::prelude::*;
@@ -15,8 +16,19 @@ const TLS: &str = "m=message 40210 TCP/TLS/MSRP *\r\na=setup:actpass\r\n\
     a=accept-types:message/cpim\r\na=path:msrps://198.51.100.10:40210/q7Fz0K2m9XbA;tcp\r\n";
 const KEY: &str = "a=key-mgmt:mikey AQ4FgA==\r\n";
 
+const RULES: OfferRules = OfferRules {
+    protection_required: false,
+    cpim_required: false,
+    cema: true,
+    message_bytes_max: None,
+};
+
 fn selected(text: &str) -> Result<usize, Unservable> {
-    Offer::parse(text.as_bytes()).expect("an offer").select(false)
+    selected_by(text, &RULES)
+}
+
+fn selected_by(text: &str, rules: &OfferRules) -> Result<usize, Unservable> {
+    Offer::parse(text.as_bytes(), rules).expect("an offer").select()
 }
 
 #[test]
@@ -43,7 +55,12 @@ fn serves_what_it_can_and_names_what_it_cannot() {
         (plain("m=message 40210", "m=message 9"), Err(Unservable::AddressMismatch)),
         (plain("m=message 40210", "m=message 9").replace("actpass", "active"), Ok(0)),
         (
+            // Our answer has msrp-cema, so that c= is where we connect to.
             plain("actpass", "passive").replace("//198.51.100.10", "//ue.example.com"),
+            Ok(0),
+        ),
+        (
+            plain("actpass", "passive").replace("198.51.100.10", "ue.example.com"),
             Err(Unservable::DomainName),
         ),
         (format!("{HEAD}{MESSAGE}{KEY}"), Err(Unservable::KeyManagementOnPlain)),
@@ -64,17 +81,52 @@ fn serves_what_it_can_and_names_what_it_cannot() {
 
 #[test]
 fn protection_required_refuses_plain_and_takes_tls() {
-    let offer = Offer::parse(format!("{HEAD}{MESSAGE}{TLS}{KEY}").as_bytes()).unwrap();
-    assert_eq!(offer.select(true), Ok(1));
-    let offer = Offer::parse(format!("{HEAD}{MESSAGE}").as_bytes()).unwrap();
-    assert_eq!(offer.select(true), Err(Unservable::ProtectionRequired));
+    let rules = OfferRules { protection_required: true, ..RULES };
+    assert_eq!(selected_by(&format!("{HEAD}{MESSAGE}{TLS}{KEY}"), &rules), Ok(1));
+    let plain = format!("{HEAD}{MESSAGE}");
+    assert_eq!(selected_by(&plain, &rules), Err(Unservable::ProtectionRequired));
+}
+
+#[test]
+fn a_room_that_insists_on_cpim_refuses_who_does_not_list_it() {
+    let rules = OfferRules { cpim_required: true, ..RULES };
+    for (types, listed) in [
+        ("message/cpim", true),
+        ("text/plain Message/CPIM", true),
+        ("message/cpim;charset=utf-8", true),
+        ("text/plain", false),
+        ("*", false),
+        ("message/*", false),
+    ] {
+        let text = format!("{HEAD}{}", MESSAGE.replace("message/cpim", types));
+        let expected = if listed { Ok(0) } else { Err(Unservable::CpimMissing) };
+        assert_eq!(selected_by(&text, &rules), expected, "{types}");
+        assert_eq!(selected(&text), Ok(0), "{types}");
+    }
+    assert!(Unservable::CpimMissing.warning().1.contains("message/cpim"));
+}
+
+#[test]
+fn chatroom_tokens_are_read_in_every_spelling() {
+    let read = |line: &str| {
+        let text = format!("{HEAD}{MESSAGE}{line}");
+        let offer = Offer::parse(text.as_bytes(), &RULES).unwrap();
+        offer.media[0].message.clone().unwrap().chatroom
+    };
+    let both = Chatroom { nicknames: true, private_messages: true };
+    assert_eq!(read(""), None);
+    assert_eq!(read("a=chatroom\r\n"), Some(Chatroom::default()));
+    assert_eq!(read("a=chatroom:nickname private-messages\r\n"), Some(both));
+    assert_eq!(read("a=chatroom:private-messages com.example.foo nicknames\r\n"), Some(both));
+    let nicknames = Chatroom { nicknames: true, private_messages: false };
+    assert_eq!(read("a=chatroom:nickname\r\n"), Some(nicknames));
 }
 
 #[test]
 fn session_level_attributes_are_inherited_and_overridden() {
     let session = "a=inactive\r\na=key-mgmt:mikey AQ4FgA==\r\na=key-mgmt:other AQ==\r\n";
     let message = |text: String| {
-        let offer = Offer::parse(text.as_bytes()).unwrap();
+        let offer = Offer::parse(text.as_bytes(), &RULES).unwrap();
         offer.media[0].message.clone().unwrap()
     };
     let inherited = message(format!("{HEAD}{session}{TLS}"));
@@ -98,7 +150,7 @@ fn takes_bare_line_feeds_ipv6_and_other_charsets() {
     let mut latin = text.into_bytes();
     let name = latin.iter().position(|byte| *byte == b'-').unwrap();
     latin[name] = 0xe9;
-    assert_eq!(Offer::parse(&latin).unwrap().select(false), Ok(0));
+    assert_eq!(Offer::parse(&latin, &RULES).unwrap().select(), Ok(0));
 }
 
 #[test]
@@ -106,27 +158,15 @@ fn refuses_non_ascii_in_a_media_line_and_absurd_sizes() {
     let mut text = format!("{HEAD}{MESSAGE}").into_bytes();
     let media = text.windows(2).position(|pair| pair == b"m=").unwrap();
     text[media + 4] = 0xff;
-    assert_eq!(Offer::parse(&text), Err(SdpError::MediaLine));
+    assert_eq!(Offer::parse(&text, &RULES), Err(SdpError::MediaLine));
     let long = vec![b'\n'; SDP_SIZE_MAX + 1];
-    assert_eq!(Offer::parse(&long), Err(SdpError::TooLong));
+    assert_eq!(Offer::parse(&long, &RULES), Err(SdpError::TooLong));
     let many = format!("{HEAD}{}", "m=audio 4000 RTP/AVP 0\r\n".repeat(33));
-    assert_eq!(Offer::parse(many.as_bytes()), Err(SdpError::TooManyMedia));
-    assert_eq!(Offer::parse(HEAD.as_bytes()), Err(SdpError::NoMedia));
-    assert_eq!(Offer::parse(b""), Err(SdpError::Malformed { line: 0 }));
+    assert_eq!(Offer::parse(many.as_bytes(), &RULES), Err(SdpError::TooManyMedia));
+    assert_eq!(Offer::parse(HEAD.as_bytes(), &RULES), Err(SdpError::NoMedia));
+    assert_eq!(Offer::parse(b"", &RULES), Err(SdpError::Malformed { line: 0 }));
     let port = format!("{HEAD}{}", MESSAGE.replace("40210 TCP", "99999 TCP"));
-    assert_eq!(Offer::parse(port.as_bytes()), Err(SdpError::Malformed { line: 6 }));
-}
-
-#[test]
-fn relay_that_will_connect_switches_cema_off() {
-    let relay = "msrp://198.51.100.10:40210/r;tcp msrp://192.0.2.1:2855/q;tcp";
-    let own = "msrp://198.51.100.10:40210/q7Fz0K2m9XbA;tcp";
-    let text = format!("{HEAD}{}", MESSAGE.replace(own, relay));
-    let cema = |text: &str| {
-        Offer::parse(text.as_bytes()).unwrap().media[0].message.clone().unwrap().answer_with_cema()
-    };
-    assert!(cema(&text));
-    assert!(!cema(&text.replace("actpass", "active")));
+    assert_eq!(Offer::parse(port.as_bytes(), &RULES), Err(SdpError::Malformed { line: 6 }));
 }
 
 #[test]
@@ -143,28 +183,35 @@ fn ue_reads_back_what_the_answer_says() {
         max_size_bytes: Some(9000),
         direction: Direction::RecvOnly,
         cema: true,
+        chatroom: None,
         mikey: Some(&[1, 14, 5]),
     });
-    let offer = Offer::parse(&offer).unwrap();
-    assert_eq!(offer.select(true), Ok(0));
+    let offer = Offer::parse(&offer, &RULES).unwrap();
+    assert_eq!(offer.select(), Ok(0));
     let message = offer.media[0].message.clone().unwrap();
     assert_eq!(message.max_size_bytes, Some(9000));
     let keys = message.key_management.unwrap();
     assert_eq!(keys.mikey(), Some(&[1, 14, 5][..]));
 
-    let answer = AnswerDescription {
+    let answer = LocalDescription {
         session_id: 5,
         address: "[2001:db8::2]:2855".parse().unwrap(),
         times: offer.times,
         key_management: Some((keys.level, "AQ8F".to_owned())),
-        media: vec![AnswerMedia::Served(ServedMessage {
+        media: vec![LocalMedia::Served(Box::new(LocalMessage {
             secure: true,
             session_id: "ownownown".to_owned(),
-            active: false,
-            offered_direction: message.direction,
+            setup: OfferedSetup::Passive,
+            direction: Direction::SendOnly,
             cema: true,
-            max_size_bytes: None,
-        })],
+            capabilities: Capabilities {
+                accept_types: "message/cpim".to_owned(),
+                accept_wrapped_types: "*".to_owned(),
+                max_size_bytes: Some(7000),
+                chatroom: Some(Chatroom { nicknames: false, private_messages: true }),
+            },
+            file: Vec::new(),
+        }))],
     };
     let read = parse_answer(&answer.to_bytes(1)).unwrap();
     assert_eq!(read.path, "msrps://[2001:db8::2]:2855/ownownown;tcp");
@@ -173,6 +220,9 @@ fn ue_reads_back_what_the_answer_says() {
     assert_eq!(read.mikey, Some(vec![1, 15, 5]));
     assert!(read.secure);
     assert!(!read.peer_is_active);
+    assert_eq!(read.max_size_bytes, Some(7000));
+    assert_eq!(read.chatroom, Some(Chatroom { nicknames: false, private_messages: true }));
+    assert_eq!(read.accept_types, "message/cpim");
     let refusal = format!("{HEAD}m=message 0 TCP/MSRP *\r\n");
     assert_eq!(parse_answer(refusal.as_bytes()), Err(SdpError::Refused(Unservable::Disabled)));
 }
@@ -191,8 +241,8 @@ proptest! {
             text[index] = byte;
         }
         text.truncate(cut.index(text.len() + 1));
-        if let Ok(offer) = Offer::parse(&text) {
-            let _ = offer.select(false);
+        if let Ok(offer) = Offer::parse(&text, &RULES) {
+            let _ = offer.select();
         }
         let _ = parse_answer(&text);
     }

@@ -2,14 +2,18 @@
 //! interrupts a chunk that is open towards the peer, so that none waits for a long message.
 
 use mrfp_io::{Key, SendBuffers};
-use mrfp_protocol::msrp::{FailureReport, comment};
+use mrfp_protocol::msrp::{FailureReport, Head, comment};
 
 use crate::connection::{Connection, Life};
 use crate::egress::PoolExhausted;
-use crate::incoming::{Forward, Transaction};
+use crate::incoming::{Identifier, Transaction};
 use crate::plane::Plane;
-use crate::request::{Decimal, EndLine, MESSAGE_LINES_BYTES_MAX, message_lines};
+use crate::request::{Decimal, MESSAGE_LINES_BYTES_MAX, keep_report_lines, message_lines};
 use crate::table::Table;
+use crate::termination::Stage;
+
+/// Five parts before, three behind and at most so many lines between.
+const REPORT_PARTS_MAX: usize = 5 + 6 + 3;
 
 impl Plane {
     /// Answers a member's request as its Failure-Report demands (RFC 4975 section 7.1.1).
@@ -63,33 +67,61 @@ impl Plane {
         }
     }
 
-    /// RFC 4975 section 7.1.2: what has been taken over is reported to a sender who wants to know.
-    pub(crate) fn report_success(&mut self, key: Key, forward: &Forward, total: Option<u64>) {
-        let transaction = self.identifiers.transaction();
+    /// Tells the sender of a message what became of a range of it (RFC 4975 sections 7.1.3 and
+    /// 7.1.4).
+    pub(crate) fn report(
+        &mut self,
+        sender: Key,
+        message_id: &Identifier,
+        start: u64,
+        end: u64,
+        total: Option<u64>,
+        status: u16,
+    ) {
         let mut memory = [0; MESSAGE_LINES_BYTES_MAX];
-        let id = forward.message_id.as_bytes();
-        let end = Some(forward.next - 1);
-        let message_lines = message_lines(&mut memory, id, forward.start, end, total);
-        let Some(termination) = self.terminations.get(forward.transaction.session) else { return };
+        let lines = message_lines(&mut memory, message_id.as_bytes(), start, Some(end), total);
+        let mut number = Decimal::default();
+        let code = number.format(Some(u64::from(status)));
+        self.send_report(sender, &[lines, b"Status: 000 ", code, b" ", comment(status), b"\r\n"]);
+    }
+
+    /// Passes a REPORT of one party on to the other, with everything it says but its body.
+    pub(crate) fn pass_report(&mut self, receiver: Key, head: &Head<'_>) {
+        let mut lines = std::mem::take(&mut self.scratch.lines);
+        lines.clear();
+        keep_report_lines(head.header_lines, &mut lines);
+        self.send_report(receiver, &[&lines]);
+        self.scratch.lines = lines;
+    }
+
+    fn send_report(&mut self, receiver: Key, lines: &[&[u8]]) {
+        let transaction = self.identifiers.transaction();
+        let Some(termination) = self.terminations.get(receiver) else { return };
+        let Some(key) = termination.connection.filter(|_| termination.stage == Stage::Bound) else {
+            return;
+        };
         let Some(connection) = self.connections.get_mut(key) else { return };
-        if !connection.is_alive() {
+        if connection.life != Life::Open {
             return;
         }
-        let interrupt = EndLine::interrupt(connection.outgoing.take().as_ref());
-        let parts: &[&[u8]] = &[
+        let interrupt = connection.interrupt();
+        let mut parts: [&[u8]; REPORT_PARTS_MAX] = [b""; REPORT_PARTS_MAX];
+        let head: [&[u8]; 5] = [
             interrupt.bytes(),
             b"MSRP ",
             transaction.as_bytes(),
             b" REPORT\r\n",
             &termination.request_paths,
-            message_lines,
-            b"Status: 000 200 OK\r\n-------",
-            transaction.as_bytes(),
-            b"$\r\n",
         ];
-        if connection.egress.append(&mut self.send_buffers, parts).is_err() {
+        let tail: [&[u8]; 3] = [b"-------", transaction.as_bytes(), b"$\r\n"];
+        let all = head.iter().chain(lines).chain(&tail);
+        for (part, from) in parts.iter_mut().zip(all) {
+            *part = from;
+        }
+        if connection.egress.append(&mut self.send_buffers, &parts).is_err() {
             return self.unserved.push(key);
         }
+        self.metrics.reports_sent += 1;
         self.mark(key);
         self.check_egress(key);
     }
@@ -139,7 +171,7 @@ fn append_response(
     if connection.life >= Life::Draining {
         return Ok(());
     }
-    let interrupt = EndLine::interrupt(connection.outgoing.take().as_ref());
+    let interrupt = connection.interrupt();
     let mut number = Decimal::default();
     let parts: &[&[u8]] = &[
         interrupt.bytes(),

@@ -3,7 +3,7 @@
 
 use mrfp_io::Key;
 
-use crate::config::{PRESSED_STALL_NS, SLOW_MEMBER_GRACE_FACTOR};
+use crate::config::{MESSAGES_MAX, OUTSTANDING_MAX, PRESSED_STALL_NS, SLOW_MEMBER_GRACE_FACTOR};
 use crate::connection::{Connection, Life};
 use crate::mp::ReleaseCause;
 use crate::plane::{Ending, Plane};
@@ -14,9 +14,9 @@ impl Plane {
     /// The egress of a connection has grown: whoever feeds it is held back once it is too long.
     pub(crate) fn check_egress(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        if connection.egress.bytes() <= self.limits.egress_bytes_max
-            || connection.lagging_since_ns.is_some()
-        {
+        let keeps_up = connection.egress.bytes() <= self.limits.egress_bytes_max
+            && connection.outstanding.len() <= OUTSTANDING_MAX;
+        if keeps_up || connection.lagging_since_ns.is_some() {
             return;
         }
         if connection.life != Life::Open {
@@ -47,11 +47,13 @@ impl Plane {
         self.mark(key);
     }
 
-    /// The egress of a connection has shrunk: if it lagged and has caught up, those that were held
-    /// back go on.
-    pub(crate) fn sent(&mut self, key: Key) {
+    /// Something has left a connection, or was answered: if it lagged and has caught up, those that
+    /// were held back go on.
+    pub(crate) fn relax(&mut self, key: Key) {
         let Some(connection) = self.connections.get(key) else { return };
-        if connection.egress.bytes() <= self.limits.egress_bytes_max / 2 {
+        if connection.egress.bytes() <= self.limits.egress_bytes_max / 2
+            && connection.outstanding.len() <= OUTSTANDING_MAX / 2
+        {
             self.catch_up(key);
         }
     }
@@ -184,10 +186,10 @@ impl Plane {
         }
     }
 
-    /// Whether so many buffers are out that senders must be held back.
+    /// Whether so many buffers are out, or messages unanswered, that senders must be held back.
     pub(crate) fn is_pressed(&self) -> bool {
         let (in_use, all) = self.send_buffers.large_in_use();
-        in_use > all / 4 * 3
+        in_use > all / 4 * 3 || self.messages.len() > MESSAGES_MAX / 4 * 3
     }
 
     /// Reads nothing more from a connection until the pool has buffers to spare.
@@ -205,7 +207,7 @@ impl Plane {
     /// Lets the senders go on once half of the pool is free.
     pub(crate) fn relieve(&mut self) {
         let (in_use, all) = self.send_buffers.large_in_use();
-        if self.pressed.is_empty() || in_use > all / 2 {
+        if self.pressed.is_empty() || in_use > all / 2 || self.messages.len() > MESSAGES_MAX / 2 {
             return;
         }
         while let Some(key) = self.pressed.pop() {

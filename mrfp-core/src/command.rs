@@ -33,7 +33,8 @@ impl Plane {
         let context_key = match self.context_by_id.get(&context_id) {
             Some(&key) => key,
             None => {
-                let made = self.contexts.insert(Context::new(context_id));
+                let made =
+                    self.contexts.insert(Context::new(context_id, reserve.switching.clone()));
                 made.map_err(|_| Refusal::TerminationsExhausted)?
             }
         };

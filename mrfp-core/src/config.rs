@@ -123,8 +123,23 @@ pub(crate) const PRESSED_STALL_NS: u64 = 1_000_000_000;
 /// A connection that has sent nothing for this long gives back what a burst has left behind; not
 /// earlier, as under load the next burst is near.
 pub(crate) const EGRESS_QUIET_NS: u64 = 2_000_000_000;
-/// Messages one sender may have begun and not finished.
-pub(crate) const MESSAGES_IN_PROGRESS_MAX: usize = 8;
+/// Messages one connection may have begun and not finished; the next is answered 413. Two files and a
+/// chat in each of twenty sessions.
+pub(crate) const MESSAGES_IN_PROGRESS_MAX: usize = 64;
+/// Messages a shard knows of at once: in progress, or with an answer outstanding. 100,000 a second
+/// over a path of 80 ms come to 8,000; the rest is for receivers that let their time run out.
+pub(crate) const MESSAGES_MAX: usize = 262_144;
+/// Unanswered requests on one connection, above which it lags as one does that does not read: 20,000
+/// messages a second over a path of 200 ms.
+pub(crate) const OUTSTANDING_MAX: usize = 4_096;
+/// Of requests whose success is not answered (Failure-Report: partial) the newest so many are
+/// remembered for the sake of an error.
+pub(crate) const OUTSTANDING_PARTIAL_MAX: usize = 256;
+/// How long a request may stay unanswered after its last byte has left (RFC 4975 section 7.1.1).
+pub(crate) const TRANSACTION_TIMEOUT_NS: u64 = 30_000_000_000;
+/// How long the next chunk of a message may be in coming before the message is given up (RFC 7701
+/// section 6.1: the chunk reception timer, around 540 seconds).
+pub(crate) const CHUNK_RECEPTION_TIMEOUT_NS: u64 = 540_000_000_000;
 /// The record layer's own output waits while this many buffers do: a peer that asks for key updates
 /// and reads none of them gets no more.
 pub(crate) const RECORD_OUTPUT_BUFFERS_MAX: usize = 8;

@@ -4,13 +4,14 @@
 use std::net::{IpAddr, SocketAddr};
 
 use mrfp_io::{Key, Socket};
-use mrfp_protocol::msrp::{Framer, TransactionId};
+use mrfp_protocol::msrp::{Continuation, Framer, TransactionId};
 use mrfp_protocol::tls::{Handshake, Session};
 
 use crate::carry::CarryBuffer;
 use crate::egress::Egress;
-use crate::incoming::{Incoming, MessageInProgress};
-use mrfp_protocol::msrp::MessageId;
+use crate::incoming::Incoming;
+use crate::outstanding::OutstandingRequests;
+use crate::request::EndLine;
 
 /// A connection as its shard holds it. Small when idle: no buffer, no OpenSSL object.
 pub(crate) struct Connection {
@@ -33,11 +34,13 @@ pub(crate) struct Connection {
     pub(crate) incoming: Incoming,
     /// The messages whose chunks are being received, between their chunks too: RFC 4975 section
     /// 7.1 lets a sender put others in between.
-    pub(crate) messages: Vec<MessageInProgress>,
+    pub(crate) messages: Vec<Key>,
     /// The chunk that is open towards the peer.
     pub(crate) outgoing: Option<OpenChunk>,
-    /// The message a session of the peer does not want to hear the rest of.
-    pub(crate) declined: Option<(Key, MessageId)>,
+    /// Receiving Terminations and messages in progress they do not get the rest of.
+    pub(crate) declined: Vec<(Key, Key)>,
+    /// What we have sent and the peer has not answered.
+    pub(crate) outstanding: OutstandingRequests,
     /// Incomplete TLS record.
     pub(crate) carry_record: Option<CarryBuffer>,
     /// Incomplete MSRP head or end-line.
@@ -109,8 +112,7 @@ pub(crate) enum Recv {
 pub(crate) struct OpenChunk {
     /// The receiving Termination.
     pub(crate) receiver: Key,
-    /// Key of the message, see [`MessageInProgress`].
-    pub(crate) message: MessageId,
+    pub(crate) message: Key,
     pub(crate) transaction: TransactionId,
 }
 
@@ -129,7 +131,8 @@ impl Connection {
             incoming: Incoming::Idle,
             messages: Vec::new(),
             outgoing: None,
-            declined: None,
+            declined: Vec::new(),
+            outstanding: OutstandingRequests::default(),
             carry_record: None,
             carry_message: None,
             egress: Egress::default(),
@@ -144,6 +147,19 @@ impl Connection {
             received_ns: now_ns,
             sent_ns: now_ns,
         }
+    }
+
+    /// Ends the open chunk for now; the end-line must be the first thing queued after this.
+    pub(crate) fn interrupt(&mut self) -> EndLine {
+        self.end_chunk(Continuation::More)
+    }
+
+    /// Ends the open chunk; the end-line must be the first thing queued after this.
+    pub(crate) fn end_chunk(&mut self, end: Continuation) -> EndLine {
+        let Some(open) = self.outgoing.take() else { return EndLine::none() };
+        let end_line = EndLine::new(&open.transaction, Some(end), true);
+        self.outstanding.close(self.egress.position() + end_line.bytes().len() as u64);
+        end_line
     }
 
     /// Its only session, where it has no other.

@@ -2,11 +2,12 @@
 
 use mrfp_io::Key;
 
-use crate::mp::{ContextId, ContextStatistics};
+use crate::mp::{ContextId, ContextStatistics, Switching};
 
 /// A Context as its shard holds it.
 pub(crate) struct Context {
     pub(crate) id: ContextId,
+    pub(crate) switching: Switching,
     /// Terminations reserved for it, bound or not: it ends with the last.
     pub(crate) terminations: usize,
     /// The bound ones, in the order of joining: among them messages are switched.
@@ -23,15 +24,30 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    pub(crate) fn new(id: ContextId) -> Self {
+    pub(crate) fn new(id: ContextId, switching: Switching) -> Self {
         Self {
             id,
+            switching,
             terminations: 0,
             members: Vec::new(),
             epoch: 0,
             lagging: 0,
             paused: Vec::new(),
             statistics: ContextStatistics::default(),
+        }
+    }
+
+    /// Whether messages keep their Message-ID, and the receivers report to the senders. With more
+    /// than two parties identifiers could collide, and who reports could not be told.
+    pub(crate) fn is_end_to_end(&self) -> bool {
+        self.is_between_parties() && self.terminations <= 2
+    }
+
+    /// Whether somebody must hear a message: one said into an empty room is not lost.
+    pub(crate) fn is_between_parties(&self) -> bool {
+        match &self.switching {
+            Switching::TwoParty => true,
+            Switching::ChatRoom(_) => false,
         }
     }
 }

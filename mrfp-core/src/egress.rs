@@ -26,6 +26,8 @@ pub(crate) struct Egress {
     bytes: usize,
     /// Bytes of the buffer in flight, as queued; 0 when none is.
     in_flight_bytes: usize,
+    /// Bytes that have left, as queued.
+    position_sent: u64,
 }
 
 #[derive(Debug)]
@@ -51,6 +53,16 @@ impl Egress {
     /// Bytes queued and in flight.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Where in the stream the next byte to be queued will lie.
+    pub(crate) fn position(&self) -> u64 {
+        self.position_sent + self.bytes as u64
+    }
+
+    /// Up to where the stream has left.
+    pub(crate) fn position_sent(&self) -> u64 {
+        self.position_sent
     }
 
     pub(crate) fn is_in_flight(&self) -> bool {
@@ -167,6 +179,7 @@ impl Egress {
     pub(crate) fn sent(&mut self) {
         assert!(self.in_flight_bytes > 0);
         self.bytes -= self.in_flight_bytes;
+        self.position_sent += self.in_flight_bytes as u64;
         self.in_flight_bytes = 0;
     }
 

@@ -22,9 +22,12 @@ impl Plane {
 
     fn check_connection(&mut self, index: u32) {
         let Some(key) = self.connections.key_at(index) else { return };
+        self.expire_outstanding(key);
+        self.give_up_abandoned(key);
         let Some(connection) = self.connections.get_mut(key) else { return };
         if self.now_ns - connection.sent_ns >= EGRESS_QUIET_NS {
             connection.egress.shrink();
+            connection.outstanding.shrink();
         }
         let overdue = self.now_ns >= connection.deadline_ns;
         let stalled = connection.egress.is_in_flight()

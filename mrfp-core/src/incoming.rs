@@ -1,12 +1,9 @@
 //! The request that is being received: what is kept of its head while its body passes through.
 
 use mrfp_io::Key;
-use mrfp_protocol::msrp::{FailureReport, MessageId};
+use mrfp_protocol::msrp::{FailureReport, MESSAGE_ID_BYTES_MAX};
 
 use crate::carry::CarryBuffer;
-
-/// Longest transaction identifier or Message-ID (RFC 4975 section 9: `ident`).
-const IDENTIFIER_BYTES_MAX: usize = 32;
 
 /// What to do with the bytes up to the next end-line.
 #[derive(Debug)]
@@ -15,6 +12,8 @@ pub(crate) enum Incoming {
     Idle,
     /// A response, a REPORT, or a request that was answered from its head: nothing of it matters.
     Discard,
+    /// The rest of a chunk that was answered with an error: only the end of its message matters.
+    Refused(Key),
     /// A SEND that goes to the other members.
     Forward(Forward),
     /// A SEND without a body: binds, or keeps alive. Answered at its end.
@@ -34,8 +33,8 @@ pub(crate) struct Transaction {
 #[derive(Debug)]
 pub(crate) struct Forward {
     pub(crate) transaction: Transaction,
-    /// The sender's own Message-ID, for reports.
-    pub(crate) message_id: Identifier,
+    /// The message it is a chunk of.
+    pub(crate) message: Key,
     pub(crate) success_report: bool,
     /// First byte of this chunk in the message, 1-based.
     pub(crate) start: u64,
@@ -47,31 +46,17 @@ pub(crate) struct Forward {
     pub(crate) lines: Option<CarryBuffer>,
 }
 
-/// The message a sender is in the middle of, from its first chunk to its last.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct MessageInProgress {
-    /// The sending Termination.
-    pub(crate) sender: Key,
-    /// Its Message-ID towards the receivers.
-    pub(crate) id: MessageId,
-    /// Whose turn it was to receive when it began.
-    pub(crate) epoch: u64,
-    /// Next byte, for the chunk that gives it up.
-    pub(crate) next: u64,
-    pub(crate) total: Option<u64>,
-}
-
-/// A short identifier, inline.
+/// A transaction identifier or Message-ID, inline.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Identifier {
-    bytes: [u8; IDENTIFIER_BYTES_MAX],
+    bytes: [u8; MESSAGE_ID_BYTES_MAX],
     length: u8,
 }
 
 impl Identifier {
-    /// `None` where it is longer than the grammar allows.
+    /// `None` where it is longer than any that is accepted.
     pub(crate) fn new(bytes: &[u8]) -> Option<Self> {
-        let mut identifier = Self { bytes: [0; IDENTIFIER_BYTES_MAX], length: 0 };
+        let mut identifier = Self { bytes: [0; MESSAGE_ID_BYTES_MAX], length: 0 };
         identifier.bytes.get_mut(..bytes.len())?.copy_from_slice(bytes);
         identifier.length = bytes.len() as u8;
         Some(identifier)

@@ -14,9 +14,10 @@
 //! # A byte's way
 //!
 //! `receive`: the first byte tells TLS from MSRP; a handshake takes whole records until it yields
-//! a session; records are opened in the receive buffer; the framer cuts pieces. `switch`: a SEND
-//! is passed on piece by piece, one copy per receiver into its `egress`. The shard seals what a
-//! turn has gathered as one record when it sends it. What is incomplete waits in a `carry` buffer;
+//! a session; records are opened in the receive buffer; the framer cuts pieces. `session`: whose
+//! they are. `switch`: a SEND is passed on piece by piece; `delivery`: one copy per receiver into
+//! its `egress`; `outstanding`: until it is answered. The shard seals what a turn has gathered as
+//! one record when it sends it. What is incomplete waits in a `carry` buffer;
 //! an idle connection owns none.
 //!
 //! # Control
@@ -31,12 +32,15 @@ mod command;
 mod config;
 mod connection;
 mod context;
+mod delivery;
 mod egress;
 mod housekeeping;
 mod identifiers;
 mod incoming;
+mod message;
 pub mod metrics;
 pub mod mp;
+mod outstanding;
 mod plane;
 mod port;
 mod receive;

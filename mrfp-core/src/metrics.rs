@@ -90,6 +90,14 @@ shard_metrics! {
     messages_received: Counter,
     /// MSRP SEND requests sent.
     messages_sent: Counter,
+    /// MSRP REPORT requests received.
+    reports_received: Counter,
+    /// MSRP REPORT requests sent.
+    reports_sent: Counter,
+    /// Messages given up because their next chunk did not come.
+    messages_abandoned: Counter,
+    /// Requests of ours that were not answered in time.
+    transactions_timeout: Counter,
     /// MSRP responses received that are not 200.
     responses_error_received: Counter,
     /// MSRP responses other than 200 sent.
@@ -110,6 +118,8 @@ shard_metrics! {
     recv_buffers_exhausted: Counter,
     /// Times a sender was paused because a receiver lagged.
     recv_paused: Counter,
+    /// Messages in progress, or with an answer outstanding.
+    messages_known: Gauge,
     /// Send buffers in use.
     send_buffers_outstanding: Gauge,
     /// Carry buffers in use.

@@ -8,11 +8,14 @@ use mrfp_io::{Key, SendBuffers, SendBuffersConfig};
 use mrfp_protocol::tls::Profile;
 
 use crate::carry::CarryBuffers;
-use crate::config::{Limits, SEND_BUFFER_LARGE_SIZE_BYTES, SEND_BUFFER_SMALL_SIZE_BYTES};
+use crate::config::{
+    Limits, MESSAGES_MAX, SEND_BUFFER_LARGE_SIZE_BYTES, SEND_BUFFER_SMALL_SIZE_BYTES,
+};
 use crate::connection::{Connection, Life};
 use crate::context::Context;
 use crate::identifiers::Identifiers;
 use crate::incoming::Incoming;
+use crate::message::Message;
 use crate::metrics::ShardMetrics;
 use crate::mp::{ContextId, Event, ReleaseCause, TerminationId};
 use crate::table::Table;
@@ -27,6 +30,7 @@ pub(crate) struct Plane {
     pub(crate) connections: Table<Connection>,
     pub(crate) terminations: Table<Termination>,
     pub(crate) contexts: Table<Context>,
+    pub(crate) messages: Table<Message>,
     pub(crate) termination_by_id: HashMap<TerminationId, Key>,
     pub(crate) context_by_id: HashMap<ContextId, Key>,
     /// TLS-PSK binds by the identity the client names.
@@ -84,6 +88,7 @@ impl Plane {
             connections: Table::new(limits.connections_max),
             terminations: Table::new(limits.terminations_max),
             contexts: Table::new(limits.terminations_max),
+            messages: Table::new(MESSAGES_MAX),
             termination_by_id: HashMap::new(),
             context_by_id: HashMap::new(),
             by_identity: HashMap::new(),
@@ -181,6 +186,7 @@ impl Plane {
         connection.paused = 0;
         connection.outgoing = None;
         connection.messages = Vec::new();
+        connection.declined = Vec::new();
         connection.claimed = None;
         for carry in [connection.carry_record.take(), connection.carry_message.take()] {
             carry.into_iter().for_each(|buffer| self.carry_buffers.put(buffer));
@@ -233,6 +239,7 @@ impl Plane {
         self.metrics.contexts = self.contexts.len() as u64;
         self.metrics.terminations = self.terminations.len() as u64;
         self.metrics.connections = self.connections.len() as u64;
+        self.metrics.messages_known = self.messages.len() as u64;
         self.metrics.send_buffers_outstanding = self.send_buffers.outstanding() as u64;
         self.metrics.carry_buffers_outstanding = self.carry_buffers.outstanding() as u64;
     }

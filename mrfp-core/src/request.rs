@@ -5,10 +5,8 @@ use std::io::Write;
 
 use mrfp_protocol::msrp::{Continuation, END_LINE_BYTES_MAX, TransactionId, write_end_line};
 
-use crate::connection::OpenChunk;
-
 /// Message-ID and Byte-Range lines of a request.
-pub(crate) const MESSAGE_LINES_BYTES_MAX: usize = 160;
+pub(crate) const MESSAGE_LINES_BYTES_MAX: usize = 192;
 
 /// Message-ID and Byte-Range of a request of ours.
 pub(crate) fn message_lines<'a>(
@@ -30,7 +28,7 @@ pub(crate) fn message_lines<'a>(
         .and_then(|()| write(b"/"))
         .and_then(|()| write(number.format(total)))
         .and_then(|()| write(b"\r\n"));
-    // Three numbers of 20 digits and an identifier of 32 characters fit.
+    // Three numbers of 20 digits and the longest Message-ID fit.
     assert!(written.is_ok());
     let length = MESSAGE_LINES_BYTES_MAX - rest.len();
     &memory[..length]
@@ -66,12 +64,16 @@ pub(crate) struct EndLine {
 }
 
 impl EndLine {
+    pub(crate) fn none() -> Self {
+        Self { bytes: [0; END_LINE_BYTES_MAX], length: 0 }
+    }
+
     pub(crate) fn new(
         transaction: &TransactionId,
         end: Option<Continuation>,
         has_body: bool,
     ) -> Self {
-        let mut line = Self { bytes: [0; END_LINE_BYTES_MAX], length: 0 };
+        let mut line = Self::none();
         if let Some(end) = end {
             let written = write_end_line(transaction.as_bytes(), end, has_body, &mut line.bytes);
             line.length = written.unwrap_or_else(|| unreachable!("the memory fits any end-line"));
@@ -79,29 +81,32 @@ impl EndLine {
         line
     }
 
-    /// The end-line that interrupts an open chunk.
-    pub(crate) fn interrupt(open: Option<&OpenChunk>) -> Self {
-        match open {
-            Some(open) => Self::new(&open.transaction, Some(Continuation::More), true),
-            None => Self { bytes: [0; END_LINE_BYTES_MAX], length: 0 },
-        }
-    }
-
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes[..self.length]
     }
 }
 
-/// Keeps the header lines that go on to the receivers: all but the ones that are ours to set on
-/// every hop.
-pub(crate) fn keep_lines(header_lines: &[u8], kept: &mut Vec<u8>) {
-    const OURS: [&[u8]; 4] =
-        [b"message-id:", b"byte-range:", b"success-report:", b"failure-report:"];
+/// Keeps the header lines that go on to the receivers: all but the ones that are ours to set. What
+/// the sender wants to know of failures goes on, so that nobody answers who is not asked to; of
+/// successes only where the receivers themselves report them (`end_to_end`).
+pub(crate) fn keep_lines(header_lines: &[u8], end_to_end: bool, kept: &mut Vec<u8>) {
+    const SET_BY_US: [&[u8]; 3] = [b"message-id:", b"byte-range:", b"success-report:"];
+    let set_by_us = if end_to_end { &SET_BY_US[..2] } else { &SET_BY_US };
+    keep_lines_but(set_by_us, header_lines, kept);
+}
+
+/// Keeps the header lines of a REPORT that goes on; it goes without its body, which tells a person
+/// something at most (RFC 4975 section 7.1.2).
+pub(crate) fn keep_report_lines(header_lines: &[u8], kept: &mut Vec<u8>) {
+    keep_lines_but(&[b"content-"], header_lines, kept);
+}
+
+fn keep_lines_but(dropped: &[&[u8]], header_lines: &[u8], kept: &mut Vec<u8>) {
     for line in header_lines.split_inclusive(|&byte| byte == b'\n') {
-        let ours = OURS.iter().any(|name| {
+        let drop = dropped.iter().any(|name| {
             line.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name))
         });
-        if !ours {
+        if !drop {
             kept.extend_from_slice(line);
         }
     }
@@ -110,23 +115,26 @@ pub(crate) fn keep_lines(header_lines: &[u8], kept: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mrfp_protocol::msrp::MessageId;
+    use mrfp_protocol::msrp::MESSAGE_ID_BYTES_MAX;
 
     #[test]
-    fn keeps_foreign_header_lines_and_drops_those_of_the_hop() {
+    fn keeps_foreign_header_lines_and_drops_those_that_are_ours() {
         let mut kept = Vec::new();
         let lines = b"Message-ID: 1\r\nX-Tag: a\r\nBYTE-RANGE: 1-5/5\r\nSuccess-Report: yes\r\n\
             Failure-Report: no\r\nContent-Type: text/plain\r\n";
-        keep_lines(lines, &mut kept);
-        assert_eq!(kept, b"X-Tag: a\r\nContent-Type: text/plain\r\n");
+        keep_lines(lines, false, &mut kept);
+        assert_eq!(kept, b"X-Tag: a\r\nFailure-Report: no\r\nContent-Type: text/plain\r\n");
+        kept.clear();
+        keep_lines(lines, true, &mut kept);
+        assert!(kept.windows(19).any(|line| line == b"Success-Report: yes"));
     }
 
     #[test]
     fn message_lines_hold_the_largest_numbers() {
         let mut memory = [0; MESSAGE_LINES_BYTES_MAX];
-        let id = MessageId::from_u128(u128::MAX);
+        let id = [b'x'; MESSAGE_ID_BYTES_MAX];
         let max = Some(u64::MAX);
-        let lines = message_lines(&mut memory, id.as_bytes(), u64::MAX, max, max).to_vec();
+        let lines = message_lines(&mut memory, &id, u64::MAX, max, max).to_vec();
         let text = String::from_utf8(lines).unwrap();
         let max = u64::MAX;
         assert!(text.ends_with(&format!("Byte-Range: {max}-{max}/{max}\r\n")), "{text}");

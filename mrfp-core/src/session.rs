@@ -142,6 +142,9 @@ impl Plane {
         if let Some(termination) = self.terminations.get_mut(session) {
             termination.stage = termination.stage.max(Stage::Released);
         }
+        if was_bound && let Some(connection_key) = connection_key {
+            self.fail_session(connection_key, session);
+        }
     }
 
     /// Ends one session because of `cause` and tells the controller; the connection goes on for the
@@ -191,7 +194,7 @@ impl Plane {
         }
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.sessions.retain(|&other| other != session);
-        connection.declined = connection.declined.filter(|(receiver, _)| *receiver != session);
+        connection.declined.retain(|&(receiver, _)| receiver != session);
         if let Some(termination) = self.terminations.get_mut(session) {
             termination.connection = None;
         }

@@ -445,7 +445,7 @@ impl<D: Driver> Shard<D> {
         }
         connection.egress.sent();
         self.plane.send_buffers.put(buffer);
-        self.plane.sent(key);
+        self.plane.relax(key);
         self.plane.mark(key);
         if result.is_err() {
             self.plane.release(key, ReleaseCause::ConnectionLost, Ending::Abort);

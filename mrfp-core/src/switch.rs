@@ -2,14 +2,14 @@
 //! ours, piece by piece as it arrives, without waiting for the whole message.
 
 use mrfp_io::Key;
-use mrfp_protocol::msrp::{Continuation, FailureReport, Head, MessageId, Method, Piece, Start};
+use mrfp_protocol::msrp::{Continuation, FailureReport, Head, Method, Piece, Start};
 
-use crate::config::MESSAGES_IN_PROGRESS_MAX;
-use crate::connection::{Life, OpenChunk};
-use crate::incoming::{Forward, Identifier, Incoming, MessageInProgress, Transaction};
-use crate::mp::ReleaseCause;
-use crate::plane::{Ending, Plane};
-use crate::request::{EndLine, MESSAGE_LINES_BYTES_MAX, keep_lines, message_lines};
+use crate::carry::CarryBuffer;
+use crate::connection::Life;
+use crate::delivery::Outbound;
+use crate::incoming::{Forward, Identifier, Incoming, Transaction};
+use crate::plane::Plane;
+use crate::request::{MESSAGE_LINES_BYTES_MAX, keep_lines, message_lines};
 
 /// RFC 4975 section 7.1: a chunk longer than this has `*` as its range-end, so that it may be
 /// interrupted.
@@ -17,28 +17,6 @@ const INTERRUPTIBLE_BYTES_MIN: usize = 2_048;
 /// Send buffers that must be free per member before a message is begun: its head and body may start
 /// in one and end in the next.
 const BUFFERS_PER_MEMBER_MIN: usize = 2;
-
-/// A piece of a message on its way to the receivers.
-#[derive(Debug)]
-struct Outbound<'a> {
-    message: MessageId,
-    epoch: u64,
-    /// Message-ID and Byte-Range.
-    message_lines: &'a [u8],
-    /// Further lines up to Content-Type, each with its CRLF; empty where no body goes with it.
-    lines: &'a [u8],
-    body: &'a [u8],
-    end: Option<Continuation>,
-}
-
-impl Outbound<'_> {
-    fn is_last(&self) -> bool {
-        match self.end {
-            Some(Continuation::Last | Continuation::Abort) => true,
-            Some(Continuation::More) | None => false,
-        }
-    }
-}
 
 impl Plane {
     /// Takes one piece from the framer.
@@ -49,18 +27,14 @@ impl Plane {
             connection.incoming = incoming;
         }
         let Some(connection) = self.connections.get_mut(key) else { return };
-        match std::mem::replace(&mut connection.incoming, Incoming::Idle) {
-            Incoming::Forward(forward) => self.forward(key, forward, piece),
-            Incoming::Empty(transaction) => match piece.end {
-                Some(_) => self.answer(key, &transaction, 200),
-                None => connection.incoming = Incoming::Empty(transaction),
-            },
-            Incoming::Discard => {
-                if piece.end.is_none() {
-                    connection.incoming = Incoming::Discard;
-                }
+        match (std::mem::replace(&mut connection.incoming, Incoming::Idle), piece.end) {
+            (Incoming::Forward(forward), _) => self.forward(key, forward, piece),
+            (Incoming::Empty(transaction), Some(_)) => self.answer(key, &transaction, 200),
+            (Incoming::Refused(message), Some(Continuation::Last | Continuation::Abort)) => {
+                self.close_message(key, message);
             }
-            Incoming::Idle => {}
+            (waiting, None) => connection.incoming = waiting,
+            (Incoming::Idle | Incoming::Discard | Incoming::Refused(_), Some(_)) => {}
         }
     }
 
@@ -69,20 +43,21 @@ impl Plane {
         let method = match head.start {
             Start::Request(method) => method,
             Start::Response(status, _) => {
-                if status != 200 {
-                    self.refused_by_receiver(key, status, head);
-                }
+                self.answered(key, status, head);
                 return Incoming::Discard;
             }
         };
         match method {
             // RFC 4975 section 7.1.2: a REPORT is never answered.
-            Method::Report => return Incoming::Discard,
+            Method::Report => {
+                self.reported(key, head);
+                return Incoming::Discard;
+            }
             Method::Send => self.metrics.messages_received += 1,
             Method::Auth | Method::Nickname | Method::Unknown(_) => {}
         }
         let refusal = match self.session(key, head) {
-            Ok(termination_key) => match self.accept(termination_key, head, method) {
+            Ok(session) => match self.accept(key, session, head, method) {
                 Ok(incoming) => return incoming,
                 Err(status) => status,
             },
@@ -101,27 +76,24 @@ impl Plane {
         Incoming::Discard
     }
 
-    /// A receiver does not take what it is being sent.
-    fn refused_by_receiver(&mut self, key: Key, status: u16, head: &Head<'_>) {
-        self.metrics.responses_error_received += 1;
+    /// A REPORT has come in. Between two parties it is for the other one; what the members of a
+    /// conference report stays here (RFC 7701 section 6.3).
+    fn reported(&mut self, key: Key, head: &Head<'_>) {
+        self.metrics.reports_received += 1;
         let Some(session) = self.session_named(key, head.to_path.first()) else { return };
-        // RFC 4975 section 5.4: the session is gone at the other end, or not to be had here.
-        if matches!(status, 481 | 506) {
-            return self.release_session(session, ReleaseCause::PeerClosed, Ending::Graceful);
-        }
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        // RFC 4975 section 7.1: what is under way ends with `#` and goes no further.
-        let Some(open) = connection.outgoing else { return };
-        if open.transaction.as_bytes() == head.transaction_id {
-            connection.declined = Some((open.receiver, open.message));
-            self.close_chunk(key);
+        let context = self.terminations.get(session).and_then(|t| self.contexts.get(t.context));
+        let Some(context) = context.filter(|context| context.is_end_to_end()) else { return };
+        let other = context.members.iter().copied().find(|&member| member != session);
+        if let Some(other) = other {
+            self.pass_report(other, head);
         }
     }
 
     /// What to do with a request of a bound member.
     fn accept(
         &mut self,
-        termination_key: Key,
+        key: Key,
+        session: Key,
         head: &Head<'_>,
         method: Method<'_>,
     ) -> Result<Incoming, u16> {
@@ -131,14 +103,16 @@ impl Plane {
             Method::Nickname => return Err(403),
             Method::Auth | Method::Unknown(_) | Method::Report => return Err(501),
         }
-        let termination = self.terminations.get_mut(termination_key).ok_or(481u16)?;
+        let termination = self.terminations.get_mut(session).ok_or(481u16)?;
         termination.statistics.messages_received += 1;
         let transaction = Transaction {
-            session: termination_key,
+            session,
             id: Identifier::new(head.transaction_id).ok_or(400u16)?,
             failure_report: head.failure_report,
         };
-        let message_id = head.message_id.and_then(Identifier::new).ok_or(400u16)?;
+        if head.message_id.is_none() {
+            return Err(400);
+        }
         if head.content_type.is_none() {
             return Ok(Incoming::Empty(transaction));
         }
@@ -146,18 +120,25 @@ impl Plane {
             return Err(403);
         }
         // What could not be copied to every member is better refused than begun.
-        let members = self.contexts.get(termination.context).map_or(0, |c| c.members.len());
-        if self.send_buffers.available() < BUFFERS_PER_MEMBER_MIN * members {
+        let context = self.contexts.get(termination.context).ok_or(481u16)?;
+        let end_to_end = context.is_end_to_end();
+        if self.send_buffers.available() < BUFFERS_PER_MEMBER_MIN * context.members.len() {
             return Err(413);
+        }
+        let message = self.open_message(key, session, head)?;
+        let status = self.messages.get(message).map_or(413, |message| message.status);
+        if status != 200 {
+            self.answer(key, &transaction, status);
+            return Ok(Incoming::Refused(message));
         }
         let start = head.byte_range.map_or(1, |range| range.start);
         let lines = &mut self.scratch.lines;
         lines.clear();
-        keep_lines(head.header_lines, lines);
+        keep_lines(head.header_lines, end_to_end, lines);
         Ok(Incoming::Forward(Forward {
             transaction,
-            message_id,
-            success_report: head.success_report,
+            message,
+            success_report: head.success_report && !end_to_end,
             start,
             next: start,
             total: head.byte_range.and_then(|range| range.total),
@@ -167,43 +148,31 @@ impl Plane {
 
     /// Passes a piece of a SEND on to the other members.
     fn forward(&mut self, key: Key, mut forward: Forward, piece: &Piece<'_>) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        let termination_key = forward.transaction.session;
-        let Some(termination) = self.terminations.get_mut(termination_key) else { return };
-        termination.statistics.bytes_received += piece.body.len() as u64;
-        let Some(context) = self.contexts.get(termination.context) else { return };
-        let context_key = termination.context;
-        let id = self.identifiers.message(termination.id, forward.message_id.as_bytes());
-        let position = connection.messages.iter().position(|message| message.id == id);
-        let epoch = position.map_or(context.epoch, |at| connection.messages[at].epoch);
+        let session = forward.transaction.session;
+        let sender = self.terminations.get_mut(session);
+        let context = sender.as_ref().and_then(|sender| self.contexts.get(sender.context));
+        let message = self.messages.get_mut(forward.message);
+        let (Some(sender), Some(context), Some(message)) = (sender, context, message) else {
+            return self.give_back(forward.lines);
+        };
+        sender.statistics.bytes_received += piece.body.len() as u64;
+        let (sender_id, context_key) = (sender.id, sender.context);
+        let end_to_end = context.is_end_to_end();
+        let hashed = self.identifiers.message(sender_id, message.id.as_bytes());
+        let sent_id = message.id;
+        let id = if end_to_end { sent_id.as_bytes() } else { hashed.as_bytes() };
         let mut memory = [0; MESSAGE_LINES_BYTES_MAX];
         let whole = piece.head.is_some() && piece.end == Some(Continuation::Last);
+        let start = forward.next;
         let end =
             (whole && piece.body.len() <= INTERRUPTIBLE_BYTES_MIN).then(|| end_of(&forward, piece));
         let total = if whole { Some(end_of(&forward, piece)) } else { forward.total };
-        let message_lines = message_lines(&mut memory, id.as_bytes(), forward.next, end, total);
+        let message_lines = message_lines(&mut memory, id, start, end, total);
         // A sender may announce to begin at 2^64 - 1.
         forward.next = forward.next.saturating_add(piece.body.len() as u64);
-        let in_progress = MessageInProgress {
-            sender: termination_key,
-            id,
-            epoch,
-            next: forward.next,
-            total: forward.total,
-        };
-        match (piece.end, position) {
-            (None | Some(Continuation::More), Some(at)) => connection.messages[at] = in_progress,
-            (None | Some(Continuation::More), None) => {
-                if connection.messages.len() == MESSAGES_IN_PROGRESS_MAX {
-                    return self.refuse_forward(key, forward, piece.end, 413);
-                }
-                connection.messages.push(in_progress);
-            }
-            (Some(Continuation::Last | Continuation::Abort), Some(at)) => {
-                connection.messages.swap_remove(at);
-            }
-            (Some(Continuation::Last | Continuation::Abort), None) => {}
-        }
+        message.next = forward.next;
+        message.total = message.total.or(total);
+        message.received_ns = self.now_ns;
         if !piece.body.is_empty() || piece.end.is_some() {
             let scratch_lines = std::mem::take(&mut self.scratch.lines);
             let lines = match &forward.lines {
@@ -211,16 +180,23 @@ impl Plane {
                 None => scratch_lines.as_slice(),
             };
             let outbound = Outbound {
-                message: id,
-                epoch,
+                message: forward.message,
+                sender: session,
+                epoch: message.epoch,
+                addressee: message.addressee,
+                failure_report: message.failure_report,
+                start,
                 message_lines,
                 lines,
                 body: piece.body,
                 end: piece.end,
             };
-            self.deliver(context_key, termination_key, &outbound);
+            let reached = self.deliver(context_key, &outbound);
             self.scratch.lines = scratch_lines;
             self.hold_back(key, context_key);
+            if let Err(status) = self.count_recipients(forward.message, context_key, reached) {
+                return self.refuse_forward(key, forward, piece.end, status);
+            }
         }
         match piece.end {
             Some(end) => self.finish(key, forward, end),
@@ -228,12 +204,28 @@ impl Plane {
         }
     }
 
+    /// Whether a piece has reached somebody of those the message is for.
+    fn count_recipients(&mut self, key: Key, context_key: Key, reached: u32) -> Result<(), u16> {
+        let context = self.contexts.get_mut(context_key).ok_or(481u16)?;
+        let Some(message) = self.messages.get_mut(key) else { return Ok(()) };
+        let recipients = *message.recipients.get_or_insert(reached);
+        let nobody = reached == 0 && (recipients > 0 || context.is_between_parties());
+        if !nobody {
+            return Ok(());
+        }
+        if message.status == 200 {
+            message.status = 408;
+            context.statistics.messages_undelivered += 1;
+        }
+        Err(message.status)
+    }
+
     /// The body goes on in a later receive: keeps the lines its next chunk may need.
     fn keep_forward(&mut self, key: Key, mut forward: Forward) {
         if forward.lines.is_none() {
             let Some(mut kept) = self.carry_buffers.take() else {
                 self.metrics.connections_refused += 1;
-                self.give_up_messages(key, forward.transaction.session);
+                self.abandon_message(key, forward.message, 413);
                 return self.refuse_forward(key, forward, None, 413);
             };
             assert_eq!(kept.append(&self.scratch.lines), self.scratch.lines.len());
@@ -243,9 +235,7 @@ impl Plane {
             Some(connection) if connection.life == Life::Open => {
                 connection.incoming = Incoming::Forward(forward);
             }
-            Some(_) | None => {
-                forward.lines.into_iter().for_each(|buffer| self.carry_buffers.put(buffer));
-            }
+            Some(_) | None => self.give_back(forward.lines),
         }
     }
 
@@ -258,158 +248,55 @@ impl Plane {
         status: u16,
     ) {
         self.answer(key, &forward.transaction, status);
-        forward.lines.into_iter().for_each(|buffer| self.carry_buffers.put(buffer));
-        if end.is_none()
-            && let Some(connection) = self.connections.get_mut(key)
-        {
-            connection.incoming = Incoming::Discard;
+        self.give_back(forward.lines);
+        match end {
+            Some(Continuation::Last | Continuation::Abort) => {
+                self.close_message(key, forward.message);
+            }
+            Some(Continuation::More) => {}
+            None => {
+                if let Some(connection) = self.connections.get_mut(key) {
+                    connection.incoming = Incoming::Refused(forward.message);
+                }
+            }
         }
     }
 
     /// A member may not send any more: what it is in the middle of goes no further.
-    pub(crate) fn silence(&mut self, key: Key, termination_key: Key) {
-        self.give_up_messages(key, termination_key);
+    pub(crate) fn silence(&mut self, key: Key, session: Key) {
+        self.give_up_messages(key, session);
         let Some(connection) = self.connections.get_mut(key) else { return };
         match std::mem::replace(&mut connection.incoming, Incoming::Idle) {
-            Incoming::Forward(forward) if forward.transaction.session == termination_key => {
+            Incoming::Forward(forward) if forward.transaction.session == session => {
                 self.refuse_forward(key, forward, None, 403);
             }
             other => connection.incoming = other,
         }
     }
 
-    /// Gives up the chunk that is open towards a member.
-    pub(crate) fn close_chunk(&mut self, key: Key) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        let Some(open) = connection.outgoing.take() else { return };
-        let end_line = EndLine::new(&open.transaction, Some(Continuation::Abort), true);
-        if connection.egress.append(&mut self.send_buffers, &[end_line.bytes()]).is_err() {
-            self.unserved.push(key);
-        }
-        self.mark(key);
-    }
-
     /// A chunk has come to its end: every member has it queued (or was dropped for not keeping up,
     /// which the controller was told), so the 200 is true.
     fn finish(&mut self, key: Key, forward: Forward, end: Continuation) {
         self.answer(key, &forward.transaction, 200);
-        if forward.success_report && end != Continuation::Abort && forward.next > forward.start {
+        if forward.success_report
+            && end != Continuation::Abort
+            && forward.next > forward.start
+            && let Some(message) = self.messages.get(forward.message)
+        {
+            let id = message.id;
             let total =
                 if end == Continuation::Last { Some(forward.next - 1) } else { forward.total };
-            self.report_success(key, &forward, total);
+            let session = forward.transaction.session;
+            self.report(session, &id, forward.start, forward.next - 1, total, 200);
         }
-        forward.lines.into_iter().for_each(|buffer| self.carry_buffers.put(buffer));
+        if end != Continuation::More {
+            self.close_message(key, forward.message);
+        }
+        self.give_back(forward.lines);
     }
 
-    /// Copies a piece to every other member of the Context that was there when the message began.
-    fn deliver(&mut self, context_key: Key, sender: Key, outbound: &Outbound<'_>) {
-        let mut index = 0;
-        while let Some(&member) =
-            self.contexts.get(context_key).and_then(|context| context.members.get(index))
-        {
-            index += 1;
-            if member == sender {
-                continue;
-            }
-            let Some(termination) = self.terminations.get_mut(member) else { continue };
-            if !termination.receives(outbound.epoch) {
-                continue;
-            }
-            let Some(key) = termination.connection else { continue };
-            let Some(connection) = self.connections.get_mut(key) else { continue };
-            termination.statistics.bytes_sent += outbound.body.len() as u64;
-            if connection.declined == Some((member, outbound.message)) {
-                connection.declined = connection.declined.filter(|_| !outbound.is_last());
-                continue;
-            }
-            let open = connection.outgoing.take();
-            let continues = open
-                .is_some_and(|open| open.receiver == member && open.message == outbound.message);
-            // Each receiver gets a transaction identifier of its own: a receiver in league with the
-            // sender must not learn how the chunks of the others end.
-            let own = match open {
-                Some(open) if continues => open.transaction,
-                Some(_) | None => self.identifiers.transaction(),
-            };
-            let end_line =
-                EndLine::new(&own, outbound.end, !outbound.lines.is_empty() || continues);
-            let queued = if continues {
-                let parts: &[&[u8]] = &[outbound.body, end_line.bytes()];
-                connection.egress.append(&mut self.send_buffers, parts)
-            } else {
-                self.metrics.messages_sent += 1;
-                termination.statistics.messages_sent += 1;
-                let interrupt = EndLine::interrupt(open.as_ref());
-                let blank: &[u8] = if outbound.lines.is_empty() { b"" } else { b"\r\n" };
-                let parts: &[&[u8]] = &[
-                    interrupt.bytes(),
-                    b"MSRP ",
-                    own.as_bytes(),
-                    b" SEND\r\n",
-                    &termination.request_paths,
-                    outbound.message_lines,
-                    outbound.lines,
-                    blank,
-                    outbound.body,
-                    end_line.bytes(),
-                ];
-                connection.egress.append(&mut self.send_buffers, parts)
-            };
-            if queued.is_err() {
-                self.unserved.push(key);
-                continue;
-            }
-            if outbound.end.is_none() {
-                connection.outgoing = Some(OpenChunk {
-                    receiver: member,
-                    message: outbound.message,
-                    transaction: own,
-                });
-            }
-            self.mark(key);
-            self.check_egress(key);
-        }
-    }
-
-    /// Reads nothing more from a sender while somebody lags in its Context.
-    fn hold_back(&mut self, key: Key, context_key: Key) {
-        if self.contexts.get(context_key).is_some_and(|context| context.lagging > 0) {
-            self.pause(key, context_key);
-        }
-        if self.is_pressed() {
-            self.press(key);
-        }
-    }
-
-    /// The sender will not finish its messages: the receivers learn that with `#`.
-    pub(crate) fn give_up_messages(&mut self, key: Key, termination_key: Key) {
-        let Some(termination) = self.terminations.get(termination_key) else { return };
-        let context_key = termination.context;
-        let mut index = 0;
-        while let Some(connection) = self.connections.get_mut(key) {
-            let Some(message) = connection.messages.get(index) else { return };
-            if message.sender != termination_key {
-                index += 1;
-                continue;
-            }
-            let message = connection.messages.swap_remove(index);
-            self.give_up_message(context_key, termination_key, &message);
-        }
-    }
-
-    fn give_up_message(&mut self, context_key: Key, sender: Key, message: &MessageInProgress) {
-        let mut memory = [0; MESSAGE_LINES_BYTES_MAX];
-        let message_lines =
-            message_lines(&mut memory, message.id.as_bytes(), message.next, None, message.total);
-        let outbound = Outbound {
-            message: message.id,
-            epoch: message.epoch,
-            message_lines,
-            lines: b"",
-            body: b"",
-            end: Some(Continuation::Abort),
-        };
-        self.deliver(context_key, sender, &outbound);
+    fn give_back(&mut self, lines: Option<CarryBuffer>) {
+        lines.into_iter().for_each(|buffer| self.carry_buffers.put(buffer));
     }
 }
 

@@ -6,13 +6,15 @@ use super::keys::{Keys, Pending};
 use super::offers::{Change, Negotiation};
 use super::rooms::{MemberState, MemberView};
 use super::{CallId, ResolveId};
-use crate::sdp::AnswerDescription;
+use crate::sdp::LocalDescription;
 
 /// A call from its admission to its end.
 #[derive(Debug)]
 pub(super) struct Call {
     pub(super) room: String,
     pub(super) from: String,
+    /// The URI it called.
+    pub(super) to: String,
     pub(super) since_ns: u64,
     pub(super) context: ContextId,
     pub(super) termination: TerminationId,
@@ -46,7 +48,7 @@ pub(super) struct Reservation {
 /// The description in force and its sess-version.
 #[derive(Debug)]
 pub(super) struct Agreed {
-    pub(super) description: AnswerDescription,
+    pub(super) description: LocalDescription,
     pub(super) version: u64,
     /// The peer's connection stands.
     pub(super) bound: bool,

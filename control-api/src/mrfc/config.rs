@@ -1,10 +1,10 @@
 //! What the operator decides.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use mrfp_core::mp::ShardId;
+use mrfp_core::mp::{ChatRoomPolicy, CpimPolicy, ShardId, Switching};
 
 /// Configuration of an MRFC.
 #[derive(Clone, Debug)]
@@ -24,8 +24,8 @@ pub struct MrfcConfig {
     /// Hosts of called URIs that are ours, in lower case; others get 404 (RFC 3261 section
     /// 21.4.5). Empty: all are.
     pub domains: BTreeSet<String>,
-    /// `a=max-size` of our answers.
-    pub message_bytes_max: Option<u64>,
+    /// Take part in connection establishment for media anchoring (RFC 6714).
+    pub cema: bool,
 }
 
 /// One shard as the MRFC knows it.
@@ -44,6 +44,58 @@ pub struct RoomPolicy {
     pub open: bool,
     /// Rooms that exist for whoever calls them.
     pub names: BTreeSet<String>,
+    /// What goes in a room.
+    pub chat: ChatPolicy,
+    /// What goes in rooms that differ from it.
+    pub exceptions: BTreeMap<String, ChatPolicy>,
+}
+
+/// What goes in one room (RFC 7701 section 4.1).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ChatPolicy {
+    /// Members may take a nickname.
+    pub nicknames: bool,
+    /// Nicknames nobody may take.
+    pub nicknames_reserved: Vec<String>,
+    /// Members may write to one another.
+    pub private_messages: bool,
+    /// What becomes of a message without a CPIM wrapper, and of a caller who knows none.
+    pub cpim: CpimPolicy,
+    /// What such a caller may send (`a=accept-types`), one space between entries.
+    pub accept_types: String,
+    /// What may be in a wrapper (`a=accept-wrapped-types`), one space between entries.
+    pub accept_wrapped_types: String,
+    /// Largest message (`a=max-size`); `None` names no limit.
+    pub message_bytes_max: Option<u64>,
+}
+
+impl ChatPolicy {
+    /// How the Context of such a room switches; `uris` are those its members call it by.
+    #[must_use]
+    pub fn switching(&self, uris: Vec<String>) -> Switching {
+        Switching::ChatRoom(Box::new(ChatRoomPolicy {
+            uris,
+            nicknames: self.nicknames,
+            nicknames_reserved: self.nicknames_reserved.clone(),
+            private_messages: self.private_messages,
+            cpim: self.cpim,
+        }))
+    }
+}
+
+impl Default for ChatPolicy {
+    /// Everything is allowed, and nobody is kept out.
+    fn default() -> Self {
+        Self {
+            nicknames: true,
+            nicknames_reserved: Vec::new(),
+            private_messages: true,
+            cpim: CpimPolicy::Wrap,
+            accept_types: "text/plain *".to_owned(),
+            accept_wrapped_types: "*".to_owned(),
+            message_bytes_max: None,
+        }
+    }
 }
 
 /// Which transports are admitted.
@@ -63,6 +115,12 @@ impl RoomPolicy {
             && name.len() <= ROOM_NAME_SIZE_MAX
             && !name.chars().any(char::is_control);
         valid && (self.open || self.names.contains(name))
+    }
+
+    /// What goes in the room of this name.
+    #[must_use]
+    pub fn chat(&self, name: &str) -> &ChatPolicy {
+        self.exceptions.get(name).unwrap_or(&self.chat)
     }
 }
 

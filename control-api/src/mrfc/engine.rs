@@ -184,7 +184,8 @@ impl Mrfc {
     ) -> Result<(), Refusal> {
         assert!(!self.calls.contains_key(&id), "a CallId names one call");
         self.check_admission(&room, &from, to)?;
-        let negotiation = Negotiation::begin(offer.as_deref(), &self.config)?;
+        let negotiation =
+            Negotiation::begin(offer.as_deref(), &self.config, self.config.rooms.chat(&room))?;
         let place = self.rooms.find(&room);
         let place =
             place.or_else(|| Some((mp::ContextId(self.last_id + 1), self.shards.choose()?)));
@@ -198,8 +199,18 @@ impl Mrfc {
         *self.user_calls.entry(normalise(&from)).or_insert(0) += 1;
         self.by_termination.insert(termination, id);
         let since_ns = turn.now.monotonic_ns;
-        let call =
-            |stage| Call { room, from, since_ns, context, termination, shard, negotiation, stage };
+        let to = to.to_owned();
+        let call = |stage| Call {
+            room,
+            from,
+            to,
+            since_ns,
+            context,
+            termination,
+            shard,
+            negotiation,
+            stage,
+        };
         match asked {
             Some(Question { pending, message }) => {
                 let resolve = ResolveId(termination.0);
@@ -255,21 +266,19 @@ impl Mrfc {
         assert_eq!(message.secure, reservation.keys.is_some());
         let command = mp::Command::ReserveAndConfigure(Box::new(mp::ReserveAndConfigure {
             context: call.context,
-            switching: mp::Switching::ChatRoom(Box::new(mp::ChatRoomPolicy {
-                uris: Vec::new(),
-                nicknames: false,
-                nicknames_reserved: Vec::new(),
-                private_messages: false,
-                cpim: mp::CpimPolicy::Wrap,
-            })),
+            switching: self.config.rooms.chat(&call.room).switching(vec![call.to.clone()]),
             termination: call.termination,
             security,
             setup: call.negotiation.setup(),
             session_id: reservation.session_id.clone(),
             remote_path: Some(message.path.clone()),
-            member: mp::Member { uris: vec![call.from.clone()], ..mp::Member::default() },
+            member: mp::Member {
+                uris: vec![call.from.clone()],
+                private_messages: message.private_messages(),
+                muted: false,
+            },
             realm: mp::RealmId::default(),
-            file_transfer: false,
+            file_transfer: message.file.is_some(),
             accept_types: message.accept_types.clone(),
             accept_wrapped_types: message.accept_wrapped_types.clone(),
             direction: message.direction,

@@ -18,8 +18,8 @@ use std::time::Duration;
 use mrfp_core::mp;
 
 pub use config::{
-    KMS_TIMEOUT_NS, MrfcConfig, RETRY_AFTER, ROOM_NAME_SIZE_MAX, RoomPolicy, SHARD_TIMEOUT_NS,
-    SUBTRACT_TIMEOUT_NS, SecurityPolicy, ShardDescription,
+    ChatPolicy, KMS_TIMEOUT_NS, MrfcConfig, RETRY_AFTER, ROOM_NAME_SIZE_MAX, RoomPolicy,
+    SHARD_TIMEOUT_NS, SUBTRACT_TIMEOUT_NS, SecurityPolicy, ShardDescription,
 };
 pub use counters::{HangUpCause, MrfcCounters};
 pub use engine::{Mrfc, Now};

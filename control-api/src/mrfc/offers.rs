@@ -2,14 +2,15 @@
 
 use std::net::SocketAddr;
 
-use mrfp_core::mp::{Direction, Setup};
+use mrfp_core::mp::{CpimPolicy, Direction, Setup};
 use sdp_types::Time;
 
 use super::admission::Refusal;
-use super::config::{MrfcConfig, SecurityPolicy};
+use super::config::{ChatPolicy, MrfcConfig, SecurityPolicy};
 use crate::sdp::{
-    AnswerDescription, AnswerMedia, KeyManagementLevel, MediaLine, MessageDescription, Offer,
-    OfferedSetup, ServedMessage, Unservable,
+    Answered, Capabilities, Chatroom, FileTransfer, KeyManagementLevel, LocalDescription,
+    LocalMedia, LocalMessage, MediaLine, MessageDescription, Offer, OfferRules, OfferedSetup,
+    Offering, Unservable, reversed,
 };
 
 /// An offer with one m-line chosen to be served.
@@ -21,7 +22,10 @@ pub(super) struct Negotiation {
     index: usize,
     lines: Vec<MediaLine>,
     times: Vec<Time>,
-    message_bytes_max: Option<u64>,
+    /// Our answer has `a=msrp-cema`.
+    cema: bool,
+    /// What we say of ourselves.
+    capabilities: Capabilities,
 }
 
 /// What a re-INVITE asks for.
@@ -30,7 +34,7 @@ pub(super) struct Change {
     /// In force once the shard has agreed.
     pub(super) negotiation: Negotiation,
     /// Its answer.
-    pub(super) description: AnswerDescription,
+    pub(super) description: LocalDescription,
 }
 
 /// What only we can say about our end.
@@ -46,41 +50,71 @@ impl Negotiation {
     ///
     /// An INVITE without one is refused: RFC 3261 section 13.2.1 would have us offer in the 200,
     /// and the answer would come in the ACK, which has no way to say no.
-    pub(super) fn begin(offer: Option<&[u8]>, config: &MrfcConfig) -> Result<Self, Refusal> {
+    pub(super) fn begin(
+        offer: Option<&[u8]>,
+        config: &MrfcConfig,
+        policy: &ChatPolicy,
+    ) -> Result<Self, Refusal> {
         let text = offer.ok_or_else(Refusal::offer_missing)?;
-        let offer = Offer::parse(text).map_err(|error| Refusal::offer(error.warning()))?;
-        let protection_required = config.security == SecurityPolicy::PskRequired;
-        let index =
-            offer.select(protection_required).map_err(|reason| Refusal::offer(reason.warning()))?;
-        Self::of(offer, index, config).map_err(|reason| Refusal::offer(reason.warning()))
+        let offer = Offer::parse(text, &rules(config, policy));
+        let offer = offer.map_err(|error| Refusal::offer(error.warning()))?;
+        let index = offer.select().map_err(|reason| Refusal::offer(reason.warning()))?;
+        Self::of(offer, index, config, policy).map_err(|reason| Refusal::offer(reason.warning()))
     }
 
     /// Reads a later offer of the same call. What the media plane cannot change in a living
     /// Termination is refused, and the session stays as it was (RFC 3261 section 14.2).
-    pub(super) fn again(&self, offer: Option<&[u8]>, config: &MrfcConfig) -> Result<Self, Refusal> {
+    pub(super) fn again(
+        &self,
+        offer: Option<&[u8]>,
+        config: &MrfcConfig,
+        policy: &ChatPolicy,
+    ) -> Result<Self, Refusal> {
         let text = offer.ok_or_else(Refusal::offer_missing)?;
-        let offer = Offer::parse(text).map_err(|error| Refusal::offer(error.warning()))?;
+        let offer = Offer::parse(text, &rules(config, policy));
+        let offer = offer.map_err(|error| Refusal::offer(error.warning()))?;
         // RFC 3264 section 8: m-lines keep their place and are never taken away.
         if offer.media.len() < self.lines.len() {
             return Err(Refusal::change("m-lines were removed"));
         }
-        let next = Self::of(offer, self.index, config)
+        let next = Self::of(offer, self.index, config, policy)
             .map_err(|reason| Refusal::offer(reason.warning()))?;
         self.check_change(&next)?;
         Ok(Self { active: self.active, ..next })
     }
 
-    fn of(offer: Offer, index: usize, config: &MrfcConfig) -> Result<Self, Unservable> {
+    fn of(
+        offer: Offer,
+        index: usize,
+        config: &MrfcConfig,
+        policy: &ChatPolicy,
+    ) -> Result<Self, Unservable> {
         let Offer { times, media } = offer;
         let message = media[index].message.clone()?;
         Ok(Self {
             active: message.setup == OfferedSetup::Passive,
+            cema: config.cema && message.answer_with_cema(),
+            capabilities: policy.capabilities_towards(&message),
             message: *message,
             index,
             lines: media.into_iter().map(|description| description.line).collect(),
             times,
-            message_bytes_max: config.message_bytes_max,
         })
+    }
+
+    /// An offer of ours that was answered.
+    #[expect(dead_code, reason = "for calls that the node makes")]
+    pub(super) fn answered(offering: &Offering, answered: Answered) -> Self {
+        let Answered { message, setup } = answered;
+        Self {
+            active: setup != Setup::Passive,
+            cema: offering.cema,
+            capabilities: offering.capabilities.clone(),
+            lines: vec![MediaLine::message(message.secure)],
+            message,
+            index: 0,
+            times: vec![Time::new(0, 0)],
+        }
     }
 
     fn check_change(&self, next: &Self) -> Result<(), Refusal> {
@@ -108,8 +142,17 @@ impl Negotiation {
         if !role_possible {
             return Err(Refusal::change("the setup role cannot change"));
         }
-        if self.active && old.connect_to() != new.connect_to() {
+        if self.active && old.connect_to(self.cema) != new.connect_to(next.cema) {
             return Err(Refusal::change("the connection cannot move"));
+        }
+        match (&old.file, &new.file) {
+            (Some(before), Some(after)) if before.contradicts(after) => {
+                return Err(Refusal::change("another file under the same file-transfer-id"));
+            }
+            (Some(_), None) | (None, Some(_)) => {
+                return Err(Refusal::change("a conversation is not a file transfer"));
+            }
+            (Some(_), Some(_)) | (None, None) => (),
         }
         Ok(())
     }
@@ -120,17 +163,17 @@ impl Negotiation {
         if !self.active {
             return Setup::Passive;
         }
-        let remote = self.message.connect_to();
+        let remote = self.message.connect_to(self.cema);
         Setup::Active { remote: remote.expect("an offer without an address is not served") }
     }
 
     /// The answer.
-    pub(super) fn answer(&self, own: OwnEnd) -> AnswerDescription {
-        let mut media: Vec<AnswerMedia> =
-            self.lines.iter().cloned().map(AnswerMedia::Refused).collect();
-        media[self.index] = AnswerMedia::Served(self.served(own.msrp_session_id));
+    pub(super) fn answer(&self, own: OwnEnd) -> LocalDescription {
+        let mut media: Vec<LocalMedia> =
+            self.lines.iter().cloned().map(LocalMedia::Refused).collect();
+        media[self.index] = self.served(own.msrp_session_id);
         let level = self.message.key_management.as_ref().map(|offered| offered.level);
-        AnswerDescription {
+        LocalDescription {
             session_id: own.sdp_session_id,
             address: own.address,
             times: self.times.clone(),
@@ -142,25 +185,27 @@ impl Negotiation {
     }
 
     /// The answer to a later offer: our end stays as `before` has it.
-    pub(super) fn answer_again(&self, before: &AnswerDescription) -> AnswerDescription {
-        let mut media: Vec<AnswerMedia> =
-            self.lines.iter().cloned().map(AnswerMedia::Refused).collect();
-        let AnswerMedia::Served(served) = &before.media[self.index] else {
+    pub(super) fn answer_again(&self, before: &LocalDescription) -> LocalDescription {
+        let mut media: Vec<LocalMedia> =
+            self.lines.iter().cloned().map(LocalMedia::Refused).collect();
+        let LocalMedia::Served(served) = &before.media[self.index] else {
             unreachable!("the chosen m-line is served");
         };
-        media[self.index] = AnswerMedia::Served(self.served(served.session_id.clone()));
-        AnswerDescription { times: self.times.clone(), media, ..before.clone() }
+        media[self.index] = self.served(served.session_id.clone());
+        LocalDescription { times: self.times.clone(), media, ..before.clone() }
     }
 
-    fn served(&self, session_id: String) -> ServedMessage {
-        ServedMessage {
+    fn served(&self, session_id: String) -> LocalMedia {
+        let setup = if self.active { OfferedSetup::Active } else { OfferedSetup::Passive };
+        LocalMedia::Served(Box::new(LocalMessage {
             secure: self.message.secure,
             session_id,
-            active: self.active,
-            offered_direction: self.message.direction,
-            cema: self.message.answer_with_cema(),
-            max_size_bytes: self.message_bytes_max,
-        }
+            setup,
+            direction: reversed(self.message.direction),
+            cema: self.cema,
+            capabilities: self.capabilities.clone(),
+            file: self.message.file.as_ref().map(FileTransfer::answer).unwrap_or_default(),
+        }))
     }
 
     /// What the shard has to be told of the change to `next`, if anything.
@@ -171,3 +216,55 @@ impl Negotiation {
         changed.then_some((next.message.direction, remote_path))
     }
 }
+
+fn rules(config: &MrfcConfig, policy: &ChatPolicy) -> OfferRules {
+    OfferRules {
+        protection_required: config.security == SecurityPolicy::PskRequired,
+        cpim_required: policy.cpim == CpimPolicy::Required,
+        cema: config.cema,
+        message_bytes_max: policy.message_bytes_max,
+    }
+}
+
+impl ChatPolicy {
+    /// What we say of ourselves to the author of an offer.
+    fn capabilities_towards(&self, message: &MessageDescription) -> Capabilities {
+        let mut capabilities = self.capabilities();
+        // RFC 7701 section 5.2: the one value message/cpim. A client that does not know it gets
+        // the room without its wrappers, and must be told that it may send so, too.
+        if !message.lists_cpim() {
+            capabilities.accept_types.clone_from(&self.accept_types);
+        }
+        // RFC 5547 section 8.7: the session of a file carries that file, and no conversation.
+        if message.file.is_some() {
+            capabilities.chatroom = None;
+        }
+        capabilities
+    }
+
+    /// What an offer of ours says. Where bare messages are taken it says so after message/cpim,
+    /// as the peer's client is not known yet.
+    #[must_use]
+    pub fn capabilities_offered(&self) -> Capabilities {
+        let mut capabilities = self.capabilities();
+        if self.cpim == CpimPolicy::Wrap {
+            capabilities.accept_types = format!("{CPIM} {}", self.accept_types);
+        }
+        capabilities
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            accept_types: CPIM.to_owned(),
+            accept_wrapped_types: self.accept_wrapped_types.clone(),
+            max_size_bytes: self.message_bytes_max,
+            chatroom: Some(Chatroom {
+                nicknames: self.nicknames,
+                private_messages: self.private_messages,
+            }),
+        }
+    }
+}
+
+/// RFC 3862.
+const CPIM: &str = "message/cpim";

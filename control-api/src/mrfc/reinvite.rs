@@ -22,7 +22,7 @@ impl Mrfc {
             self.calls.insert(id, call);
             return;
         };
-        match call.negotiation.again(offer, &self.config) {
+        match call.negotiation.again(offer, &self.config, self.config.rooms.chat(&call.room)) {
             Ok(negotiation) => {
                 let description = negotiation.answer_again(&agreed.description);
                 let change = Box::new(Change { negotiation, description });

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use crate::config::{Config, Creation, KmsKey, Plain, PortMode};
 use crate::kms::KmsConfig;
 use crate::mikey::{Parameters, PreSharedKey, ResponderConfig, TicketProtectionKey, UriPattern};
-use crate::mrfc::{MrfcConfig, RoomPolicy, SecurityPolicy, ShardDescription};
+use crate::mrfc::{ChatPolicy, MrfcConfig, RoomPolicy, SecurityPolicy, ShardDescription};
 use crate::sip::SipConfig;
 
 /// The media plane's part.
@@ -90,6 +90,11 @@ pub(super) fn mrfc(config: &Config, ports: &[Port]) -> MrfcConfig {
         rooms: RoomPolicy {
             open: config.rooms.creation == Creation::Open,
             names: config.rooms.list.iter().cloned().collect(),
+            chat: ChatPolicy {
+                message_bytes_max: Some(config.limits.message_bytes_max).filter(|bytes| *bytes > 0),
+                ..ChatPolicy::default()
+            },
+            exceptions: BTreeMap::new(),
         },
         room_members_max: config.rooms.members_max as usize,
         calls_max: config.limits.calls_max as usize,
@@ -99,7 +104,7 @@ pub(super) fn mrfc(config: &Config, ports: &[Port]) -> MrfcConfig {
             Plain::Refuse => SecurityPolicy::PskRequired,
         },
         domains: domains.collect(),
-        message_bytes_max: Some(config.limits.message_bytes_max).filter(|bytes| *bytes > 0),
+        cema: true,
     }
 }
 

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use mrfp_core::mp::Direction;
 use sdp_types::Attribute;
 
-use super::message::Unservable;
+use super::message::{Half, Unservable};
 
 /// What is offered with `a=key-mgmt` for one m-line (RFC 4567 section 3.1), best first, not empty.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -34,15 +34,16 @@ pub enum KeyManagementLevel {
     Media,
 }
 
-/// `a=setup` of an offer (RFC 4145 section 4).
+/// `a=setup` (RFC 4145 section 4).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OfferedSetup {
-    /// The offerer connects. RFC 6135 section 4.2.1: also what no attribute and what `holdconn`
-    /// mean, as in RFC 4975 the offerer always connects.
+    /// Whoever says so connects. In an offer also what no attribute means, as in RFC 4975 the
+    /// offerer always connects.
     Active,
-    /// The answerer connects. RFC 6135 forbids it in offers; taken all the same.
+    /// The other side connects. In an answer also what no attribute means. RFC 6135 forbids it in
+    /// offers; taken all the same.
     Passive,
-    /// Either.
+    /// Either, in offers only.
     ActPass,
 }
 
@@ -106,14 +107,16 @@ impl KeyManagementEntry {
 }
 
 impl OfferedSetup {
-    pub(super) fn parse(value: Option<&str>) -> Result<Self, Unservable> {
-        match value.map(str::trim) {
+    pub(super) fn parse(value: Option<&str>, half: Half) -> Result<Self, Unservable> {
+        match (value.map(str::trim), half) {
             // RFC 6135 section 4.2.1: holdconn is to be ignored "as if it did not contain an
             // a=setup attribute".
-            None | Some("active" | "holdconn") => Ok(Self::Active),
-            Some("passive") => Ok(Self::Passive),
-            Some("actpass") => Ok(Self::ActPass),
-            Some(_) => Err(Unservable::Setup),
+            (None | Some("active" | "holdconn"), Half::Offer) | (Some("active"), Half::Answer) => {
+                Ok(Self::Active)
+            }
+            (Some("passive"), _) | (None | Some("holdconn"), Half::Answer) => Ok(Self::Passive),
+            (Some("actpass"), Half::Offer) => Ok(Self::ActPass),
+            (Some(_), _) => Err(Unservable::Setup),
         }
     }
 
@@ -154,7 +157,8 @@ pub(super) fn direction_name(direction: Direction) -> &'static str {
 }
 
 /// The same stream seen from the other end (RFC 3264 section 6.1).
-pub(super) fn reversed(direction: Direction) -> Direction {
+#[must_use]
+pub fn reversed(direction: Direction) -> Direction {
     match direction {
         Direction::SendRecv => Direction::SendRecv,
         Direction::SendOnly => Direction::RecvOnly,

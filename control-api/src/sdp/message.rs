@@ -1,11 +1,11 @@
 //! One `m=message` description: what it says, and whether this node can serve it.
 
-use std::net::SocketAddr;
-
 use mrfp_core::mp::Direction;
 use sdp_types::{Attribute, Media, Session};
 
 use super::attributes::{self, KeyManagement, OfferedSetup};
+use super::chatroom::Chatroom;
+use super::file::{self, FileTransfer};
 use super::uri::{Host, MsrpUri};
 use super::{MediaLine, Warning};
 
@@ -16,30 +16,50 @@ pub struct MessageDescription {
     pub secure: bool,
     /// `a=path` as written, one space between URIs.
     pub path: String,
-    /// Its first URI: where a peer without CEMA connects.
-    pub first_uri: MsrpUri,
-    /// More than one URI: the end uses a relay (RFC 4976).
-    pub behind_relay: bool,
+    /// Its URIs, at least one; more than one: the end uses a relay (RFC 4976).
+    pub uris: Vec<MsrpUri>,
     /// `a=accept-types` as written.
     pub accept_types: String,
     /// `a=accept-wrapped-types` as written, empty where absent.
     pub accept_wrapped_types: String,
     /// `a=max-size`.
     pub max_size_bytes: Option<u64>,
-    /// `a=setup`.
+    /// `a=setup`, or what its absence means.
     pub setup: OfferedSetup,
     /// Direction as seen from whoever wrote the description.
     pub direction: Direction,
     /// `a=msrp-cema` (RFC 6714).
     pub cema: bool,
     /// `a=chatroom` (RFC 7701).
-    pub chatroom: bool,
+    pub chatroom: Option<Chatroom>,
+    /// The file it is to carry (RFC 5547).
+    pub file: Option<FileTransfer>,
     /// Address of the c-line in effect.
     pub connection_host: Host,
     /// Port of the m-line, not 0.
     pub connection_port: u16,
     /// `a=key-mgmt` in effect.
     pub key_management: Option<KeyManagement>,
+}
+
+/// Which half of an exchange a description is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Half {
+    Offer,
+    Answer,
+}
+
+/// What the answering side insists on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OfferRules {
+    /// TCP/TLS/MSRP only.
+    pub protection_required: bool,
+    /// Only who lists message/cpim is let in (RFC 7701 section 5.2).
+    pub cpim_required: bool,
+    /// Whether we take part in CEMA; an end that does not looks at nothing but paths.
+    pub cema: bool,
+    /// The largest file that is taken.
+    pub message_bytes_max: Option<u64>,
 }
 
 /// Why a media description is answered with port 0.
@@ -59,6 +79,8 @@ pub enum Unservable {
     Path,
     /// `a=accept-types` is absent or malformed, or holds nothing that a conference could send.
     AcceptTypes,
+    /// `a=accept-types` does not list message/cpim, and the room insists on it.
+    CpimMissing,
     /// `a=max-size` is not a number.
     MaxSize,
     /// `a=setup` has an unknown value.
@@ -73,6 +95,14 @@ pub enum Unservable {
     KeyManagementMissing,
     /// `a=key-mgmt` for TCP/MSRP, which has nothing to key.
     KeyManagementOnPlain,
+    /// An attribute of RFC 5547 is malformed, or `a=file-transfer-id` is missing.
+    FileAttribute,
+    /// A file goes one way: `a=sendonly` or `a=recvonly`.
+    FileDirection,
+    /// A file is asked for, and a conference keeps none.
+    FileUnknown,
+    /// The file is larger than what is taken.
+    FileTooLarge,
     /// The operator admits protected sessions only.
     ProtectionRequired,
     /// Another m-line of the offer is served.
@@ -81,7 +111,7 @@ pub enum Unservable {
 
 impl MessageDescription {
     /// Reads what an m-line and its attributes say, without judging whether it can be served.
-    pub(super) fn parse(session: &Session, media: &Media) -> Result<Self, Unservable> {
+    pub(super) fn parse(session: &Session, media: &Media, half: Half) -> Result<Self, Unservable> {
         if !media.media.eq_ignore_ascii_case("message") {
             return Err(Unservable::MediaType);
         }
@@ -98,13 +128,12 @@ impl MessageDescription {
         if media.port == 0 {
             return Err(Unservable::Disabled);
         }
-        let (path, first_uri, behind_relay) = parse_path(&media.attributes, secure)?;
+        let (path, uris) = parse_path(&media.attributes, secure)?;
         let accept_types = list(&media.attributes, "accept-types")?;
         Ok(Self {
             secure,
             path,
-            first_uri,
-            behind_relay,
+            uris,
             accept_types: accept_types.ok_or(Unservable::AcceptTypes)?,
             accept_wrapped_types: list(&media.attributes, "accept-wrapped-types")?
                 .unwrap_or_default(),
@@ -112,10 +141,12 @@ impl MessageDescription {
             // RFC 4145 section 4 allows a=setup at session level.
             setup: OfferedSetup::parse(
                 value(&media.attributes, "setup").or_else(|| value(&session.attributes, "setup")),
+                half,
             )?,
             direction: attributes::direction(&session.attributes, &media.attributes),
             cema: media.has_attribute("msrp-cema"),
-            chatroom: media.has_attribute("chatroom"),
+            chatroom: Chatroom::of(&media.attributes),
+            file: FileTransfer::parse(&media.attributes)?,
             connection_host: connection_host(session, media)?,
             connection_port: media.port,
             key_management: KeyManagement::in_effect(&session.attributes, &media.attributes)?,
@@ -123,7 +154,10 @@ impl MessageDescription {
     }
 
     /// The rules for an offer this node is to answer.
-    pub(super) fn check_offer(&self) -> Result<(), Unservable> {
+    pub(super) fn check_offer(&self, rules: &OfferRules) -> Result<(), Unservable> {
+        if rules.protection_required && !self.secure {
+            return Err(Unservable::ProtectionRequired);
+        }
         match (&self.key_management, self.secure) {
             (None, true) => return Err(Unservable::KeyManagementMissing),
             (Some(_), false) => return Err(Unservable::KeyManagementOnPlain),
@@ -132,62 +166,69 @@ impl MessageDescription {
             }
             (Some(_), true) | (None, false) => (),
         }
-        if !self.takes_conference_messages() {
-            return Err(Unservable::AcceptTypes);
+        if rules.cpim_required && !self.lists_cpim() {
+            return Err(Unservable::CpimMissing);
         }
-        // RFC 6714 section 4.3: without msrp-cema a difference means that a middlebox moved the
-        // c-line and will not move the path.
-        if !self.cema && !self.addresses_match() {
+        match &self.file {
+            Some(file) => self.check_file(file, rules.message_bytes_max)?,
+            None if !self.takes_conference_messages() => return Err(Unservable::AcceptTypes),
+            None => (),
+        }
+        if rules.cema && self.is_moved_without_cema() {
             return Err(Unservable::AddressMismatch);
         }
-        if self.setup == OfferedSetup::Passive && self.connect_to().is_none() {
+        if self.setup == OfferedSetup::Passive && self.connect_to(rules.cema).is_none() {
             return Err(Unservable::DomainName);
         }
         Ok(())
     }
 
-    /// RFC 6714 section 4.3: the answer names CEMA except where a relay on the other side will
-    /// connect to us. We never use a relay, so criteria 1 and 3 cannot hold.
-    #[must_use]
-    pub fn answer_with_cema(&self) -> bool {
-        !(self.behind_relay && self.setup == OfferedSetup::Active)
+    /// RFC 5547 sections 8.2 and 8.3.
+    fn check_file(&self, file: &FileTransfer, bytes_max: Option<u64>) -> Result<(), Unservable> {
+        match self.direction {
+            Direction::SendOnly => (),
+            // A conference passes on what arrives and keeps nothing, so no selector ever points to
+            // a file here.
+            Direction::RecvOnly => return Err(Unservable::FileUnknown),
+            Direction::SendRecv | Direction::Inactive => return Err(Unservable::FileDirection),
+        }
+        let too_large = file.size_bytes().zip(bytes_max).is_some_and(|(size, max)| size > max);
+        if too_large { Err(Unservable::FileTooLarge) } else { Ok(()) }
     }
 
-    /// Where to connect when we are active: c=/m= under CEMA (RFC 6714 section 4.3), else the
-    /// path. `None`: a domain name or no port; the MRFC has no resolver.
+    /// `a=chatroom` promises that private messages can be told from others.
     #[must_use]
-    pub fn connect_to(&self) -> Option<SocketAddr> {
-        let (host, port) = if self.cema {
-            (&self.connection_host, self.connection_port)
-        } else {
-            (&self.first_uri.host, self.first_uri.port?)
-        };
-        match host {
-            Host::Ip(address) => Some(SocketAddr::new(*address, port)),
-            Host::Name(_) => None,
-        }
+    pub fn private_messages(&self) -> bool {
+        self.chatroom.is_some_and(|chatroom| chatroom.private_messages)
+    }
+
+    /// The end knows message/cpim by name. A wildcard is no promise: RFC 4975 section 8.6 has it
+    /// mean that anything may be tried.
+    #[must_use]
+    pub fn lists_cpim(&self) -> bool {
+        self.accept_types.split(' ').any(|entry| media_type_of(entry) == "message/cpim")
+    }
+
+    /// Where whoever reaches this end without CEMA connects.
+    pub(super) fn first_uri(&self) -> &MsrpUri {
+        self.uris.first().expect("a path has a URI")
+    }
+
+    /// The end uses a relay (RFC 4975 section 8.3).
+    pub(super) fn behind_relay(&self) -> bool {
+        self.uris.len() > 1
     }
 
     /// RFC 7701 sends every room message as message/cpim; a plain client that takes text can be
     /// served with the wrapper taken off. Anything else could never be sent a message.
-    fn takes_conference_messages(&self) -> bool {
+    pub(super) fn takes_conference_messages(&self) -> bool {
         self.accept_types.split(' ').any(|entry| {
-            let entry = entry.to_ascii_lowercase();
-            entry == "*" || entry == "message/cpim" || entry.starts_with("text/")
+            let entry = media_type_of(entry);
+            entry == "*"
+                || entry == "message/cpim"
+                || entry == "message/*"
+                || entry.starts_with("text/")
         })
-    }
-
-    /// RFC 6714 section 4.4. A name on one side and an address on the other cannot be compared
-    /// without a resolver; such a pair counts as a match if the ports do.
-    fn addresses_match(&self) -> bool {
-        let hosts_match = match (&self.connection_host, &self.first_uri.host) {
-            (Host::Ip(connection), Host::Ip(path)) => connection == path,
-            (Host::Name(connection), Host::Name(path)) => connection == path,
-            (Host::Ip(_), Host::Name(_)) | (Host::Name(_), Host::Ip(_)) => true,
-        };
-        // RFC 6135 section 4.2.2: an active end should write port 9 in its m-line.
-        let discard = self.setup == OfferedSetup::Active && self.connection_port == PORT_DISCARD;
-        hosts_match && (discard || Some(self.connection_port) == self.first_uri.port)
     }
 }
 
@@ -203,6 +244,9 @@ impl Unservable {
             Self::Connection => (301, "Incompatible network address format"),
             Self::Path => (306, "Attribute not understood: path"),
             Self::AcceptTypes => (305, "Incompatible media format: accept-types"),
+            Self::CpimMissing => {
+                (305, "Incompatible media format: accept-types lacks message/cpim")
+            }
             Self::MaxSize => (306, "Attribute not understood: max-size"),
             Self::Setup => (306, "Attribute not understood: setup"),
             Self::AddressMismatch => (399, "Connection address differs from path"),
@@ -210,6 +254,10 @@ impl Unservable {
             Self::KeyManagement => (306, "Attribute not understood: key-mgmt"),
             Self::KeyManagementMissing => (399, "TCP/TLS/MSRP needs key-mgmt"),
             Self::KeyManagementOnPlain => (399, "key-mgmt without TLS"),
+            Self::FileAttribute => (306, "Attribute not understood: file transfer"),
+            Self::FileDirection => (399, "A file transfer is sendonly or recvonly"),
+            Self::FileUnknown => (399, "No such file"),
+            Self::FileTooLarge => (399, "The file is too large"),
             Self::ProtectionRequired => (302, "TCP/TLS/MSRP is required"),
             Self::AnotherServed => (304, "One message stream is served"),
         };
@@ -233,8 +281,15 @@ impl MediaLine {
             media: media.media.clone(),
             protocol: media.proto.clone(),
             format: media.fmt.clone(),
+            file: file::mirrored(&media.attributes),
         })
     }
+}
+
+/// A format entry without parameters, in lower case (RFC 4975 section 8.6: one with parameters
+/// matches the same without).
+fn media_type_of(entry: &str) -> String {
+    entry.split(';').next().unwrap_or_default().to_ascii_lowercase()
 }
 
 fn value<'a>(attributes: &'a [Attribute], name: &str) -> Option<&'a str> {
@@ -244,25 +299,20 @@ fn value<'a>(attributes: &'a [Attribute], name: &str) -> Option<&'a str> {
 fn parse_path(
     attributes: &[Attribute],
     secure: bool,
-) -> Result<(String, MsrpUri, bool), Unservable> {
+) -> Result<(String, Vec<MsrpUri>), Unservable> {
     let mut paths = attributes.iter().filter(|a| a.attribute == "path");
     let path = paths.next().and_then(|a| a.value.as_deref()).ok_or(Unservable::Path)?;
     if paths.next().is_some() || path.len() > PATH_SIZE_MAX {
         return Err(Unservable::Path);
     }
-    let mut uris = Vec::new();
-    for text in path.split_ascii_whitespace() {
-        uris.push((text, MsrpUri::parse(text).ok_or(Unservable::Path)?));
-    }
-    let texts: Vec<&str> = uris.iter().map(|(text, _)| *text).collect();
-    let joined = texts.join(" ");
-    let behind_relay = uris.len() > 1;
-    let (_, first) = uris.into_iter().next().ok_or(Unservable::Path)?;
+    let texts: Vec<&str> = path.split_ascii_whitespace().collect();
+    let uris: Option<Vec<MsrpUri>> = texts.iter().map(|text| MsrpUri::parse(text)).collect();
+    let uris = uris.ok_or(Unservable::Path)?;
     // RFC 4975 section 8.1: TCP/TLS/MSRP goes with msrps, TCP/MSRP with msrp.
-    if first.secure != secure {
+    if uris.first().is_none_or(|first| first.secure != secure) {
         return Err(Unservable::Path);
     }
-    Ok((joined, first, behind_relay))
+    Ok((texts.join(" "), uris))
 }
 
 /// A space separated list of media types or `*`.
@@ -317,6 +367,3 @@ pub const PATH_SIZE_MAX: usize = 2048;
 
 /// Characters of a list of types or of an m-line.
 pub const LIST_SIZE_MAX: usize = 2048;
-
-/// The discard port: "no port here" (RFC 4145 section 4.1).
-const PORT_DISCARD: u16 = 9;

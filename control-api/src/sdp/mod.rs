@@ -1,27 +1,35 @@
-//! SDP offer/answer rules for MSRP (RFC 3264, 4145, 4975, 6135, 6714) and the key management
+//! SDP offer/answer rules for MSRP (RFC 3264, 4975, 5547, 6135, 6714, 7701) and the key management
 //! attribute (RFC 4567).
 //!
 //! `sdp-types` takes the lines apart; what they mean for an MSRP session is decided here.
 //! [`Offer::parse`] yields, per m-line and in order, a description that can be served or the reason
-//! why not; [`AnswerDescription`] writes the answer. [`offer_for_message_session`] and
-//! [`parse_answer`] are the other side of the exchange: what a UE sends and reads.
+//! why not; [`LocalDescription`] writes our side. [`Offering`] is an exchange that we begin.
+//! [`offer_for_message_session`] and [`parse_answer`] are what a UE sends and reads.
 
-mod answer;
 mod attributes;
+mod cema;
+mod chatroom;
+mod file;
+mod local;
 mod message;
 mod offer;
+mod offering;
 mod ue;
 mod uri;
 
-pub use answer::{AnswerDescription, AnswerMedia, ServedMessage};
 pub use attributes::{
     KEY_MANAGEMENT_COUNT_MAX, KEY_MANAGEMENT_SIZE_MAX, KeyManagement, KeyManagementEntry,
-    KeyManagementLevel, OfferedSetup,
+    KeyManagementLevel, OfferedSetup, reversed,
 };
+pub use chatroom::Chatroom;
+pub use file::{FileRange, FileSelector, FileTransfer};
+pub use local::{Capabilities, LocalDescription, LocalMedia, LocalMessage};
 pub use message::{
-    LIST_SIZE_MAX, MessageDescription, PATH_SIZE_MAX, PROTOCOL_PLAIN, PROTOCOL_TLS, Unservable,
+    LIST_SIZE_MAX, MessageDescription, OfferRules, PATH_SIZE_MAX, PROTOCOL_PLAIN, PROTOCOL_TLS,
+    Unservable,
 };
 pub use offer::{MEDIA_COUNT_MAX, MediaDescription, MediaLine, Offer, SDP_SIZE_MAX, SdpError};
+pub use offering::{AnswerError, Answered, Offering};
 pub use ue::{MessageSessionAnswer, MessageSessionOffer, offer_for_message_session, parse_answer};
 pub use uri::{Host, MsrpUri};
 

@@ -1,9 +1,9 @@
 //! An SDP offer, read.
 
-use sdp_types::{ParserError, Session, Time};
+use sdp_types::{Attribute, ParserError, Session, Time};
 
 use super::Warning;
-use super::message::{MessageDescription, Unservable};
+use super::message::{Half, MessageDescription, OfferRules, Unservable};
 
 /// An offer as far as it matters to this node.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -32,6 +32,8 @@ pub struct MediaLine {
     pub protocol: String,
     /// `*`, `0 8 101`, …
     pub format: String,
+    /// `a=file-selector` and `a=file-transfer-id`, whatever they say (RFC 5547 section 8.3).
+    pub file: Vec<Attribute>,
 }
 
 /// Why an offer cannot be read at all.
@@ -55,19 +57,19 @@ pub enum SdpError {
 }
 
 impl Offer {
-    /// Reads an offer. Lines may end in CRLF or LF, the last line in neither.
+    /// Reads an offer and judges its media. Lines may end in CRLF or LF, the last line in neither.
     ///
     /// # Errors
     /// The text is no session description, or exceeds a limit. Media that cannot be served are no
     /// error here: see [`Self::select`].
-    pub fn parse(text: &[u8]) -> Result<Self, SdpError> {
+    pub fn parse(text: &[u8], rules: &OfferRules) -> Result<Self, SdpError> {
         let session = parse_session(text)?;
         let mut media = Vec::with_capacity(session.medias.len());
         for description in &session.medias {
             let line = MediaLine::parse(description).ok_or(SdpError::MediaLine)?;
-            let message = MessageDescription::parse(&session, description);
+            let message = MessageDescription::parse(&session, description, Half::Offer);
             let message = message.and_then(|message| {
-                message.check_offer()?;
+                message.check_offer(rules)?;
                 Ok(Box::new(message))
             });
             media.push(MediaDescription { line, message });
@@ -79,28 +81,29 @@ impl Offer {
         Ok(Self { times, media })
     }
 
-    /// Index of the m-line to serve: the first that can be. A conference switches one MSRP session
-    /// per member, a second one would deliver everything twice (RFC 7701 section 5.2 joins a room
-    /// with one session), so the others are refused.
+    /// Index of the m-line to serve: the first conversation, else the first file.
+    ///
+    /// A conference switches one MSRP session per member: a second one would deliver everything
+    /// twice (RFC 7701 section 5.2 joins a room with one session). So the others are refused, and
+    /// whoever has several files to send sends each in a call of its own.
     ///
     /// # Errors
     /// None can be served; the reason of the first `message` line, else of the first line.
-    pub fn select(&self, protection_required: bool) -> Result<usize, Unservable> {
-        let mut refusal = None;
-        for (index, media) in self.media.iter().enumerate() {
-            let reason = match &media.message {
-                Ok(message) if message.secure || !protection_required => return Ok(index),
-                Ok(_) => Unservable::ProtectionRequired,
-                Err(reason) => *reason,
+    pub fn select(&self) -> Result<usize, Unservable> {
+        let served = |file: bool| {
+            let is_such = |media: &MediaDescription| {
+                media.message.as_ref().is_ok_and(|message| message.file.is_some() == file)
             };
-            let is_message = media.line.media.eq_ignore_ascii_case("message");
-            match refusal {
-                None => refusal = Some((is_message, reason)),
-                Some((false, _)) if is_message => refusal = Some((true, reason)),
-                Some(_) => (),
-            }
+            self.media.iter().position(is_such)
+        };
+        if let Some(index) = served(false).or_else(|| served(true)) {
+            return Ok(index);
         }
-        Err(refusal.map_or(Unservable::Disabled, |(_, reason)| reason))
+        let is_message =
+            |media: &&MediaDescription| media.line.media.eq_ignore_ascii_case("message");
+        let blamed = self.media.iter().find(is_message).or(self.media.first());
+        let reason = blamed.and_then(|media| media.message.as_ref().err());
+        Err(reason.copied().unwrap_or(Unservable::Disabled))
     }
 }
 

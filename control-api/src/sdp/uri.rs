@@ -1,6 +1,6 @@
 //! MSRP URIs as they stand in `a=path` (RFC 4975 section 6).
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// The parts of an MSRP URI that session set-up needs.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -53,6 +53,15 @@ impl MsrpUri {
         let host_port = authority.rsplit_once('@').map_or(authority, |(_, host_port)| host_port);
         let (host, port) = split_host_port(host_port)?;
         Some(Self { secure, host, port, session_id: session_id.to_owned() })
+    }
+
+    /// Where it points, if it says so with an address and a port.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        match &self.host {
+            Host::Ip(address) => Some(SocketAddr::new(*address, self.port?)),
+            Host::Name(_) => None,
+        }
     }
 }
 

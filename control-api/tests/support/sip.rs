@@ -89,6 +89,7 @@ impl Call {
             max_size_bytes: None,
             direction: Direction::SendRecv,
             cema: false,
+            chatroom: None,
             mikey: initiator.as_ref().map(|(_, message)| message.as_slice()),
         });
         let mut link = Link::connect(node, transport);

@@ -367,7 +367,7 @@ fn refuses_known_headers_twice() {
 #[test]
 fn refuses_values_that_are_none() {
     for (line, reason) in [
-        ("Message-ID: abc\r\n", MalformedReason::MessageId),
+        ("Message-ID: a b\r\n", MalformedReason::MessageId),
         ("Success-Report: maybe\r\n", MalformedReason::SuccessReport),
         ("Failure-Report: \r\n", MalformedReason::FailureReport),
         ("Status: 000\r\n", MalformedReason::Status),

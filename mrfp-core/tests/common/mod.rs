@@ -61,13 +61,34 @@ pub struct Received {
     pub byte_range: Option<ByteRange>,
     pub failure_report: FailureReport,
     pub success_report: bool,
-    /// Code of a REPORT's Status.
-    pub report: Option<u16>,
+    /// Header lines after From-Path, as they came.
+    pub header_lines: String,
+    /// Status code of a REPORT.
+    pub report_status: Option<u16>,
     pub content_type: Option<String>,
     pub to_path: String,
     pub from_path: String,
     pub body: Vec<u8>,
     pub end: Option<char>,
+    pub answered: bool,
+}
+
+impl Received {
+    /// Value of a header.
+    pub fn header(&self, name: &str) -> Option<String> {
+        self.header_lines
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(": ").map(str::to_owned))
+    }
+}
+
+/// A response, as a UE writes it.
+pub fn response(transaction_id: &str, status: u16, to: &str, from: &str) -> Vec<u8> {
+    format!(
+        "MSRP {transaction_id} {status} Said\r\nTo-Path: {to}\r\nFrom-Path: {from}\r\n\
+         -------{transaction_id}$\r\n"
+    )
+    .into_bytes()
 }
 
 impl World {
@@ -292,6 +313,36 @@ impl Ue {
         self.current.as_ref()
     }
 
+    /// Answers every SEND that was received and not answered.
+    pub fn answer(&mut self, world: &mut World, status: u16) {
+        let mut responses = Vec::new();
+        for message in &mut self.received {
+            if message.method.as_deref() == Some("Send") && !message.answered {
+                message.answered = true;
+                let (to, from) = (&message.from_path, &message.to_path);
+                responses.extend(response(&message.transaction_id, status, to, from));
+            }
+        }
+        self.send_raw(world, &responses);
+        world.settle();
+    }
+
+    /// REPORTs received, which are then forgotten: status, Message-ID, Byte-Range.
+    pub fn take_reports(&mut self) -> Vec<(u16, String, String)> {
+        let is_report = |m: &Received| m.method.as_deref() == Some("Report");
+        let reports = self
+            .received
+            .iter()
+            .filter(|m| is_report(m))
+            .map(|m| {
+                let range = m.header("Byte-Range").expect("every REPORT of ours has one");
+                (m.report_status.expect("so has it a Status"), m.message_id.clone().unwrap(), range)
+            })
+            .collect();
+        self.received.retain(|m| !is_report(m));
+        reports
+    }
+
     pub fn is_secured(&self) -> bool {
         matches!(self.tls, Tls::Session(_))
     }
@@ -357,7 +408,8 @@ impl Ue {
                     byte_range: head.byte_range,
                     failure_report: head.failure_report,
                     success_report: head.success_report,
-                    report: head.status.map(|status| status.code),
+                    header_lines: text(head.header_lines),
+                    report_status: head.status.as_ref().map(|status| status.code),
                     content_type: head.content_type.map(text),
                     to_path: text(head.to_path.0),
                     from_path: text(head.from_path.0),

@@ -120,6 +120,6 @@ fn report(received: Received) -> Heard {
         message_id: received.message_id.expect("a REPORT names its message"),
         start: range.start,
         end: range.end.expect("a REPORT says how far"),
-        code: received.report.expect("a REPORT has a Status"),
+        code: received.report_status.expect("a REPORT has a Status"),
     }
 }

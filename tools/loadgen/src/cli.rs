@@ -7,8 +7,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::expectation::Ledger;
-use crate::media::{FileTraffic, Stall, Traffic};
 use crate::media::message::{CHUNK_BODY_BYTES, STAMP_BYTES, TextSizes};
+use crate::media::{FileTraffic, Stall, Traffic};
 use crate::scenario::{ROOM_MEMBERS_MAX, Rooms, Scenario};
 use crate::security::KmsOptions;
 
@@ -278,7 +278,8 @@ struct Usual {
 impl ScenarioName {
     fn usual(self) -> Usual {
         let pairs = Rooms::Sizes { min: 2, max: 2 };
-        let rate = |rate| Usual { window: None, message_rate: Some(rate), rooms: pairs, files: None };
+        let rate =
+            |rate| Usual { window: None, message_rate: Some(rate), rooms: pairs, files: None };
         match self {
             Self::Chat => Usual { rooms: Rooms::Count(1), ..rate(1.0) },
             Self::Pairs | Self::Burst => Usual { window: Some(8), message_rate: None, ..rate(0.0) },

@@ -1,7 +1,7 @@
 //! Start line and headers (RFC 4975 section 9).
 
 use super::MalformedReason as Reason;
-use super::{ByteRange, Path, is_ident};
+use super::{ByteRange, Path, is_ident, is_message_id};
 
 /// Start line and headers, borrowed from the input.
 #[derive(Clone, Debug)]
@@ -194,7 +194,7 @@ impl<'a> Headers<'a> {
         // The length tells nearly all names apart before any character is compared.
         match name.len() {
             10 if is_same_name(name, b"Message-ID") => {
-                let id = is_ident(value).then_some(value).ok_or(Reason::MessageId)?;
+                let id = is_message_id(value).then_some(value).ok_or(Reason::MessageId)?;
                 once(&mut self.message_id, id)
             }
             10 if is_same_name(name, b"Byte-Range") => {

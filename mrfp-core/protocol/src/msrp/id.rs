@@ -7,6 +7,15 @@ pub const IDENT_BYTES_MIN: usize = 4;
 /// Longest `ident` (RFC 4975 section 9).
 pub const IDENT_BYTES_MAX: usize = 32;
 
+/// Longest Message-ID that is accepted. The grammar wants an `ident`, and clients send UUIDs in braces
+/// (38 characters) or as URNs (45) nevertheless.
+pub const MESSAGE_ID_BYTES_MAX: usize = 64;
+
+/// Whether `text` is taken for a Message-ID: visible characters, of which an `ident` is made, too.
+pub fn is_message_id(text: &[u8]) -> bool {
+    (1..=MESSAGE_ID_BYTES_MAX).contains(&text.len()) && text.iter().all(u8::is_ascii_graphic)
+}
+
 /// Whether `text` is an `ident`: ALPHANUM and 3 to 31 of ALPHANUM . - + % =
 pub fn is_ident(text: &[u8]) -> bool {
     if text.len() < IDENT_BYTES_MIN || text.len() > IDENT_BYTES_MAX {

@@ -18,7 +18,10 @@ pub(crate) mod write;
 
 pub use framer::{Continuation, Framer, HEAD_BYTES_MAX, Piece};
 pub use head::{FailureReport, Head, Method, Start, Status};
-pub use id::{IDENT_BYTES_MAX, IDENT_BYTES_MIN, MessageId, TransactionId, is_ident};
+pub use id::{
+    IDENT_BYTES_MAX, IDENT_BYTES_MIN, MESSAGE_ID_BYTES_MAX, MessageId, TransactionId, is_ident,
+    is_message_id,
+};
 pub use malformed::{Malformed, MalformedAnswer, MalformedReason};
 pub use range::ByteRange;
 pub use uri::{Path, Uri, UriError};

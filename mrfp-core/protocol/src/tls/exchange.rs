@@ -9,6 +9,7 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::Psk;
+use super::keys::TrafficSecrets;
 use super::profile::EXCHANGE_INDEX;
 
 /// Hangs on one OpenSSL object, because callbacks are `'static` and reach nothing else. The locks
@@ -17,20 +18,13 @@ use super::profile::EXCHANGE_INDEX;
 #[derive(Default)]
 pub(super) struct Exchange {
     credential: Mutex<Option<Credential>>,
-    secrets: Mutex<Secrets>,
+    secrets: Mutex<TrafficSecrets>,
 }
 
 /// An identity and its key.
 pub(super) struct Credential {
     pub(super) identity: Vec<u8>,
     pub(super) key: Psk,
-}
-
-/// TLS 1.3 application traffic secrets, as far as they are known.
-#[derive(Default)]
-pub(super) struct Secrets {
-    pub(super) client: Option<Zeroizing<[u8; 32]>>,
-    pub(super) server: Option<Zeroizing<[u8; 32]>>,
 }
 
 impl Exchange {
@@ -44,7 +38,7 @@ impl Exchange {
         *lock(&self.credential) = Some(credential);
     }
 
-    pub(super) fn take_secrets(&self) -> Secrets {
+    pub(super) fn take_secrets(&self) -> TrafficSecrets {
         std::mem::take(&mut *lock(&self.secrets))
     }
 
@@ -90,15 +84,10 @@ impl Exchange {
     /// The key log callback (NSS format: label, client random, secret).
     pub(super) fn record_secret(&self, line: &str) {
         let mut words = line.split(' ');
-        let label = words.next();
-        let Some(secret) = words.nth(1).and_then(decode_secret) else {
-            return;
-        };
-        let mut secrets = lock(&self.secrets);
-        match label {
-            Some("CLIENT_TRAFFIC_SECRET_0") => secrets.client = Some(secret),
-            Some("SERVER_TRAFFIC_SECRET_0") => secrets.server = Some(secret),
-            _ => {}
+        if let Some(label) = words.next().filter(|label| TrafficSecrets::wants(label))
+            && let Some(secret) = words.nth(1).and_then(decode_secret)
+        {
+            lock(&self.secrets).record(label, secret.as_ref());
         }
     }
 }

@@ -1,36 +1,34 @@
-//! A handshake, driven in memory one record at a time.
+//! A handshake, driven in memory one record at a time: with a pre-shared key (OpenSSL) or with
+//! certificates (rustls), whichever the client asks for.
 
-use openssl::ssl::{self, ErrorCode, Ssl, SslStream, SslVerifyMode, SslVersion};
-use zeroize::Zeroizing;
-
-use super::exchange::{Credential, Exchange, dummy_key};
-use super::keys::{DirectionKeys, Role, TrafficKeys, tls12_traffic_keys};
-use super::memory_stream::MemoryStream;
-use super::openssl_session::OpenSslSession;
-use super::profile::{EXCHANGE_INDEX, Profile};
-use super::psk::IdentityScanner;
-use super::record::RecordLayer;
-use super::suite::{Aead, Protection, Suite, Version, suite_by_name};
-use super::{Psk, RECORD_BYTES_MAX, Session, ssl_reason};
+use super::certificate::PeerCertificate;
+use super::certificate_handshake::CertificateHandshake;
+use super::client_hello::{Wanted, wanted};
+use super::psk_handshake::PskHandshake;
+use super::{Profile, Psk, RECORD_BYTES_MAX, Session};
 
 /// A handshake in progress, driven in memory.
 pub struct Handshake {
-    /// Gone once the handshake is over, with everything OpenSSL held.
-    stream: Option<SslStream<MemoryStream>>,
-    role: Role,
-    stage: Stage,
-    scanner: IdentityScanner,
-    /// What the client named itself, once it has.
-    identity: Option<Vec<u8>>,
-    /// The first bytes of the last record we sent: the explicit nonce of our Finished.
-    last_sent_nonce: [u8; 8],
+    engine: Engine,
+    /// What a client of the certificate kind presented.
+    peer_certificate: Option<PeerCertificate>,
+}
+
+/// Who performs it.
+enum Engine {
+    /// Server role: what the client wants is not known yet.
+    Undecided(Profile),
+    Psk(PskHandshake),
+    Certificate(Box<CertificateHandshake>),
+    /// The session was handed out, or the handshake failed.
+    Over,
 }
 
 /// Where a handshake stands after [`Handshake::advance`].
 #[derive(Debug)]
 pub enum Progress {
-    /// Everything given was consumed (whole records) or is an incomplete record: come back with
-    /// more bytes.
+    /// Everything given was consumed (whole records), or what is left must be seen together with
+    /// more: come back with the rest and more bytes.
     NeedInput,
     /// Server role: the client has named itself; look the identity up and call
     /// [`Handshake::provide_psk`], then `advance` again (with the rest of the input).
@@ -45,67 +43,71 @@ pub enum Progress {
 pub enum HandshakeError {
     /// The peer's Finished (or binder) does not fit our key: wrong key or unknown identity.
     Authentication,
+    /// The peer's certificate is not good.
+    Certificate(CertificateFault),
+    /// What we were to connect to has no name a certificate could carry.
+    ServerName,
+    /// No certificates are configured.
+    NotConfigured,
     /// No suite or version in common.
     NoCommonParameters,
     /// The peer sent a fatal alert.
     AlertReceived(u8),
     /// The bytes are no handshake.
     Malformed,
-    /// OpenSSL refused for another reason.
+    /// The TLS library refused for another reason.
     Other,
 }
 
-/// What the next record is for.
+/// What is wrong with the certificate of a peer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Stage {
-    /// Client role: the ClientHello is not written yet.
-    Start,
-    /// Records go to OpenSSL, after a look at them in the server role.
-    Reading,
-    /// The record at the front of the input waits for its key.
-    AwaitingPsk,
-    /// That record may go to OpenSSL now.
-    PskProvided,
-    /// The session was handed out, or the handshake failed.
-    Over,
+#[non_exhaustive]
+pub enum CertificateFault {
+    /// None was presented.
+    Missing,
+    /// No authority we trust has issued it.
+    UnknownIssuer,
+    /// It is for other names than the one we connected to.
+    NameMismatch,
+    /// Its time is over.
+    Expired,
+    /// Its time has not begun.
+    NotYetValid,
+    /// It is not made for this use.
+    Purpose,
+    /// A signature in it or by its key is wrong.
+    Signature,
+    /// It cannot be read, or uses what we do not know.
+    Unusable,
 }
 
 impl Handshake {
-    /// We answer.
+    /// We answer: with a pre-shared key or, if one is configured and the client does not ask for a
+    /// key, with our certificate.
     pub fn server(profile: &Profile) -> Result<Self, HandshakeError> {
-        let mut ssl = Ssl::new(&profile.context).map_err(|_| HandshakeError::Other)?;
-        Exchange::attach(&mut ssl, None);
-        ssl.set_accept_state();
-        Self::new(profile, ssl, Role::Server, Stage::Reading)
+        let engine = match &profile.certificates {
+            Some(_) => Engine::Undecided(profile.clone()),
+            None => Engine::Psk(PskHandshake::server(profile)?),
+        };
+        Ok(Self::new(engine))
     }
 
     /// We begin; the first `advance` (with no input) writes the ClientHello. The identity has at
     /// most [`IDENTITY_BYTES_MAX`] bytes and no NUL, else [`HandshakeError::Other`].
     pub fn client(profile: &Profile, identity: &[u8], psk: &Psk) -> Result<Self, HandshakeError> {
-        if identity.len() > IDENTITY_BYTES_MAX || identity.contains(&0) {
-            return Err(HandshakeError::Other);
-        }
-        let mut ssl = Ssl::new(&profile.context).map_err(|_| HandshakeError::Other)?;
-        let credential = Credential { identity: identity.to_vec(), key: psk.clone() };
-        Exchange::attach(&mut ssl, Some(credential));
-        // A TLS 1.3 server could answer with a certificate instead of our key: no certificate is
-        // trusted, so that fails.
-        ssl.set_verify(SslVerifyMode::PEER);
-        ssl.set_connect_state();
-        Self::new(profile, ssl, Role::Client, Stage::Start)
+        Ok(Self::new(Engine::Psk(PskHandshake::client(profile, identity, psk)?)))
     }
 
-    fn new(profile: &Profile, ssl: Ssl, role: Role, stage: Stage) -> Result<Self, HandshakeError> {
-        let stream =
-            SslStream::new(ssl, MemoryStream::default()).map_err(|_| HandshakeError::Other)?;
-        Ok(Self {
-            stream: Some(stream),
-            role,
-            stage,
-            scanner: IdentityScanner::new(profile.tls13),
-            identity: None,
-            last_sent_nonce: [0; 8],
-        })
+    /// We begin, and the server is to show a certificate for `host`: a DNS name or an IP address
+    /// (an IPv6 address may stand in brackets, as in a URI). If it asks for ours, it gets it.
+    pub fn certificate_client(profile: &Profile, host: &str) -> Result<Self, HandshakeError> {
+        let certificates = profile.certificates.as_ref().ok_or(HandshakeError::NotConfigured)?;
+        let handshake = CertificateHandshake::client(certificates, host)?;
+        Ok(Self::new(Engine::Certificate(Box::new(handshake))))
+    }
+
+    fn new(engine: Engine) -> Self {
+        Self { engine, peer_certificate: None }
     }
 
     /// Takes whole records from the front of `input`, appends what must be sent to `output`.
@@ -119,55 +121,49 @@ impl Handshake {
         input: &[u8],
         output: &mut Vec<u8>,
     ) -> Result<(usize, Progress), HandshakeError> {
-        assert_ne!(self.stage, Stage::Over, "the handshake is over");
-        let result = self.advance_records(input, output);
+        let result = self.advance_engine(input, output);
         match result {
             Ok((_, Progress::NeedInput | Progress::NeedPsk)) => {}
-            Ok((_, Progress::Done(_))) | Err(_) => {
-                self.stage = Stage::Over;
-                self.stream = None;
-            }
+            Ok((_, Progress::Done(_))) | Err(_) => self.engine = Engine::Over,
         }
         result
     }
 
-    fn advance_records(
+    fn advance_engine(
         &mut self,
         input: &[u8],
         output: &mut Vec<u8>,
     ) -> Result<(usize, Progress), HandshakeError> {
-        if self.stage == Stage::Start {
-            self.stage = Stage::Reading;
-            let complete = self.step(output)?;
-            assert!(!complete, "no handshake completes before the peer spoke");
-        }
-        let mut consumed = 0;
-        while let Some(record) = front_record(&input[consumed..])? {
-            match self.stage {
-                Stage::AwaitingPsk => return Ok((consumed, Progress::NeedPsk)),
-                Stage::Reading if self.role == Role::Server => {
-                    if self.names_new_identity(record)? {
-                        self.stage = Stage::AwaitingPsk;
-                        return Ok((consumed, Progress::NeedPsk));
-                    }
+        if let Engine::Undecided(profile) = &self.engine {
+            self.engine = match wanted(input, profile.tls13) {
+                Wanted::NeedInput => return Ok((0, Progress::NeedInput)),
+                Wanted::Psk => Engine::Psk(PskHandshake::server(profile)?),
+                Wanted::Certificate => {
+                    let certificates = profile.certificates.as_ref();
+                    let certificates = certificates.ok_or(HandshakeError::NotConfigured)?;
+                    Engine::Certificate(Box::new(CertificateHandshake::server(certificates)?))
                 }
-                Stage::Reading => {}
-                Stage::PskProvided => self.stage = Stage::Reading,
-                Stage::Start | Stage::Over => unreachable!("handled before"),
-            }
-            self.stream_mut().get_mut().feed(record);
-            consumed += record.len();
-            if self.step(output)? {
-                return Ok((consumed, Progress::Done(self.take_session()?)));
-            }
+            };
         }
-        Ok((consumed, Progress::NeedInput))
+        match &mut self.engine {
+            Engine::Psk(handshake) => handshake.advance(input, output),
+            Engine::Certificate(handshake) => {
+                let result = handshake.advance(input, output);
+                self.peer_certificate = handshake.take_peer_certificate();
+                result
+            }
+            Engine::Undecided(_) => unreachable!("decided before"),
+            Engine::Over => panic!("the handshake is over"),
+        }
     }
 
     /// The identity the client named, after [`Progress::NeedPsk`].
     #[must_use]
     pub fn identity(&self) -> &[u8] {
-        self.identity.as_deref().unwrap_or_default()
+        match &self.engine {
+            Engine::Psk(handshake) => handshake.identity(),
+            Engine::Undecided(_) | Engine::Certificate(_) | Engine::Over => &[],
+        }
     }
 
     /// Answers [`Progress::NeedPsk`]. `None`: unknown identity; the handshake goes on with a
@@ -176,148 +172,69 @@ impl Handshake {
     /// # Panics
     /// If nobody asked.
     pub fn provide_psk(&mut self, psk: Option<&Psk>) {
-        assert_eq!(self.stage, Stage::AwaitingPsk, "nobody asked for a key");
-        self.stage = Stage::PskProvided;
-        let key = match psk {
-            Some(psk) => Ok(psk.clone()),
-            None => dummy_key(),
-        };
-        // Without a credential the callback itself makes up a key.
-        if let Ok(key) = key {
-            let identity = self.identity().to_vec();
-            self.exchange().set_credential(Credential { identity, key });
-        }
-    }
-
-    fn stream(&self) -> &SslStream<MemoryStream> {
-        self.stream.as_ref().expect("the handshake is not over")
-    }
-
-    fn stream_mut(&mut self) -> &mut SslStream<MemoryStream> {
-        self.stream.as_mut().expect("the handshake is not over")
-    }
-
-    fn exchange(&self) -> &Exchange {
-        self.stream().ssl().ex_data(*EXCHANGE_INDEX).expect("every handshake attaches its exchange")
-    }
-
-    /// Looks into a record before OpenSSL does. A second hello (after HelloRetryRequest) names the
-    /// same identity again, whose key we have.
-    fn names_new_identity(&mut self, record: &[u8]) -> Result<bool, HandshakeError> {
-        match self.scanner.scan(record) {
-            Ok(Some(identity)) if self.identity.as_ref() == Some(&identity) => Ok(false),
-            Ok(Some(identity)) => {
-                self.identity = Some(identity);
-                Ok(true)
+        match &mut self.engine {
+            Engine::Psk(handshake) => handshake.provide_psk(psk),
+            Engine::Undecided(_) | Engine::Certificate(_) | Engine::Over => {
+                panic!("nobody asked for a key")
             }
-            Ok(None) => Ok(false),
-            Err(_) => Err(HandshakeError::Malformed),
         }
     }
 
-    /// Lets OpenSSL work on what it was fed. True: the handshake is complete.
-    fn step(&mut self, output: &mut Vec<u8>) -> Result<bool, HandshakeError> {
-        let result = self.stream_mut().do_handshake();
-        let outbound = &mut self.stream_mut().get_mut().outbound;
-        let nonce = last_record_nonce(outbound);
-        output.append(outbound);
-        self.last_sent_nonce = nonce.unwrap_or(self.last_sent_nonce);
-        match result {
-            Ok(()) => Ok(true),
-            Err(error) if error.code() == ErrorCode::WANT_READ => Ok(false),
-            Err(error) => Err(reason_of(&error)),
-        }
-    }
-
-    /// Takes the keys over; the OpenSSL object goes, unless it must carry the records itself.
-    fn take_session(&mut self) -> Result<Session, HandshakeError> {
-        if !self.stream().get_ref().is_drained() {
-            return Err(HandshakeError::Malformed);
-        }
-        let ssl = self.stream().ssl();
-        let suite = ssl
-            .current_cipher()
-            .and_then(|cipher| suite_by_name(cipher.name()))
-            .ok_or(HandshakeError::Other)?;
-        let version = match ssl.version2() {
-            Some(SslVersion::TLS1_2) => Version::Tls12,
-            Some(SslVersion::TLS1_3) => Version::Tls13,
-            _ => return Err(HandshakeError::Other),
-        };
-        if version != suite.version {
-            return Err(HandshakeError::Other);
-        }
-        let keys = match (version, suite.protection) {
-            (Version::Tls12, Protection::Aead(aead)) => self.tls12_keys(suite, aead)?,
-            (Version::Tls13, Protection::Aead(_)) => self.tls13_keys(suite)?,
-            (_, Protection::Cbc) => {
-                let stream = self.stream.take().expect("the handshake was not over");
-                return Ok(Session::from_openssl(OpenSslSession::new(stream, suite)));
-            }
-        };
-        Ok(Session::from_record_layer(Box::new(RecordLayer::new(keys))))
-    }
-
-    fn tls12_keys(&self, suite: &'static Suite, aead: Aead) -> Result<TrafficKeys, HandshakeError> {
-        let ssl = self.stream().ssl();
-        let session = ssl.session().ok_or(HandshakeError::Other)?;
-        let mut master_secret = Zeroizing::new([0; MASTER_SECRET_BYTES]);
-        if session.master_key(master_secret.as_mut()) != MASTER_SECRET_BYTES {
-            return Err(HandshakeError::Other);
-        }
-        let (mut client_random, mut server_random) = ([0; 32], [0; 32]);
-        if ssl.client_random(&mut client_random) != 32
-            || ssl.server_random(&mut server_random) != 32
-        {
-            return Err(HandshakeError::Other);
-        }
-        let mut keys = tls12_traffic_keys(
-            suite,
-            aead,
-            self.role,
-            master_secret.as_ref(),
-            &client_random,
-            &server_random,
-        );
-        if aead.tls12_explicit_nonce_bytes() != 0 {
-            // OpenSSL begins at a random explicit nonce and counts up. Going on from there keeps
-            // nonces unique with certainty, not only with high probability.
-            keys.write.iv[4..].copy_from_slice(&self.last_sent_nonce);
-        }
-        Ok(keys)
-    }
-
-    fn tls13_keys(&self, suite: &'static Suite) -> Result<TrafficKeys, HandshakeError> {
-        // Not "reused" would mean: authenticated by something other than our key.
-        if !self.stream().ssl().session_reused() {
-            return Err(HandshakeError::Authentication);
-        }
-        let secrets = self.exchange().take_secrets();
-        let (Some(client), Some(server)) = (secrets.client, secrets.server) else {
-            return Err(HandshakeError::Other);
-        };
-        let client = DirectionKeys::tls13(&client);
-        let server = DirectionKeys::tls13(&server);
-        let (read, write) = match self.role {
-            Role::Client => (server, client),
-            Role::Server => (client, server),
-        };
-        Ok(TrafficKeys { suite, role: self.role, read, write })
+    /// Server role, after [`Progress::Done`]: the certificate the client presented, if it did.
+    /// The client has proved to have its key, nothing else is checked yet.
+    pub fn take_peer_certificate(&mut self) -> Option<PeerCertificate> {
+        self.peer_certificate.take()
     }
 }
 
 impl std::fmt::Debug for Handshake {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Handshake")
-            .field("role", &self.role)
-            .field("stage", &self.stage)
-            .finish_non_exhaustive()
+        f.write_str(match &self.engine {
+            Engine::Undecided(_) => "Handshake(undecided)",
+            Engine::Psk(_) => "Handshake(PSK)",
+            Engine::Certificate(_) => "Handshake(certificate)",
+            Engine::Over => "Handshake(over)",
+        })
+    }
+}
+
+impl std::fmt::Display for HandshakeError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Authentication => "wrong pre-shared key or unknown identity",
+            Self::Certificate(fault) => return fault.fmt(f),
+            Self::ServerName => "the host to connect to is no DNS name and no IP address",
+            Self::NotConfigured => "no certificates are configured",
+            Self::NoCommonParameters => "no TLS version or suite in common",
+            Self::AlertReceived(description) => {
+                return write!(f, "the peer sent TLS alert {description}");
+            }
+            Self::Malformed => "malformed TLS handshake",
+            Self::Other => "the TLS library refused",
+        })
+    }
+}
+
+impl std::error::Error for HandshakeError {}
+
+impl std::fmt::Display for CertificateFault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Missing => "the peer presented no certificate",
+            Self::UnknownIssuer => "the certificate of the peer has no trusted issuer",
+            Self::NameMismatch => "the certificate of the peer is for another name",
+            Self::Expired => "the certificate of the peer has expired",
+            Self::NotYetValid => "the certificate of the peer is not valid yet",
+            Self::Purpose => "the certificate of the peer is for another purpose",
+            Self::Signature => "a signature in the certificate of the peer or by its key is wrong",
+            Self::Unusable => "the certificate of the peer cannot be used",
+        })
     }
 }
 
 /// The whole record at the front, if there is one. Bytes that cannot be TLS are refused at once
 /// rather than awaited.
-fn front_record(input: &[u8]) -> Result<Option<&[u8]>, HandshakeError> {
+pub(super) fn front_record(input: &[u8]) -> Result<Option<&[u8]>, HandshakeError> {
     if let Some(&content_type) = input.first()
         && !(20..=23).contains(&content_type)
     {
@@ -333,43 +250,5 @@ fn front_record(input: &[u8]) -> Result<Option<&[u8]>, HandshakeError> {
     Ok(input.get(..length))
 }
 
-/// The first eight payload bytes of the last record in `records`.
-fn last_record_nonce(mut records: &[u8]) -> Option<[u8; 8]> {
-    let mut last = None;
-    while let &[_, _, _, high, low, ..] = records {
-        let length = 5 + usize::from(u16::from_be_bytes([high, low]));
-        let (record, rest) = records.split_at_checked(length)?;
-        last = record.get(5..13);
-        records = rest;
-    }
-    last?.try_into().ok()
-}
-
-fn reason_of(error: &ssl::Error) -> HandshakeError {
-    let reason = ssl_reason::ssl_reason(error);
-    match reason {
-        ssl_reason::DECRYPTION_FAILED_OR_BAD_RECORD_MAC
-        | ssl_reason::DIGEST_CHECK_FAILED
-        | ssl_reason::BINDER_DOES_NOT_VERIFY => HandshakeError::Authentication,
-        ssl_reason::NO_SHARED_CIPHER
-        | ssl_reason::NO_SUITABLE_GROUPS
-        | ssl_reason::NO_SUITABLE_KEY_SHARE
-        | ssl_reason::NO_SUITABLE_SIGNATURE_ALGORITHM
-        | ssl_reason::UNSUPPORTED_PROTOCOL
-        | ssl_reason::UNSUPPORTED_SSL_VERSION
-        | ssl_reason::VERSION_TOO_HIGH
-        | ssl_reason::VERSION_TOO_LOW
-        | ssl_reason::WRONG_SSL_VERSION => HandshakeError::NoCommonParameters,
-        ssl_reason::LENGTH_MISMATCH
-        | ssl_reason::LENGTH_TOO_SHORT
-        | ssl_reason::UNEXPECTED_MESSAGE
-        | ssl_reason::WRONG_VERSION_NUMBER => HandshakeError::Malformed,
-        _ => ssl_reason::received_alert(reason)
-            .map_or(HandshakeError::Other, HandshakeError::AlertReceived),
-    }
-}
-
 /// OpenSSL's `PSK_MAX_IDENTITY_LEN`; RFC 4279 section 5.3 demands 128.
 pub const IDENTITY_BYTES_MAX: usize = 256;
-
-const MASTER_SECRET_BYTES: usize = 48;

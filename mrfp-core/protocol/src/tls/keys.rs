@@ -14,6 +14,46 @@ pub(super) enum Role {
     Server,
 }
 
+/// Bytes of the longest TLS 1.3 secret (SHA-384).
+pub(super) const SECRET_BYTES_MAX: usize = 48;
+
+/// A TLS 1.3 traffic secret; a shorter one fills the front.
+pub(super) type Secret = Zeroizing<[u8; SECRET_BYTES_MAX]>;
+
+/// The TLS 1.3 application traffic secrets of both directions, as far as a key log has told them.
+#[derive(Default)]
+pub(super) struct TrafficSecrets {
+    client: Option<Secret>,
+    server: Option<Secret>,
+}
+
+impl TrafficSecrets {
+    /// Whether a key log line of this label (NSS format) is of interest.
+    pub(super) fn wants(label: &str) -> bool {
+        matches!(label, CLIENT_TRAFFIC_SECRET | SERVER_TRAFFIC_SECRET)
+    }
+
+    /// Takes one key log line.
+    pub(super) fn record(&mut self, label: &str, bytes: &[u8]) {
+        let mut secret = Secret::new([0; SECRET_BYTES_MAX]);
+        let Some(target) = secret.get_mut(..bytes.len()) else { return };
+        target.copy_from_slice(bytes);
+        match label {
+            CLIENT_TRAFFIC_SECRET => self.client = Some(secret),
+            SERVER_TRAFFIC_SECRET => self.server = Some(secret),
+            _ => {}
+        }
+    }
+
+    /// The traffic keys at the first record after the handshake, if both secrets are known.
+    pub(super) fn traffic_keys(&self, suite: &'static Suite, role: Role) -> Option<TrafficKeys> {
+        assert_eq!(suite.version, Version::Tls13);
+        let client = DirectionKeys::tls13(self.client.as_ref()?, suite.hash);
+        let server = DirectionKeys::tls13(self.server.as_ref()?, suite.hash);
+        Some(TrafficKeys::new(suite, role, client, server))
+    }
+}
+
 /// The raw keys and sequence numbers of an established AEAD session: what an idle session is
 /// reduced to, or what one shard hands to another. Zeroised on drop, never printed.
 pub struct TrafficKeys {
@@ -24,6 +64,19 @@ pub struct TrafficKeys {
 }
 
 impl TrafficKeys {
+    pub(super) fn new(
+        suite: &'static Suite,
+        role: Role,
+        client: DirectionKeys,
+        server: DirectionKeys,
+    ) -> Self {
+        let (read, write) = match role {
+            Role::Client => (server, client),
+            Role::Server => (client, server),
+        };
+        Self { suite, role, read, write }
+    }
+
     /// A second copy; it must replace the first, or nonces would repeat.
     pub(super) fn duplicate(&self) -> Self {
         Self {
@@ -50,8 +103,8 @@ impl std::fmt::Debug for TrafficKeys {
 /// The keys of one direction.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub(super) struct DirectionKeys {
-    /// TLS 1.2: the key (AES-128 uses the first half). TLS 1.3: the traffic secret.
-    pub(super) secret: [u8; 32],
+    /// TLS 1.2: the key. TLS 1.3: the traffic secret. What is shorter uses the front.
+    pub(super) secret: [u8; SECRET_BYTES_MAX],
     /// TLS 1.2 AES-GCM: four bytes of salt, then the explicit nonce of sequence number 0. Else the
     /// value the sequence number is XORed into.
     pub(super) iv: [u8; 12],
@@ -64,33 +117,33 @@ pub(super) struct DirectionKeys {
 impl DirectionKeys {
     /// A TLS 1.2 direction after its Finished, which was sequence number 0.
     pub(super) fn tls12(key: &[u8], iv: &[u8]) -> Self {
-        let mut keys = Self { secret: [0; 32], iv: [0; 12], sequence: 1, blocks: 2 };
+        let mut keys = Self { secret: [0; SECRET_BYTES_MAX], iv: [0; 12], sequence: 1, blocks: 2 };
         keys.secret[..key.len()].copy_from_slice(key);
         keys.iv[..iv.len()].copy_from_slice(iv);
         keys
     }
 
     /// A TLS 1.3 direction at its first record.
-    pub(super) fn tls13(secret: &[u8; 32]) -> Self {
-        let mut keys = Self { secret: *secret, iv: [0; 12], sequence: 0, blocks: 0 };
-        hkdf_expand_label(&keys.secret, b"iv", &mut keys.iv);
+    pub(super) fn tls13(secret: &Secret, hash: Hash) -> Self {
+        let mut keys = Self { secret: **secret, iv: [0; 12], sequence: 0, blocks: 0 };
+        hkdf_expand_label(hash, &keys.secret, b"iv", &mut keys.iv);
         keys
     }
 
     /// The next generation (RFC 8446 section 7.2).
-    pub(super) fn update(&mut self) {
-        let mut next = Zeroizing::new([0; 32]);
-        hkdf_expand_label(&self.secret, b"traffic upd", next.as_mut());
-        *self = Self::tls13(&next);
+    pub(super) fn update(&mut self, hash: Hash) {
+        let mut next = Secret::new([0; SECRET_BYTES_MAX]);
+        hkdf_expand_label(hash, &self.secret, b"traffic upd", &mut next[..hash.output_bytes()]);
+        *self = Self::tls13(&next, hash);
     }
 
     /// Expands the key schedule.
-    pub(super) fn expand(&self, aead: Aead, version: Version) -> aead::LessSafeKey {
+    pub(super) fn expand(&self, aead: Aead, suite: &Suite) -> aead::LessSafeKey {
         let mut bytes = Zeroizing::new([0; 32]);
         let bytes = &mut bytes[..aead.key_bytes()];
-        match version {
+        match suite.version {
             Version::Tls12 => bytes.copy_from_slice(&self.secret[..bytes.len()]),
-            Version::Tls13 => hkdf_expand_label(&self.secret, b"key", bytes),
+            Version::Tls13 => hkdf_expand_label(suite.hash, &self.secret, b"key", bytes),
         }
         let key = aead::UnboundKey::new(aead.algorithm(), bytes)
             .expect("the key has the algorithm's length");
@@ -121,11 +174,7 @@ pub(super) fn tls12_traffic_keys(
     let (client_iv, server_iv) = rest.split_at(iv);
     let client = DirectionKeys::tls12(client_key, client_iv);
     let server = DirectionKeys::tls12(server_key, server_iv);
-    let (read, write) = match role {
-        Role::Client => (server, client),
-        Role::Server => (client, server),
-    };
-    TrafficKeys { suite, role, read, write }
+    TrafficKeys::new(suite, role, client, server)
 }
 
 /// The TLS 1.2 PRF (RFC 5246 section 5).
@@ -145,8 +194,8 @@ pub(super) fn tls12_prf(hash: Hash, secret: &[u8], label: &[u8], seed: &[u8], ou
     }
 }
 
-/// HKDF-Expand-Label with an empty context and SHA-256 (RFC 8446 section 7.1).
-fn hkdf_expand_label(secret: &[u8; 32], label: &[u8], out: &mut [u8]) {
+/// HKDF-Expand-Label with an empty context (RFC 8446 section 7.1).
+fn hkdf_expand_label(hash: Hash, secret: &[u8; SECRET_BYTES_MAX], label: &[u8], out: &mut [u8]) {
     struct Length(usize);
     impl hkdf::KeyType for Length {
         fn len(&self) -> usize {
@@ -155,11 +204,14 @@ fn hkdf_expand_label(secret: &[u8; 32], label: &[u8], out: &mut [u8]) {
     }
     let length = u16::try_from(out.len()).expect("a key is short");
     let label_bytes = u8::try_from(6 + label.len()).expect("a label is short");
-    hkdf::Prk::new_less_safe(hkdf::HKDF_SHA256, secret)
+    hkdf::Prk::new_less_safe(hash.hkdf_algorithm(), &secret[..hash.output_bytes()])
         .expand(&[&length.to_be_bytes(), &[label_bytes], b"tls13 ", label, &[0]], Length(out.len()))
         .and_then(|material| material.fill(out))
         .expect("the output is within HKDF's limit");
 }
+
+const CLIENT_TRAFFIC_SECRET: &str = "CLIENT_TRAFFIC_SECRET_0";
+const SERVER_TRAFFIC_SECRET: &str = "SERVER_TRAFFIC_SECRET_0";
 
 #[cfg(test)]
 mod tests {
@@ -200,6 +252,6 @@ mod tests {
 
     #[test]
     fn raw_keys_stay_small() {
-        assert!(size_of::<TrafficKeys>() <= 160);
+        assert!(size_of::<TrafficKeys>() <= 192);
     }
 }

@@ -1,8 +1,11 @@
-//! TLS for the media plane: OpenSSL performs the PSK handshake in memory, our record layer carries
-//! the data, in place.
+//! TLS for the media plane: OpenSSL performs the PSK handshake in memory, rustls the one with
+//! certificates, and our record layer carries the data, in place.
 
 use std::ops::Range;
 
+mod certificate;
+mod certificate_handshake;
+mod client_hello;
 mod exchange;
 mod handshake;
 mod keys;
@@ -10,6 +13,7 @@ mod memory_stream;
 mod openssl_session;
 mod profile;
 mod psk;
+mod psk_handshake;
 mod record;
 mod ssl_reason;
 mod suite;
@@ -17,7 +21,10 @@ mod suite;
 use openssl_session::OpenSslSession;
 use record::{ALERT_CLOSE_NOTIFY, LEVEL_FATAL, LEVEL_WARNING, RecordLayer};
 
-pub use handshake::{Handshake, HandshakeError, IDENTITY_BYTES_MAX, Progress};
+pub use certificate::{
+    Authorities, CertificateConfig, CertificateError, Identity, PeerCertificate,
+};
+pub use handshake::{CertificateFault, Handshake, HandshakeError, IDENTITY_BYTES_MAX, Progress};
 pub use keys::TrafficKeys;
 pub use profile::{Profile, ProfileConfig, ProfileError};
 pub use psk::Psk;
@@ -33,8 +40,8 @@ pub const RECORD_BYTES_MAX: usize = 5 + PLAINTEXT_BYTES_MAX + 2048;
 
 /// An established session: traffic keys and sequence numbers (or, for CBC suites, OpenSSL).
 ///
-/// With an AEAD suite the session is the record layer and nothing else: OpenSSL's objects and their
-/// buffers went with the handshake. Only a CBC suite keeps them.
+/// With an AEAD suite the session is the record layer and nothing else: the objects of OpenSSL or
+/// rustls and their buffers went with the handshake. Only a CBC suite keeps them.
 ///
 /// The order of calls is the order on the wire: what `seal`, `pending_output`, `close_notify` and
 /// `fatal_alert` return must be sent in the order it was returned.

@@ -11,6 +11,7 @@ use openssl::ssl::{
     SslSessionCacheMode, SslVersion,
 };
 
+use super::certificate::{CertificateConfig, Certificates};
 use super::exchange::Exchange;
 use super::suite::{Suite, TLS12_SUITES, TLS13_SUITES};
 
@@ -32,10 +33,13 @@ impl Default for ProfileConfig {
     }
 }
 
-/// A checked configuration, made once per shard; every handshake starts from it.
+/// A checked configuration, made once per shard; every handshake starts from it. A clone shares it.
+#[derive(Clone)]
 pub struct Profile {
     pub(super) context: SslContext,
     pub(super) tls13: bool,
+    /// For handshakes with certificates, if there are to be any.
+    pub(super) certificates: Option<Certificates>,
 }
 
 /// The configuration names something OpenSSL does not have.
@@ -61,13 +65,25 @@ impl Profile {
         }
         let context = build_context(&suites, config.tls13)
             .map_err(|error| ProfileError(format!("OpenSSL refuses the TLS profile: {error}")))?;
-        Ok(Self { context, tls13: config.tls13 })
+        Ok(Self { context, tls13: config.tls13, certificates: None })
+    }
+
+    /// Serves and uses certificates beside pre-shared keys: TLS 1.2 and 1.3, whatever the
+    /// configuration says about versions with keys.
+    pub fn with_certificates(mut self, config: &CertificateConfig) -> Result<Self, ProfileError> {
+        let certificates = Certificates::new(config)
+            .map_err(|error| ProfileError(format!("rustls refuses the TLS profile: {error}")))?;
+        self.certificates = Some(certificates);
+        Ok(self)
     }
 }
 
 impl std::fmt::Debug for Profile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Profile").field("tls13", &self.tls13).finish_non_exhaustive()
+        f.debug_struct("Profile")
+            .field("tls13", &self.tls13)
+            .field("certificates", &self.certificates.is_some())
+            .finish_non_exhaustive()
     }
 }
 

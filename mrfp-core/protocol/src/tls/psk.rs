@@ -2,6 +2,8 @@
 
 use zeroize::Zeroize;
 
+use super::client_hello::{ClientHello, Reader};
+
 /// A pre-shared key: the TEK of one MIKEY crypto session. Zeroised on drop, never printed.
 #[derive(Clone)]
 pub struct Psk(Vec<u8>);
@@ -87,7 +89,9 @@ impl IdentityScanner {
                 break;
             };
             found = match message_type {
-                MESSAGE_CLIENT_HELLO if self.tls13 => identity_in_client_hello(body),
+                MESSAGE_CLIENT_HELLO if self.tls13 => {
+                    ClientHello::parse(body).and_then(ClientHello::psk_identity).map(<[u8]>::to_vec)
+                }
                 MESSAGE_CLIENT_KEY_EXCHANGE => {
                     self.done = true;
                     identity_in_client_key_exchange(body)
@@ -115,69 +119,11 @@ fn identity_in_client_key_exchange(body: &[u8]) -> Option<Vec<u8>> {
     reader.vector16().map(<[u8]>::to_vec)
 }
 
-/// RFC 8446 section 4.2.11: the first identity of `pre_shared_key`, if the client offers TLS 1.3.
-/// Further identities would only matter for resumption, which is never offered here.
-fn identity_in_client_hello(body: &[u8]) -> Option<Vec<u8>> {
-    let mut reader = Reader(body);
-    reader.take(2 + 32)?;
-    reader.vector8()?;
-    reader.vector16()?;
-    reader.vector8()?;
-    let mut extensions = Reader(reader.vector16()?);
-    let mut offers_tls13 = false;
-    let mut identity = None;
-    while let Some(extension_type) = extensions.u16() {
-        let mut extension = Reader(extensions.vector16()?);
-        match extension_type {
-            EXTENSION_SUPPORTED_VERSIONS => {
-                offers_tls13 =
-                    extension.vector8()?.chunks_exact(2).any(|version| version == [3, 4]);
-            }
-            EXTENSION_PRE_SHARED_KEY => {
-                let mut identities = Reader(extension.vector16()?);
-                identity = Some(identities.vector16()?.to_vec());
-            }
-            _ => {}
-        }
-    }
-    identity.filter(|_| offers_tls13)
-}
-
-/// Reads length-prefixed fields from the front of a slice.
-struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
-        let (head, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        Some(head)
-    }
-
-    fn u16(&mut self) -> Option<u16> {
-        let &[high, low] = self.take(2)? else {
-            return None;
-        };
-        Some(u16::from_be_bytes([high, low]))
-    }
-
-    fn vector8(&mut self) -> Option<&'a [u8]> {
-        let length = usize::from(*self.take(1)?.first()?);
-        self.take(length)
-    }
-
-    fn vector16(&mut self) -> Option<&'a [u8]> {
-        let length = usize::from(self.u16()?);
-        self.take(length)
-    }
-}
-
 /// Longest handshake message read ahead. A PSK ClientHello has a few hundred bytes, a
 /// ClientKeyExchange an identity and at most one DH value.
-const MESSAGE_BYTES_MAX: usize = 16 * 1024;
+pub(super) const MESSAGE_BYTES_MAX: usize = 16 * 1024;
 
 const CONTENT_TYPE_ALERT: u8 = 21;
-const CONTENT_TYPE_HANDSHAKE: u8 = 22;
-const MESSAGE_CLIENT_HELLO: u8 = 1;
+pub(super) const CONTENT_TYPE_HANDSHAKE: u8 = 22;
+pub(super) const MESSAGE_CLIENT_HELLO: u8 = 1;
 const MESSAGE_CLIENT_KEY_EXCHANGE: u8 = 16;
-const EXTENSION_PRE_SHARED_KEY: u16 = 41;
-const EXTENSION_SUPPORTED_VERSIONS: u16 = 43;

@@ -46,8 +46,8 @@ impl RecordLayer {
         };
         Self {
             aead,
-            read: keys.read.expand(aead, keys.suite.version),
-            write: keys.write.expand(aead, keys.suite.version),
+            read: keys.read.expand(aead, keys.suite),
+            write: keys.write.expand(aead, keys.suite),
             keys,
             owed: Owed::default(),
             skip_bytes: 0,
@@ -255,8 +255,8 @@ impl RecordLayer {
     }
 
     fn receive_key_update(&mut self, requested: bool) {
-        self.keys.read.update();
-        self.read = self.keys.read.expand(self.aead, Version::Tls13);
+        self.keys.read.update(self.keys.suite.hash);
+        self.read = self.keys.read.expand(self.aead, self.keys.suite);
         if requested {
             self.owed.key_update = true;
         }
@@ -309,8 +309,8 @@ impl RecordLayer {
     }
 
     fn advance_write_keys(&mut self) {
-        self.keys.write.update();
-        self.write = self.keys.write.expand(self.aead, Version::Tls13);
+        self.keys.write.update(self.keys.suite.hash);
+        self.write = self.keys.write.expand(self.aead, self.keys.suite);
         self.owed.key_update = false;
     }
 

@@ -1,6 +1,6 @@
-//! The cipher suites we know: what OpenSSL may negotiate and how its records are protected.
+//! The cipher suites we know: what a handshake may negotiate and how its records are protected.
 
-use ring::{aead, hmac};
+use ring::{aead, hkdf, hmac};
 
 /// One cipher suite, TLS 1.2 or TLS 1.3.
 pub(super) struct Suite {
@@ -31,6 +31,21 @@ impl Hash {
         match self {
             Self::Sha256 => hmac::HMAC_SHA256,
             Self::Sha384 => hmac::HMAC_SHA384,
+        }
+    }
+
+    pub(super) fn hkdf_algorithm(self) -> hkdf::Algorithm {
+        match self {
+            Self::Sha256 => hkdf::HKDF_SHA256,
+            Self::Sha384 => hkdf::HKDF_SHA384,
+        }
+    }
+
+    /// Bytes of its output, and of a TLS 1.3 secret made with it.
+    pub(super) const fn output_bytes(self) -> usize {
+        match self {
+            Self::Sha256 => 32,
+            Self::Sha384 => 48,
         }
     }
 }
@@ -100,21 +115,16 @@ impl std::fmt::Debug for Suite {
 
 /// Finds a suite by OpenSSL name.
 pub(super) fn suite_by_name(name: &str) -> Option<&'static Suite> {
-    TLS12_SUITES.iter().chain(&TLS13_SUITES).find(|suite| suite.name == name)
+    let suites = TLS12_SUITES.iter().chain(&TLS13_SUITES).chain(&CERTIFICATE_SUITES);
+    suites.into_iter().find(|suite| suite.name == name)
 }
 
 const fn tls12(name: &'static str, protection: Protection, hash: Hash, dhe: bool) -> Suite {
     Suite { name, version: Version::Tls12, protection, hash, dhe }
 }
 
-const fn tls13(name: &'static str, aead: Aead) -> Suite {
-    Suite {
-        name,
-        version: Version::Tls13,
-        protection: Protection::Aead(aead),
-        hash: Hash::Sha256,
-        dhe: false,
-    }
+const fn tls13(name: &'static str, aead: Aead, hash: Hash) -> Suite {
+    Suite { name, version: Version::Tls13, protection: Protection::Aead(aead), hash, dhe: false }
 }
 
 const AES_128_GCM: Protection = Protection::Aead(Aead::Aes128Gcm);
@@ -124,7 +134,7 @@ const CBC: Protection = Protection::Cbc;
 const SHA256: Hash = Hash::Sha256;
 const SHA384: Hash = Hash::Sha384;
 
-/// Every TLS 1.2 suite that may be configured, AEAD first. No RSA-PSK (certificates), no NULL, RC4,
+/// Every TLS 1.2 PSK suite that may be configured, AEAD first. No RSA-PSK, no NULL, RC4,
 /// 3DES (TS 33.210 clause 6.2).
 pub(super) static TLS12_SUITES: [Suite; 19] = [
     tls12("ECDHE-PSK-CHACHA20-POLY1305", CHACHA20, SHA256, false),
@@ -151,6 +161,19 @@ pub(super) static TLS12_SUITES: [Suite; 19] = [
 
 /// The TLS 1.3 suites an external PSK of hash SHA-256 may use (RFC 8446 section 4.2.11).
 pub(super) static TLS13_SUITES: [Suite; 2] = [
-    tls13("TLS_AES_128_GCM_SHA256", Aead::Aes128Gcm),
-    tls13("TLS_CHACHA20_POLY1305_SHA256", Aead::ChaCha20Poly1305),
+    tls13("TLS_AES_128_GCM_SHA256", Aead::Aes128Gcm, SHA256),
+    tls13("TLS_CHACHA20_POLY1305_SHA256", Aead::ChaCha20Poly1305, SHA256),
+];
+
+/// What is negotiated with certificates beside the TLS 1.3 suites above (RFC 9325 section 4.2:
+/// forward secrecy and AEAD). The TLS_RSA_WITH_AES_128_CBC_SHA of RFC 4976 section 9.2 has neither
+/// and is not among them.
+static CERTIFICATE_SUITES: [Suite; 7] = [
+    tls13("TLS_AES_256_GCM_SHA384", Aead::Aes256Gcm, SHA384),
+    tls12("ECDHE-ECDSA-AES128-GCM-SHA256", AES_128_GCM, SHA256, false),
+    tls12("ECDHE-ECDSA-AES256-GCM-SHA384", AES_256_GCM, SHA384, false),
+    tls12("ECDHE-ECDSA-CHACHA20-POLY1305", CHACHA20, SHA256, false),
+    tls12("ECDHE-RSA-AES128-GCM-SHA256", AES_128_GCM, SHA256, false),
+    tls12("ECDHE-RSA-AES256-GCM-SHA384", AES_256_GCM, SHA384, false),
+    tls12("ECDHE-RSA-CHACHA20-POLY1305", CHACHA20, SHA256, false),
 ];

@@ -1,6 +1,9 @@
 //! What the TLS tests share: two ends in memory.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod authority;
+pub mod certificates;
+
 use mrfp_protocol::tls::{
     Handshake, HandshakeError, Opened, Profile, ProfileConfig, Progress, Psk, RecordError,
     SEAL_HEADROOM_BYTES, SEAL_TAILROOM_BYTES, Session,

@@ -22,7 +22,13 @@ struct File {
 
 impl FileBook {
     /// A member begins a file.
-    pub fn begin(&mut self, sender: u32, number: u32, now_ns: u64, members: impl Iterator<Item = u32>) {
+    pub fn begin(
+        &mut self,
+        sender: u32,
+        number: u32,
+        now_ns: u64,
+        members: impl Iterator<Item = u32>,
+    ) {
         let outstanding = members.filter(|member| *member != sender).collect();
         let unanswered = BTreeSet::new();
         let file = File { number, begun_ns: now_ns, sent: false, outstanding, unanswered };

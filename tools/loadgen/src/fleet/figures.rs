@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum as _;
 
 use super::{Fleet, Phase, latency_histogram};
-use crate::expectation::Violation;
 use crate::cli::Run;
 use crate::display::Figures;
+use crate::expectation::Violation;
 use crate::media::{Thread, cpu_ticks, resident_kib};
 use crate::report::{
     ConfigReport, CpuReport, FairnessReport, FilesReport, Machine, MemoryReport, MessagesReport,
@@ -169,8 +169,7 @@ impl Steady {
             return;
         }
         self.sampled = Some(now);
-        if let (Some(memory), Some(kib)) =
-            (&mut self.node_memory, node_pid.and_then(resident_kib))
+        if let (Some(memory), Some(kib)) = (&mut self.node_memory, node_pid.and_then(resident_kib))
         {
             memory.sample(kib);
         }
@@ -214,7 +213,10 @@ fn node_ticks(node_pid: Option<u32>) -> Option<u64> {
 fn config_report(options: &Run, scenario: &Scenario) -> ConfigReport {
     let interval_ns = scenario.traffic.interval_ns;
     ConfigReport {
-        scenario: options.scenario.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned()),
+        scenario: options
+            .scenario
+            .to_possible_value()
+            .map_or_else(String::new, |value| value.get_name().to_owned()),
         target: format!("sip:{}@{}", options.target.user, options.target.host_port),
         transport: format!("{:?}", options.transport).to_lowercase(),
         security: format!("{:?}", options.security).to_lowercase(),

@@ -335,7 +335,8 @@ impl<D: Driver> Worker<D> {
     fn report(&mut self) -> WorkerReport {
         self.shared.publish();
         let shared = &mut self.shared;
-        let take = |histogram: &mut Histogram<u64>| std::mem::replace(histogram, latency_histogram());
+        let take =
+            |histogram: &mut Histogram<u64>| std::mem::replace(histogram, latency_histogram());
         WorkerReport {
             violations: std::mem::take(&mut shared.violations),
             delivery_latency: take(&mut shared.delivery_latency),

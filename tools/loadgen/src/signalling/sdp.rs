@@ -31,6 +31,7 @@ pub fn offer(address: IpAddr, session_id: &str, transfer_init: Option<&[u8]>) ->
         max_size_bytes: None,
         direction: Direction::SendRecv,
         cema: false,
+        chatroom: None,
         mikey: transfer_init,
     })
 }

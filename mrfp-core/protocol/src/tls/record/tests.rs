@@ -1,15 +1,16 @@
-use super::super::keys::{DirectionKeys, tls12_traffic_keys};
+use super::super::keys::{DirectionKeys, SECRET_BYTES_MAX, Secret, tls12_traffic_keys};
 use super::super::memory_stream::MemoryStream;
 use super::super::suite::suite_by_name;
 use super::super::{Handshake, Profile, ProfileConfig, Progress, Psk, Records, Session};
 use super::*;
 
-const AEAD_SUITES: [&str; 5] = [
+const AEAD_SUITES: [&str; 6] = [
     "PSK-AES128-GCM-SHA256",
     "PSK-AES256-GCM-SHA384",
     "PSK-CHACHA20-POLY1305",
     "TLS_AES_128_GCM_SHA256",
     "TLS_CHACHA20_POLY1305_SHA256",
+    "TLS_AES_256_GCM_SHA384",
 ];
 const TLS12: &str = "PSK-AES128-GCM-SHA256";
 const TLS13: &str = "TLS_AES_128_GCM_SHA256";
@@ -22,12 +23,9 @@ fn layer(suite: &str, role: Role) -> RecordLayer {
     let keys = match suite.version {
         Version::Tls12 => tls12_traffic_keys(suite, aead, role, &[7; 48], &[1; 32], &[2; 32]),
         Version::Tls13 => {
-            let (client, server) = (DirectionKeys::tls13(&[3; 32]), DirectionKeys::tls13(&[4; 32]));
-            let (read, write) = match role {
-                Role::Client => (server, client),
-                Role::Server => (client, server),
-            };
-            TrafficKeys { suite, role, read, write }
+            let direction =
+                |byte| DirectionKeys::tls13(&Secret::new([byte; SECRET_BYTES_MAX]), suite.hash);
+            TrafficKeys::new(suite, role, direction(3), direction(4))
         }
     };
     RecordLayer::new(keys)

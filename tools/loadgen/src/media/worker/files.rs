@@ -98,8 +98,7 @@ impl<D: Driver> Worker<D> {
         let connection = &self.connections[index as usize];
         let room = &mut self.shared.rooms[connection.room as usize];
         let member = connection.member;
-        if let Err(violation) =
-            room.files.answered(member, transaction.sequence, transaction.chunk)
+        if let Err(violation) = room.files.answered(member, transaction.sequence, transaction.chunk)
         {
             self.violation(index, violation, "a chunk of a file answered twice or never sent");
         }

@@ -5,9 +5,7 @@ use mrfp_protocol::tls;
 
 use super::{BIND_TIMEOUT_NS, Connect, Event, Worker};
 use crate::expectation::Violation;
-use crate::media::connection::{
-    Beginning, Connection, Failure, FileSender, Security, Stage,
-};
+use crate::media::connection::{Beginning, Connection, Failure, FileSender, Security, Stage};
 use crate::media::message::{Author, Content, Template};
 
 /// The kernel's word for "no receive buffer was free".

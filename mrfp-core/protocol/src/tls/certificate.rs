@@ -1,0 +1,295 @@
+//! Certificates: ours, those of peers, and who may vouch for them.
+
+use std::sync::{Arc, LazyLock};
+
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor, verify_server_name};
+use rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
+};
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{
+    ClientConfig, DigitallySignedStruct, DistinguishedName, InconsistentKeys, RootCertStore,
+    ServerConfig, SignatureScheme,
+};
+
+/// What TLS with certificates needs to know.
+#[derive(Clone, Debug)]
+pub struct CertificateConfig {
+    /// What we show to clients, and to servers that ask.
+    pub identity: Identity,
+    /// Who may vouch for peers.
+    pub authorities: Authorities,
+}
+
+/// Our certificate with its chain, and its key.
+#[derive(Clone)]
+pub struct Identity(Arc<CertifiedKey>);
+
+/// Certificate authorities whose word we take.
+#[derive(Clone, Debug)]
+pub struct Authorities(Arc<RootCertStore>);
+
+/// Why certificates or a key cannot be used.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum CertificateError {
+    /// There is no `CERTIFICATE` section.
+    NoCertificate,
+    /// There is no section with a private key.
+    NoKey,
+    /// The text is not PEM.
+    Pem(String),
+    /// A certificate is not X.509.
+    Certificate,
+    /// The key is of a kind we cannot use: RSA, ECDSA (P-256, P-384) and Ed25519 are known.
+    Key(String),
+    /// The key is not the one of the first certificate.
+    KeyMismatch,
+}
+
+impl Identity {
+    /// Reads a chain (our own certificate first, the root may be left out) and the key, which may be
+    /// PKCS #8, PKCS #1 or SEC1.
+    pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, CertificateError> {
+        let chain = certificates_from_pem(chain)?;
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| match error {
+            pem::Error::NoItemsFound => CertificateError::NoKey,
+            error => CertificateError::Pem(error.to_string()),
+        })?;
+        for certificate in &chain {
+            ParsedCertificate::try_from(certificate).map_err(|_| CertificateError::Certificate)?;
+        }
+        match CertifiedKey::from_der(chain, key, &PROVIDER) {
+            Ok(key) => Ok(Self(Arc::new(key))),
+            Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
+                Err(CertificateError::KeyMismatch)
+            }
+            Err(error) => Err(CertificateError::Key(error.to_string())),
+        }
+    }
+
+    /// Whether the certificate carries this name (DNS name or IP address).
+    #[must_use]
+    pub fn is_for(&self, host: &str) -> bool {
+        self.0.end_entity_cert().is_ok_and(|certificate| carries_name(certificate, host))
+    }
+}
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Identity({} certificates, key redacted)", self.0.cert.len())
+    }
+}
+
+impl Authorities {
+    /// Those of the web, as Mozilla lists them.
+    #[must_use]
+    pub fn web() -> Self {
+        let roots = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
+        Self(Arc::new(roots))
+    }
+
+    /// The certificates of this text and no others.
+    pub fn from_pem(text: &[u8]) -> Result<Self, CertificateError> {
+        let mut roots = RootCertStore::empty();
+        for certificate in certificates_from_pem(text)? {
+            roots.add(certificate).map_err(|_| CertificateError::Certificate)?;
+        }
+        Ok(Self(Arc::new(roots)))
+    }
+
+    /// These and the others.
+    #[must_use]
+    pub fn and(mut self, others: &Self) -> Self {
+        Arc::make_mut(&mut self.0).extend(others.0.roots.iter().cloned());
+        self
+    }
+}
+
+impl std::fmt::Display for CertificateError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NoCertificate => f.write_str("no certificate in it"),
+            Self::NoKey => f.write_str("no private key in it"),
+            Self::Pem(error) => write!(f, "not PEM: {error}"),
+            Self::Certificate => f.write_str("a certificate in it is not X.509"),
+            Self::Key(error) => write!(f, "the private key cannot be used: {error}"),
+            Self::KeyMismatch => f.write_str("the private key belongs to another certificate"),
+        }
+    }
+}
+
+impl std::error::Error for CertificateError {}
+
+/// A certificate a client has shown and whose key it has.
+pub struct PeerCertificate {
+    certificate: CertificateDer<'static>,
+    trusted: bool,
+}
+
+impl PeerCertificate {
+    /// Whether an authority of ours vouches for it, it is in its time, and it carries this name
+    /// (DNS name or IP address): what RFC 4976 section 6.3 asks of a relay that connects to us.
+    #[must_use]
+    pub fn proves(&self, host: &str) -> bool {
+        self.trusted && carries_name(&self.certificate, host)
+    }
+}
+
+impl std::fmt::Debug for PeerCertificate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PeerCertificate").field("trusted", &self.trusted).finish_non_exhaustive()
+    }
+}
+
+/// A checked [`CertificateConfig`]. A clone shares it.
+#[derive(Clone)]
+pub(super) struct Certificates {
+    pub(super) server: Arc<ServerConfig>,
+    pub(super) client: Arc<ClientConfig>,
+    authorities: Arc<RootCertStore>,
+    /// Judges what clients have presented.
+    for_clients: Arc<dyn ClientCertVerifier>,
+}
+
+impl Certificates {
+    pub(super) fn new(config: &CertificateConfig) -> Result<Self, rustls::Error> {
+        let identity = Arc::new(SingleCertAndKey::from(Arc::clone(&config.identity.0)));
+        let authorities = &config.authorities.0;
+        let provider = Arc::clone(&PROVIDER);
+
+        let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()?
+            .with_client_cert_verifier(Arc::new(AnyClient(
+                provider.signature_verification_algorithms,
+            )))
+            .with_cert_resolver(Arc::clone(&identity) as _);
+        // There is no resumption: a session is as long as its connection, and those are long.
+        server.session_storage = Arc::new(NoServerSessionStorage {});
+        server.send_tls13_tickets = 0;
+        server.enable_secret_extraction = true;
+
+        let mut client = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(Arc::clone(authorities))
+            .with_client_cert_resolver(identity);
+        client.resumption = Resumption::disabled();
+        client.enable_secret_extraction = true;
+
+        let for_clients =
+            WebPkiClientVerifier::builder_with_provider(Arc::clone(authorities), provider)
+                .build()
+                .map_err(|error| rustls::Error::General(error.to_string()))?;
+        Ok(Self {
+            server: Arc::new(server),
+            client: Arc::new(client),
+            authorities: Arc::clone(authorities),
+            for_clients,
+        })
+    }
+
+    /// Looks at what a client has presented, its own certificate first.
+    pub(super) fn judge(&self, chain: &[CertificateDer<'static>]) -> Option<PeerCertificate> {
+        let (certificate, intermediates) = chain.split_first()?;
+        let trusted = self.is_trusted(certificate, intermediates, UnixTime::now());
+        Some(PeerCertificate { certificate: certificate.clone(), trusted })
+    }
+
+    /// Whether an authority vouches for a certificate: as a client's or as a server's. A relay that
+    /// connects is both, and public authorities certify servers only.
+    fn is_trusted(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> bool {
+        if self.for_clients.verify_client_cert(certificate, intermediates, now).is_ok() {
+            return true;
+        }
+        let algorithms = PROVIDER.signature_verification_algorithms.all;
+        ParsedCertificate::try_from(certificate).is_ok_and(|certificate| {
+            verify_server_cert_signed_by_trust_anchor(
+                &certificate,
+                &self.authorities,
+                intermediates,
+                now,
+                algorithms,
+            )
+            .is_ok()
+        })
+    }
+}
+
+/// Asks every client for a certificate and takes any or none (RFC 4976 sections 6.1 and 9.2: a relay
+/// has one, and what other clients present is ignored). That the client has the key is checked here,
+/// the rest when somebody relies on it.
+#[derive(Debug)]
+struct AnyClient(WebPkiSupportedAlgorithms);
+
+impl ClientCertVerifier for AnyClient {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        ParsedCertificate::try_from(end_entity).map(|_| ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &self.0)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &self.0)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_schemes()
+    }
+}
+
+fn certificates_from_pem(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(text)
+        .collect::<Result<_, _>>()
+        .map_err(|error: pem::Error| CertificateError::Pem(error.to_string()))?;
+    if certificates.is_empty() { Err(CertificateError::NoCertificate) } else { Ok(certificates) }
+}
+
+fn carries_name(certificate: &CertificateDer<'_>, host: &str) -> bool {
+    let Some(name) = server_name(host) else { return false };
+    ParsedCertificate::try_from(certificate)
+        .is_ok_and(|certificate| verify_server_name(&certificate, &name).is_ok())
+}
+
+/// The name a certificate for this host carries. An IPv6 address may stand in brackets.
+pub(super) fn server_name(host: &str) -> Option<ServerName<'static>> {
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    ServerName::try_from(bare).ok().map(|name| name.to_owned())
+}
+
+/// `ring`, as everywhere: its suites are the AEAD ones with forward secrecy.
+static PROVIDER: LazyLock<Arc<CryptoProvider>> =
+    LazyLock::new(|| Arc::new(rustls::crypto::ring::default_provider()));

@@ -1,0 +1,116 @@
+//! A message on its way through the node: from the head of its first chunk to the last answer of its
+//! last recipient. Nothing of its body is kept.
+
+use mrfp_io::Key;
+use mrfp_protocol::msrp::{FailureReport, Head};
+
+use crate::config::MESSAGES_IN_PROGRESS_MAX;
+use crate::incoming::Identifier;
+use crate::plane::Plane;
+
+/// What must be known of a message to deliver its chunks alike, and to tell its sender if it cannot
+/// be delivered.
+#[derive(Debug)]
+pub(crate) struct Message {
+    /// The sending Termination.
+    pub(crate) sender: Key,
+    /// The Message-ID its sender gave it.
+    pub(crate) id: Identifier,
+    pub(crate) failure_report: FailureReport,
+    /// Whose turn it was to receive when it began.
+    pub(crate) epoch: u64,
+    /// The one member it is for; `None`: all the others.
+    pub(crate) addressee: Option<Key>,
+    /// Next byte, for the chunk that gives it up.
+    pub(crate) next: u64,
+    /// Its size, where the sender has told it.
+    pub(crate) total: Option<u64>,
+    /// More of it is to come from the sender.
+    pub(crate) in_progress: bool,
+    /// When something of it last came.
+    pub(crate) received_ns: u64,
+    /// How many it went to when it began; `None` before.
+    pub(crate) recipients: Option<u32>,
+    /// How many of those have not got it.
+    pub(crate) failed: u32,
+    /// Requests of ours that carry a part of it and wait for their answer.
+    pub(crate) outstanding: u32,
+    /// 200, or why none of its recipients got it.
+    pub(crate) status: u16,
+}
+
+impl Plane {
+    /// The message a chunk belongs to: one that is in progress in this session, or a new one. The
+    /// error is the status to answer.
+    pub(crate) fn open_message(
+        &mut self,
+        key: Key,
+        session: Key,
+        head: &Head<'_>,
+    ) -> Result<Key, u16> {
+        let id = head.message_id.and_then(Identifier::new).ok_or(400u16)?;
+        let termination = self.terminations.get(session).ok_or(481u16)?;
+        let epoch = self.contexts.get(termination.context).ok_or(481u16)?.epoch;
+        let connection = self.connections.get_mut(key).ok_or(481u16)?;
+        let known = connection.messages.iter().copied().find(|&message| {
+            self.messages.get(message).is_some_and(|message| {
+                message.sender == session && message.id.as_bytes() == id.as_bytes()
+            })
+        });
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        if connection.messages.len() >= MESSAGES_IN_PROGRESS_MAX {
+            // What nobody takes any more need not be remembered for the sake of others.
+            let failed = connection
+                .messages
+                .iter()
+                .position(|&message| self.messages.get(message).is_none_or(|m| m.status != 200));
+            let failed = connection.messages.swap_remove(failed.ok_or(413u16)?);
+            self.end_message(failed);
+        }
+        let message = Message {
+            sender: session,
+            id,
+            failure_report: head.failure_report,
+            epoch,
+            addressee: None,
+            next: head.byte_range.map_or(1, |range| range.start),
+            total: head.byte_range.and_then(|range| range.total),
+            in_progress: true,
+            received_ns: self.now_ns,
+            recipients: None,
+            failed: 0,
+            outstanding: 0,
+            status: 200,
+        };
+        let message = self.messages.insert(message).map_err(|_| 413u16)?;
+        let connection = self.connections.get_mut(key).ok_or(481u16)?;
+        connection.messages.push(message);
+        Ok(message)
+    }
+
+    /// Nothing more of a message is to come.
+    pub(crate) fn close_message(&mut self, key: Key, message: Key) {
+        if let Some(connection) = self.connections.get_mut(key)
+            && let Some(at) = connection.messages.iter().position(|&open| open == message)
+        {
+            connection.messages.swap_remove(at);
+        }
+        self.end_message(message);
+    }
+
+    pub(crate) fn end_message(&mut self, key: Key) {
+        if let Some(message) = self.messages.get_mut(key) {
+            message.in_progress = false;
+        }
+        self.settle_message(key);
+    }
+
+    /// Forgets a message of which nothing is to come and nothing is unanswered.
+    pub(crate) fn settle_message(&mut self, key: Key) {
+        if self.messages.get(key).is_some_and(|m| !m.in_progress && m.outstanding == 0) {
+            self.messages.remove(key);
+        }
+    }
+}
