@@ -4,16 +4,18 @@
 use std::collections::BTreeMap;
 
 use mrfp_core::Limits;
-use mrfp_core::mp::{Command, Direction, Event, Modify, TerminationId};
+use mrfp_core::mp::{
+    ChatRoomPolicy, Command, CpimPolicy, Direction, Event, Modify, Switching, TerminationId,
+};
 use mrfp_io::{Simulator, SimulatorConfig};
 use mrfp_protocol::msrp::FailureReport;
 
 use crate::common::{World, identity, key};
 use crate::message::{Message, Report};
 use crate::oracle;
-use crate::party::{Answering, Party};
+use crate::party::{Answering, Party, ROOM_URI, is_between_two};
 use crate::random::Random;
-use crate::watch::Heard;
+use crate::watch::{Delivery, Heard};
 
 /// A run in progress.
 pub struct Conference {
@@ -28,6 +30,7 @@ pub struct Conference {
     /// Which message and chunk a transaction identifier belongs to.
     transactions: BTreeMap<String, (usize, usize)>,
     events_taken: usize,
+    reports_written: usize,
     /// Nothing new is begun.
     closing: bool,
 }
@@ -35,7 +38,7 @@ pub struct Conference {
 /// Things that are done in a run.
 const STEPS: usize = 400;
 const MESSAGES_OPEN_MAX: usize = 4;
-const PARTIES_MAX: usize = 10;
+const PARTIES_MAX: usize = 16;
 /// Rounds in which everything must come to rest.
 const ROUNDS_MAX: usize = 2_000;
 
@@ -76,10 +79,12 @@ impl Conference {
             step: 0,
             transactions: BTreeMap::new(),
             events_taken: 0,
+            reports_written: 0,
             closing: false,
         };
-        for context in 1..=2 {
-            for _ in 0..2 + conference.random.below(3) {
+        for context in 1..=4 {
+            let more = if is_between_two(context) { 0 } else { conference.random.below(4) };
+            for _ in 0..2 + more {
                 conference.join(context);
             }
         }
@@ -90,7 +95,11 @@ impl Conference {
     fn join(&mut self, context: u64) {
         let termination = self.parties.len() as u64 + 1;
         let psk = self.random.once_in(2).then(|| key(termination as u8));
-        let address = self.world.reserve(context, termination, psk.as_ref());
+        let address = self.world.reserve_with(context, termination, psk.as_ref(), |reserve| {
+            if !is_between_two(context) {
+                reserve.switching = Switching::ChatRoom(Box::new(policy()));
+            }
+        });
         let claim = psk.as_ref().map(|psk| (identity(termination), psk));
         let mut ue = self.world.connect(termination, address, claim);
         if psk.is_none() || ue.is_secured() {
@@ -137,7 +146,9 @@ impl Conference {
             28 if self.random.once_in(6) => self.break_off(index),
             29 if self.parties.len() < PARTIES_MAX && self.random.once_in(4) => {
                 let context = self.parties[index].context;
-                self.join(context);
+                if !is_between_two(context) {
+                    self.join(context);
+                }
             }
             30 if self.random.once_in(4) => self.turns(20, 30_000_000),
             _ => {
@@ -190,7 +201,8 @@ impl Conference {
         if !self.closing && more && (party.open.is_empty() || self.random.once_in(3)) {
             let serial = self.messages.len();
             let number = self.messages.iter().filter(|message| message.sender == index).count();
-            let mut message = Message::draw(&mut self.random, index, serial, number);
+            let head = party.body_head();
+            let mut message = Message::draw(&mut self.random, index, serial, number, &head);
             message.began = self.step;
             self.messages.push(message);
             party.open.push(serial);
@@ -214,9 +226,7 @@ impl Conference {
         for message in received {
             let party = &mut self.parties[index];
             match party.watch.hear(&party.ue, message) {
-                Heard::Send { transaction, message_id, failure_report } => {
-                    self.answer(index, &transaction, message_id, failure_report);
-                }
+                Heard::Send(delivery) => self.answer(index, &delivery),
                 Heard::Response { transaction, status } => {
                     self.answered(index, &transaction, status);
                 }
@@ -228,7 +238,7 @@ impl Conference {
         }
     }
 
-    fn answer(&mut self, index: usize, transaction: &str, id: String, wanted: FailureReport) {
+    fn answer(&mut self, index: usize, delivery: &Delivery) {
         let party = &mut self.parties[index];
         let status = match party.answering {
             Answering::Never => return,
@@ -240,7 +250,12 @@ impl Conference {
                 _ => 200,
             },
         };
-        let due = match wanted {
+        if delivery.success_report && delivery.length > 0 && status == 200 {
+            let number = self.reports_written;
+            self.reports_written += 1;
+            party.report(&format!("r{number:07}"), delivery);
+        }
+        let due = match delivery.failure_report {
             FailureReport::Yes => true,
             FailureReport::Partial => status != 200,
             FailureReport::No => false,
@@ -250,9 +265,9 @@ impl Conference {
         }
         party.renounced |= status == 481;
         if status != 200 {
-            party.declined.insert(id);
+            party.declined.insert(delivery.message_id.clone());
         }
-        party.respond(transaction, status);
+        party.respond(&delivery.transaction, status);
     }
 
     /// The node has answered a chunk.
@@ -281,6 +296,7 @@ impl Conference {
             200 => assert!(message.success_report, "{message_id}: success is of no interest"),
             _ => assert_ne!(message.failure_report, FailureReport::No, "{message_id}: {report:?}"),
         }
+        message.abandoned |= report.code != 200;
         message.reports.push(report);
     }
 
@@ -413,14 +429,24 @@ impl Conference {
             self.world.settle();
             self.take_events();
             quiet = if moved { 0 } else { quiet + 1 };
-            // The second of them lets every timer run out.
+            // Every timer runs out: 30 seconds for an answer, and for the next chunk.
             match quiet {
-                2 => self.world.pass(3),
+                2 => self.outlast_timers(),
                 4 => return,
                 _ => {}
             }
         }
         panic!("it does not come to rest");
+    }
+
+    fn outlast_timers(&mut self) {
+        self.world.pass(32);
+        for _ in 0..2_000 {
+            self.world.shard.driver_mut().advance_ns(300_000_000);
+            self.world.shard.turn().unwrap();
+        }
+        self.world.settle();
+        self.take_events();
     }
 
     /// Nothing stays behind, whichever way it ends.
@@ -441,5 +467,15 @@ impl Conference {
             self.world.seen.iter().any(|event| matches!(event, Event::Stopped)),
             "never stopped"
         );
+    }
+}
+
+fn policy() -> ChatRoomPolicy {
+    ChatRoomPolicy {
+        uris: vec![ROOM_URI.to_owned()],
+        nicknames: true,
+        nicknames_reserved: Vec::new(),
+        private_messages: true,
+        cpim: CpimPolicy::Required,
     }
 }

@@ -8,19 +8,21 @@ use crate::common::Ue;
 use crate::random::Random;
 
 /// A message from the side of its sender.
-#[derive(Debug)]
 pub struct Message {
     /// Index of its sender among the parties.
     pub sender: usize,
     /// Message-ID, unique among the messages of its sender only.
     pub id: String,
     pub body: Vec<u8>,
+    /// From so many bytes on the body tells which message it is.
+    pub tag_end: usize,
     /// Where its chunks end. The last is where the sender stops.
     cuts: Vec<usize>,
     pub ending: Ending,
     pub failure_report: FailureReport,
     pub success_report: bool,
     range: RangeStyle,
+    media_type: &'static str,
     /// The chunks begun so far.
     pub chunks: Vec<Chunk>,
     pub reports: Vec<Report>,
@@ -69,13 +71,38 @@ pub struct Report {
     pub code: u16,
 }
 
-/// Bytes that tell which message a body is.
-pub const TAG_BYTES: usize = 12;
-const BODY_BYTES: [usize; 10] = [12, 13, 100, 100, 300, 2_048, 2_049, 5_000, 20_000, 60_000];
+/// Bytes that tell which message a text is.
+const TAG_BYTES: usize = 12;
+const TEXT_BYTES: [usize; 10] = [12, 13, 100, 100, 300, 2_048, 2_049, 5_000, 20_000, 60_000];
+
+impl std::fmt::Debug for Message {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Message")
+            .field("id", &self.id)
+            .field("sender", &self.sender)
+            .field("bytes", &self.body.len())
+            .field("cuts", &self.cuts)
+            .field("ending", &self.ending)
+            .field("failure_report", &self.failure_report)
+            .field("success_report", &self.success_report)
+            .field("chunks", &self.chunks)
+            .field("reports", &self.reports)
+            .field("abandoned", &self.abandoned)
+            .finish()
+    }
+}
 
 impl Message {
-    pub fn draw(random: &mut Random, sender: usize, serial: usize, number: usize) -> Self {
-        let length = random.pick(&BODY_BYTES);
+    /// `head`: what the body begins with.
+    pub fn draw(
+        random: &mut Random,
+        sender: usize,
+        serial: usize,
+        number: usize,
+        head: &str,
+    ) -> Self {
+        let body = [head.as_bytes(), &text(serial, random.pick(&TEXT_BYTES))].concat();
+        let length = body.len();
         let ending = match random.below(12) {
             0 => Ending::Aborted,
             1 => Ending::Unfinished,
@@ -94,7 +121,9 @@ impl Message {
         Self {
             sender,
             id: format!("message-{number}"),
-            body: body(serial, length),
+            body,
+            tag_end: head.len() + TAG_BYTES,
+            media_type: if head.is_empty() { "application/octet-stream" } else { "message/cpim" },
             cuts,
             ending,
             failure_report: random.pick(&[
@@ -150,8 +179,8 @@ impl Message {
         let head = format!(
             "MSRP {transaction} SEND\r\nTo-Path: {}\r\nFrom-Path: {}\r\nMessage-ID: {}\r\n\
              Byte-Range: {byte_range}\r\n{failure}{success}\
-             Content-Type: application/octet-stream\r\n\r\n",
-            ue.remote_uri, ue.local_uri, self.id
+             Content-Type: {}\r\n\r\n",
+            ue.remote_uri, ue.local_uri, self.id, self.media_type
         );
         let end = format!("\r\n-------{transaction}{flag}\r\n");
         let bytes = [head.as_bytes(), &self.body[range.clone()], end.as_bytes()].concat();
@@ -162,19 +191,19 @@ impl Message {
 
 /// Every stretch of it tells which message it is of and where it belongs; now and then it looks like
 /// the end of a chunk.
-fn body(serial: usize, length: usize) -> Vec<u8> {
-    let mut body = format!("m{serial:010}|").into_bytes();
+fn text(serial: usize, length: usize) -> Vec<u8> {
+    let mut text = format!("m{serial:010}|").into_bytes();
     let mut random = Random::new(serial as u64 + 1);
-    while body.len() < length {
+    while text.len() < length {
         match random.below(40) {
-            0 => body.extend_from_slice(b"\r\n-------"),
+            0 => text.extend_from_slice(b"\r\n-------"),
             1 => {
                 let other = format!("\r\n-------T{:07}$\r\n", random.below(serial + 1));
-                body.extend_from_slice(other.as_bytes());
+                text.extend_from_slice(other.as_bytes());
             }
-            _ => body.extend_from_slice(&random.next().to_le_bytes()),
+            _ => text.extend_from_slice(&random.next().to_le_bytes()),
         }
     }
-    body.truncate(length);
-    body
+    text.truncate(length);
+    text
 }

@@ -4,8 +4,8 @@ use mrfp_core::mp::ReleaseCause;
 use mrfp_protocol::msrp::FailureReport;
 
 use crate::conference::Conference;
-use crate::message::{Ending, Message, TAG_BYTES};
-use crate::party::Party;
+use crate::message::{Ending, Message};
+use crate::party::{Answering, Party};
 use crate::watch::Arrived;
 
 /// Panics where the contract does not hold.
@@ -26,9 +26,11 @@ pub fn judge(conference: &Conference) {
         }
     }
     for (number, message) in conference.messages.iter().enumerate() {
-        judge_answers(conference, number, message);
-        for index in 0..conference.parties.len() {
-            judge_delivery(conference, number, message, index);
+        let case = Case::new(conference, number, message);
+        case.judge_answers();
+        case.judge_reports();
+        for receiver in &case.receivers {
+            case.judge_delivery(receiver);
         }
     }
 }
@@ -71,12 +73,15 @@ fn judge_arrived(
     let (number, message) = owners.next().unwrap_or_else(|| {
         panic!("party {receiver}: {id} is of nobody, or altered: {} bytes", arrived.body.len())
     });
-    if arrived.body.len() < TAG_BYTES {
+    if arrived.body.len() < message.tag_end {
         return None;
     }
     let sender = &conference.parties[message.sender];
     let what = format!("message {number} at party {receiver}");
     assert!(arrived.body.len() <= message.cut(), "{what}: more than was sent");
+    assert_eq!(id == message.id, party.between_two, "{what}: {id}");
+    let wanted = arrived.failure_report.unwrap_or(message.failure_report);
+    assert_eq!(wanted, message.failure_report, "{what}: another Failure-Report");
     match arrived.end {
         Some('$') => {
             assert_eq!(arrived.body.len(), message.body.len(), "{what}: short, and called whole");
@@ -84,88 +89,179 @@ fn judge_arrived(
         }
         Some(_) => {
             let given_up = message.ending == Ending::Aborted
+                || message.is_unfinished()
                 || !sender.is_steady()
+                || !party.is_steady()
                 || sender.mute.overlap(message.began, u64::MAX)
                 || party.deaf.overlap(message.began, u64::MAX)
                 || party.declined.contains(id)
+                || party.answering == Answering::Never
                 || message.is_refused()
                 || conference.tight;
-            assert!(given_up, "{what}: given up for no reason");
+            assert!(given_up, "{what}: given up for no reason: {message:?}");
         }
         // Whoever is held between two chunks, or declines there, waits for nothing more.
         None if party.is_steady()
             && !party.deaf.overlap(message.began, u64::MAX)
-            && !party.declined.contains(id) =>
+            && !party.declined.contains(id)
+            && party.answering != Answering::Never =>
         {
-            assert!(sender.is_steady(), "{what}: its sender is gone, and it stays open");
-            assert!(!message.is_ended(), "{what}: stays open");
+            panic!("{what}: stays open");
         }
         None => {}
     }
     Some(number)
 }
 
-/// Every request is answered as its Failure-Report asks, whoever is still there to hear it.
-fn judge_answers(conference: &Conference, number: usize, message: &Message) {
-    let sender = &conference.parties[message.sender];
-    if !sender.is_steady() {
-        return;
-    }
-    let refusable = conference.tight || sender.mute.overlap(message.began, u64::MAX);
-    for chunk in message.chunks.iter().filter(|chunk| chunk.sent) {
-        let what = format!("message {number}, {} ({})", chunk.transaction, message.id);
-        let wanted = message.failure_report == FailureReport::Yes;
-        assert!(!wanted || chunk.answers.len() == 1, "{what}: {:?}", chunk.answers);
-        assert!(refusable || chunk.answers.iter().all(|&it| it == 200), "{what}: refused");
-    }
-    if refusable || message.is_refused() {
-        return;
-    }
-    let mut reported = vec![false; message.body.len()];
-    for report in message.reports.iter().filter(|report| report.code == 200) {
-        reported[report.range.clone()].fill(true);
-    }
-    for chunk in message.chunks.iter().filter(|chunk| chunk.sent && chunk.flag != '#') {
-        let all = reported[chunk.range.clone()].iter().all(|&it| it);
-        assert!(!message.success_report || all, "message {number}: {chunk:?} is not reported");
-    }
+/// One message, its sender, and those it was for.
+struct Case<'a> {
+    number: usize,
+    message: &'a Message,
+    sender: &'a Party,
+    receivers: Vec<Receiver<'a>>,
+    /// Buffers were scarce.
+    tight: bool,
+    /// The sender was on hold at some time.
+    mute: bool,
 }
 
-/// What was answered 200 has reached everybody who was there and stayed.
-fn judge_delivery(conference: &Conference, number: usize, message: &Message, index: usize) {
-    let sender = &conference.parties[message.sender];
-    let receiver = &conference.parties[index];
-    if index == message.sender
-        || receiver.context != sender.context
-        || receiver.bound >= message.began
-        || !receiver.is_steady()
-        || receiver.deaf.overlap(message.began, u64::MAX)
-    {
-        return;
+/// Another member of the room.
+struct Receiver<'a> {
+    index: usize,
+    party: &'a Party,
+    /// What it holds of the message.
+    arrived: Option<&'a Arrived>,
+    held: usize,
+    /// It has answered a part of it with an error.
+    declined: bool,
+    /// It was there when the message began, stayed, and was never on hold.
+    present: bool,
+}
+
+impl<'a> Case<'a> {
+    fn new(conference: &'a Conference, number: usize, message: &'a Message) -> Self {
+        let sender = &conference.parties[message.sender];
+        let others =
+            conference.parties.iter().enumerate().filter(|&(index, party)| {
+                index != message.sender && party.context == sender.context
+            });
+        let receiver = |(index, party): (usize, &'a Party)| {
+            let mut arrived = party.watch.messages.iter().filter(|(_, arrived)| {
+                arrived.body.len() >= message.tag_end && message.body.starts_with(&arrived.body)
+            });
+            let (id, arrived) = arrived.next().unzip();
+            Receiver {
+                index,
+                party,
+                arrived,
+                held: arrived.map_or(0, |arrived| arrived.body.len()),
+                declined: id.is_some_and(|id| party.declined.contains(id))
+                    // Too little of it has come to know it.
+                    || id.is_none() && !party.declined.is_empty(),
+                present: party.bound < message.began
+                    && party.is_steady()
+                    && !party.deaf.overlap(message.began, u64::MAX),
+            }
+        };
+        Self {
+            number,
+            message,
+            sender,
+            receivers: others.map(receiver).collect(),
+            tight: conference.tight,
+            mute: sender.mute.overlap(message.began, u64::MAX),
+        }
     }
-    let arrived: Vec<_> = receiver
-        .watch
-        .messages
-        .iter()
-        .filter(|(_, arrived)| {
-            arrived.body.len() >= TAG_BYTES && message.body.starts_with(&arrived.body)
-        })
-        .collect();
-    if arrived.iter().any(|(id, _)| receiver.declined.contains(*id)) {
-        return;
+
+    /// Somebody was there, stayed and answered well: there is nothing to complain about.
+    fn is_welcome(&self) -> bool {
+        let well = |it: &Receiver<'_>| {
+            it.present && !it.declined && it.party.answering != Answering::Never
+        };
+        self.receivers.iter().any(well)
+            // What is said into an empty room is delivered to all there are.
+            || !self.sender.between_two && self.receivers.iter().all(|it| it.held == 0)
     }
-    let what = format!("message {number} for party {index}");
-    let held = arrived.first().map_or(0, |(_, arrived)| arrived.body.len());
-    let muted = sender.mute.overlap(message.began, u64::MAX);
-    let taken = message.taken(sender.is_steady() && !conference.tight && !muted);
-    // The beginning of a message does not tell whose it is; a few bytes more do.
-    assert!(taken < TAG_BYTES || held >= taken, "{what}: {held} of the {taken} bytes taken over");
-    if sender.is_steady() && !message.is_refused() && taken >= TAG_BYTES {
-        let end = arrived.first().and_then(|(_, arrived)| arrived.end);
-        let ended = message.is_ended() && (taken == message.cut());
-        assert!(!ended || end.is_some(), "{what}: never ends");
-        let whole = message.is_sent_whole() && !muted && !conference.tight;
-        assert!(!whole || end == Some('$'), "{what}: {end:?} instead of its end");
+
+    /// Every request is answered as its Failure-Report asks, while its sender is there to hear it.
+    fn judge_answers(&self) {
+        let message = self.message;
+        if !self.sender.is_steady() {
+            return;
+        }
+        let refusable = self.tight || self.mute || !self.is_welcome() || message.is_unfinished();
+        for chunk in message.chunks.iter().filter(|chunk| chunk.sent) {
+            let what = format!("message {}, {} ({})", self.number, chunk.transaction, message.id);
+            let wanted = message.failure_report == FailureReport::Yes;
+            assert!(!wanted || chunk.answers.len() == 1, "{what}: {:?}", chunk.answers);
+            let well = chunk.answers.iter().all(|&status| status == 200);
+            assert!(refusable || well, "{what}: refused: {:?}", chunk.answers);
+        }
+        if refusable || message.is_refused() {
+            return;
+        }
+        let reported = message.reported(|code| code == 200);
+        for chunk in message.chunks.iter().filter(|chunk| chunk.sent && chunk.flag != '#') {
+            let all = reported[chunk.range.clone()].iter().all(|&it| it);
+            assert!(
+                !message.success_report || all,
+                "message {}: {chunk:?} unreported",
+                self.number
+            );
+        }
+    }
+
+    /// Of what was taken over nothing is lost without the sender's being told.
+    fn judge_reports(&self) {
+        let message = self.message;
+        let what = format!("message {} of party {}", self.number, message.sender);
+        let complained = message.reports.iter().any(|report| report.code != 200);
+        assert!(
+            !complained || self.tight || self.mute || !self.is_welcome(),
+            "{what}: {:?} though it was delivered",
+            message.reports
+        );
+        let wants_to_know = message.failure_report != FailureReport::No && self.sender.is_steady();
+        let reached: Vec<_> = self.receivers.iter().filter(|it| it.held > 0).collect();
+        if !wants_to_know || !self.sender.between_two && reached.is_empty() {
+            return;
+        }
+        let told = message.reported(|code| code != 200);
+        let silent = !self.mute;
+        for chunk in message.chunks.iter().filter(|chunk| message.is_taken(chunk, silent)) {
+            // A few bytes do not tell whose they are.
+            let lost = chunk.range.end >= message.tag_end
+                && reached.iter().all(|it| it.held < chunk.range.end);
+            let range = &told[chunk.range.clone()];
+            assert!(!lost || range.iter().all(|&it| it), "{what}: {chunk:?} is lost in silence");
+        }
+        // Where nobody says that it arrived, the sender learns it.
+        let asked = message.failure_report == FailureReport::Yes
+            && reached.iter().any(|it| it.arrived.is_some_and(|it| it.end.is_some()));
+        let nobody = reached.iter().all(|it| it.declined || it.party.answering == Answering::Never);
+        let learns = complained || message.is_refused();
+        assert!(!(asked && nobody) || learns, "{what}: nobody has accepted it, in silence");
+    }
+
+    /// What was taken over has reached everybody who was there and stayed.
+    fn judge_delivery(&self, receiver: &Receiver<'_>) {
+        let message = self.message;
+        let never = receiver.party.answering == Answering::Never;
+        if !receiver.present || receiver.declined || never && message.is_refused() {
+            return;
+        }
+        let what = format!("message {} for party {}", self.number, receiver.index);
+        let silent = self.sender.is_steady() && !self.tight && !self.mute;
+        let taken = message.chunks.iter().take_while(|chunk| message.is_taken(chunk, silent));
+        let taken = taken.last().map_or(0, |chunk| chunk.range.end);
+        let held = receiver.held;
+        // The beginning of a message does not tell whose it is.
+        assert!(taken < message.tag_end || held >= taken, "{what}: {held} of {taken} bytes");
+        let whole = message.is_sent_whole() && taken == message.body.len();
+        if whole && self.sender.is_steady() && !self.mute && !self.tight {
+            let end = receiver.arrived.and_then(|arrived| arrived.end);
+            assert_eq!(end, Some('$'), "{what}: {:?}", message.chunks.last());
+        }
     }
 }
 
@@ -174,24 +270,32 @@ impl Message {
         self.chunks.iter().any(|chunk| chunk.answers.iter().any(|&status| status != 200))
     }
 
-    /// Its sender has ended it, one way or the other.
-    fn is_ended(&self) -> bool {
-        self.chunks.last().is_some_and(|chunk| chunk.sent && chunk.flag != '+')
+    /// Its sender never came to its end.
+    fn is_unfinished(&self) -> bool {
+        self.ending == Ending::Unfinished || !self.is_said() || self.abandoned
     }
 
     fn is_sent_whole(&self) -> bool {
         self.chunks.last().is_some_and(|chunk| chunk.sent && chunk.flag == '$')
     }
 
-    /// Bytes from its beginning that the node has taken responsibility for. `silent`: where no 200 is
-    /// wanted, silence means the same.
-    fn taken(&self, silent: bool) -> usize {
-        let taken = self.chunks.iter().take_while(|chunk| match self.failure_report {
+    /// The node has taken responsibility for a chunk. `silent`: where no 200 is wanted, silence
+    /// means the same.
+    fn is_taken(&self, chunk: &crate::message::Chunk, silent: bool) -> bool {
+        match self.failure_report {
             FailureReport::Yes => chunk.answers == [200],
             FailureReport::Partial | FailureReport::No => {
                 silent && chunk.sent && chunk.answers.is_empty()
             }
-        });
-        taken.last().map_or(0, |chunk| chunk.range.end)
+        }
+    }
+
+    /// The bytes on which there is a REPORT of that kind.
+    fn reported(&self, kind: impl Fn(u16) -> bool) -> Vec<bool> {
+        let mut reported = vec![false; self.body.len()];
+        for report in self.reports.iter().filter(|report| kind(report.code)) {
+            reported[report.range.clone()].fill(true);
+        }
+        reported
     }
 }

@@ -6,7 +6,15 @@ use mrfp_core::mp::{Direction, ReleaseCause};
 
 use crate::common::Ue;
 use crate::random::Random;
-use crate::watch::Watch;
+use crate::watch::{Delivery, Watch};
+
+/// Contexts of two parties have even numbers.
+pub fn is_between_two(context: u64) -> bool {
+    context.is_multiple_of(2)
+}
+
+/// The URI of every room.
+pub const ROOM_URI: &str = "sip:room@example.com";
 
 /// One member and everything the judgement must know of it.
 pub struct Party {
@@ -14,6 +22,8 @@ pub struct Party {
     pub context: u64,
     pub termination: u64,
     pub watch: Watch,
+    /// The other one of two parties, or a room.
+    pub between_two: bool,
     /// Step at which it was known to be bound.
     pub bound: u64,
     /// Indices of the messages it is in the middle of.
@@ -83,6 +93,7 @@ impl Party {
             ue,
             context,
             termination,
+            between_two: is_between_two(context),
             watch: Watch::default(),
             bound,
             open: Vec::new(),
@@ -112,6 +123,31 @@ impl Party {
     /// It has been there all the time and still is.
     pub fn is_steady(&self) -> bool {
         !self.ended && !self.renounced && !self.kicked && self.released.is_none()
+    }
+
+    /// What its messages begin with: in a room a CPIM head (RFC 7701 section 6.1).
+    pub fn body_head(&self) -> String {
+        if self.between_two {
+            return String::new();
+        }
+        let termination = self.termination;
+        format!(
+            "From: <sip:ue{termination}@example.com>\r\nTo: <{ROOM_URI}>\r\n\r\n\
+             Content-Type: application/octet-stream\r\n\r\n"
+        )
+    }
+
+    /// Queues a REPORT of success on what has arrived.
+    pub fn report(&mut self, transaction: &str, delivery: &Delivery) {
+        let (to, from) = (&self.ue.remote_uri, &self.ue.local_uri);
+        let end = delivery.start + delivery.length - 1;
+        let report = format!(
+            "MSRP {transaction} REPORT\r\nTo-Path: {to}\r\nFrom-Path: {from}\r\n\
+             Message-ID: {}\r\nByte-Range: {}-{end}/*\r\nStatus: 000 200 OK\r\n\
+             -------{transaction}$\r\n",
+            delivery.message_id, delivery.start
+        );
+        self.responses.push_back(report.into_bytes());
     }
 
     /// Queues a response to a request of the node.

@@ -21,28 +21,27 @@ pub struct Arrived {
     /// `$` or `#`.
     pub end: Option<char>,
     pub total: Option<u64>,
-    pub failure_report: FailureReport,
+    pub failure_report: Option<FailureReport>,
 }
 
 /// What the member has to act on.
 #[derive(Debug)]
 pub enum Heard {
-    /// A SEND with its end.
-    Send {
-        transaction: String,
-        message_id: String,
-        failure_report: FailureReport,
-    },
-    Response {
-        transaction: String,
-        status: u16,
-    },
-    Report {
-        message_id: String,
-        start: u64,
-        end: u64,
-        code: u16,
-    },
+    Send(Delivery),
+    Response { transaction: String, status: u16 },
+    Report { message_id: String, start: u64, end: u64, code: u16 },
+}
+
+/// A SEND with its end.
+#[derive(Debug)]
+pub struct Delivery {
+    pub transaction: String,
+    pub message_id: String,
+    pub failure_report: FailureReport,
+    pub success_report: bool,
+    /// First byte, 1-based.
+    pub start: u64,
+    pub length: u64,
 }
 
 /// RFC 4975 section 7.1: a chunk that is longer must be interruptible.
@@ -51,6 +50,20 @@ const INTERRUPTIBLE_BYTES_MIN: u64 = 2_048;
 impl Watch {
     /// Checks one complete message of the node.
     pub fn hear(&mut self, ue: &Ue, received: Received) -> Heard {
+        if std::env::var("TRACE").is_ok() {
+            eprintln!(
+                "{} <- {:?} {:?} {} {:?} {:?} len {} end {:?} {:?}",
+                ue.local_uri,
+                received.method,
+                received.status,
+                received.transaction_id,
+                received.message_id,
+                received.byte_range,
+                received.body.len(),
+                received.end,
+                received.report_status
+            );
+        }
         assert_eq!(received.to_path, ue.local_uri, "To-Path");
         assert_eq!(received.from_path, ue.remote_uri, "From-Path");
         if let Some(status) = received.status {
@@ -87,10 +100,10 @@ impl Watch {
         assert_eq!(range.start, message.body.len() as u64 + 1, "{id}: a hole or an overlap");
         let interruptible = range.end.is_none();
         assert!(interruptible || length <= INTERRUPTIBLE_BYTES_MIN, "{id}: {range:?}");
-        if message.body.is_empty() {
-            message.failure_report = received.failure_report;
+        if received.content_type.is_some() {
+            let wanted = *message.failure_report.get_or_insert(received.failure_report);
+            assert_eq!(wanted, received.failure_report, "{id} changes its mind");
         }
-        assert_eq!(message.failure_report, received.failure_report, "{id} changes its mind");
         if let Some(last) = range.end {
             // An interruption may come before the end that was announced.
             assert!(range.start + length <= last + 1, "{id}: longer than announced");
@@ -105,16 +118,20 @@ impl Watch {
             assert!(end != '$' || so_far == total, "{id}: shorter than its total");
         }
         message.end = (end != '+').then_some(end);
-        Heard::Send {
+        Heard::Send(Delivery {
             transaction: received.transaction_id,
             message_id: id,
             failure_report: received.failure_report,
-        }
+            success_report: received.success_report,
+            start: range.start,
+            length,
+        })
     }
 }
 
 fn report(received: Received) -> Heard {
     let range = received.byte_range.expect("RFC 4975 section 7.1.2: a REPORT has a Byte-Range");
+    assert!(range.end.is_some_and(|end| end >= range.start), "a REPORT on nothing: {range:?}");
     assert!(received.body.is_empty());
     Heard::Report {
         message_id: received.message_id.expect("a REPORT names its message"),

@@ -72,7 +72,7 @@ impl Transaction {
         let mut identifier = [0; TRANSACTION_ID_BYTES];
         write_hex(&mut identifier[..8], nonce.into());
         write_hex(&mut identifier[8..16], self.sequence.into());
-        write_hex(&mut identifier[16..18], self.chunk.into());
+        write_hex(&mut identifier[16..24], self.chunk.into());
         identifier
     }
 }
