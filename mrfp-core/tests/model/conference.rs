@@ -243,6 +243,12 @@ impl Conference {
         let status = match party.answering {
             Answering::Never => return,
             Answering::Always => 200,
+            // What is given up, or wants no answer, is not worth a refusal.
+            Answering::Moodily
+                if delivery.length == 0 || delivery.failure_report == FailureReport::No =>
+            {
+                200
+            }
             Answering::Moodily => match self.random.below(60) {
                 0 => 481,
                 1 | 2 => 413,

@@ -180,7 +180,7 @@ impl<'a> Case<'a> {
         };
         self.receivers.iter().any(well)
             // What is said into an empty room is delivered to all there are.
-            || !self.sender.between_two && self.receivers.iter().all(|it| it.held == 0)
+            || !self.sender.between_two && self.receivers.is_empty()
     }
 
     /// Every request is answered as its Failure-Report asks, while its sender is there to hear it.
@@ -236,11 +236,13 @@ impl<'a> Case<'a> {
             assert!(!lost || range.iter().all(|&it| it), "{what}: {chunk:?} is lost in silence");
         }
         // Where nobody says that it arrived, the sender learns it.
-        let asked = message.failure_report == FailureReport::Yes
-            && reached.iter().any(|it| it.arrived.is_some_and(|it| it.end.is_some()));
-        let nobody = reached.iter().all(|it| it.declined || it.party.answering == Answering::Never);
+        let asked = message.failure_report == FailureReport::Yes;
+        let nobody = self.receivers.iter().all(|it| {
+            let ended = it.arrived.is_some_and(|arrived| arrived.end.is_some());
+            it.present && ended && (it.declined || it.party.answering == Answering::Never)
+        });
         let learns = complained || message.is_refused();
-        assert!(!(asked && nobody) || learns, "{what}: nobody has accepted it, in silence");
+        assert!(!(asked && nobody) || learns, "{what}: nobody has accepted it: {message:?}");
     }
 
     /// What was taken over has reached everybody who was there and stayed.
