@@ -8,15 +8,22 @@
 
 mod check;
 mod problem;
+mod realms;
+mod relay;
+mod rooms;
 mod secret;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 pub use problem::Problem;
+pub use realms::Realm;
+pub use relay::{Relay, RelayUser};
+pub use rooms::{Cpim, Creation, Room, Rooms};
 pub use secret::Secret;
 
 /// The whole configuration. Every section and every setting may be left out.
@@ -33,6 +40,14 @@ pub struct Config {
     pub security: Security,
     /// The conferences that can be called.
     pub rooms: Rooms,
+    /// Those of them that differ from the rest.
+    #[serde(rename = "room", skip_serializing_if = "Vec::is_empty")]
+    pub room_exceptions: Vec<Room>,
+    /// Networks whose traffic is counted on its own.
+    #[serde(rename = "realm", skip_serializing_if = "Vec::is_empty")]
+    pub realms: Vec<Realm>,
+    /// The MSRP relay.
+    pub relay: Relay,
     /// The MIKEY parameters that no public text fixes.
     pub mikey: Mikey,
     /// The embedded key management service and our credentials with it.
@@ -79,6 +94,8 @@ pub struct Media {
     pub pin: bool,
     /// How an SDP port leads to a Termination.
     pub port_mode: PortMode,
+    /// Take part in connection establishment for media anchoring (RFC 6714).
+    pub cema: bool,
 }
 
 /// `media.shards`.
@@ -149,29 +166,6 @@ pub enum Plain {
     Allow,
     /// Refused with 488.
     Refuse,
-}
-
-/// Section `[rooms]`.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Rooms {
-    /// Whether a call to a room that is not in the list makes it.
-    pub creation: Creation,
-    /// Rooms that exist: user parts of the URI to call.
-    pub list: Vec<String>,
-    /// Members one room may have. A message is copied to each of them in one turn of the shard,
-    /// so this bounds the longest turn.
-    pub members_max: u32,
-}
-
-/// `rooms.creation`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Creation {
-    /// Any name is a room.
-    Open,
-    /// Only the list; another name is answered 404.
-    Closed,
 }
 
 /// Section `[mikey]`.
@@ -301,6 +295,7 @@ impl Default for Media {
             shards: Shards::AUTO,
             pin: true,
             port_mode: PortMode::Shared,
+            cema: true,
         }
     }
 }
@@ -315,12 +310,6 @@ impl Default for Tls {
 impl Default for Security {
     fn default() -> Self {
         Self { plain: Plain::Allow }
-    }
-}
-
-impl Default for Rooms {
-    fn default() -> Self {
-        Self { creation: Creation::Open, list: Vec::new(), members_max: 2048 }
     }
 }
 
@@ -402,6 +391,9 @@ pub const DEVELOPMENT_TICKET_KEY_ID: &str = "development-tpk";
 /// The development ticket protection key: as public as the other.
 pub const DEVELOPMENT_TICKET_KEY: [u8; 16] = *b"MRF tickets: dev";
 
+/// S_IROTH: everybody may read the file.
+const OTHERS_READ: u32 = 0o004;
+
 impl Config {
     /// Reads and checks a file.
     ///
@@ -423,6 +415,17 @@ impl Config {
             toml::from_str(text).map_err(|error| Problem::from_toml(name, text, &error))?;
         config.check().map_err(|finding| Problem::from_finding(name, text, finding))?;
         Ok(config)
+    }
+
+    /// Whether others than its owner may read a file that holds credentials of the operator's own.
+    /// `false` also where that cannot be found out.
+    #[must_use]
+    pub fn is_exposed(&self, path: &Path) -> bool {
+        let own_keys = self.kms.users.iter().chain(&self.kms.ticket_keys).any(|key| {
+            !key.key.equals(&DEVELOPMENT_KEY) && !key.key.equals(&DEVELOPMENT_TICKET_KEY)
+        });
+        let readable = std::fs::metadata(path).is_ok_and(|file| file.mode() & OTHERS_READ != 0);
+        readable && (own_keys || self.relay.is_on())
     }
 
     /// How long calls may take to end after a signal.

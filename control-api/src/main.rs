@@ -28,6 +28,9 @@ fn check(file: &Path) -> u8 {
     match Config::load(file) {
         Ok(config) => {
             println!("{}: OK\n{}", file.display(), summary(&config));
+            if config.is_exposed(file) {
+                eprintln!("warning: {}", exposed(file));
+            }
             EXIT_OK
         }
         Err(problem) => {
@@ -37,8 +40,14 @@ fn check(file: &Path) -> u8 {
     }
 }
 
+fn exposed(file: &Path) -> String {
+    let file = file.display();
+    format!("{file} holds credentials and everybody may read it; remedy: chmod o-r {file}")
+}
+
 fn serve(file: Option<PathBuf>) -> u8 {
-    let config = match file.map_or_else(|| Ok(Config::default()), |file| Config::load(&file)) {
+    let config = file.as_deref().map_or_else(|| Ok(Config::default()), Config::load);
+    let config = match config {
         Ok(config) => config,
         Err(problem) => {
             eprintln!("{problem}");
@@ -46,6 +55,9 @@ fn serve(file: Option<PathBuf>) -> u8 {
         }
     };
     start_logging();
+    if let Some(file) = file.filter(|file| config.is_exposed(file)) {
+        tracing::warn!("{}", exposed(&file));
+    }
     // The usual soft limit of 1024 is made for programs that use select(2); every member of a
     // conference needs a descriptor.
     if let Err(error) = mrfp_io::raise_descriptor_limit() {
@@ -146,11 +158,18 @@ fn summary(config: &Config) -> String {
     };
     let credential =
         if config.has_development_credential() { "development (loopback only)" } else { "own" };
+    let relay = match config.relay.users.len() {
+        0 => "off (no [[relay.user]])".to_owned(),
+        users => {
+            let auth = if config.relay.allow_plain_auth { "also in the clear" } else { "TLS only" };
+            format!("{} as {}, {users} user(s), {auth}", config.relay.listen, config.relay.host)
+        }
+    };
     format!(
         "  sip      udp {} tcp {}\n  media    {} from port {}, shards {shards}, {:?} ports\n  \
          tls      {} suite(s), TLS 1.3 {}\n  security plain {:?}\n  rooms    {:?}, {} listed, {} \
-         members at most\n  kms      {}, {} user(s), {} ticket key(s), credential {credential}\n  \
-         http     {}",
+         members at most, CPIM {:?}\n  realms   {}\n  relay    {relay}\n  kms      {}, {} user(s), \
+         {} ticket key(s), credential {credential}\n  http     {}",
         config.sip.udp,
         config.sip.tcp,
         config.media.listen,
@@ -160,8 +179,10 @@ fn summary(config: &Config) -> String {
         if config.tls.tls13 { "on" } else { "off" },
         config.security.plain,
         config.rooms.creation,
-        config.rooms.list.len(),
+        config.rooms.list.len() + config.room_exceptions.len(),
         config.rooms.members_max,
+        config.rooms.cpim,
+        config.realms.len() + 1,
         config.kms.listen,
         config.kms.users.len(),
         config.kms.ticket_keys.len(),

@@ -126,6 +126,31 @@ fn check_says_ok_with_a_summary() {
 }
 
 #[test]
+fn check_warns_of_credentials_that_everybody_may_read() {
+    use std::os::unix::fs::PermissionsExt;
+    let user = format!("[[relay.user]]\nname = \"bob\"\nmd5 = \"{}\"\n", "0f".repeat(16));
+    for (text, mode, warned) in
+        [(user.as_str(), 0o644, true), (user.as_str(), 0o640, false), ("", 0o644, false)]
+    {
+        let file = file(text);
+        let permissions = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(file.path(), permissions).expect("ours");
+        let output = mrf(&["check", path(&file)]);
+        assert_eq!(output.status.code(), Some(0));
+        let told = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(told.contains("everybody may read it"), warned, "{mode:o} {told}");
+        let told = String::from_utf8(output.stdout).expect("text");
+        let relay = if text.is_empty() {
+            "relay    off"
+        } else {
+            "relay    127.0.0.1:2800 as localhost, 1 user(s), TLS only"
+        };
+        assert!(told.contains(relay), "{told}");
+        assert!(!told.contains("0f0f"), "{told}");
+    }
+}
+
+#[test]
 fn check_names_the_line_that_is_wrong() {
     let file = file("[rooms]\nmembers_max = 1\n");
     let output = mrf(&["check", path(&file)]);

@@ -1,6 +1,6 @@
 //! Reading configuration files: the example, and complaints that can be acted on.
 
-use control_api::config::{Config, Plain, PortMode, Shards};
+use control_api::config::{Config, Cpim, Plain, PortMode, Shards};
 
 const EXAMPLE: &str = include_str!("../../docs/mrf.toml");
 
@@ -33,6 +33,32 @@ fn example_names_every_setting() {
         }
     }
     assert!(EXAMPLE.contains("\n# advertised = "));
+}
+
+/// The example with its tables in comments made part of it.
+fn example_with_every_table() -> String {
+    let mut inside = false;
+    let uncommented = EXAMPLE.lines().map(|line| {
+        inside = line.starts_with("# [[") || (inside && line.starts_with("# "));
+        if inside { &line[2..] } else { line }
+    });
+    uncommented.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn tables_in_the_comments_of_the_example_are_valid() {
+    let config = Config::parse("mrf.toml", &example_with_every_table()).expect("valid");
+    let [room] = config.room_exceptions.as_slice() else { panic!("one room is shown") };
+    assert_eq!((room.name.as_str(), room.members_max), ("board", Some(20)));
+    assert_eq!(room.cpim, Some(Cpim::Required));
+    let [realm] = config.realms.as_slice() else { panic!("one realm is shown") };
+    assert_eq!(realm.networks.len(), 2);
+    let [user] = config.relay.users.as_slice() else { panic!("one user is shown") };
+    assert!(user.name == "alice" && user.sha256.is_some() && user.md5.is_some());
+    assert!(config.relay.is_on() && !Config::default().relay.is_on());
+    // Every setting of a room is shown.
+    let shown: toml::Table = toml::from_str(&example_with_every_table()).expect("valid");
+    assert_eq!(shown["room"][0].as_table().map(toml::Table::len), Some(9));
 }
 
 #[test]
@@ -107,6 +133,23 @@ fn names_the_place_where_a_rule_is_broken() {
             "no [[kms.user]] has the id \"other\"",
         ),
         ("\"PSK-CHACHA20-POLY1305\",", "\"NO-SUCH-SUITE\",", "unknown TLS-PSK suite NO-SUCH-SUITE"),
+        ("accept_types = [\"text/plain\", \"*\"]", "accept_types = []", "nothing could be sent"),
+        ("accept_wrapped_types = [\"*\"]", "accept_wrapped_types = [\"text\"]", "no media type"),
+        (
+            "accept_wrapped_types = [\"*\"]",
+            "accept_wrapped_types = [\"Message/CPIM\"]",
+            "message/cpim is always taken",
+        ),
+        ("nicknames_reserved = []", "nicknames_reserved = [\"\"]", "nobody's nickname"),
+        ("realm = \"localhost\"", "realm = 'a\"b'", "cannot stand between quotes"),
+        ("host = \"localhost\"", "host = \"sip:me\\\\@x\"", "no host name"),
+        ("expires_min_seconds = 60", "expires_min_seconds = 0", "outside 1 to 7200"),
+        (
+            "expires_default_seconds = 1800",
+            "expires_default_seconds = 7201",
+            "7201 seconds is outside 60 to 7200",
+        ),
+        ("outbound_per_shard_max = 4096", "outbound_per_shard_max = 0", "0 is less than 1"),
     ];
     for (from, to, message) in cases {
         let text = example_with(from, to);
@@ -116,6 +159,62 @@ fn names_the_place_where_a_rule_is_broken() {
         assert!(told.contains(message), "{to}: {told}");
         assert!(told.contains("\nremedy: "), "{to}: {told}");
     }
+}
+
+/// The whole example, its tables included, with one setting replaced.
+fn problem_with(from: &str, to: &str) -> String {
+    let text = example_with_every_table();
+    assert!(text.contains(from), "{from} is not in the example");
+    let text = text.replacen(from, to, 1);
+    let line = text[..text.find(to).expect("replaced")].matches('\n').count() + 1;
+    let told = problem(&text);
+    assert!(told.starts_with(&format!("mrf.toml:{line}:")), "{to}: {told}");
+    assert!(told.contains("\nremedy: "), "{to}: {told}");
+    told
+}
+
+#[test]
+fn names_the_place_in_a_room_a_realm_or_a_user() {
+    let hash = "sha256 = \"fa78921189f1174c220c43619cb2ed127ee2b28536d80dc2c8230fc054faf953\"";
+    let cases = [
+        ("name = \"board\"", "name = \"the board\"", "not the user part of a SIP URI"),
+        ("members_max = 20\n", "members_max = 1\n", "a room with fewer than 2"),
+        ("accept_types = [\"text/plain\"]", "accept_types = [\"a b/c\"]", "no media type"),
+        ("\"chair\"", "\"\\u0007\"", "nobody's nickname"),
+        ("name = \"access-east\"", "name = \"default\"", "a second realm named \"default\""),
+        ("name = \"access-east\"", "name = \"east side\"", "cannot be the name of a realm"),
+        ("networks = [\"10.16.0.0/12\", ", "networks = [\"10.16.0.1/12\", ", "is no network"),
+        ("\"2001:db8:16::/48\"", "\"10.16.0.0/12\"", "10.16.0.0/12 is listed twice"),
+        ("networks = [\"10.16.0.0/12\", \"2001:db8:16::/48\"]", "networks = []", "counts nothing"),
+        ("name = \"alice\"", "name = \"al:ice\"", "cannot be a user name"),
+        (hash, "sha256 = \"00ff\"", "sha256 has 32 bytes, 64 hex digits"),
+        ("listen = \"127.0.0.1:2800\"", "listen = \"127.0.0.1:8080\"", "same TCP port as http"),
+        ("own_port_first = 2801", "own_port_first = 2855", "same TCP port as media.port"),
+    ];
+    for (from, to, message) in cases {
+        let told = problem_with(from, to);
+        assert!(told.contains(message), "{to}: {told}");
+    }
+    let text = example_with_every_table()
+        .replace("listen = \"127.0.0.1:2800\"", "listen = \"192.0.2.1:2800\"");
+    assert!(problem(&text).contains("cannot connect to localhost"));
+    let twice = format!("{}\n[[room]]\nname = \"board\"\n", example_with_every_table());
+    assert!(problem(&twice).contains("a second [[room]] named \"board\""));
+    let user = "[[relay.user]]\nname = \"bob\"\n";
+    assert!(problem(user).contains("\"bob\" has no credentials"));
+    let user = format!("{user}md5 = \"{}\"\n", "0f".repeat(16));
+    assert!(problem(&format!("{user}{user}")).contains("a second user named \"bob\""));
+}
+
+#[test]
+fn ports_of_shards_may_not_overlap() {
+    let text = example_with_every_table().replace("shards = \"auto\"", "shards = 60");
+    let told = problem(&text);
+    assert!(told.contains("same TCP port as media.port"), "{told}");
+    assert!(
+        Config::parse("mrf.toml", &text.replace("own_port_first = 2801", "own_port_first = 0"))
+            .is_ok()
+    );
 }
 
 #[test]
@@ -150,6 +249,10 @@ fn never_prints_a_key() {
     let broken = problem(&example_with("4d5246207469636b6574733a20646576", "c0ffeeg"));
     assert!(broken.contains("hex digits"), "{broken}");
     assert!(!broken.contains("c0ffee"), "{broken}");
+    for line in ["md5 = \"c0ffee\"", "sha256 = \"c0ffee\"", "md5 = \"c0ffeeg\""] {
+        let told = problem(&format!("[[relay.user]]\nname = \"bob\"\n{line}\n"));
+        assert!(!told.contains("c0ffee"), "{told}");
+    }
     let debug = format!("{:?}", Config::default());
     assert!(debug.contains("Secret(redacted)"));
     assert!(!debug.contains("77, 82, 70"));

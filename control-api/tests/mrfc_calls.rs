@@ -6,7 +6,7 @@ use std::time::Duration;
 use control_api::mikey::NtpTime;
 use control_api::mrfc::{
     Action, Answer, CallId, ChatPolicy, Event, HangUpCause, MemberState, Mrfc, MrfcConfig, Now,
-    RoomPolicy, SHARD_TIMEOUT_NS, SUBTRACT_TIMEOUT_NS, SecurityPolicy, ShardDescription,
+    Realms, RoomPolicy, SHARD_TIMEOUT_NS, SUBTRACT_TIMEOUT_NS, SecurityPolicy, ShardDescription,
 };
 use mrfp_core::mp::{
     Command, CpimPolicy, Direction, Event as Mp, Refusal, ReleaseCause, ReserveAndConfigure,
@@ -51,13 +51,17 @@ impl Bench {
     fn with(adjust: impl FnOnce(&mut MrfcConfig)) -> Self {
         let mut config = MrfcConfig {
             shards: vec![shard(0, "203.0.113.5:2855"), shard(1, "203.0.113.5:2856")],
-            rooms: RoomPolicy { open: true, ..RoomPolicy::default() },
-            room_members_max: 3,
+            rooms: RoomPolicy {
+                open: true,
+                chat: ChatPolicy { members_max: 3, ..ChatPolicy::default() },
+                ..RoomPolicy::default()
+            },
             calls_max: 5,
             user_calls_max: 2,
             security: SecurityPolicy::PlainAllowed,
             domains: BTreeSet::new(),
             cema: true,
+            realms: Realms::default(),
         };
         adjust(&mut config);
         Self { mrfc: Mrfc::new(config, None), now_ns: 1 }

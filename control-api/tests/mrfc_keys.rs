@@ -9,8 +9,8 @@ use control_api::mikey::{
     UriPattern,
 };
 use control_api::mrfc::{
-    Action, Answer, CallId, Event, KMS_TIMEOUT_NS, Mrfc, MrfcConfig, Now, ResolveId, RoomPolicy,
-    SecurityPolicy, ShardDescription,
+    Action, Answer, CallId, ChatPolicy, Event, KMS_TIMEOUT_NS, Mrfc, MrfcConfig, Now, Realms,
+    ResolveId, RoomPolicy, SecurityPolicy, ShardDescription,
 };
 use control_api::sdp::{
     MessageSessionOffer, OfferedSetup, offer_for_message_session, parse_answer,
@@ -72,13 +72,17 @@ impl Bench {
                 id: ShardId(0),
                 address: "203.0.113.5:2855".parse().unwrap(),
             }],
-            rooms: RoomPolicy { open: true, ..RoomPolicy::default() },
-            room_members_max: 3,
+            rooms: RoomPolicy {
+                open: true,
+                chat: ChatPolicy { members_max: 3, ..ChatPolicy::default() },
+                ..RoomPolicy::default()
+            },
             calls_max: 5,
             user_calls_max: 2,
             security: SecurityPolicy::PskRequired,
             domains: BTreeSet::new(),
             cema: true,
+            realms: Realms::default(),
         };
         Self { mrfc: Mrfc::new(config, Some(responder)), kms, ticket_key, drawn: 0 }
     }

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use control_api::mikey::NtpTime;
 use control_api::mrfc::{
-    Action, CallId, Event, Mrfc, MrfcConfig, Now, RoomPolicy, SecurityPolicy, ShardDescription,
+    Action, CallId, ChatPolicy, Event, Mrfc, MrfcConfig, Now, Realms, RoomPolicy, SecurityPolicy,
+    ShardDescription,
 };
 use mrfp_core::mp::{
     Command, Event as Mp, Refusal, ReleaseCause, ShardId, TerminationId, TerminationStatistics,
@@ -68,13 +69,17 @@ impl World {
         let mrfc = Mrfc::new(
             MrfcConfig {
                 shards: vec![shard(0), shard(1)],
-                rooms: RoomPolicy { open: true, ..RoomPolicy::default() },
-                room_members_max: 3,
+                rooms: RoomPolicy {
+                    open: true,
+                    chat: ChatPolicy { members_max: 3, ..ChatPolicy::default() },
+                    ..RoomPolicy::default()
+                },
                 calls_max: 6,
                 user_calls_max: 100,
                 security: SecurityPolicy::PlainAllowed,
                 domains: BTreeSet::new(),
                 cema: true,
+                realms: Realms::default(),
             },
             None,
         );

@@ -1,6 +1,7 @@
 //! The rules between the values of a configuration.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 
 use mrfp_protocol::tls::{Profile, ProfileConfig};
 
@@ -24,7 +25,7 @@ pub(super) enum Step {
     Index(usize),
 }
 
-type Check = Result<(), Finding>;
+pub(super) type Check = Result<(), Finding>;
 
 impl Config {
     /// Applies every rule; the first that is broken is told.
@@ -32,6 +33,8 @@ impl Config {
         self.check_media()?;
         self.check_tls()?;
         self.check_rooms()?;
+        self.check_realms()?;
+        self.check_relay()?;
         self.check_mikey()?;
         self.check_kms()?;
         self.check_timers()?;
@@ -85,25 +88,6 @@ impl Config {
                     path: vec![Step::Name("tls"), Step::Name("suites"), Step::Index(index)],
                     message: error.0,
                     remedy: "use names of that list".to_owned(),
-                });
-            }
-        }
-        Ok(())
-    }
-
-    fn check_rooms(&self) -> Check {
-        ensure(
-            self.rooms.members_max >= 2,
-            &["rooms", "members_max"],
-            || "a room with fewer than 2 members switches nothing".to_owned(),
-            || "use 2 or more".to_owned(),
-        )?;
-        for (index, room) in self.rooms.list.iter().enumerate() {
-            if room.is_empty() || room.contains(|c: char| c.is_whitespace() || c == '@') {
-                return Err(Finding {
-                    path: vec![Step::Name("rooms"), Step::Name("list"), Step::Index(index)],
-                    message: format!("{room:?} is not the user part of a SIP URI"),
-                    remedy: "write \"lobby\" for sip:lobby@host".to_owned(),
                 });
             }
         }
@@ -213,20 +197,31 @@ impl Config {
 
     /// Two listeners of ours on one TCP port would fail at start, with less to go by.
     fn check_ports(&self) -> Check {
-        let media = (self.media.listen, self.media.port);
-        let listeners = [
-            (["sip", "tcp"], (self.sip.tcp.ip(), self.sip.tcp.port())),
-            (["http", "listen"], (self.http.listen.ip(), self.http.listen.port())),
-            (["kms", "listen"], (self.kms.listen.ip(), self.kms.listen.port())),
-            (["media", "port"], media),
+        let one = |address: SocketAddr| Ports { ip: address.ip(), first: address.port(), count: 1 };
+        let shards = match self.media.shards {
+            Shards::Named(_) => 1,
+            Shards::Count(count) => count,
+        };
+        let of_shards = |ip, first| Ports { ip, first, count: shards };
+        let mut listeners = vec![
+            (["sip", "tcp"], one(self.sip.tcp)),
+            (["http", "listen"], one(self.http.listen)),
+            (["kms", "listen"], one(self.kms.listen)),
+            (["media", "port"], of_shards(self.media.listen, self.media.port)),
         ];
-        for (index, (path, address)) in listeners.iter().enumerate() {
+        let relay = &self.relay;
+        if relay.is_on() {
+            listeners.push((["relay", "listen"], one(relay.listen)));
+            let own = of_shards(relay.listen.ip(), relay.own_port_first);
+            listeners.push((["relay", "own_port_first"], own));
+        }
+        for (index, (path, ports)) in listeners.iter().enumerate() {
             for (earlier_path, earlier) in &listeners[..index] {
                 ensure(
-                    address.1 == 0 || !collide(*address, *earlier),
+                    !ports.collides(earlier),
                     path,
                     || format!("same TCP port as {}", earlier_path.join(".")),
-                    || "give each listener its own port".to_owned(),
+                    || "give each listener its own port, and each shard, too".to_owned(),
                 )?;
             }
         }
@@ -288,11 +283,28 @@ fn key_path(table: &'static str, index: usize, name: &'static str) -> Vec<Step> 
     vec![Step::Name("kms"), Step::Name(table), Step::Index(index), Step::Name(name)]
 }
 
-fn collide(one: (IpAddr, u16), other: (IpAddr, u16)) -> bool {
-    one.1 == other.1 && (one.0 == other.0 || one.0.is_unspecified() || other.0.is_unspecified())
+/// Consecutive TCP ports of one address.
+struct Ports {
+    ip: IpAddr,
+    first: u16,
+    count: u16,
 }
 
-fn ensure(
+impl Ports {
+    /// Port 0 is the kernel's choice, which never collides.
+    fn collides(&self, other: &Self) -> bool {
+        let same_ip = self.ip == other.ip || self.ip.is_unspecified() || other.ip.is_unspecified();
+        let (own, others) = (self.numbers(), other.numbers());
+        same_ip && own.start < others.end && others.start < own.end
+    }
+
+    fn numbers(&self) -> Range<u32> {
+        let first = u32::from(self.first);
+        if first == 0 { 0..0 } else { first..first + u32::from(self.count) }
+    }
+}
+
+pub(super) fn ensure(
     holds: bool,
     path: &[&'static str],
     message: impl FnOnce() -> String,

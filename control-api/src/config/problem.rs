@@ -57,7 +57,7 @@ impl Problem {
 
     pub(super) fn from_finding(file: &str, text: &str, finding: Finding) -> Self {
         let span = span_of(text, &finding.path).unwrap_or(0..0);
-        let secret = matches!(finding.path.last(), Some(Step::Name("key")));
+        let secret = matches!(finding.path.last(), Some(Step::Name("key" | "md5" | "sha256")));
         Self {
             file: file.to_owned(),
             place: Some(Place::of(text, span, secret)),

@@ -81,7 +81,7 @@ impl Mrfc {
         if self.calls.len() >= self.config.calls_max {
             return Err(Refusal::unavailable("Too many calls"));
         }
-        if self.rooms.members(room) >= self.config.room_members_max {
+        if self.rooms.members(room) >= self.config.rooms.chat(room).members_max {
             return Err(Refusal::with_text(486, "The room is full"));
         }
         Ok(())

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::realms::Realms;
 use mrfp_core::mp::{ChatRoomPolicy, CpimPolicy, ShardId, Switching};
 
 /// Configuration of an MRFC.
@@ -13,8 +14,6 @@ pub struct MrfcConfig {
     pub shards: Vec<ShardDescription>,
     /// Which rooms there are.
     pub rooms: RoomPolicy,
-    /// Members of one room at a time; the next gets 486.
-    pub room_members_max: usize,
     /// Calls of the node at a time; the next gets 503 with Retry-After.
     pub calls_max: usize,
     /// Calls of one caller URI at a time; the next gets 403.
@@ -26,6 +25,8 @@ pub struct MrfcConfig {
     pub domains: BTreeSet<String>,
     /// Take part in connection establishment for media anchoring (RFC 6714).
     pub cema: bool,
+    /// Networks whose traffic is counted on its own.
+    pub realms: Realms,
 }
 
 /// One shard as the MRFC knows it.
@@ -53,6 +54,8 @@ pub struct RoomPolicy {
 /// What goes in one room (RFC 7701 section 4.1).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ChatPolicy {
+    /// Members at a time; the next gets 486.
+    pub members_max: usize,
     /// Members may take a nickname.
     pub nicknames: bool,
     /// Nicknames nobody may take.
@@ -87,6 +90,7 @@ impl Default for ChatPolicy {
     /// Everything is allowed, and nobody is kept out.
     fn default() -> Self {
         Self {
+            members_max: 2048,
             nicknames: true,
             nicknames_reserved: Vec::new(),
             private_messages: true,

@@ -9,6 +9,7 @@ mod ending;
 mod engine;
 mod keys;
 mod offers;
+mod realms;
 mod reinvite;
 mod rooms;
 mod timers;
@@ -23,6 +24,7 @@ pub use config::{
 };
 pub use counters::{HangUpCause, MrfcCounters};
 pub use engine::{Mrfc, Now};
+pub use realms::{Network, REALM_DEFAULT, Realms};
 pub use rooms::{MemberState, MemberView, RoomView};
 
 /// One call, named by the front end that owns it; unique in the node's life.

@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use mrfp_core::mp::CpimPolicy;
 use mrfp_core::{Limits, Port, ShardConfig};
 use mrfp_protocol::tls::ProfileConfig;
 use zeroize::Zeroizing;
 
-use crate::config::{Config, Creation, KmsKey, Plain, PortMode};
+use crate::config::{Config, Cpim, Creation, KmsKey, Plain, PortMode, Room};
 use crate::kms::KmsConfig;
 use crate::mikey::{Parameters, PreSharedKey, ResponderConfig, TicketProtectionKey, UriPattern};
-use crate::mrfc::{ChatPolicy, MrfcConfig, RoomPolicy, SecurityPolicy, ShardDescription};
+use crate::mrfc::{ChatPolicy, MrfcConfig, Realms, RoomPolicy, SecurityPolicy, ShardDescription};
 use crate::sip::SipConfig;
 
 /// The media plane's part.
@@ -43,7 +44,7 @@ fn media_limits(config: &Config) -> Limits {
     Limits {
         connections_max: limits.connections_per_shard_max as usize,
         terminations_max: limits.terminations_per_shard_max as usize,
-        context_members_max: config.rooms.members_max as usize,
+        context_members_max: members_max(config) as usize,
         connections_unbound_max: limits.unbound_per_shard_max as usize,
         connections_unbound_per_source_max: limits.unbound_per_source_max as usize,
         egress_bytes_max: limits.egress_bytes_max as usize,
@@ -87,16 +88,7 @@ pub(super) fn mrfc(config: &Config, ports: &[Port]) -> MrfcConfig {
     let domains = config.sip.domains.iter().map(|domain| domain.to_ascii_lowercase());
     MrfcConfig {
         shards: ports.iter().map(shard).collect(),
-        rooms: RoomPolicy {
-            open: config.rooms.creation == Creation::Open,
-            names: config.rooms.list.iter().cloned().collect(),
-            chat: ChatPolicy {
-                message_bytes_max: Some(config.limits.message_bytes_max).filter(|bytes| *bytes > 0),
-                ..ChatPolicy::default()
-            },
-            exceptions: BTreeMap::new(),
-        },
-        room_members_max: config.rooms.members_max as usize,
+        rooms: rooms(config),
         calls_max: config.limits.calls_max as usize,
         user_calls_max: config.limits.calls_per_user_max as usize,
         security: match config.security.plain {
@@ -104,8 +96,51 @@ pub(super) fn mrfc(config: &Config, ports: &[Port]) -> MrfcConfig {
             Plain::Refuse => SecurityPolicy::PskRequired,
         },
         domains: domains.collect(),
-        cema: true,
+        cema: config.media.cema,
+        realms: realms(config),
     }
+}
+
+fn rooms(config: &Config) -> RoomPolicy {
+    let exceptions = config.room_exceptions.iter();
+    let listed = config.rooms.list.iter().cloned();
+    RoomPolicy {
+        open: config.rooms.creation == Creation::Open,
+        names: listed.chain(exceptions.clone().map(|room| room.name.clone())).collect(),
+        chat: chat(config, &Room::default()),
+        exceptions: exceptions.map(|room| (room.name.clone(), chat(config, room))).collect(),
+    }
+}
+
+/// What goes in a room: what is said of it, else of all rooms.
+fn chat(config: &Config, room: &Room) -> ChatPolicy {
+    let rooms = &config.rooms;
+    let types = |own: &Option<Vec<String>>, all: &[String]| own.as_deref().unwrap_or(all).join(" ");
+    let reserved = room.nicknames_reserved.as_ref().unwrap_or(&rooms.nicknames_reserved);
+    let message_bytes_max = room.message_bytes_max.unwrap_or(config.limits.message_bytes_max);
+    ChatPolicy {
+        members_max: room.members_max.unwrap_or(rooms.members_max) as usize,
+        nicknames: room.nicknames.unwrap_or(rooms.nicknames),
+        nicknames_reserved: reserved.clone(),
+        private_messages: room.private_messages.unwrap_or(rooms.private_messages),
+        cpim: match room.cpim.unwrap_or(rooms.cpim) {
+            Cpim::Required => CpimPolicy::Required,
+            Cpim::Wrap => CpimPolicy::Wrap,
+        },
+        accept_types: types(&room.accept_types, &rooms.accept_types),
+        accept_wrapped_types: types(&room.accept_wrapped_types, &rooms.accept_wrapped_types),
+        message_bytes_max: Some(message_bytes_max).filter(|bytes| *bytes > 0),
+    }
+}
+
+/// The most members any room may have.
+fn members_max(config: &Config) -> u32 {
+    let exceptions = config.room_exceptions.iter().filter_map(|room| room.members_max);
+    exceptions.fold(config.rooms.members_max, u32::max)
+}
+
+fn realms(config: &Config) -> Realms {
+    Realms::new(config.realms.iter().map(|realm| (realm.name.clone(), realm.networks.clone())))
 }
 
 /// Our side of ticket transfers.
@@ -177,3 +212,63 @@ fn pattern(pattern: &crate::config::UriPattern) -> UriPattern {
 }
 
 const NANOSECONDS: u64 = 1_000_000_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> Config {
+        Config::parse("mrf.toml", text).expect("valid")
+    }
+
+    #[test]
+    fn a_room_differs_from_the_rest_in_what_is_said_of_it_and_in_nothing_else() {
+        let config = parsed(
+            "[rooms]\ncreation = \"closed\"\nlist = [\"lobby\"]\nmembers_max = 5\n\
+             nicknames_reserved = [\"admin\"]\naccept_types = [\"text/plain\", \"image/*\"]\n\
+             [limits]\nmessage_bytes_max = 1000\n\
+             [[room]]\nname = \"board\"\nmembers_max = 9\ncpim = \"required\"\n\
+             message_bytes_max = 0\n[[room]]\nname = \"tea\"\nprivate_messages = false\n",
+        );
+        let policy = mrfc(&config, &[]).rooms;
+        for (name, admitted) in [("lobby", true), ("board", true), ("tea", true), ("pub", false)] {
+            assert_eq!(policy.admits(name), admitted, "{name}");
+        }
+        let all = ChatPolicy {
+            members_max: 5,
+            nicknames_reserved: vec!["admin".to_owned()],
+            accept_types: "text/plain image/*".to_owned(),
+            message_bytes_max: Some(1000),
+            ..ChatPolicy::default()
+        };
+        assert_eq!(*policy.chat("lobby"), all);
+        assert_eq!(*policy.chat("tea"), ChatPolicy { private_messages: false, ..all.clone() });
+        let board = ChatPolicy {
+            members_max: 9,
+            cpim: CpimPolicy::Required,
+            message_bytes_max: None,
+            ..all
+        };
+        assert_eq!(*policy.chat("board"), board);
+        assert_eq!(media_limits(&config).context_members_max, 9);
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_mrfc() {
+        let config = mrfc(&Config::default(), &[]);
+        assert_eq!(config.rooms.chat, ChatPolicy::default());
+        assert_eq!(config.realms, Realms::default());
+        assert!(config.cema);
+        assert!(!mrfc(&parsed("[media]\ncema = false\n"), &[]).cema);
+    }
+
+    #[test]
+    fn realms_are_numbered_in_the_order_of_the_file() {
+        let text = "[[realm]]\nname = \"core\"\nnetworks = [\"10.0.0.0/8\"]\n\
+            [[realm]]\nname = \"east\"\nnetworks = [\"10.1.0.0/16\", \"192.0.2.7\"]\n";
+        let realms = mrfc(&parsed(text), &[]).realms;
+        let number = |source: &str| realms.of(source.parse().expect("an address")).0;
+        assert_eq!((number("10.2.0.1"), number("10.1.0.1"), number("192.0.2.7")), (1, 2, 2));
+        assert_eq!(number("192.0.2.8"), 0);
+    }
+}

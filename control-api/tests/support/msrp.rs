@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::io;
+use std::ops::Range;
 
 use super::wire::Wire;
 
@@ -120,6 +121,11 @@ pub(crate) struct Paths {
 impl Paths {
     /// Everything of a SEND before its body; without a length the range ends in `*`.
     pub(crate) fn send_head(&self, id: &str, length: Option<u64>) -> String {
+        self.send_head_of(id, "text/plain", length)
+    }
+
+    /// The same for any type of body.
+    pub(crate) fn send_head_of(&self, id: &str, content_type: &str, length: Option<u64>) -> String {
         let range = match length {
             Some(length) if length <= 2048 => format!("1-{length}/{length}"),
             Some(length) => format!("1-*/{length}"),
@@ -127,7 +133,7 @@ impl Paths {
         };
         format!(
             "MSRP {id} SEND\r\nTo-Path: {}\r\nFrom-Path: {}\r\nMessage-ID: m{id}\r\n\
-             Byte-Range: {range}\r\nContent-Type: text/plain\r\n\r\n",
+             Byte-Range: {range}\r\nContent-Type: {content_type}\r\n\r\n",
             self.to, self.from
         )
     }
@@ -136,6 +142,25 @@ impl Paths {
     pub(crate) fn send(&self, id: &str, body: &str) -> Vec<u8> {
         let head = self.send_head(id, Some(body.len() as u64));
         format!("{head}{body}\r\n-------{id}$\r\n").into_bytes()
+    }
+
+    /// One chunk of a message of that many bytes: the bytes in the range, counted from 0.
+    pub(crate) fn chunk(
+        &self,
+        id: &str,
+        message_id: &str,
+        content_type: &str,
+        range: Range<usize>,
+        body: &[u8],
+    ) -> Vec<u8> {
+        let (first, last, total) = (range.start + 1, range.end, body.len());
+        let flag = if last == total { '$' } else { '+' };
+        let head = format!(
+            "MSRP {id} SEND\r\nTo-Path: {}\r\nFrom-Path: {}\r\nMessage-ID: {message_id}\r\n\
+             Byte-Range: {first}-{last}/{total}\r\nContent-Type: {content_type}\r\n\r\n",
+            self.to, self.from
+        );
+        [head.as_bytes(), &body[range], format!("\r\n-------{id}{flag}\r\n").as_bytes()].concat()
     }
 
     /// A SEND without a body, with which an active UE binds its connection (RFC 4975 section 5.4).
@@ -148,11 +173,12 @@ impl Paths {
         .into_bytes()
     }
 
-    /// The 200 to a request.
+    /// The 200 to a request; it goes to the last hop and no further (RFC 4976 section 6.1).
     pub(crate) fn ok(&self, id: &str) -> Vec<u8> {
+        let hop = self.to.split(' ').next().unwrap_or_default();
         format!(
-            "MSRP {id} 200 OK\r\nTo-Path: {}\r\nFrom-Path: {}\r\n-------{id}$\r\n",
-            self.to, self.from
+            "MSRP {id} 200 OK\r\nTo-Path: {hop}\r\nFrom-Path: {}\r\n-------{id}$\r\n",
+            self.from
         )
         .into_bytes()
     }

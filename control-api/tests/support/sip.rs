@@ -92,25 +92,39 @@ impl Call {
             chatroom: None,
             mikey: initiator.as_ref().map(|(_, message)| message.as_slice()),
         });
+        let scheme = if secure { "msrps" } else { "msrp" };
+        let from = format!("{scheme}://{address}/{session};tcp");
+        let mut call = Self::place_offering(node, transport, room, name, &from, &offer);
+        call.credential = initiator.map(|(initiator, _)| {
+            let response = call.answer.mikey.as_deref().expect("TRANSFER_RESP");
+            let established = initiator.finish(response, ntp_now()).expect("keys");
+            Credential { identity: established.psk_identity, psk: established.psk }
+        });
+        call
+    }
+
+    /// INVITE with any offer, 200, ACK; `from` is the path in it.
+    pub(crate) fn place_offering(
+        node: &Node,
+        transport: Transport,
+        room: &str,
+        name: &str,
+        from: &str,
+        offer: &[u8],
+    ) -> Self {
+        let number = CALLS.fetch_add(1, Ordering::Relaxed);
         let mut link = Link::connect(node, transport);
-        let call_id = format!("{session}@test");
+        let call_id = format!("call{number}x{}@test", std::process::id());
         let request = Request { name, room, call_id: &call_id, to_tag: None, cseq: 1 };
-        let ok = link.ask(&request.text(&link, "INVITE", &offer));
+        let ok = link.ask(&request.text(&link, "INVITE", offer));
         assert_eq!(ok.status(), 200, "{}", ok.head);
         let to_tag = ok.to_tag().to_owned();
         let request = Request { to_tag: Some(&to_tag), ..request };
         link.send(&request.text(&link, "ACK", b""));
         let answer = parse_answer(&ok.body).expect("an answer");
-        let credential = initiator.map(|(initiator, _)| {
-            let response = answer.mikey.as_deref().expect("TRANSFER_RESP");
-            let established = initiator.finish(response, ntp_now()).expect("keys");
-            Credential { identity: established.psk_identity, psk: established.psk }
-        });
-        let scheme = if secure { "msrps" } else { "msrp" };
-        let from = format!("{scheme}://{address}/{session};tcp");
-        let paths = Paths { to: answer.path.clone(), from };
+        let paths = Paths { to: answer.path.clone(), from: from.to_owned() };
         let (name, room) = (name.to_owned(), room.to_owned());
-        Self { link, name, room, call_id, to_tag, cseq: 1, answer, credential, paths }
+        Self { link, name, room, call_id, to_tag, cseq: 1, answer, credential: None, paths }
     }
 
     /// Where the media goes.

@@ -38,6 +38,11 @@ impl Ue {
     /// The media of a call.
     pub(crate) fn connect(call: Call) -> Self {
         let wire = Wire::connect(call.media(), call.credential.as_ref()).expect("connects");
+        Self::bind(call, wire)
+    }
+
+    /// The media of a call on a connection that is there already, as the one to a relay is.
+    pub(crate) fn bind(call: Call, wire: Wire) -> Self {
         let (reader, heard) = (Reader::default(), VecDeque::new());
         let mut ue = Self { call, wire, reader, heard, sent: 0 };
         let id = ue.next_id();
@@ -58,6 +63,39 @@ impl Ue {
         let message = self.call.paths.send(&id, text);
         self.wire.write_all(&message).expect("sends");
         assert_eq!(self.await_status(&id).expect("an answer"), 200, "{text}");
+    }
+
+    /// The same with a body of any bytes, in one chunk.
+    pub(crate) fn say_bytes(&mut self, content_type: &str, body: &[u8]) {
+        let id = self.next_id();
+        let head = self.call.paths.send_head_of(&id, content_type, Some(body.len() as u64));
+        let end = format!("\r\n-------{id}$\r\n");
+        let message = [head.as_bytes(), body, end.as_bytes()].concat();
+        self.wire.write_all(&message).expect("sends");
+        assert_eq!(self.await_status(&id).expect("an answer"), 200);
+    }
+
+    /// The same in chunks, each of which is answered before the next is sent.
+    pub(crate) fn say_in_chunks(&mut self, content_type: &str, body: &[u8], chunk_bytes: usize) {
+        let message_id = self.next_id();
+        for start in (0..body.len()).step_by(chunk_bytes) {
+            let range = start..(start + chunk_bytes).min(body.len());
+            let id = self.next_id();
+            let chunk = self.call.paths.chunk(&id, &message_id, content_type, range, body);
+            self.wire.write_all(&chunk).expect("sends");
+            assert_eq!(self.await_status(&id).expect("an answer"), 200);
+        }
+    }
+
+    /// The bytes of the next message, which has so many.
+    pub(crate) fn hear_all(&mut self, length: usize) -> Vec<u8> {
+        let mut body = vec![0; length];
+        let heard = self.hear_pieces(&mut |at, piece| {
+            let at = usize::try_from(at).expect("fits");
+            body[at..at + piece.len()].copy_from_slice(piece);
+        });
+        assert_eq!(heard.expect("received"), length as u64);
+        body
     }
 
     /// Reads up to the response to a request; messages wait for [`Ue::hear`].
