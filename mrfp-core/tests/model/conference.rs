@@ -31,12 +31,14 @@ pub struct Conference {
     transactions: BTreeMap<String, (usize, usize)>,
     events_taken: usize,
     reports_written: usize,
+    /// The member that does something.
+    chosen: usize,
     /// Nothing new is begun.
     closing: bool,
 }
 
 /// Things that are done in a run.
-const STEPS: usize = 400;
+const STEPS: usize = 500;
 const MESSAGES_OPEN_MAX: usize = 4;
 const PARTIES_MAX: usize = 16;
 /// Rounds in which everything must come to rest.
@@ -80,6 +82,7 @@ impl Conference {
             transactions: BTreeMap::new(),
             events_taken: 0,
             reports_written: 0,
+            chosen: 0,
             closing: false,
         };
         for context in 1..=4 {
@@ -131,7 +134,11 @@ impl Conference {
     /// Does one thing.
     fn act(&mut self) {
         self.step += 1;
-        let index = self.random.below(self.parties.len());
+        // Mostly the same one again: things befall a member while it is in the middle of others.
+        if self.random.once_in(4) {
+            self.chosen = self.random.below(self.parties.len());
+        }
+        let index = self.chosen;
         match self.random.below(40) {
             0..=15 => self.say(index),
             16..=21 => self.hear(index),
@@ -330,8 +337,13 @@ impl Conference {
     }
 
     fn hold(&mut self, index: usize) {
-        let direction =
-            self.random.pick(&[Direction::SendRecv, Direction::SendRecv, Direction::SendOnly]);
+        let direction = self.random.pick(&[
+            Direction::SendRecv,
+            Direction::SendRecv,
+            Direction::SendOnly,
+            Direction::RecvOnly,
+            Direction::Inactive,
+        ]);
         self.modify(index, direction);
     }
 
