@@ -221,7 +221,7 @@ impl Conference {
         let transaction = format!("t{:07}", self.transactions.len());
         let message = &mut self.messages[chosen];
         self.transactions.insert(transaction.clone(), (chosen, message.chunks.len()));
-        party.wire = message.next_chunk(&party.ue, transaction);
+        party.wire = message.next_chunk(&party.ue.remote_uri, &party.ue.local_uri, transaction);
         party.sending = Some(chosen);
         true
     }
@@ -232,7 +232,7 @@ impl Conference {
         let received = std::mem::take(&mut self.parties[index].ue.received);
         for message in received {
             let party = &mut self.parties[index];
-            match party.watch.hear(&party.ue, message) {
+            match party.watch.hear(&party.ue.local_uri, &party.ue.remote_uri, message) {
                 Heard::Send(delivery) => self.answer(index, &delivery),
                 Heard::Response { transaction, status } => {
                     self.answered(index, &transaction, status);

@@ -4,7 +4,6 @@ use std::ops::Range;
 
 use mrfp_protocol::msrp::FailureReport;
 
-use crate::common::Ue;
 use crate::random::Random;
 
 /// A message from the side of its sender.
@@ -153,7 +152,7 @@ impl Message {
     }
 
     /// Writes the next chunk as it goes on the wire.
-    pub fn next_chunk(&mut self, ue: &Ue, transaction: String) -> Vec<u8> {
+    pub fn next_chunk(&mut self, to: &str, from: &str, transaction: String) -> Vec<u8> {
         let range = self.cut()..self.cuts[self.chunks.len()];
         let last = self.chunks.len() + 1 == self.cuts.len();
         let flag = match self.ending {
@@ -177,10 +176,10 @@ impl Message {
         };
         let success = if self.success_report { "Success-Report: yes\r\n" } else { "" };
         let head = format!(
-            "MSRP {transaction} SEND\r\nTo-Path: {}\r\nFrom-Path: {}\r\nMessage-ID: {}\r\n\
+            "MSRP {transaction} SEND\r\nTo-Path: {to}\r\nFrom-Path: {from}\r\nMessage-ID: {}\r\n\
              Byte-Range: {byte_range}\r\n{failure}{success}\
              Content-Type: {}\r\n\r\n",
-            ue.remote_uri, ue.local_uri, self.id, self.media_type
+            self.id, self.media_type
         );
         let end = format!("\r\n-------{transaction}{flag}\r\n");
         let bytes = [head.as_bytes(), &self.body[range.clone()], end.as_bytes()].concat();

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mrfp_protocol::msrp::FailureReport;
 
-use crate::common::{Received, Ue};
+use crate::common::Received;
 
 /// What a member has received, by the Message-ID the node gave it.
 #[derive(Default)]
@@ -49,9 +49,9 @@ const INTERRUPTIBLE_BYTES_MIN: u64 = 2_048;
 
 impl Watch {
     /// Checks one complete message of the node.
-    pub fn hear(&mut self, ue: &Ue, received: Received) -> Heard {
-        assert_eq!(received.to_path, ue.local_uri, "To-Path");
-        assert_eq!(received.from_path, ue.remote_uri, "From-Path");
+    pub fn hear(&mut self, to: &str, from: &str, received: Received) -> Heard {
+        assert_eq!(received.to_path, to, "To-Path");
+        assert_eq!(received.from_path, from, "From-Path");
         if let Some(status) = received.status {
             assert_eq!(received.end, Some('$'), "a response is whole");
             return Heard::Response { transaction: received.transaction_id, status };
