@@ -19,6 +19,7 @@ mod message;
 mod oracle;
 mod party;
 mod random;
+mod seeds;
 mod watch;
 
 /// Seeds of an ordinary run: a few seconds.
@@ -26,20 +27,6 @@ const SEEDS: u64 = 120;
 
 #[test]
 fn every_byte_of_a_room_arrives_once_or_the_sender_knows() {
-    for_each_seed("every_byte_of_a_room_arrives_once_or_the_sender_knows", conference::run);
-}
-
-/// Runs the seeds that the environment asks for; says how to replay those that fail.
-fn for_each_seed(test: &str, run: impl Fn(u64) + std::panic::RefUnwindSafe) {
-    let number = |name| std::env::var(name).ok().map(|text: String| text.parse().expect(name));
-    let seeds = match number("SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("SEEDS").unwrap_or(SEEDS),
-    };
-    let failed: Vec<u64> =
-        seeds.filter(|&seed| std::panic::catch_unwind(|| run(seed)).is_err()).collect();
-    for seed in &failed {
-        eprintln!("replay with: SEED={seed} cargo test -p mrfp-core --test model {test}");
-    }
-    assert!(failed.is_empty(), "{} seeds failed", failed.len());
+    let test = "--test model every_byte_of_a_room_arrives_once_or_the_sender_knows";
+    seeds::for_each_seed(SEEDS, test, conference::run);
 }
