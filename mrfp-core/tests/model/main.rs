@@ -23,7 +23,7 @@ mod seeds;
 mod watch;
 
 /// Seeds of an ordinary run: a few seconds.
-const SEEDS: u64 = 120;
+const SEEDS: u64 = 80;
 
 #[test]
 fn every_byte_of_a_room_arrives_once_or_the_sender_knows() {
