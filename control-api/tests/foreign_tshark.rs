@@ -94,6 +94,90 @@ fn tshark_decrypts_a_chat_with_the_mikey_derived_key_and_finds_nothing_malformed
     assert_eq!(as_msrp(&["-Y", "tcp.stream == 0 && _ws.malformed", "-V"]), "");
 }
 
+#[test]
+fn tshark_finds_nothing_malformed_in_chunks_interruptions_aborts_reports_and_refusals() {
+    let Some(tshark) = find("tshark", "tshark") else { return };
+    let node = Node::start(&[]);
+    let port = node.media.port();
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("room.pcapng");
+    let Some(mut capture) = capture(&tshark, port, &file) else { return };
+    let mut bob = Ue::join(&node, "watched", "bob", false);
+    let mut carol = Ue::join(&node, "watched", "carol", false);
+    let mut alice = Ue::join(&node, "watched", "alice", false);
+    let paths = alice.call.paths.clone();
+
+    // Chunks.
+    let body = "0123456789".repeat(1000);
+    alice.say_in_chunks("text/plain", body.as_bytes(), 3000);
+    assert_eq!(bob.hear_all(body.len()), body.as_bytes());
+
+    // A message that makes room for another's, and ends.
+    let mut half = paths.send_head("half0001", Some(20_000)).into_bytes();
+    half.extend([b'x'; 10_000]);
+    alice.wire.write_all(&half).expect("sends");
+    bob.await_bytes(b"xxx");
+    carol.say("me first");
+    alice.wire.write_all(&[b'y'; 10_000]).expect("sends");
+    alice.wire.write_all(b"\r\n-------half0001$\r\n").expect("sends");
+    assert_eq!(alice.await_status("half0001").expect("an answer"), 200);
+    let mut flags = Vec::new();
+    while flags.iter().filter(|flag| **flag == b'$').count() < 2 {
+        flags.push(bob.hear_chunk().expect("a chunk").0.flag);
+    }
+    assert!(flags.contains(&b'+'), "nobody made room: {flags:?}");
+
+    // One that is given up.
+    let aborted = format!("{}begun\r\n-------gone0001#\r\n", paths.send_head("gone0001", None));
+    alice.wire.write_all(aborted.as_bytes()).expect("sends");
+    assert_eq!(alice.await_status("gone0001").expect("an answer"), 200);
+
+    // A success report, and what is refused.
+    let asking = String::from_utf8(paths.send("asks0001", "well?")).expect("text");
+    let asking = asking.replace("Byte-Range", "Success-Report: yes\r\nByte-Range");
+    alice.wire.write_all(asking.as_bytes()).expect("sends");
+    assert_eq!(alice.await_status("asks0001").expect("an answer"), 200);
+    alice.await_request("REPORT");
+    let elsewhere = paths.to.replace(";tcp", "x;tcp");
+    for (id, method, to, status) in
+        [("odd00001", "ODDITY", &paths.to, 501), ("lost0001", "SEND", &elsewhere, 481)]
+    {
+        let request = format!(
+            "MSRP {id} {method}\r\nTo-Path: {to}\r\nFrom-Path: {}\r\nMessage-ID: m{id}\r\n\
+             -------{id}$\r\n",
+            paths.from
+        );
+        alice.wire.write_all(request.as_bytes()).expect("sends");
+        assert_eq!(alice.await_status(id).expect("an answer"), status);
+    }
+    for ue in [&mut alice, &mut bob, &mut carol] {
+        ue.call.hang_up();
+    }
+    node.await_metric("mrf_connections", 0);
+    wait_until(|| finished_streams(&tshark, &file) == 3, || "the file to be complete".to_owned());
+    capture.interrupt();
+    assert!(capture.await_end(PATIENCE).success(), "{}", capture.output());
+
+    let from_node = format!("tcp.srcport == {port} && msrp");
+    let as_msrp = |filter: &str, field: &str| {
+        let filter = format!("{from_node} && {filter}");
+        read(&tshark, &file, port, "msrp", &["-Y", &filter, "-T", "fields", "-e", field])
+    };
+    let flaws = "(_ws.malformed || _ws.expert.severity >= \"Warning\")";
+    assert_eq!(as_msrp(flaws, "_ws.expert.message"), "");
+    assert_eq!(as_msrp("!(msrp.to.path && msrp.from.path)", "tcp.payload"), "");
+    for (field, values) in [
+        ("msrp.cnt.flg", &["$", "+", "#"][..]),
+        ("msrp.method", &["SEND", "REPORT"]),
+        ("msrp.status.code", &["200", "481", "501"]),
+    ] {
+        let seen = as_msrp(field, field);
+        for value in values {
+            assert!(seen.split(['\n', ',']).any(|seen| seen == *value), "no {field} {value}: {seen}");
+        }
+    }
+}
+
 /// TCP streams in the file that have ended from the node's side and the UE's.
 fn finished_streams(tshark: &Path, file: &Path) -> usize {
     let arguments = ["-Y", "tcp.flags.fin == 1 || tcp.flags.reset == 1", "-T", "fields"];
