@@ -42,7 +42,7 @@ fn write(c: &mut Criterion) {
         to: b"sip:room@example.com",
         date_time: Some(b"2026-05-15T15:02:31-03:00"),
         extra_header_lines: b"",
-        content_type: b"text/plain",
+        content_header_lines: b"Content-Type: text/plain\r\n",
     };
     let mut out = [0; 512];
     c.bench_function("cpim write", |b| {

@@ -6,14 +6,14 @@ use mrfp_protocol::msrp::{FailureReport, Head, comment};
 
 use crate::connection::{Connection, Life};
 use crate::egress::PoolExhausted;
-use crate::incoming::{Identifier, Transaction};
+use crate::incoming::Transaction;
 use crate::plane::Plane;
 use crate::request::{Decimal, MESSAGE_LINES_BYTES_MAX, keep_report_lines, message_lines};
 use crate::table::Table;
 use crate::termination::Stage;
 
 /// Five parts before, three behind and at most so many lines between.
-const REPORT_PARTS_MAX: usize = 5 + 6 + 3;
+const REPORT_PARTS_MAX: usize = 5 + 9 + 3;
 
 impl Plane {
     /// Answers a member's request as its Failure-Report demands (RFC 4975 section 7.1.1).
@@ -71,18 +71,31 @@ impl Plane {
     /// 7.1.4).
     pub(crate) fn report(
         &mut self,
-        sender: Key,
-        message_id: &Identifier,
+        message: Key,
         start: u64,
         end: u64,
         total: Option<u64>,
         status: u16,
     ) {
+        let mut wrapper = std::mem::take(&mut self.scratch.wrapper);
+        wrapper.clear();
+        self.wrap_report(message, &mut wrapper);
+        let Some(message) = self.messages.get(message) else { return };
+        let (sender, id) = (message.sender, message.id);
         let mut memory = [0; MESSAGE_LINES_BYTES_MAX];
-        let lines = message_lines(&mut memory, message_id.as_bytes(), start, Some(end), total);
+        let lines = message_lines(&mut memory, id.as_bytes(), start, Some(end), total);
         let mut number = Decimal::default();
         let code = number.format(Some(u64::from(status)));
-        self.send_report(sender, &[lines, b"Status: 000 ", code, b" ", comment(status), b"\r\n"]);
+        let status: [&[u8]; 6] = [lines, b"Status: 000 ", code, b" ", comment(status), b"\r\n"];
+        let body: [&[u8]; 3] = match wrapper.is_empty() {
+            true => [b"", b"", b""],
+            false => [b"Content-Type: message/cpim\r\n\r\n", &wrapper, b"\r\n"],
+        };
+        let mut parts: [&[u8]; 9] = [b""; 9];
+        parts[..6].copy_from_slice(&status);
+        parts[6..].copy_from_slice(&body);
+        self.send_report(sender, &parts);
+        self.scratch.wrapper = wrapper;
     }
 
     /// Passes a REPORT of one party on to the other, with everything it says but its body.

@@ -38,6 +38,11 @@ impl CarryBuffer {
         self.length -= count;
     }
 
+    /// Keeps the first `length` bytes.
+    pub(crate) fn truncate(&mut self, length: usize) {
+        self.length = self.length.min(length);
+    }
+
     pub(crate) fn clear(&mut self) {
         self.length = 0;
     }

@@ -11,6 +11,7 @@ use crate::mp::{
     TerminationStatistics,
 };
 use crate::plane::{Ending, Plane};
+use crate::room::Participant;
 use crate::termination::{Protection, Stage, Termination};
 
 impl Plane {
@@ -39,7 +40,9 @@ impl Plane {
             }
         };
         let deadline_ns = self.now_ns + self.limits.establishment_timeout_ns;
-        let made = Termination::new(reserve, context_key, address, deadline_ns)
+        let in_room = self.contexts.get(context_key).is_some_and(|context| context.room.is_some());
+        let participant = in_room.then(|| Box::new(Participant::new(&reserve)));
+        let made = Termination::new(reserve, context_key, participant, address, deadline_ns)
             .map_err(|_| Refusal::Transport)
             .and_then(|termination| {
                 self.terminations.insert(termination).map_err(|_| Refusal::TerminationsExhausted)
@@ -118,6 +121,7 @@ impl Plane {
         }
         let (received, sent) = (termination.may_receive(), termination.may_send());
         termination.direction = modify.direction;
+        termination.muted = modify.muted;
         let (receives, sends) = (termination.may_receive(), termination.may_send());
         let connection = termination.connection.filter(|_| termination.stage == Stage::Bound);
         if receives

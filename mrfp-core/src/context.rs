@@ -3,11 +3,11 @@
 use mrfp_io::Key;
 
 use crate::mp::{ContextId, ContextStatistics, Switching};
+use crate::room::{Audience, Room, Route};
 
 /// A Context as its shard holds it.
 pub(crate) struct Context {
     pub(crate) id: ContextId,
-    pub(crate) switching: Switching,
     /// Terminations reserved for it, bound or not: it ends with the last.
     pub(crate) terminations: usize,
     /// The bound ones, in the order of joining: among them messages are switched.
@@ -19,20 +19,26 @@ pub(crate) struct Context {
     pub(crate) lagging: u32,
     /// Connections paused until nobody lags.
     pub(crate) paused: Vec<Key>,
+    /// Where it is a chat room: its rules.
+    pub(crate) room: Option<Box<Room>>,
     /// What it has carried.
     pub(crate) statistics: ContextStatistics,
 }
 
 impl Context {
     pub(crate) fn new(id: ContextId, switching: Switching) -> Self {
+        let room = match switching {
+            Switching::TwoParty => None,
+            Switching::ChatRoom(policy) => Some(Box::new(Room::new(*policy))),
+        };
         Self {
             id,
-            switching,
             terminations: 0,
             members: Vec::new(),
             epoch: 0,
             lagging: 0,
             paused: Vec::new(),
+            room,
             statistics: ContextStatistics::default(),
         }
     }
@@ -45,9 +51,18 @@ impl Context {
 
     /// Whether somebody must hear a message: one said into an empty room is not lost.
     pub(crate) fn is_between_parties(&self) -> bool {
-        match &self.switching {
-            Switching::TwoParty => true,
-            Switching::ChatRoom(_) => false,
+        self.room.is_none()
+    }
+
+    /// The session a message goes to that comes at `index` among those it may go to, `Some(None)`
+    /// where it does not after all.
+    pub(crate) fn recipient(&self, route: &Route, index: usize) -> Option<Option<Key>> {
+        match (&self.room, route.audience) {
+            (Some(room), Audience::Address(address)) => {
+                let found = room.sessions(address).get(index)?;
+                Some(route.reaches(found.private_messages).then_some(found.session))
+            }
+            (_, Audience::Everybody) | (None, _) => self.members.get(index).map(|&key| Some(key)),
         }
     }
 }

@@ -10,25 +10,39 @@ use crate::incoming::Incoming;
 use crate::outstanding::Outstanding;
 use crate::plane::Plane;
 use crate::request::{EndLine, MESSAGE_LINES_BYTES_MAX, message_lines};
+use crate::room::{Passage, Rendition, Route, Verdict};
+use crate::termination::Termination;
+
+/// RFC 4975 section 7.1: a chunk longer than this has `*` as its range-end, so that it may be
+/// interrupted.
+const INTERRUPTIBLE_BYTES_MIN: u64 = 2_048;
 
 /// A piece of a message on its way to the receivers.
 #[derive(Debug)]
-pub(crate) struct Outbound<'a> {
-    pub(crate) message: Key,
+struct Outbound<'a> {
+    message: Key,
     /// The sending Termination.
-    pub(crate) sender: Key,
-    pub(crate) epoch: u64,
-    /// The one member it is for; `None`: all the others.
-    pub(crate) addressee: Option<Key>,
-    pub(crate) failure_report: FailureReport,
-    /// First byte of the piece in the message, 1-based.
-    pub(crate) start: u64,
+    sender: Key,
+    epoch: u64,
+    route: &'a Route,
+    failure_report: FailureReport,
+    /// First byte of the piece in the message and how many there are, as its sender counts them.
+    start: u64,
+    bytes: usize,
+    as_sent: Written<'a>,
+    converted: Written<'a>,
+    end: Option<Continuation>,
+}
+
+/// A piece of a message as a receiver gets it.
+#[derive(Clone, Copy, Debug)]
+struct Written<'a> {
     /// Message-ID and Byte-Range.
-    pub(crate) message_lines: &'a [u8],
+    message_lines: &'a [u8],
     /// Further lines up to Content-Type, each with its CRLF; empty where no body goes with it.
-    pub(crate) lines: &'a [u8],
-    pub(crate) body: &'a [u8],
-    pub(crate) end: Option<Continuation>,
+    lines: &'a [u8],
+    front: &'a [u8],
+    body: &'a [u8],
 }
 
 impl Outbound<'_> {
@@ -41,25 +55,139 @@ impl Outbound<'_> {
 }
 
 impl Plane {
+    /// Passes the next bytes of a message on to everybody it is for, to each as it takes them. An
+    /// error where nobody gets them any more. `lines` are the header lines that go with a body.
+    pub(crate) fn pass_on(
+        &mut self,
+        key: Key,
+        passage: &Passage<'_>,
+        lines: &[u8],
+        end: Option<Continuation>,
+    ) -> Result<(), u16> {
+        let Some(message) = self.messages.get(key) else { return Ok(()) };
+        let (sender, epoch) = (message.sender, message.epoch);
+        let (sent_id, failure_report) = (message.id, message.failure_report);
+        let Some(route) = message.route else { return Ok(()) };
+        let Some(termination) = self.terminations.get(sender) else { return Ok(()) };
+        let context_key = termination.context;
+        let Some(context) = self.contexts.get(context_key) else { return Ok(()) };
+        let hashed = self.identifiers.message(termination.id, sent_id.as_bytes());
+        let id = if context.is_end_to_end() { sent_id.as_bytes() } else { hashed.as_bytes() };
+        let mut wrapper = std::mem::take(&mut self.scratch.wrapper);
+        let mut converted_lines = std::mem::take(&mut self.scratch.converted_lines);
+        let conversion = context.convert(
+            &mut self.scratch.verdicts,
+            termination,
+            &route,
+            passage,
+            lines,
+            (&mut converted_lines, &mut wrapper),
+        );
+        let mut memory = [[0; MESSAGE_LINES_BYTES_MAX]; 2];
+        let [as_sent, converted] = &mut memory;
+        let as_sent = written(as_sent, id, passage.as_sent(), lines, end);
+        let converted = match conversion {
+            Some(rendition) => written(converted, id, rendition, &converted_lines, end),
+            None => as_sent,
+        };
+        let outbound = Outbound {
+            message: key,
+            sender,
+            epoch,
+            route: &route,
+            failure_report,
+            start: passage.at,
+            bytes: passage.bytes_len(),
+            as_sent,
+            converted,
+            end,
+        };
+        let reached = self.deliver(context_key, &outbound);
+        self.scratch.wrapper = wrapper;
+        self.scratch.converted_lines = converted_lines;
+        self.count_recipients(key, context_key, reached)
+    }
+
+    /// Whether a piece has reached somebody of those the message is for.
+    fn count_recipients(&mut self, key: Key, context_key: Key, reached: u32) -> Result<(), u16> {
+        let context = self.contexts.get_mut(context_key).ok_or(481u16)?;
+        let Some(message) = self.messages.get_mut(key) else { return Ok(()) };
+        let recipients = *message.recipients.get_or_insert(reached);
+        let nobody = reached == 0 && (recipients > 0 || context.is_between_parties());
+        if !nobody {
+            return Ok(());
+        }
+        if message.status == 200 {
+            let verdicts = &self.scratch.verdicts;
+            let too_large = verdicts.iter().any(|verdict| verdict.is_by_size());
+            message.status = if too_large { 413 } else { 408 };
+            context.statistics.messages_undelivered += 1;
+        }
+        Err(message.status)
+    }
+
     /// Copies a piece to every member of the Context it is for; says to how many.
-    pub(crate) fn deliver(&mut self, context_key: Key, outbound: &Outbound<'_>) -> u32 {
+    fn deliver(&mut self, context_key: Key, outbound: &Outbound<'_>) -> u32 {
         let mut reached = 0;
         let mut index = 0;
-        while let Some(&member) =
-            self.contexts.get(context_key).and_then(|context| context.members.get(index))
+        while let Some(recipient) = self
+            .contexts
+            .get(context_key)
+            .and_then(|context| context.recipient(outbound.route, index))
         {
             index += 1;
-            let is_for_it = member != outbound.sender
-                && outbound.addressee.is_none_or(|addressee| addressee == member)
-                && self.terminations.get(member).is_some_and(|t| t.receives(outbound.epoch));
-            if is_for_it && self.deliver_to(member, outbound) {
+            let Some(member) = recipient.filter(|&member| member != outbound.sender) else {
+                continue;
+            };
+            let receives = |member: &Termination| member.receives(outbound.epoch);
+            let Some(termination) = self.terminations.get(member).filter(|&t| receives(t)) else {
+                continue;
+            };
+            let verdict = self.scratch.verdicts.get(termination.acceptance);
+            let (written, end) = match verdict {
+                None | Some(Verdict::AsSent) => (outbound.as_sent, outbound.end),
+                Some(Verdict::Converted) => (outbound.converted, outbound.end),
+                Some(Verdict::Overflow) => {
+                    let nothing: &[u8] = b"";
+                    let none = Written {
+                        lines: nothing,
+                        front: nothing,
+                        body: nothing,
+                        ..outbound.as_sent
+                    };
+                    self.skip(context_key);
+                    self.deliver_to(member, &none, Some(Continuation::Abort), outbound);
+                    continue;
+                }
+                Some(Verdict::Unacceptable | Verdict::TooLarge) => {
+                    if outbound.start == 1 {
+                        self.skip(context_key);
+                    }
+                    continue;
+                }
+                Some(Verdict::Overflown) => continue,
+            };
+            if self.deliver_to(member, &written, end, outbound) {
                 reached += 1;
             }
         }
         reached
     }
 
-    fn deliver_to(&mut self, member: Key, outbound: &Outbound<'_>) -> bool {
+    /// A member does not get a message because it does not take such.
+    fn skip(&mut self, context_key: Key) {
+        if let Some(context) = self.contexts.get_mut(context_key) {
+            context.statistics.messages_skipped += 1;
+        }
+    }
+
+    fn deliver_to(
+        &mut self,
+        member: Key,
+        written: &Written<'_>,
+        end: Option<Continuation>,
+        outbound: &Outbound<'_>,
+    ) -> bool {
         let Some(termination) = self.terminations.get_mut(member) else { return false };
         let Some(key) = termination.connection else { return false };
         let Some(connection) = self.connections.get_mut(key) else { return false };
@@ -77,25 +205,26 @@ impl Plane {
         // Each receiver gets a transaction identifier of its own: a receiver in league with the
         // sender must not learn how the chunks of the others end.
         let own = open.map_or_else(|| self.identifiers.transaction(), |open| open.transaction);
-        let has_body = !outbound.lines.is_empty() || open.is_some();
-        let end_line = EndLine::new(&own, outbound.end, has_body);
+        let has_body = !written.lines.is_empty() || open.is_some();
+        let end_line = EndLine::new(&own, end, has_body);
         let queued = if open.is_some() {
-            let parts: &[&[u8]] = &[outbound.body, end_line.bytes()];
+            let parts: &[&[u8]] = &[written.front, written.body, end_line.bytes()];
             connection.egress.append(&mut self.send_buffers, parts)
         } else {
             self.metrics.messages_sent += 1;
             termination.statistics.messages_sent += 1;
-            let blank: &[u8] = if outbound.lines.is_empty() { b"" } else { b"\r\n" };
+            let blank: &[u8] = if written.lines.is_empty() { b"" } else { b"\r\n" };
             let parts: &[&[u8]] = &[
                 interrupt.bytes(),
                 b"MSRP ",
                 own.as_bytes(),
                 b" SEND\r\n",
                 &termination.request_paths,
-                outbound.message_lines,
-                outbound.lines,
+                written.message_lines,
+                written.lines,
                 blank,
-                outbound.body,
+                written.front,
+                written.body,
                 end_line.bytes(),
             ];
             connection.egress.append(&mut self.send_buffers, parts)
@@ -104,8 +233,8 @@ impl Plane {
             self.unserved.push(key);
             return false;
         }
-        termination.statistics.bytes_sent += outbound.body.len() as u64;
-        connection.outgoing = match outbound.end {
+        termination.statistics.bytes_sent += (written.front.len() + written.body.len()) as u64;
+        connection.outgoing = match end {
             None => {
                 Some(OpenChunk { receiver: member, message: outbound.message, transaction: own })
             }
@@ -116,8 +245,8 @@ impl Plane {
             self.expect_answer(key, request, outbound.failure_report);
         }
         if let Some(connection) = self.connections.get_mut(key) {
-            connection.outstanding.extend(outbound.body.len());
-            if outbound.end.is_some() {
+            connection.outstanding.extend(outbound.bytes);
+            if end.is_some() {
                 connection.outstanding.close(connection.egress.position());
             }
         }
@@ -202,29 +331,28 @@ impl Plane {
     }
 
     fn give_up_message(&mut self, key: Key) {
-        let Some(message) = self.messages.get(key) else { return };
-        let Some(termination) = self.terminations.get(message.sender) else { return };
-        let context_key = termination.context;
-        let Some(context) = self.contexts.get(context_key) else { return };
-        let (end_to_end, sent_id) = (context.is_end_to_end(), message.id);
-        let hashed = self.identifiers.message(termination.id, sent_id.as_bytes());
-        let id = if end_to_end { sent_id.as_bytes() } else { hashed.as_bytes() };
-        let mut memory = [0; MESSAGE_LINES_BYTES_MAX];
-        let message_lines = message_lines(&mut memory, id, message.next, None, message.total);
-        let outbound = Outbound {
-            message: key,
-            sender: message.sender,
-            epoch: message.epoch,
-            addressee: message.addressee,
-            failure_report: FailureReport::No,
-            start: message.next,
-            message_lines,
-            lines: b"",
-            body: b"",
-            end: Some(Continuation::Abort),
-        };
-        if message.status == 200 && message.recipients.is_some() {
-            self.deliver(context_key, &outbound);
+        let Some(message) = self.messages.get_mut(key) else { return };
+        if message.status != 200 || message.recipients.is_none() {
+            return;
         }
+        message.failure_report = FailureReport::No;
+        let passage = Passage { at: message.next, front: b"", body: b"", total: message.total };
+        // Nobody is left to be told how far that came.
+        let _ = self.pass_on(key, &passage, b"", Some(Continuation::Abort));
     }
+}
+
+/// A piece of a message with its lines, as it goes to a receiver.
+fn written<'a>(
+    memory: &'a mut [u8; MESSAGE_LINES_BYTES_MAX],
+    id: &[u8],
+    rendition: Rendition<'a>,
+    lines: &'a [u8],
+    end: Option<Continuation>,
+) -> Written<'a> {
+    let uninterrupted =
+        end == Some(Continuation::Last) && rendition.bytes_len() <= INTERRUPTIBLE_BYTES_MIN;
+    let range_end = uninterrupted.then(|| rendition.end());
+    let message_lines = message_lines(memory, id, rendition.start, range_end, rendition.total);
+    Written { message_lines, lines, front: rendition.front, body: rendition.body }
 }

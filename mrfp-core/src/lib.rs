@@ -45,6 +45,7 @@ mod plane;
 mod port;
 mod receive;
 mod request;
+mod room;
 mod session;
 mod shard;
 mod statistics;

@@ -4,9 +4,11 @@
 use mrfp_io::Key;
 use mrfp_protocol::msrp::{FailureReport, Head};
 
+use crate::carry::CarryBuffer;
 use crate::config::MESSAGES_IN_PROGRESS_MAX;
 use crate::incoming::Identifier;
 use crate::plane::Plane;
+use crate::room::Route;
 
 /// What must be known of a message to deliver its chunks alike, and to tell its sender if it cannot
 /// be delivered.
@@ -19,8 +21,10 @@ pub(crate) struct Message {
     pub(crate) failure_report: FailureReport,
     /// Whose turn it was to receive when it began.
     pub(crate) epoch: u64,
-    /// The one member it is for; `None`: all the others.
-    pub(crate) addressee: Option<Key>,
+    /// Who gets it; `None` until enough of it is there to tell.
+    pub(crate) route: Option<Route>,
+    /// Its beginning, until there is a route.
+    pub(crate) held: Option<CarryBuffer>,
     /// Next byte, for the chunk that gives it up.
     pub(crate) next: u64,
     /// Its size, where the sender has told it.
@@ -74,7 +78,8 @@ impl Plane {
             id,
             failure_report: head.failure_report,
             epoch,
-            addressee: None,
+            route: None,
+            held: None,
             next: head.byte_range.map_or(1, |range| range.start),
             total: head.byte_range.and_then(|range| range.total),
             in_progress: true,
@@ -110,7 +115,9 @@ impl Plane {
     /// Forgets a message of which nothing is to come and nothing is unanswered.
     pub(crate) fn settle_message(&mut self, key: Key) {
         if self.messages.get(key).is_some_and(|m| !m.in_progress && m.outstanding == 0) {
-            self.messages.remove(key);
+            let message = self.messages.remove(key);
+            let held = message.and_then(|message| message.held);
+            held.into_iter().for_each(|buffer| self.carry_buffers.put(buffer));
         }
     }
 }

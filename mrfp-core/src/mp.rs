@@ -124,6 +124,7 @@ pub enum CpimPolicy {
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Member {
     /// The URIs it may write in From and is found under in To; the first is how the room knows it.
+    /// Whoever came anonymously has its anonymous URI here and no other.
     pub uris: Vec<String>,
     /// Its client understands private messages (`a=chatroom:private-messages`).
     pub private_messages: bool,
@@ -234,7 +235,8 @@ pub enum Event {
         /// Why.
         cause: ReleaseCause,
     },
-    /// A participant has taken a nickname, or laid it down (RFC 7701 section 7).
+    /// A participant has taken a nickname, or laid it down (RFC 7701 section 7). Not sent for one that
+    /// leaves: its nickname is free with it.
     NicknameChanged {
         /// Whose.
         termination: TerminationId,

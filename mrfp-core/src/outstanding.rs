@@ -285,7 +285,7 @@ impl Plane {
     /// chunk it is sending, and for what has been answered with 200 from a REPORT.
     fn undelivered(&mut self, undelivered: &Undelivered, status: u16) {
         let Some(message) = self.messages.get(undelivered.message) else { return };
-        let (sender, id, total) = (message.sender, message.id, message.total);
+        let (sender, total) = (message.sender, message.total);
         let failure_report = message.failure_report;
         let Some(termination) = self.terminations.get(sender) else { return };
         let connection_key = termination.connection;
@@ -309,7 +309,8 @@ impl Plane {
         }
         let unreported = undelivered.start < next || !answered;
         if unreported && failure_report != FailureReport::No {
-            self.report(sender, &id, undelivered.start, next.saturating_sub(1), total, status);
+            let end = next.saturating_sub(1);
+            self.report(undelivered.message, undelivered.start, end, total, status);
         }
     }
 }

@@ -18,6 +18,7 @@ use crate::incoming::Incoming;
 use crate::message::Message;
 use crate::metrics::ShardMetrics;
 use crate::mp::{ContextId, Event, ReleaseCause, TerminationId};
+use crate::room::Verdict;
 use crate::table::Table;
 use crate::termination::{Stage, Termination};
 
@@ -68,6 +69,12 @@ pub(crate) struct Scratch {
     pub(crate) wire: Vec<u8>,
     /// Header lines that go on to the receivers.
     pub(crate) lines: Vec<u8>,
+    /// The same for receivers who get a message with or without its CPIM wrapper, unlike its sender.
+    pub(crate) converted_lines: Vec<u8>,
+    /// The CPIM wrapper of a message that came without.
+    pub(crate) wrapper: Vec<u8>,
+    /// What becomes of a piece, for every acceptance of a room.
+    pub(crate) verdicts: Vec<Verdict>,
 }
 
 /// How a connection ends.

@@ -103,13 +103,16 @@ impl Plane {
             // On a port of its own it never was on the list, and another may be under the name.
             self.by_identity.remove(identity.as_slice());
         }
+        self.join_room(session);
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.life = Life::Open;
         connection.deadline_ns = u64::MAX;
         if !connection.sessions.contains(&session) {
             connection.sessions.push(session);
         }
-        if connection.lagging_since_ns.is_some() {
+        if connection.lagging_since_ns.is_some()
+            && let Some(context) = self.contexts.get_mut(context_key)
+        {
             context.lagging += 1;
         }
         let source = connection.unbound_source.take();
@@ -144,6 +147,8 @@ impl Plane {
         }
         if was_bound && let Some(connection_key) = connection_key {
             self.fail_session(connection_key, session);
+            // Last, as the reports on what it did not get still name it.
+            self.leave_room(session);
         }
     }
 

@@ -6,14 +6,11 @@ use mrfp_protocol::msrp::{Continuation, FailureReport, Head, Method, Piece, Star
 
 use crate::carry::CarryBuffer;
 use crate::connection::Life;
-use crate::delivery::Outbound;
 use crate::incoming::{Forward, Identifier, Incoming, Transaction};
 use crate::plane::Plane;
-use crate::request::{MESSAGE_LINES_BYTES_MAX, keep_lines, message_lines};
+use crate::request::keep_lines;
+use crate::room::{Opening, Passage};
 
-/// RFC 4975 section 7.1: a chunk longer than this has `*` as its range-end, so that it may be
-/// interrupted.
-const INTERRUPTIBLE_BYTES_MIN: usize = 2_048;
 /// Send buffers that must be free per member before a message is begun: its head and body may start
 /// in one and end in the next.
 const BUFFERS_PER_MEMBER_MIN: usize = 2;
@@ -56,14 +53,16 @@ impl Plane {
             Method::Send => self.metrics.messages_received += 1,
             Method::Auth | Method::Nickname | Method::Unknown(_) => {}
         }
-        let refusal = match self.session(key, head) {
+        let status = match self.session(key, head) {
+            Ok(session) if method == Method::Nickname => self.nickname(session, head),
             Ok(session) => match self.accept(key, session, head, method) {
                 Ok(incoming) => return incoming,
                 Err(status) => status,
             },
             Err(status) => status,
         };
-        if head.failure_report != FailureReport::No {
+        // RFC 7701 section 7.1: a NICKNAME has no Failure-Report to go by.
+        if head.failure_report != FailureReport::No || method == Method::Nickname {
             // RFC 4975 section 7.2: to the previous hop for a SEND, all the way back for others.
             let to = match method {
                 Method::Send => head.from_path.first(),
@@ -71,7 +70,7 @@ impl Plane {
                     head.from_path.0
                 }
             };
-            self.respond(key, head.transaction_id, refusal, to, head.to_path.first());
+            self.respond(key, head.transaction_id, status, to, head.to_path.first());
         }
         Incoming::Discard
     }
@@ -99,9 +98,9 @@ impl Plane {
     ) -> Result<Incoming, u16> {
         match method {
             Method::Send => {}
-            // RFC 7701 section 7.4: nicknames are not on offer here.
-            Method::Nickname => return Err(403),
-            Method::Auth | Method::Unknown(_) | Method::Report => return Err(501),
+            Method::Auth | Method::Nickname | Method::Unknown(_) | Method::Report => {
+                return Err(501);
+            }
         }
         let termination = self.terminations.get_mut(session).ok_or(481u16)?;
         termination.statistics.messages_received += 1;
@@ -146,78 +145,79 @@ impl Plane {
         }))
     }
 
-    /// Passes a piece of a SEND on to the other members.
+    /// Passes a piece of a SEND on to those it is for.
     fn forward(&mut self, key: Key, mut forward: Forward, piece: &Piece<'_>) {
         let session = forward.transaction.session;
-        let sender = self.terminations.get_mut(session);
-        let context = sender.as_ref().and_then(|sender| self.contexts.get(sender.context));
-        let message = self.messages.get_mut(forward.message);
-        let (Some(sender), Some(context), Some(message)) = (sender, context, message) else {
+        if let Some(sender) = self.terminations.get_mut(session) {
+            sender.statistics.bytes_received += piece.body.len() as u64;
+        }
+        let taken = match self.route_message(&forward, piece) {
+            Opening::Open { taken } => taken,
+            Opening::Held => {
+                self.note_progress(&mut forward, piece);
+                return match piece.end {
+                    Some(end) => self.finish(key, forward, end),
+                    None => self.keep_forward(key, forward),
+                };
+            }
+            Opening::Refused(status) => {
+                if let Some(message) = self.messages.get_mut(forward.message) {
+                    message.status = status;
+                }
+                return self.refuse_forward(key, forward, piece.end, status);
+            }
+        };
+        let Some(message) = self.messages.get_mut(forward.message) else {
             return self.give_back(forward.lines);
         };
-        sender.statistics.bytes_received += piece.body.len() as u64;
-        let (sender_id, context_key) = (sender.id, sender.context);
-        let end_to_end = context.is_end_to_end();
-        let hashed = self.identifiers.message(sender_id, message.id.as_bytes());
-        let sent_id = message.id;
-        let id = if end_to_end { sent_id.as_bytes() } else { hashed.as_bytes() };
-        let mut memory = [0; MESSAGE_LINES_BYTES_MAX];
-        let whole = piece.head.is_some() && piece.end == Some(Continuation::Last);
-        let start = forward.next;
-        let end =
-            (whole && piece.body.len() <= INTERRUPTIBLE_BYTES_MIN).then(|| end_of(&forward, piece));
-        let total = if whole { Some(end_of(&forward, piece)) } else { forward.total };
-        let message_lines = message_lines(&mut memory, id, start, end, total);
-        // A sender may announce to begin at 2^64 - 1.
-        forward.next = forward.next.saturating_add(piece.body.len() as u64);
-        message.next = forward.next;
-        message.total = message.total.or(total);
-        message.received_ns = self.now_ns;
-        if !piece.body.is_empty() || piece.end.is_some() {
+        let held = message.held.take();
+        let begun = message.recipients.is_some();
+        let checked_bytes = message.route.map_or(0, |route| route.checked_bytes());
+        let mut at = if held.is_some() { 1 } else { forward.next };
+        let mut body = &piece.body[taken..];
+        if begun && at <= checked_bytes {
+            // The head has been checked and passed on; nobody gets another in its place.
+            let passed_on = body.len().min((checked_bytes + 1 - at) as usize);
+            at += passed_on as u64;
+            body = &body[passed_on..];
+        }
+        self.note_progress(&mut forward, piece);
+        let front = held.as_ref().map_or(&b""[..], CarryBuffer::bytes);
+        let last = piece.end == Some(Continuation::Last);
+        let end = at.saturating_add((front.len() + body.len()) as u64).saturating_sub(1);
+        let total = if last { Some(end) } else { forward.total };
+        let passage = Passage { at, front, body, total };
+        let mut passed_on = Ok(());
+        if !passage.is_empty() || piece.end.is_some() {
             let scratch_lines = std::mem::take(&mut self.scratch.lines);
             let lines = match &forward.lines {
                 Some(kept) => kept.bytes(),
                 None => scratch_lines.as_slice(),
             };
-            let outbound = Outbound {
-                message: forward.message,
-                sender: session,
-                epoch: message.epoch,
-                addressee: message.addressee,
-                failure_report: message.failure_report,
-                start,
-                message_lines,
-                lines,
-                body: piece.body,
-                end: piece.end,
-            };
-            let reached = self.deliver(context_key, &outbound);
+            passed_on = self.pass_on(forward.message, &passage, lines, piece.end);
             self.scratch.lines = scratch_lines;
-            self.hold_back(key, context_key);
-            if let Err(status) = self.count_recipients(forward.message, context_key, reached) {
-                return self.refuse_forward(key, forward, piece.end, status);
+            if let Some(sender) = self.terminations.get(session) {
+                self.hold_back(key, sender.context);
             }
         }
-        match piece.end {
-            Some(end) => self.finish(key, forward, end),
-            None => self.keep_forward(key, forward),
+        self.give_back(held);
+        match (passed_on, piece.end) {
+            (Err(status), end) => self.refuse_forward(key, forward, end, status),
+            (Ok(()), Some(end)) => self.finish(key, forward, end),
+            (Ok(()), None) => self.keep_forward(key, forward),
         }
     }
 
-    /// Whether a piece has reached somebody of those the message is for.
-    fn count_recipients(&mut self, key: Key, context_key: Key, reached: u32) -> Result<(), u16> {
-        let context = self.contexts.get_mut(context_key).ok_or(481u16)?;
-        let Some(message) = self.messages.get_mut(key) else { return Ok(()) };
-        let recipients = *message.recipients.get_or_insert(reached);
-        let nobody = reached == 0 && (recipients > 0 || context.is_between_parties());
-        if !nobody {
-            return Ok(());
+    /// Another piece of a message has come.
+    fn note_progress(&mut self, forward: &mut Forward, piece: &Piece<'_>) {
+        // A sender may announce to begin at 2^64 - 1.
+        forward.next = forward.next.saturating_add(piece.body.len() as u64);
+        if let Some(message) = self.messages.get_mut(forward.message) {
+            message.next = forward.next;
+            let last = piece.end == Some(Continuation::Last);
+            message.total = message.total.or(last.then(|| forward.next.saturating_sub(1)));
+            message.received_ns = self.now_ns;
         }
-        if message.status == 200 {
-            message.status = 408;
-            context.statistics.messages_undelivered += 1;
-        }
-        Err(message.status)
     }
 
     /// The body goes on in a later receive: keeps the lines its next chunk may need.
@@ -278,16 +278,10 @@ impl Plane {
     /// which the controller was told), so the 200 is true.
     fn finish(&mut self, key: Key, forward: Forward, end: Continuation) {
         self.answer(key, &forward.transaction, 200);
-        if forward.success_report
-            && end != Continuation::Abort
-            && forward.next > forward.start
-            && let Some(message) = self.messages.get(forward.message)
-        {
-            let id = message.id;
+        if forward.success_report && end != Continuation::Abort && forward.next > forward.start {
             let total =
                 if end == Continuation::Last { Some(forward.next - 1) } else { forward.total };
-            let session = forward.transaction.session;
-            self.report(session, &id, forward.start, forward.next - 1, total, 200);
+            self.report(forward.message, forward.start, forward.next - 1, total, 200);
         }
         if end != Continuation::More {
             self.close_message(key, forward.message);
@@ -295,12 +289,7 @@ impl Plane {
         self.give_back(forward.lines);
     }
 
-    fn give_back(&mut self, lines: Option<CarryBuffer>) {
-        lines.into_iter().for_each(|buffer| self.carry_buffers.put(buffer));
+    pub(crate) fn give_back(&mut self, buffer: Option<CarryBuffer>) {
+        buffer.into_iter().for_each(|buffer| self.carry_buffers.put(buffer));
     }
-}
-
-/// Last byte of a message that lies whole in one piece.
-fn end_of(forward: &Forward, piece: &Piece<'_>) -> u64 {
-    forward.next.saturating_add(piece.body.len() as u64).saturating_sub(1)
 }

@@ -9,6 +9,7 @@ use mrfp_protocol::tls::Psk;
 use crate::mp::{
     Direction, ReserveAndConfigure, Security, Setup, TerminationId, TerminationStatistics,
 };
+use crate::room::Participant;
 
 /// A Termination as its shard holds it.
 pub(crate) struct Termination {
@@ -22,6 +23,14 @@ pub(crate) struct Termination {
     pub(crate) stage: Stage,
     pub(crate) protection: Protection,
     pub(crate) direction: Direction,
+    /// Nobody is to hear it.
+    pub(crate) muted: bool,
+    /// It was negotiated for a file.
+    pub(crate) file_transfer: bool,
+    /// In a chat room: who it is there.
+    pub(crate) participant: Option<Box<Participant>>,
+    /// Which of the room's acceptances is its own.
+    pub(crate) acceptance: usize,
     pub(crate) session_id: Vec<u8>,
     /// Our own MSRP URI.
     pub(crate) local_uri: Vec<u8>,
@@ -65,6 +74,7 @@ impl Termination {
     pub(crate) fn new(
         reserve: ReserveAndConfigure,
         context: Key,
+        participant: Option<Box<Participant>>,
         address: SocketAddr,
         establishment_deadline_ns: u64,
     ) -> Result<Self, BadRemotePath> {
@@ -83,6 +93,10 @@ impl Termination {
             stage: Stage::Reserved,
             protection,
             direction: reserve.direction,
+            muted: reserve.member.muted,
+            file_transfer: reserve.file_transfer,
+            participant,
+            acceptance: 0,
             session_id: reserve.session_id.into_bytes(),
             local_uri,
             remote_first: Vec::new(),
@@ -124,7 +138,7 @@ impl Termination {
     /// Whether this member may send to the others.
     pub(crate) fn may_send(&self) -> bool {
         match self.direction {
-            Direction::SendRecv | Direction::SendOnly => true,
+            Direction::SendRecv | Direction::SendOnly => !self.muted,
             Direction::RecvOnly | Direction::Inactive => false,
         }
     }

@@ -1,5 +1,7 @@
 //! Comparing the URIs that MIKEY identities are (RFC 6043 section 6.6, TS 23.333 clause 6.2.19).
 
+use mrfp_protocol::user_uri;
+
 use super::error::Error;
 
 /// Longest URI we put into a message; SIP stacks refuse far shorter ones.
@@ -29,20 +31,14 @@ impl UriPattern {
     }
 }
 
-/// `uri` without parameters and headers, scheme and host in lower case.
+/// The form of `uri` that is the same for all spellings of one identity: without parameters and
+/// headers, scheme and host in lower case.
 #[must_use]
 pub fn normalise(uri: &str) -> String {
-    let Some((scheme, rest)) = uri.split_once(':') else {
-        return uri.to_owned();
-    };
-    let (user, host) = split_user(rest);
-    // A user part may contain ';' and '?', a host may not.
-    let host = host.split([';', '?', '>']).next().unwrap_or_default();
-    let scheme = scheme.to_ascii_lowercase();
-    match user {
-        Some(user) => format!("{scheme}:{user}@{}", host.to_ascii_lowercase()),
-        None => format!("{scheme}:{}", host.to_ascii_lowercase()),
-    }
+    let mut normal = Vec::with_capacity(uri.len());
+    user_uri::normalise(uri.as_bytes(), &mut normal);
+    // Only ASCII is changed, and only into ASCII.
+    String::from_utf8(normal).unwrap_or_else(|error| unreachable!("{error}"))
 }
 
 fn split_user(rest: &str) -> (Option<&str>, &str) {

@@ -5,3 +5,4 @@
 pub mod cpim;
 pub mod msrp;
 pub mod tls;
+pub mod user_uri;

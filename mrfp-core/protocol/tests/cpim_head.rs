@@ -189,10 +189,11 @@ fn reads_back_what_the_wrapper_wrote() {
         to: b"sip:room@example.com",
         date_time: Some(b"2026-01-01T00:00:00Z"),
         extra_header_lines: b"Subject: hi\r\n",
-        content_type: b"text/plain",
+        content_header_lines: b"Content-Type: text/plain\r\n",
     };
     let mut out = [0; 256];
     let length = wrapper.write(&mut out).expect("fits");
+    assert_eq!(wrapper.bytes_len(), length);
     assert_eq!(wrapper.write(&mut out[..length - 1]), None);
     wrapper.write(&mut out).expect("fits");
     let (head, body) = Head::parse(&out[..length]).expect("ok").expect("complete");
@@ -201,7 +202,23 @@ fn reads_back_what_the_wrapper_wrote() {
     assert_eq!(head.to().next().expect("To").uri, wrapper.to);
     assert_eq!(head.date_time, wrapper.date_time);
     assert_eq!(head.subject, Some(&b"hi"[..]));
-    assert_eq!(head.content_type, Some(wrapper.content_type));
+    assert_eq!(head.content_headers, wrapper.content_header_lines);
+}
+
+#[test]
+fn a_wrapper_without_content_is_a_whole_head() {
+    let wrapper = Wrapper {
+        from: b"sip:alice@example.com",
+        to: b"sip:bob@example.com",
+        date_time: None,
+        extra_header_lines: b"",
+        content_header_lines: b"",
+    };
+    let mut out = Vec::new();
+    wrapper.append_to(&mut out);
+    let (head, body) = Head::parse(&out).expect("ok").expect("complete");
+    assert_eq!(body, out.len());
+    assert_eq!((head.to_count, head.content_type), (1, None));
 }
 
 fn garbage() -> impl Strategy<Value = Vec<u8>> {

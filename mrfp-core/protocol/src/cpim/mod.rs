@@ -2,12 +2,14 @@
 //!
 //! `head.rs` reads the two header blocks in front of the content: [`Head::parse`] borrows them and
 //! says where the content begins. `address.rs` reads the value of From and To, `write.rs` puts a
-//! head in front of content that had none.
+//! head in front of content that had none, `content.rs` tells what kind of content it is.
 
 mod address;
+mod content;
 mod head;
 mod write;
 
 pub use address::Address;
+pub use content::{ContentClass, accepts, is_cpim};
 pub use head::{HEAD_BYTES_MAX, Head, Malformed};
 pub use write::Wrapper;

@@ -14,28 +14,38 @@ pub struct Wrapper<'a> {
     pub date_time: Option<&'a [u8]>,
     /// More message header lines, each complete with its CRLF; maybe none.
     pub extra_header_lines: &'a [u8],
-    /// Content-Type of the content.
-    pub content_type: &'a [u8],
+    /// The content's own header lines likewise, Content-Type among them; none where there is no
+    /// content.
+    pub content_header_lines: &'a [u8],
 }
 
-impl Wrapper<'_> {
+impl<'a> Wrapper<'a> {
     /// Writes both header blocks, the content comes next; `None` where they do not fit.
     pub fn write(&self, out: &mut [u8]) -> Option<usize> {
         let mut writer = Writer::new(out);
-        writer.put(b"From: <")?;
-        writer.put(self.from)?;
-        writer.put(b">\r\nTo: <")?;
-        writer.put(self.to)?;
-        writer.put(b">\r\n")?;
-        if let Some(date_time) = self.date_time {
-            writer.put(b"DateTime: ")?;
-            writer.put(date_time)?;
-            writer.put(b"\r\n")?;
-        }
-        writer.put(self.extra_header_lines)?;
-        writer.put(b"\r\nContent-Type: ")?;
-        writer.put(self.content_type)?;
-        writer.put(b"\r\n\r\n")?;
+        self.parts().try_for_each(|part| writer.put(part))?;
         Some(writer.len())
+    }
+
+    /// Appends what [`write`](Self::write) writes.
+    pub fn append_to(&self, out: &mut Vec<u8>) {
+        self.parts().for_each(|part| out.extend_from_slice(part));
+    }
+
+    /// The length of what [`write`](Self::write) writes.
+    #[must_use]
+    pub fn bytes_len(&self) -> usize {
+        self.parts().map(<[u8]>::len).sum()
+    }
+
+    fn parts(&self) -> impl Iterator<Item = &'a [u8]> {
+        let date_time: [&[u8]; 3] = match self.date_time {
+            Some(date_time) => [b"DateTime: ", date_time, b"\r\n"],
+            None => [b"", b"", b""],
+        };
+        let addresses: [&[u8]; 5] = [b"From: <", self.from, b">\r\nTo: <", self.to, b">\r\n"];
+        let rest: [&[u8]; 4] =
+            [self.extra_header_lines, b"\r\n", self.content_header_lines, b"\r\n"];
+        addresses.into_iter().chain(date_time).chain(rest)
     }
 }

@@ -149,15 +149,22 @@ impl<'a> Head<'a> {
 
     /// Value of the first header of that name after From-Path, without regard to case.
     pub fn header(&self, name: &[u8]) -> Option<&'a [u8]> {
+        self.header_values(name).next()
+    }
+
+    /// Values of all headers of that name after From-Path.
+    pub fn header_values(&self, name: &[u8]) -> impl Iterator<Item = &'a [u8]> {
         let mut lines = self.header_lines;
-        while let Some((line, after)) = split_line(lines).ok()? {
-            let (found, value) = split_header(line).ok()?;
-            if found.eq_ignore_ascii_case(name) {
-                return Some(value);
+        std::iter::from_fn(move || {
+            while let Some((line, after)) = split_line(lines).ok()? {
+                lines = after;
+                let (found, value) = split_header(line).ok()?;
+                if found.eq_ignore_ascii_case(name) {
+                    return Some(value);
+                }
             }
-            lines = after;
-        }
-        None
+            None
+        })
     }
 }
 

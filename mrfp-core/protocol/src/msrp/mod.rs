@@ -2,7 +2,8 @@
 //!
 //! The walk of a message: [`Framer::next`] (`framer.rs`) has `head.rs` read start line and headers
 //! into a borrowed [`Head`], in one pass where the head is whole and after a scan for its end where
-//! it comes in parts; the framer then hands out the body as it comes and ends it at the end-line. `uri.rs` reads the URIs of a [`Path`], `range.rs` a Byte-Range.
+//! it comes in parts; the framer then hands out the body as it comes and ends it at the end-line. `uri.rs` reads the URIs of a [`Path`], `range.rs` a Byte-Range,
+//! `nickname.rs` a Use-Nickname.
 //! The way out is `write.rs`: [`RequestHead`], [`write_end_line`], [`write_response`] and
 //! [`Report`] put text into a buffer of the caller, with ids from `id.rs`.
 //!
@@ -12,6 +13,7 @@ mod framer;
 mod head;
 mod id;
 mod malformed;
+mod nickname;
 mod range;
 mod uri;
 pub(crate) mod write;
@@ -23,6 +25,7 @@ pub use id::{
     is_message_id,
 };
 pub use malformed::{Malformed, MalformedAnswer, MalformedReason};
+pub use nickname::{MalformedNickname, NICKNAME_BYTES_MAX, UseNickname};
 pub use range::ByteRange;
 pub use uri::{Path, Uri, UriError};
 pub use write::{END_LINE_BYTES_MAX, Report, RequestHead, comment, write_end_line, write_response};
