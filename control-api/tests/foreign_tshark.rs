@@ -4,7 +4,7 @@
 mod support;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use support::node::Node;
@@ -95,7 +95,7 @@ fn tshark_decrypts_a_chat_with_the_mikey_derived_key_and_finds_nothing_malformed
 }
 
 #[test]
-fn tshark_finds_nothing_malformed_in_chunks_interruptions_aborts_reports_and_refusals() {
+fn tshark_finds_nothing_malformed_in_what_a_room_says() {
     let Some(tshark) = find("tshark", "tshark") else { return };
     let node = Node::start(&[]);
     let port = node.media.port();
@@ -132,23 +132,26 @@ fn tshark_finds_nothing_malformed_in_chunks_interruptions_aborts_reports_and_ref
     alice.wire.write_all(aborted.as_bytes()).expect("sends");
     assert_eq!(alice.await_status("gone0001").expect("an answer"), 200);
 
-    // A success report, and what is refused.
+    // A success report, a nickname, and what is refused.
     let asking = String::from_utf8(paths.send("asks0001", "well?")).expect("text");
     let asking = asking.replace("Byte-Range", "Success-Report: yes\r\nByte-Range");
     alice.wire.write_all(asking.as_bytes()).expect("sends");
     assert_eq!(alice.await_status("asks0001").expect("an answer"), 200);
     alice.await_request("REPORT");
     let elsewhere = paths.to.replace(";tcp", "x;tcp");
-    for (id, method, to, status) in
-        [("odd00001", "ODDITY", &paths.to, 501), ("lost0001", "SEND", &elsewhere, 481)]
-    {
+    for (id, method, to, header, status) in [
+        ("nick0001", "NICKNAME", &paths.to, "Use-Nickname: \"Ali\"", 200),
+        ("nick0002", "NICKNAME", &paths.to, "Use-Nickname: Ali", 424),
+        ("odd00001", "ODDITY", &paths.to, "Message-ID: modd00001", 501),
+        ("lost0001", "SEND", &elsewhere, "Message-ID: mlost0001", 481),
+    ] {
         let request = format!(
-            "MSRP {id} {method}\r\nTo-Path: {to}\r\nFrom-Path: {}\r\nMessage-ID: m{id}\r\n\
+            "MSRP {id} {method}\r\nTo-Path: {to}\r\nFrom-Path: {}\r\n{header}\r\n\
              -------{id}$\r\n",
             paths.from
         );
         alice.wire.write_all(request.as_bytes()).expect("sends");
-        assert_eq!(alice.await_status(id).expect("an answer"), status);
+        assert_eq!(alice.await_status(id).expect("an answer"), status, "{id}");
     }
     for ue in [&mut alice, &mut bob, &mut carol] {
         ue.call.hang_up();
@@ -158,25 +161,76 @@ fn tshark_finds_nothing_malformed_in_chunks_interruptions_aborts_reports_and_ref
     capture.interrupt();
     assert!(capture.await_end(PATIENCE).success(), "{}", capture.output());
 
-    let from_node = format!("tcp.srcport == {port} && msrp");
+    let Some(each) = a_packet_each(&tshark, &file, port, 3) else { return };
     let as_msrp = |filter: &str, field: &str| {
-        let filter = format!("{from_node} && {filter}");
-        read(&tshark, &file, port, "msrp", &["-Y", &filter, "-T", "fields", "-e", field])
+        read(&tshark, &each, port, "msrp", &["-Y", filter, "-T", "fields", "-e", field])
     };
-    let flaws = "(_ws.malformed || _ws.expert.severity >= \"Warning\")";
+    let flaws = "_ws.malformed || _ws.expert.severity >= \"Warning\"";
     assert_eq!(as_msrp(flaws, "_ws.expert.message"), "");
-    assert_eq!(as_msrp("!(msrp.to.path && msrp.from.path)", "tcp.payload"), "");
+    assert_eq!(as_msrp("!(msrp.to.path && msrp.from.path && msrp.end.line)", "tcp.payload"), "");
     for (field, values) in [
         ("msrp.cnt.flg", &["$", "+", "#"][..]),
         ("msrp.method", &["SEND", "REPORT"]),
-        ("msrp.status.code", &["200", "481", "501"]),
+        ("msrp.status.code", &["200", "424", "481", "501"]),
+        ("msrp.status", &["000 200 OK"]),
     ] {
         let seen = as_msrp(field, field);
-        for value in values {
-            assert!(seen.split(['\n', ',']).any(|seen| seen == *value), "no {field} {value}: {seen}");
-        }
+        assert!(values.iter().all(|value| seen.lines().any(|seen| seen == *value)), "{seen}");
     }
 }
+
+/// The dissector reads the first message of a packet and takes the rest for its body. This makes
+/// another capture of what the port has said on so many streams, every message in a packet of its own.
+fn a_packet_each(tshark: &Path, file: &Path, port: u16, streams: usize) -> Option<PathBuf> {
+    let text2pcap = find("text2pcap", "wireshark-common")?;
+    let mut dump = String::new();
+    for stream in 0..streams {
+        let follow = format!("follow,tcp,raw,{stream}");
+        let text = read(tshark, file, port, "msrp", &["-q", "-z", &follow]);
+        // Hexadecimal; what the second of the two nodes says is indented.
+        let nodes: Vec<_> = text.lines().filter(|line| line.starts_with("Node ")).collect();
+        let is_second = nodes[1].ends_with(&format!(":{port}"));
+        let lines = text.lines().filter(|line| line.starts_with('\t') == is_second);
+        let hexadecimal: String =
+            lines.map(str::trim).filter(|line| is_hexadecimal(line)).collect();
+        for message in messages(&hexadecimal) {
+            dump.push_str("0000");
+            for byte in message.as_bytes().chunks(2) {
+                dump.extend([' ', char::from(byte[0]), char::from(byte[1])]);
+            }
+            dump.push('\n');
+        }
+    }
+    let (text, each) = (file.with_extension("txt"), file.with_extension("each.pcapng"));
+    fs::write(&text, dump).expect("written");
+    let ports = format!("{port},9");
+    let output = Command::new(text2pcap).args(["-T", &ports]).args([&text, &each]).output();
+    let output = output.expect("runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Some(each)
+}
+
+fn is_hexadecimal(line: &str) -> bool {
+    !line.is_empty() && line.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// Cuts a stream behind every end-line; all in hexadecimal.
+fn messages(mut stream: &str) -> Vec<&str> {
+    let mut messages = Vec::new();
+    while !stream.is_empty() {
+        let id = stream.strip_prefix(MSRP).expect("MSRP and a blank");
+        let id = &id[..id.find("20").expect("a blank")];
+        let end_line = format!("0d0a{}{id}", "2d".repeat(7));
+        let end = stream.find(&end_line).expect("an end-line") + end_line.len() + "240d0a".len();
+        let (message, rest) = stream.split_at(end);
+        messages.push(message);
+        stream = rest;
+    }
+    messages
+}
+
+/// "MSRP " in hexadecimal.
+const MSRP: &str = "4d53525020";
 
 /// TCP streams in the file that have ended from the node's side and the UE's.
 fn finished_streams(tshark: &Path, file: &Path) -> usize {
