@@ -12,7 +12,7 @@ use mrfp_core::mp::{
 };
 use mrfp_core::{Limits, Psk, Shard, ShardParts};
 use mrfp_io::{Consumer, PeerId, Producer, Simulator, SimulatorConfig, doorbell, queue};
-use mrfp_protocol::msrp::{Continuation, Framer, Start};
+use mrfp_protocol::msrp::{ByteRange, Continuation, FailureReport, Framer, Start};
 use mrfp_protocol::tls::{
     Handshake, Opened, Profile, ProfileConfig, Progress, RecordError, Session,
 };
@@ -58,6 +58,9 @@ pub struct Received {
     pub transaction_id: String,
     pub message_id: Option<String>,
     pub byte_range_start: Option<u64>,
+    pub byte_range: Option<ByteRange>,
+    pub failure_report: FailureReport,
+    pub success_report: bool,
     /// Header lines after From-Path, as they came.
     pub header_lines: String,
     /// Status code of a REPORT.
@@ -147,7 +150,7 @@ impl World {
         self.settle();
     }
 
-    fn take_events(&mut self) {
+    pub fn take_events(&mut self) {
         while let Some(event) = self.events.pop() {
             self.seen.push(event);
         }
@@ -347,6 +350,11 @@ impl Ue {
         .into_bytes()
     }
 
+    /// The message whose end has not come yet.
+    pub fn incomplete(&self) -> Option<&Received> {
+        self.current.as_ref()
+    }
+
     /// Answers every SEND that was received and not answered.
     pub fn answer(&mut self, world: &mut World, status: u16) {
         let mut responses = Vec::new();
@@ -439,6 +447,9 @@ impl Ue {
                     transaction_id: text(head.transaction_id),
                     message_id: head.message_id.map(text),
                     byte_range_start: head.byte_range.map(|range| range.start),
+                    byte_range: head.byte_range,
+                    failure_report: head.failure_report,
+                    success_report: head.success_report,
                     header_lines: text(head.header_lines),
                     report_status: head.status.as_ref().map(|status| status.code),
                     content_type: head.content_type.map(text),
