@@ -310,8 +310,10 @@ impl Plane {
         }
         let unreported = undelivered.start < next || !answered;
         if unreported && failure_report != FailureReport::No {
-            let end = next.saturating_sub(1);
-            self.report(undelivered.message, undelivered.start, end, total, status);
+            // A range has at least one byte (RFC 4975 section 9). Where an empty end was refused, what
+            // it was to complete has failed.
+            let start = if next > undelivered.start { undelivered.start } else { 1 };
+            self.report(undelivered.message, start, next.saturating_sub(1), total, status);
         }
     }
 }

@@ -184,6 +184,21 @@ fn a_413_from_the_only_recipient_stops_the_sender_and_whatever_more_it_sends() {
 }
 
 #[test]
+fn an_empty_last_chunk_that_is_refused_is_reported_as_what_it_was_to_complete() {
+    let (mut world, mut alice, mut bob) = two();
+    let first = alice.chunk("chunk001", "long", "1-*/9", b"abcdefghi", '+');
+    let empty = alice.chunk("chunk002", "long", "10-*/9", b"", '$');
+    say(&mut world, &mut alice, &first);
+    hear(&mut world, &mut bob, 200);
+    say(&mut world, &mut alice, &empty);
+    assert_eq!(alice.take_statuses(), [200; 2]);
+    hear(&mut world, &mut bob, 413);
+    alice.read(&mut world);
+    assert_eq!(alice.take_reports(), [report(413, "long", "1-9/9")]);
+    world.subtract_all([1, 2]);
+}
+
+#[test]
 fn two_messages_a_receiver_has_declined_both_stay_declined() {
     let (mut world, mut alice, mut bob) = two();
     let _carol = world.member(1, 3, None);
