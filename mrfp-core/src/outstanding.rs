@@ -255,10 +255,11 @@ impl Plane {
         let Some(message) = self.messages.get_mut(request.message) else { return };
         message.outstanding -= requests;
         message.failed += 1;
-        if message.recipients.is_some_and(|recipients| message.failed >= recipients)
-            && message.status == 200
-        {
-            message.status = status;
+        // Once for a message, as each recipient fails once; it may have been refused before.
+        if message.recipients == Some(message.failed) {
+            if message.status == 200 {
+                message.status = status;
+            }
             self.undelivered(&undelivered, status);
         }
         self.settle_message(request.message);
