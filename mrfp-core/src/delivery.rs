@@ -362,10 +362,14 @@ impl Plane {
         if message.status != 200 || message.recipients.is_none() {
             return;
         }
-        message.failure_report = FailureReport::No;
+        // The answers to this are of no interest; those to what went before are.
+        let failure_report = std::mem::replace(&mut message.failure_report, FailureReport::No);
         let passage = Passage { at: message.next, front: b"", body: b"", total: message.total };
         // Nobody is left to be told how far that came.
         let _ = self.pass_on(key, &passage, b"", Some(Continuation::Abort));
+        if let Some(message) = self.messages.get_mut(key) {
+            message.failure_report = failure_report;
+        }
     }
 }
 
