@@ -133,6 +133,8 @@ shard_metrics! {
     handshakes_timeout: Counter,
     /// MSRP SEND requests received.
     messages_received: Counter,
+    /// MSRP messages received that violate the grammar.
+    messages_malformed: Counter,
     /// MSRP SEND requests sent.
     messages_sent: Counter,
     /// MSRP REPORT requests received.

@@ -2,15 +2,17 @@
 //! ours, piece by piece as it arrives, without waiting for the whole message.
 
 use mrfp_io::Key;
-use mrfp_protocol::cpim::ContentClass;
-use mrfp_protocol::msrp::{Continuation, FailureReport, Head, Method, Piece, Start};
+use mrfp_protocol::cpim::{ContentClass, accepts};
+use mrfp_protocol::msrp::{ByteRange, Continuation, FailureReport, Head, Method, Piece, Start};
 
 use crate::carry::CarryBuffer;
 use crate::connection::Life;
+use crate::context::Context;
 use crate::incoming::{Forward, Identifier, Incoming, Transaction};
 use crate::plane::Plane;
 use crate::request::keep_lines;
 use crate::room::{Opening, Passage};
+use crate::termination::Termination;
 
 /// Send buffers that must be free per member before a message is begun: its head and body may start
 /// in one and end in the next.
@@ -140,7 +142,11 @@ impl Plane {
             id: Identifier::new(head.transaction_id).ok_or(400u16)?,
             failure_report: head.failure_report,
         };
-        if head.message_id.is_none() {
+        // Total and start of a Byte-Range need not agree with what comes, but with each other.
+        let beyond = |range: ByteRange| {
+            range.total.is_some_and(|total| range.start > total.saturating_add(1))
+        };
+        if head.message_id.is_none() || head.byte_range.is_some_and(beyond) {
             return Err(400);
         }
         if head.content_type.is_none() {
@@ -156,6 +162,7 @@ impl Plane {
         if self.send_buffers.available() < BUFFERS_PER_MEMBER_MIN * context.members.len() {
             return Err(413);
         }
+        self.acceptable(context, session, head)?;
         let message = self.open_message(key, session, head)?;
         let status = self.messages.get(message).map_or(413, |message| message.status);
         if status != 200 {
@@ -179,6 +186,45 @@ impl Plane {
         }))
     }
 
+    /// Between two parties: whether the other one takes messages like this (RFC 4975 sections 8.6
+    /// and 8.7). In a room that is asked for each member.
+    fn acceptable(&self, context: &Context, session: Key, head: &Head<'_>) -> Result<(), u16> {
+        let content_type = head.content_type.unwrap_or_default();
+        // RFC 4975 section 7.3.1: every endpoint takes these.
+        let always = [&b"multipart/mixed"[..], b"multipart/alternative"];
+        let takes = |other: &Termination| {
+            always.iter().any(|always| accepts(always, content_type))
+                || accepts(&other.accept_types, content_type)
+        };
+        let total = head.byte_range.and_then(|range| range.total).unwrap_or(0);
+        if !context.is_between_parties() {
+            return Ok(());
+        }
+        if total > self.size_bytes_max(context, session) {
+            return Err(413);
+        }
+        let mut others = self.others(context, session).peekable();
+        if others.peek().is_some() && !others.any(takes) { Err(415) } else { Ok(()) }
+    }
+
+    /// Between two parties: the largest message the other one takes.
+    pub(crate) fn size_bytes_max(&self, context: &Context, session: Key) -> u64 {
+        if !context.is_between_parties() {
+            return u64::MAX;
+        }
+        let max = self.others(context, session).map(|other| other.size_bytes_max).max();
+        max.unwrap_or(u64::MAX)
+    }
+
+    fn others<'a>(
+        &'a self,
+        context: &'a Context,
+        session: Key,
+    ) -> impl Iterator<Item = &'a Termination> {
+        let others = context.members.iter().filter(move |&&member| member != session);
+        others.filter_map(|&member| self.terminations.get(member))
+    }
+
     /// Passes a piece of a SEND on to those it is for.
     fn forward(&mut self, key: Key, mut forward: Forward, piece: &Piece<'_>) {
         let session = forward.transaction.session;
@@ -187,6 +233,11 @@ impl Plane {
             sender.statistics.bytes_received += bytes;
         }
         self.count_received(session, |received| received.bytes += bytes);
+        let end = forward.next.saturating_add(bytes).saturating_sub(1);
+        if self.messages.get(forward.message).is_some_and(|m| end > m.size_bytes_max) {
+            self.abandon_message(key, forward.message, 413);
+            return self.refuse_forward(key, forward, piece.end, 413);
+        }
         let opening = self.route_message(&forward, piece);
         self.count_chunk(&mut forward, false);
         let taken = match opening {
