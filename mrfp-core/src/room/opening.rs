@@ -226,13 +226,10 @@ impl Plane {
     }
 }
 
-/// The kind of a message between two parties; its head is looked into where that is no effort.
+/// The kind of a message between two parties, as far as its beginning tells.
 fn class(head: &msrp::Head<'_>, piece: &Piece<'_>) -> ContentClass {
-    if !head.content_type.is_some_and(cpim::is_cpim) {
-        return ContentClass::of_bare(head);
+    if head.content_type.is_some_and(cpim::is_cpim) {
+        return ContentClass::of_unread(piece.body);
     }
-    match cpim::Head::parse(piece.body) {
-        Ok(Some((wrapped, _))) => ContentClass::of_wrapped(&wrapped),
-        Ok(None) | Err(_) => ContentClass::Chat,
-    }
+    ContentClass::of_bare(head)
 }
