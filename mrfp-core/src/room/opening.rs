@@ -36,11 +36,11 @@ impl Plane {
         if message.route.is_some() {
             return Opening::Open { taken: 0 };
         }
-        let held = message.held.take();
         let Some(termination) = self.terminations.get(message.sender) else {
             return Opening::Refused(481);
         };
         let file_transfer = termination.file_transfer;
+        let held = message.held.take();
         let opened = if termination.participant.is_none() {
             let class = piece.head.as_ref().map_or(ContentClass::Chat, |head| class(head, piece));
             Ok(Some((Route::transparent(class), None, 0)))
