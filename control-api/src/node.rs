@@ -142,7 +142,9 @@ impl Node {
             kms: kms_http.address(),
         };
         let responder = Responder::new(settings::responder(config));
-        let mrfc = Mrfc::new(settings::mrfc(config, &ports, certificate), Some(responder));
+        let mut mrfc_config = settings::mrfc(config, &ports, certificate);
+        mrfc_config.focus.contact_hosts = sip.contact_hosts();
+        let mrfc = Mrfc::new(mrfc_config, Some(responder));
         let stop = CancellationToken::new();
         let parts = control::Parts {
             mrfc,

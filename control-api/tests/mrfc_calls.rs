@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use control_api::mikey::NtpTime;
 use control_api::mrfc::{
-    Action, Answer, CallId, ChatPolicy, Event, HangUpCause, MemberState, Mrfc, MrfcConfig, Now,
-    Realms, RoomPolicy, SHARD_TIMEOUT_NS, SUBTRACT_TIMEOUT_NS, SecurityPolicy, ShardDescription,
+    Action, Answer, CallId, ChatPolicy, Event, FocusConfig, HangUpCause, MemberState, Mrfc,
+    MrfcConfig, Now, Realms, RoomPolicy, SHARD_TIMEOUT_NS, SUBTRACT_TIMEOUT_NS, SecurityPolicy,
+    ShardDescription,
 };
 use mrfp_core::mp::{
     Command, CpimPolicy, Direction, Event as Mp, Refusal, ReleaseCause, ReserveAndConfigure,
@@ -63,6 +64,7 @@ impl Bench {
             cema: true,
             certificate: None,
             realms: Realms::default(),
+            focus: FocusConfig::default(),
         };
         adjust(&mut config);
         Self { mrfc: Mrfc::new(config, None), now_ns: 1 }
@@ -98,7 +100,7 @@ impl Bench {
         self.event(Event::Invite {
             call: CallId(call),
             room: room.to_owned(),
-            from: from.to_owned(),
+            from: from.into(),
             to: format!("sip:{room}@conference.example"),
             offer: offer.map(|text| text.as_bytes().to_vec()),
         })
@@ -304,7 +306,7 @@ fn refusals_before_the_offer_leave_nothing_behind() {
     let other_domain = Event::Invite {
         call: CallId(4),
         room: "tea".to_owned(),
-        from: from.to_owned(),
+        from: from.into(),
         to: "sip:tea@elsewhere.example:5060;transport=tcp".to_owned(),
         offer: Some(OFFER.into()),
     };

@@ -30,13 +30,23 @@ pub(super) struct Negotiation {
     capabilities: Capabilities,
 }
 
-/// What a re-INVITE asks for.
+/// What a session is to become.
 #[derive(Debug)]
 pub(super) struct Change {
     /// In force once the shard has agreed.
     pub(super) negotiation: Negotiation,
     /// Its answer.
     pub(super) description: LocalDescription,
+    pub(super) purpose: Purpose,
+}
+
+/// Who wants a session changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Purpose {
+    /// The party, and it waits for an answer.
+    Reinvite,
+    /// The operator wants the member (not) to be heard.
+    Mute(bool),
 }
 
 /// What only we can say about our end.
