@@ -14,7 +14,8 @@
 //! | `aborted ID` | a message was given up |
 //! | `closed` | the connection is gone |
 //!
-//! and takes `connect URI...`, `send TYPE BASE64 [report]`, `nickname NAME` and `quit`.
+//! and takes `connect URI...` or `accept URI...` with the other's path (the latter of clients behind a
+//! relay: the other one begins), `send TYPE BASE64 [report]`, `nickname NAME` and `quit`.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 pub(crate) mod kamailio;

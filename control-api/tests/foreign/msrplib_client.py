@@ -104,7 +104,8 @@ def main(arguments):
     session = None
     while True:
         command, *words = commands.wait()
-        if command == 'connect':
+        if command in ('connect', 'accept'):
+            connector.mode = 'active' if command == 'connect' else 'passive'
             transport = connector.complete([protocol.URI.parse(uri) for uri in words])
             session = MSRPSession(transport, accept_types=['*'], on_incoming_cb=Chat())
             say('connected')
