@@ -6,6 +6,7 @@
 //! rules between the values. `docs/mrf.toml` shows every setting with its default; a test keeps the
 //! two equal.
 
+mod certificate;
 mod check;
 mod problem;
 mod realms;
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use certificate::{Certificate, CertificateProblem};
 pub use problem::Problem;
 pub use realms::Realm;
 pub use relay::{Relay, RelayUser};
@@ -148,6 +150,9 @@ pub struct Tls {
     pub suites: Vec<String>,
     /// Take TLS 1.3 with an external PSK as well.
     pub tls13: bool,
+    /// TLS with certificates, if there is to be any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<Certificate>,
 }
 
 /// Section `[security]`.
@@ -303,7 +308,7 @@ impl Default for Media {
 impl Default for Tls {
     fn default() -> Self {
         let suites = mrfp_protocol::tls::ProfileConfig::default();
-        Self { suites: suites.suites, tls13: suites.tls13 }
+        Self { suites: suites.suites, tls13: suites.tls13, certificate: None }
     }
 }
 

@@ -61,6 +61,7 @@ impl Bench {
             security: SecurityPolicy::PlainAllowed,
             domains: BTreeSet::new(),
             cema: true,
+            certificate: false,
             realms: Realms::default(),
         };
         adjust(&mut config);
@@ -312,7 +313,7 @@ fn refusals_before_the_offer_leave_nothing_behind() {
 
     let mut bench = Bench::with(|config| config.shards.clear());
     assert_eq!(refused(&only(bench.invite(1, "tea", from, Some(OFFER)))).0, 503);
-    let mut bench = Bench::with(|config| config.security = SecurityPolicy::PskRequired);
+    let mut bench = Bench::with(|config| config.security = SecurityPolicy::TlsRequired);
     assert_eq!(refused(&only(bench.invite(1, "tea", from, Some(OFFER)))), (488, Some(302), None));
     assert!(bench.mrfc.is_empty());
     assert_eq!(bench.mrfc.counters().calls_refused[&488], 1);

@@ -79,9 +79,10 @@ impl Bench {
             },
             calls_max: 5,
             user_calls_max: 2,
-            security: SecurityPolicy::PskRequired,
+            security: SecurityPolicy::TlsRequired,
             domains: BTreeSet::new(),
             cema: true,
+            certificate: false,
             realms: Realms::default(),
         };
         Self { mrfc: Mrfc::new(config, Some(responder)), kms, ticket_key, drawn: 0 }

@@ -79,6 +79,7 @@ impl World {
                 security: SecurityPolicy::PlainAllowed,
                 domains: BTreeSet::new(),
                 cema: true,
+                certificate: false,
                 realms: Realms::default(),
             },
             None,

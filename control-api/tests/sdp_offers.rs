@@ -18,6 +18,7 @@ const KEY: &str = "a=key-mgmt:mikey AQ4FgA==\r\n";
 
 const RULES: OfferRules = OfferRules {
     protection_required: false,
+    certificate: false,
     cpim_required: false,
     cema: true,
     message_bytes_max: None,
@@ -85,6 +86,17 @@ fn protection_required_refuses_plain_and_takes_tls() {
     assert_eq!(selected_by(&format!("{HEAD}{MESSAGE}{TLS}{KEY}"), &rules), Ok(1));
     let plain = format!("{HEAD}{MESSAGE}");
     assert_eq!(selected_by(&plain, &rules), Err(Unservable::ProtectionRequired));
+}
+
+#[test]
+fn with_a_certificate_tls_needs_no_key_but_a_key_that_is_there_must_be_good() {
+    let rules = OfferRules { certificate: true, ..RULES };
+    assert_eq!(selected_by(&format!("{HEAD}{TLS}"), &rules), Ok(0));
+    assert_eq!(selected_by(&format!("{HEAD}{TLS}{KEY}"), &rules), Ok(0));
+    let bad = format!("{HEAD}{TLS}a=key-mgmt:mikey %%\r\n");
+    assert_eq!(selected_by(&bad, &rules), Err(Unservable::KeyManagement));
+    let rules = OfferRules { protection_required: true, ..rules };
+    assert_eq!(selected_by(&format!("{HEAD}{TLS}"), &rules), Ok(0));
 }
 
 #[test]

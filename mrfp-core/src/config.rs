@@ -4,8 +4,11 @@
 use std::net::{IpAddr, SocketAddr};
 
 use mrfp_protocol::tls::{
-    PLAINTEXT_BYTES_MAX, ProfileConfig, RECORD_BYTES_MAX, SEAL_HEADROOM_BYTES, SEAL_TAILROOM_BYTES,
+    CertificateConfig, PLAINTEXT_BYTES_MAX, ProfileConfig, RECORD_BYTES_MAX, SEAL_HEADROOM_BYTES,
+    SEAL_TAILROOM_BYTES,
 };
+
+use crate::relay::RelayConfig;
 
 /// The media plane of one node.
 #[derive(Clone, Debug)]
@@ -16,6 +19,10 @@ pub struct Config {
     pub limits: Limits,
     /// TLS suites and versions.
     pub profile: ProfileConfig,
+    /// TLS with certificates, if there is to be any.
+    pub certificate: Option<CertificateConfig>,
+    /// The MSRP relay (RFC 4976), where the node is one.
+    pub relay: Option<RelayConfig>,
 }
 
 /// Where one shard lives.

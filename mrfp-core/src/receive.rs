@@ -2,7 +2,7 @@
 //! happens in the buffer the bytes arrived in; what is incomplete waits in a carry buffer.
 
 use mrfp_io::Key;
-use mrfp_protocol::msrp::Malformed;
+use mrfp_protocol::msrp::{Malformed, Uri};
 use mrfp_protocol::tls::{Handshake, HandshakeError, Opened, Progress, RECORD_BYTES_MAX, Session};
 
 use crate::carry::CarryBuffer;
@@ -68,10 +68,22 @@ impl Plane {
     /// As client: begins the TLS handshake on a connection that is up.
     pub(crate) fn start_handshake(&mut self, key: Key, termination_key: Key) {
         let Some(termination) = self.terminations.get(termination_key) else { return };
-        let Protection::TlsPsk { identity, psk: Some(psk) } = &termination.protection else {
-            return;
+        let started = match &termination.protection {
+            Protection::TlsPsk { identity, psk: Some(psk) } => {
+                Handshake::client(&self.profile, identity, psk)
+            }
+            Protection::TlsCertificate => {
+                let host = Uri::parse(&termination.remote_first).map_or(&b""[..], |uri| uri.host);
+                let host = String::from_utf8_lossy(host);
+                Handshake::certificate_client(&self.profile, &host)
+            }
+            Protection::TlsPsk { psk: None, .. } | Protection::Plain => return,
         };
-        let started = Handshake::client(&self.profile, identity, psk);
+        self.begin_handshake(key, started);
+    }
+
+    /// As client: sends the first flight of a handshake.
+    pub(crate) fn begin_handshake(&mut self, key: Key, started: Result<Handshake, HandshakeError>) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         match started {
             Ok(handshake) => {
@@ -154,7 +166,8 @@ impl Plane {
             let mut wire = std::mem::take(&mut self.scratch.wire);
             wire.clear();
             let result = handshake.advance(&bytes[taken..], &mut wire);
-            let queued = connection.egress.append_wire(&mut self.send_buffers, &wire);
+            // A connection of the relay may have messages waiting for the end of the handshake.
+            let queued = connection.egress.insert_wire_first(&mut self.send_buffers, &wire);
             self.scratch.wire = wire;
             self.mark(key);
             if queued.is_err() {
@@ -184,26 +197,43 @@ impl Plane {
     fn provide_psk(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Transport::Handshaking(handshake) = &mut connection.transport else { return };
+        let is_relay = connection.relay.is_some();
         let candidate = connection
             .own_port_of
             .or_else(|| self.by_identity.get(handshake.identity()).copied())
             .filter(|&termination_key| {
-                self.terminations.get(termination_key).is_some_and(|t| t.awaits_tls_client())
+                // The relay's clients have passwords, not keys (RFC 4976 section 9).
+                !is_relay
+                    && self.terminations.get(termination_key).is_some_and(|t| t.awaits_tls_client())
             });
         connection.claimed = candidate;
         let psk = candidate.and_then(|key| self.terminations.get(key)).and_then(|t| t.psk());
         handshake.provide_psk(psk);
     }
 
-    /// The handshake has proved that the peer has the key.
+    /// The handshake is complete; one with a key has proved that the peer has it.
     fn secured(&mut self, key: Key, session: Session) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         tracing::debug!(suite = session.suite(), "TLS session established");
         self.metrics.handshakes_completed += 1;
-        connection.transport = Transport::Tls(Box::new(session));
+        let secured = Transport::Tls(Box::new(session));
+        let handshaking = std::mem::replace(&mut connection.transport, secured);
+        if connection.relay.is_some() {
+            let certificate = match handshaking {
+                Transport::Handshaking(mut handshake) => handshake.take_peer_certificate(),
+                Transport::Unknown | Transport::Plain | Transport::Tls(_) => None,
+            };
+            return self.relay_secured(key, certificate);
+        }
         if let Some(termination_key) = connection.only_session() {
             self.bind(key, termination_key);
             return self.send_binding_request(key, termination_key);
+        }
+        if let Transport::Handshaking(handshake) = handshaking
+            && handshake.is_with_certificates()
+        {
+            // The client has proved nothing: its first request names the session, as in the clear.
+            return;
         }
         let claimed = connection.claimed.take().filter(|&termination_key| {
             self.terminations.get(termination_key).is_some_and(|t| t.awaits_tls_client())
@@ -216,7 +246,7 @@ impl Plane {
     }
 
     fn handshake_failed(&mut self, key: Key, error: HandshakeError) {
-        tracing::debug!(?error, "TLS handshake failed");
+        tracing::debug!(%error, "TLS handshake failed");
         match error {
             HandshakeError::Authentication => self.metrics.handshakes_failed_authentication += 1,
             _ => self.metrics.handshakes_failed_other += 1,
@@ -366,10 +396,15 @@ impl Plane {
             if !connection.is_alive() {
                 return bytes.len();
             }
+            let is_relay = connection.relay.is_some();
             match connection.framer.next(&bytes[taken..]) {
                 Ok(Some(piece)) => {
                     taken += piece.consumed;
-                    self.piece(key, &piece);
+                    if is_relay {
+                        self.relay_piece(key, &piece);
+                    } else {
+                        self.piece(key, &piece);
+                    }
                 }
                 Ok(None) => return taken,
                 Err(malformed) => {

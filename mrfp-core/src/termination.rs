@@ -63,6 +63,7 @@ pub(crate) enum Stage {
 pub(crate) enum Protection {
     Plain,
     TlsPsk { identity: Vec<u8>, psk: Option<Psk> },
+    TlsCertificate,
 }
 
 /// The peer's path is not one we can send to.
@@ -83,6 +84,7 @@ impl Termination {
             Security::TlsPsk { identity, psk } => {
                 ("msrps", Protection::TlsPsk { identity, psk: Some(psk) })
             }
+            Security::TlsCertificate => ("msrps", Protection::TlsCertificate),
         };
         let local_uri = format!("{scheme}://{address}/{};tcp", reserve.session_id).into_bytes();
         let mut termination = Self {
@@ -162,7 +164,7 @@ impl Termination {
 
     pub(crate) fn psk(&self) -> Option<&Psk> {
         match &self.protection {
-            Protection::Plain => None,
+            Protection::Plain | Protection::TlsCertificate => None,
             Protection::TlsPsk { psk, .. } => psk.as_ref(),
         }
     }
@@ -170,7 +172,7 @@ impl Termination {
     /// Drops (and thereby zeroises) the key.
     pub(crate) fn forget_psk(&mut self) {
         match &mut self.protection {
-            Protection::Plain => {}
+            Protection::Plain | Protection::TlsCertificate => {}
             Protection::TlsPsk { psk, .. } => *psk = None,
         }
     }

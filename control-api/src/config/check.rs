@@ -40,7 +40,8 @@ impl Config {
         self.check_timers()?;
         self.check_limits()?;
         self.check_ports()?;
-        self.check_development_credential()
+        self.check_development_credential()?;
+        self.check_certificate()
     }
 
     fn check_media(&self) -> Check {

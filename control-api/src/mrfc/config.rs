@@ -25,6 +25,8 @@ pub struct MrfcConfig {
     pub domains: BTreeSet<String>,
     /// Take part in connection establishment for media anchoring (RFC 6714).
     pub cema: bool,
+    /// The shards have a certificate: TCP/TLS/MSRP is served without key management too.
+    pub certificate: bool,
     /// Networks whose traffic is counted on its own.
     pub realms: Realms,
 }
@@ -107,8 +109,8 @@ impl Default for ChatPolicy {
 pub enum SecurityPolicy {
     /// TCP/MSRP as well as TCP/TLS/MSRP.
     PlainAllowed,
-    /// TCP/TLS/MSRP with a pre-shared key only.
-    PskRequired,
+    /// TCP/TLS/MSRP only.
+    TlsRequired,
 }
 
 impl RoomPolicy {

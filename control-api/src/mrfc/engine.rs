@@ -256,14 +256,17 @@ impl Mrfc {
             unreachable!("only a reservation is sent");
         };
         let message = &call.negotiation.message;
+        // Key management on an m-line in the clear is refused with the offer.
+        assert!(message.secure || reservation.keys.is_none());
+        // A Termination that is to have a key is never reserved without it.
+        assert_eq!(message.key_management.is_some(), reservation.keys.is_some());
         let security = match &reservation.keys {
             Some(keys) => {
                 mp::Security::TlsPsk { identity: keys.identity.clone(), psk: keys.psk.clone() }
             }
+            None if message.secure => mp::Security::TlsCertificate,
             None => mp::Security::Plain,
         };
-        // A Termination that is to be protected is never reserved without its key.
-        assert_eq!(message.secure, reservation.keys.is_some());
         let command = mp::Command::ReserveAndConfigure(Box::new(mp::ReserveAndConfigure {
             context: call.context,
             switching: self.config.rooms.chat(&call.room).switching(vec![call.to.clone()]),
@@ -381,6 +384,8 @@ impl Mrfc {
                 }
             }
             mp::Event::NicknameChanged { .. } | mp::Event::Audited { .. } => {}
+            // Names are no business of calls; whoever owns the shards answers.
+            mp::Event::Resolve { .. } => {}
             mp::Event::Stopped => self.shard_stopped(turn.now, shard),
         }
     }

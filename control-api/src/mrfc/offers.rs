@@ -219,7 +219,8 @@ impl Negotiation {
 
 fn rules(config: &MrfcConfig, policy: &ChatPolicy) -> OfferRules {
     OfferRules {
-        protection_required: config.security == SecurityPolicy::PskRequired,
+        protection_required: config.security == SecurityPolicy::TlsRequired,
+        certificate: config.certificate,
         cpim_required: policy.cpim == CpimPolicy::Required,
         cema: config.cema,
         message_bytes_max: policy.message_bytes_max,

@@ -9,14 +9,18 @@ use mrfp_core::{Limits, Port, ShardConfig};
 use mrfp_protocol::tls::ProfileConfig;
 use zeroize::Zeroizing;
 
-use crate::config::{Config, Cpim, Creation, KmsKey, Plain, PortMode, Room};
+use crate::config::{
+    Certificate, CertificateProblem, Config, Cpim, Creation, KmsKey, Plain, PortMode, Room,
+};
 use crate::kms::KmsConfig;
 use crate::mikey::{Parameters, PreSharedKey, ResponderConfig, TicketProtectionKey, UriPattern};
 use crate::mrfc::{ChatPolicy, MrfcConfig, Realms, RoomPolicy, SecurityPolicy, ShardDescription};
 use crate::sip::SipConfig;
 
+use super::relay;
+
 /// The media plane's part.
-pub(super) fn media(config: &Config) -> mrfp_core::Config {
+pub(super) fn media(config: &Config) -> Result<mrfp_core::Config, CertificateProblem> {
     let cores = mrfp_io::available_cores();
     let count = config.media.shards.count(cores.len());
     // The first core is left to the control plane where there is another.
@@ -28,7 +32,13 @@ pub(super) fn media(config: &Config) -> mrfp_core::Config {
             advertise: config.media.advertised,
         })
         .collect();
-    mrfp_core::Config { shards, limits: media_limits(config), profile: profile(config) }
+    Ok(mrfp_core::Config {
+        shards,
+        limits: media_limits(config),
+        profile: profile(config),
+        certificate: config.tls.certificate.as_ref().map(Certificate::load).transpose()?,
+        relay: relay::config(config),
+    })
 }
 
 fn media_port(config: &Config, shard: usize) -> u16 {
@@ -93,11 +103,12 @@ pub(super) fn mrfc(config: &Config, ports: &[Port]) -> MrfcConfig {
         user_calls_max: config.limits.calls_per_user_max as usize,
         security: match config.security.plain {
             Plain::Allow => SecurityPolicy::PlainAllowed,
-            Plain::Refuse => SecurityPolicy::PskRequired,
+            Plain::Refuse => SecurityPolicy::TlsRequired,
         },
         domains: domains.collect(),
         cema: config.media.cema,
         realms: realms(config),
+        certificate: config.tls.certificate.is_some(),
     }
 }
 
