@@ -155,10 +155,12 @@ impl Plane {
     /// this shard and the second hop is made on the spot.
     fn way(&self, ingress: Key, head: &Head<'_>) -> Result<Way, u16> {
         let relay = self.relay.as_ref().ok_or(481u16)?;
-        let plain = self
-            .connections
-            .get(ingress)
-            .is_none_or(|connection| matches!(connection.transport, Transport::Plain));
+        // An `msrps` URI is not to be reached in the clear, but for peers that have nothing else and
+        // to which a client had us connect (RFC 4976 section 9.2, Note).
+        let plain = self.connections.get(ingress).is_none_or(|connection| {
+            matches!(connection.transport, Transport::Plain)
+                && connection.relay.as_ref().is_none_or(|link| link.target.is_none())
+        });
         let mut rest = head.to_path.0;
         let mut first_registration = None;
         for hops in 1.. {
