@@ -9,7 +9,7 @@ use std::fs;
 
 use foreign::kamailio::Kamailio;
 use foreign::offer;
-use relay_world::{ALICE, Paths, Peer, World, authenticate, chunk, paths, request, send};
+use relay_world::{ALICE, Paths, Peer, World, authenticate, chunk, paths, send};
 use support::node::Node;
 use support::random::Random;
 use support::sip::{Call, Transport};
@@ -141,22 +141,6 @@ fn pass_in_chunks(from: &mut Peer, to: &mut Peer, paths: &Paths, body: &[u8]) ->
         }
     }
     heard
-}
-
-#[test]
-fn a_success_report_comes_back_through_both_relays() {
-    let Some(mut relays) = TwoRelays::new() else { return };
-    let TwoRelays { kamailio, alice, bob, there, back, .. } = &mut relays;
-    there.headers = "Success-Report: yes\r\n";
-    alice.write(send("asks0001", there, b"did you get this?"));
-    assert_eq!(alice.next().start, "200");
-    assert_eq!(bob.next_send().header("Success-Report"), Some("yes"));
-    let headers = "Message-ID: asks0001\r\nByte-Range: 1-17/17\r\nStatus: 000 200 OK\r\n";
-    bob.write(request("report01", "REPORT", &back.to, &back.from, headers));
-    let report = alice.next();
-    assert_eq!(report.start, "REPORT", "{}", kamailio.log());
-    assert_eq!(report.header("Message-ID"), Some("asks0001"));
-    assert_eq!(report.header("Status"), Some("000 200 OK"));
 }
 
 #[test]

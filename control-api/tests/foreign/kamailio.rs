@@ -131,6 +131,7 @@ listen=PROTOCOL:127.0.0.1:PORT
 
 loadmodule "sl.so"
 loadmodule "pv.so"
+loadmodule "textops.so"
 loadmodule "cfgutils.so"
 loadmodule "htable.so"
 loadmodule "msrp.so"
@@ -174,6 +175,10 @@ event_route[msrp:frame-in] {
         msrp_relay_flags("1");
         msrp_set_dst("$sht(client=>$var(session)::address)",
             "$sht(client=>$var(session)::socket)");
+    } else {
+        # It looks names up in the DNS alone.
+        $var(next) = $(msrp(nexthop){re.subst,/localhost/127.0.0.1/});
+        msrp_set_dst("$var(next)", "PROTOCOL:127.0.0.1:PORT");
     }
     msrp_relay();
 }
