@@ -9,7 +9,7 @@ mod control;
 mod counters;
 mod error;
 mod relay;
-mod settings;
+pub(crate) mod settings;
 
 use std::io;
 use std::net::SocketAddr;
@@ -33,6 +33,7 @@ use crate::kms::Kms;
 use crate::mikey::NtpTime;
 use crate::mikey::Responder;
 use crate::mrfc::Mrfc;
+use crate::sdp::Fingerprint;
 use control::Control;
 pub use error::StartError;
 
@@ -86,8 +87,10 @@ impl Node {
         let (bell, bell_receiver) = mrfp_io::doorbell().map_err(StartError::System)?;
         let bell_receiver = watch(bell_receiver).map_err(StartError::System)?;
         let media = settings::media(&config).map_err(StartError::Certificate)?;
+        let certificate = media.certificate.as_ref();
+        let certificate = certificate.map(|shown| Fingerprint::of(shown.identity.certificate()));
         let ports = Mrfp::start(&media, &bell).map_err(StartError::Media)?;
-        match Self::start_control(&config, &readiness, ports, bell_receiver).await {
+        match Self::start_control(&config, &readiness, certificate, ports, bell_receiver).await {
             Ok(node) => {
                 readiness.set(ReadinessState::Ready);
                 Ok(node)
@@ -103,6 +106,7 @@ impl Node {
     async fn start_control(
         config: &Config,
         readiness: &Arc<Readiness>,
+        certificate: Option<Fingerprint>,
         ports: Vec<Port>,
         bell: AsyncFd<DoorbellReceiver>,
     ) -> Result<Self, (StartError, Vec<Port>)> {
@@ -138,7 +142,9 @@ impl Node {
             kms: kms_http.address(),
         };
         let responder = Responder::new(settings::responder(config));
-        let mrfc = Mrfc::new(settings::mrfc(config, &ports), Some(responder));
+        let mut mrfc_config = settings::mrfc(config, &ports, certificate);
+        mrfc_config.focus.contact_hosts = sip.contact_hosts();
+        let mrfc = Mrfc::new(mrfc_config, Some(responder));
         let stop = CancellationToken::new();
         let parts = control::Parts {
             mrfc,

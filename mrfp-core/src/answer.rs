@@ -12,8 +12,8 @@ use crate::request::{Decimal, MESSAGE_LINES_BYTES_MAX, keep_report_lines, messag
 use crate::table::Table;
 use crate::termination::Stage;
 
-/// Five parts before, three behind and at most so many lines between.
-const REPORT_PARTS_MAX: usize = 5 + 9 + 3;
+/// Four parts before, three behind and at most so many lines between.
+const REPORT_PARTS_MAX: usize = 4 + 9 + 3;
 
 impl Plane {
     /// Answers a member's request as its Failure-Report demands (RFC 4975 section 7.1.1).
@@ -30,13 +30,14 @@ impl Plane {
         let (to, from) = (&termination.remote_first, &termination.local_uri);
         let response = Response { transaction_id: transaction.id.as_bytes(), status, to, from };
         let queued = append_response(&mut self.connections, &mut self.send_buffers, key, &response);
-        self.responded(key, status, queued);
+        self.responded(key, Some(transaction.session), status, queued);
     }
 
     /// Answers a request from what stood in its head.
     pub(crate) fn respond(
         &mut self,
         key: Key,
+        session: Option<Key>,
         transaction_id: &[u8],
         status: u16,
         to: &[u8],
@@ -44,10 +45,16 @@ impl Plane {
     ) {
         let response = Response { transaction_id, status, to, from };
         let queued = append_response(&mut self.connections, &mut self.send_buffers, key, &response);
-        self.responded(key, status, queued);
+        self.responded(key, session, status, queued);
     }
 
-    fn responded(&mut self, key: Key, status: u16, queued: Result<(), PoolExhausted>) {
+    fn responded(
+        &mut self,
+        key: Key,
+        session: Option<Key>,
+        status: u16,
+        queued: Result<(), PoolExhausted>,
+    ) {
         if self.connections.get(key).is_none_or(|connection| !connection.is_alive()) {
             return;
         }
@@ -56,6 +63,9 @@ impl Plane {
         }
         if status != 200 {
             self.metrics.responses_error_sent += 1;
+        }
+        if let Some(session) = session {
+            self.count_sent(session, |sent| sent.count_response(status));
         }
         self.mark(key);
         self.check_egress(key);
@@ -117,24 +127,19 @@ impl Plane {
         if connection.life != Life::Open {
             return;
         }
-        let interrupt = connection.interrupt();
         let mut parts: [&[u8]; REPORT_PARTS_MAX] = [b""; REPORT_PARTS_MAX];
-        let head: [&[u8]; 5] = [
-            interrupt.bytes(),
-            b"MSRP ",
-            transaction.as_bytes(),
-            b" REPORT\r\n",
-            &termination.request_paths,
-        ];
+        let head: [&[u8]; 4] =
+            [b"MSRP ", transaction.as_bytes(), b" REPORT\r\n", &termination.request_paths];
         let tail: [&[u8]; 3] = [b"-------", transaction.as_bytes(), b"$\r\n"];
         let all = head.iter().chain(lines).chain(&tail);
         for (part, from) in parts.iter_mut().zip(all) {
             *part = from;
         }
-        if connection.egress.append(&mut self.send_buffers, &parts).is_err() {
+        if connection.append(&mut self.send_buffers, &parts).is_err() {
             return self.unserved.push(key);
         }
         self.metrics.reports_sent += 1;
+        self.count_sent(receiver, |sent| sent.reports += 1);
         self.mark(key);
         self.check_egress(key);
     }
@@ -157,9 +162,10 @@ impl Plane {
             transaction.as_bytes(),
             b"$\r\n",
         ];
-        if connection.egress.append(&mut self.send_buffers, parts).is_err() {
+        if connection.append(&mut self.send_buffers, parts).is_err() {
             return self.unserved.push(key);
         }
+        self.count_sent(termination_key, |sent| sent.send_empty += 1);
         self.mark(key);
     }
 }
@@ -184,10 +190,8 @@ fn append_response(
     if connection.life >= Life::Draining {
         return Ok(());
     }
-    let interrupt = connection.interrupt();
     let mut number = Decimal::default();
     let parts: &[&[u8]] = &[
-        interrupt.bytes(),
         b"MSRP ",
         response.transaction_id,
         b" ",
@@ -202,5 +206,5 @@ fn append_response(
         response.transaction_id,
         b"$\r\n",
     ];
-    connection.egress.append(send_buffers, parts)
+    connection.append(send_buffers, parts)
 }

@@ -3,12 +3,12 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use mrfp_io::{Key, Socket};
+use mrfp_io::{Key, SendBuffers, Socket};
 use mrfp_protocol::msrp::{Continuation, Framer, TransactionId};
 use mrfp_protocol::tls::{Handshake, Session};
 
 use crate::carry::CarryBuffer;
-use crate::egress::Egress;
+use crate::egress::{Egress, Lane, PoolExhausted};
 use crate::incoming::Incoming;
 use crate::outstanding::OutstandingRequests;
 use crate::relay::Link;
@@ -31,7 +31,7 @@ pub(crate) struct Connection {
     /// The Termination whose own port it came in by.
     pub(crate) own_port_of: Option<Key>,
     /// The Termination whose key the peer's identity claims, until the handshake proves it.
-    pub(crate) claimed: Option<Key>,
+    pub(crate) claimed: Option<Claim>,
     /// Counted against this source until bound.
     pub(crate) unbound_source: Option<IpAddr>,
     pub(crate) framer: Framer,
@@ -102,6 +102,14 @@ pub(crate) enum Transport {
     Tls(Box<Session>),
 }
 
+/// Whose key a TLS client says it has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Claim {
+    pub(crate) termination: Key,
+    /// Which of the Termination's sessions, one after the other: each has a key of its own.
+    pub(crate) session_number: u32,
+}
+
 /// Where the multishot receive stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Recv {
@@ -119,6 +127,10 @@ pub(crate) struct OpenChunk {
     pub(crate) receiver: Key,
     pub(crate) message: Key,
     pub(crate) transaction: TransactionId,
+    /// Where it is queued.
+    pub(crate) lane: Lane,
+    /// Bytes of the message in it.
+    pub(crate) bytes: usize,
 }
 
 impl Connection {
@@ -160,17 +172,27 @@ impl Connection {
         }
     }
 
-    /// Ends the open chunk for now; the end-line must be the first thing queued after this.
-    pub(crate) fn interrupt(&mut self) -> EndLine {
-        self.end_chunk(Continuation::More)
+    /// Ends the chunk that is open towards the peer, if there is one.
+    pub(crate) fn end_chunk(
+        &mut self,
+        send_buffers: &mut SendBuffers,
+        end: Continuation,
+    ) -> Result<(), PoolExhausted> {
+        let Some(open) = self.outgoing.take() else { return Ok(()) };
+        let end_line = EndLine::new(&open.transaction, Some(end), true);
+        self.egress.extend(open.lane, send_buffers, &[end_line.bytes()])?;
+        self.outstanding.close(self.egress.position());
+        Ok(())
     }
 
-    /// Ends the open chunk; the end-line must be the first thing queued after this.
-    pub(crate) fn end_chunk(&mut self, end: Continuation) -> EndLine {
-        let Some(open) = self.outgoing.take() else { return EndLine::none() };
-        let end_line = EndLine::new(&open.transaction, Some(end), true);
-        self.outstanding.close(self.egress.position() + end_line.bytes().len() as u64);
-        end_line
+    /// Queues a message of ours that is whole; it interrupts the chunk that is open.
+    pub(crate) fn append(
+        &mut self,
+        send_buffers: &mut SendBuffers,
+        parts: &[&[u8]],
+    ) -> Result<(), PoolExhausted> {
+        self.end_chunk(send_buffers, Continuation::More)?;
+        self.egress.append(send_buffers, parts)
     }
 
     /// Its only session, where it has no other.

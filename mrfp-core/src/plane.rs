@@ -17,7 +17,7 @@ use crate::identifiers::Identifiers;
 use crate::incoming::Incoming;
 use crate::message::Message;
 use crate::metrics::ShardMetrics;
-use crate::mp::{ContextId, Event, ReleaseCause, TerminationId};
+use crate::mp::{ContextId, Event, REALMS_MAX, ReleaseCause, TerminationId, Traffic};
 use crate::relay::Relay;
 use crate::room::Verdict;
 use crate::table::Table;
@@ -56,9 +56,13 @@ pub(crate) struct Plane {
     pub(crate) pressed: Vec<Key>,
     /// Flights of handshakes this turn has answered.
     pub(crate) handshake_flights: u32,
+    /// Copies of messages this turn has made.
+    pub(crate) copies: u32,
     /// For the controller, in order.
     pub(crate) events: VecDeque<Event>,
     pub(crate) metrics: ShardMetrics,
+    /// What the Terminations of each realm have carried.
+    pub(crate) realms: Box<[Traffic]>,
     pub(crate) identifiers: Identifiers,
     /// The relay, where there is one.
     pub(crate) relay: Option<Box<Relay>>,
@@ -118,8 +122,10 @@ impl Plane {
             unserved: Vec::new(),
             pressed: Vec::new(),
             handshake_flights: 0,
+            copies: 0,
             events: VecDeque::new(),
             metrics: ShardMetrics::default(),
+            realms: vec![Traffic::default(); REALMS_MAX].into(),
             identifiers: Identifiers::new(seed),
             relay: None,
             scratch: Scratch::default(),

@@ -2,14 +2,14 @@
 
 use std::net::SocketAddr;
 
-use mrfp_core::mp::{CpimPolicy, Direction, Setup};
+use mrfp_core::mp::{self, CpimPolicy, Direction, Remote, Setup};
 use sdp_types::Time;
 
 use super::admission::Refusal;
-use super::config::{ChatPolicy, MrfcConfig, SecurityPolicy};
+use super::config::{ChatPolicy, MrfcConfig};
 use crate::sdp::{
-    Answered, Capabilities, Chatroom, FileTransfer, KeyManagementLevel, LocalDescription,
-    LocalMedia, LocalMessage, MediaLine, MessageDescription, Offer, OfferRules, OfferedSetup,
+    Answered, Capabilities, Chatroom, FileTransfer, Fingerprint, KeyManagementLevel,
+    LocalDescription, LocalMedia, LocalMessage, MediaLine, MessageDescription, Offer, OfferedSetup,
     Offering, Unservable, reversed,
 };
 
@@ -24,17 +24,29 @@ pub(super) struct Negotiation {
     times: Vec<Time>,
     /// Our answer has `a=msrp-cema`.
     cema: bool,
+    /// Of our certificate, where it protects the session.
+    fingerprint: Option<Fingerprint>,
     /// What we say of ourselves.
     capabilities: Capabilities,
 }
 
-/// What a re-INVITE asks for.
+/// What a session is to become.
 #[derive(Debug)]
 pub(super) struct Change {
     /// In force once the shard has agreed.
     pub(super) negotiation: Negotiation,
     /// Its answer.
     pub(super) description: LocalDescription,
+    pub(super) purpose: Purpose,
+}
+
+/// Who wants a session changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Purpose {
+    /// The party, and it waits for an answer.
+    Reinvite,
+    /// The operator wants the member (not) to be heard.
+    Mute(bool),
 }
 
 /// What only we can say about our end.
@@ -53,13 +65,13 @@ impl Negotiation {
     pub(super) fn begin(
         offer: Option<&[u8]>,
         config: &MrfcConfig,
-        policy: &ChatPolicy,
+        room: &str,
     ) -> Result<Self, Refusal> {
         let text = offer.ok_or_else(Refusal::offer_missing)?;
-        let offer = Offer::parse(text, &rules(config, policy));
+        let offer = Offer::parse(text, &config.offer_rules(room));
         let offer = offer.map_err(|error| Refusal::offer(error.warning()))?;
         let index = offer.select().map_err(|reason| Refusal::offer(reason.warning()))?;
-        Self::of(offer, index, config, policy).map_err(|reason| Refusal::offer(reason.warning()))
+        Self::of(offer, index, config, room).map_err(|reason| Refusal::offer(reason.warning()))
     }
 
     /// Reads a later offer of the same call. What the media plane cannot change in a living
@@ -68,33 +80,31 @@ impl Negotiation {
         &self,
         offer: Option<&[u8]>,
         config: &MrfcConfig,
-        policy: &ChatPolicy,
+        room: &str,
     ) -> Result<Self, Refusal> {
         let text = offer.ok_or_else(Refusal::offer_missing)?;
-        let offer = Offer::parse(text, &rules(config, policy));
+        let offer = Offer::parse(text, &config.offer_rules(room));
         let offer = offer.map_err(|error| Refusal::offer(error.warning()))?;
         // RFC 3264 section 8: m-lines keep their place and are never taken away.
         if offer.media.len() < self.lines.len() {
             return Err(Refusal::change("m-lines were removed"));
         }
-        let next = Self::of(offer, self.index, config, policy)
+        let next = Self::of(offer, self.index, config, room)
             .map_err(|reason| Refusal::offer(reason.warning()))?;
         self.check_change(&next)?;
         Ok(Self { active: self.active, ..next })
     }
 
-    fn of(
-        offer: Offer,
-        index: usize,
-        config: &MrfcConfig,
-        policy: &ChatPolicy,
-    ) -> Result<Self, Unservable> {
+    fn of(offer: Offer, index: usize, config: &MrfcConfig, room: &str) -> Result<Self, Unservable> {
         let Offer { times, media } = offer;
         let message = media[index].message.clone()?;
         Ok(Self {
             active: message.setup == OfferedSetup::Passive,
             cema: config.cema && message.answer_with_cema(),
-            capabilities: policy.capabilities_towards(&message),
+            fingerprint: (message.secure && message.key_management.is_none())
+                .then(|| config.certificate.clone())
+                .flatten(),
+            capabilities: config.rooms.chat(room).capabilities_towards(&message),
             message: *message,
             index,
             lines: media.into_iter().map(|description| description.line).collect(),
@@ -109,6 +119,7 @@ impl Negotiation {
         Self {
             active: setup != Setup::Passive,
             cema: offering.cema,
+            fingerprint: None,
             capabilities: offering.capabilities.clone(),
             lines: vec![MediaLine::message(message.secure)],
             message,
@@ -126,12 +137,6 @@ impl Negotiation {
         // 3.1.3); a refresh repeats the old one.
         if old.key_management != new.key_management {
             return Err(Refusal::change("keys cannot change"));
-        }
-        let unchanged_types = old.accept_types == new.accept_types
-            && old.accept_wrapped_types == new.accept_wrapped_types
-            && old.max_size_bytes == new.max_size_bytes;
-        if !unchanged_types {
-            return Err(Refusal::change("accepted types cannot change"));
         }
         let role_possible = match new.setup {
             OfferedSetup::Active => !self.active,
@@ -199,6 +204,7 @@ impl Negotiation {
         let setup = if self.active { OfferedSetup::Active } else { OfferedSetup::Passive };
         LocalMedia::Served(Box::new(LocalMessage {
             secure: self.message.secure,
+            fingerprint: self.fingerprint.clone(),
             session_id,
             setup,
             direction: reversed(self.message.direction),
@@ -209,21 +215,24 @@ impl Negotiation {
     }
 
     /// What the shard has to be told of the change to `next`, if anything.
-    pub(super) fn difference(&self, next: &Self) -> Option<(Direction, Option<String>)> {
-        let path_changed = self.message.path != next.message.path;
-        let remote_path = path_changed.then(|| next.message.path.clone());
-        let changed = path_changed || self.message.direction != next.message.direction;
-        changed.then_some((next.message.direction, remote_path))
+    pub(super) fn difference(&self, next: &Self) -> Option<(Direction, Option<Remote>)> {
+        let (old, new) = (&self.message, &next.message);
+        let capabilities = Some(taken_by(new)).filter(|taken| *taken != taken_by(old));
+        let remote_changed = old.path != new.path || capabilities.is_some();
+        let changed = remote_changed || old.direction != new.direction;
+        let path = new.path.clone();
+        let remote = remote_changed.then(|| Remote { path, setup: self.setup(), capabilities });
+        changed.then_some((new.direction, remote))
     }
 }
 
-fn rules(config: &MrfcConfig, policy: &ChatPolicy) -> OfferRules {
-    OfferRules {
-        protection_required: config.security == SecurityPolicy::TlsRequired,
-        certificate: config.certificate,
-        cpim_required: policy.cpim == CpimPolicy::Required,
-        cema: config.cema,
-        message_bytes_max: policy.message_bytes_max,
+/// What the author of an offer takes, in the terms of the shard.
+fn taken_by(message: &MessageDescription) -> mp::Capabilities {
+    mp::Capabilities {
+        accept_types: message.accept_types.clone(),
+        accept_wrapped_types: message.accept_wrapped_types.clone(),
+        max_size_bytes: message.max_size_bytes,
+        private_messages: message.private_messages(),
     }
 }
 

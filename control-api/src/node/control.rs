@@ -20,7 +20,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::relay::{Resolved, Resolver};
 use super::{Stopped, ask_kms, counters, fill_random, ntp_now};
-use crate::http::{ContextView, HttpServer, MemberView, Query, Readiness, ReadinessState};
+use crate::http::{
+    ContextView, HttpServer, MemberDetail, MemberView, Query, Readiness, ReadinessState, RoomDetail,
+};
 use crate::kms::Kms;
 use crate::mrfc::{Action, Event, MemberState, Mrfc, Now};
 use crate::sip::SipHandle;
@@ -214,9 +216,13 @@ impl Control {
     fn act(&mut self) {
         while let Some(action) = self.parts.mrfc.poll_action() {
             match action {
-                Action::Answer { .. } | Action::HangUp { .. } => {
+                Action::Answer { .. }
+                | Action::HangUp { .. }
+                | Action::Room { .. }
+                | Action::AnswerSubscribe { .. }
+                | Action::Notify { .. } => {
                     let left = self.parts.sip.act(action);
-                    assert!(left.is_none(), "the SIP front answers and hangs up");
+                    assert!(left.is_none(), "what concerns peers is for the SIP front");
                 }
                 Action::Command { shard, mut command } => {
                     if let Command::ReserveAndConfigure(reserve) = &mut command {
@@ -281,11 +287,20 @@ impl Control {
         }
     }
 
-    fn answer(&self, query: Query) {
+    fn answer(&mut self, query: Query) {
         // Who asked may have gone meanwhile.
         match query {
             Query::Contexts(reply) => {
                 let _ = reply.send(self.contexts());
+            }
+            Query::Rooms { name, reply } => {
+                let _ = reply.send(self.rooms(name.as_deref()));
+            }
+            Query::Administer { room, administration, reply } => {
+                let now = self.now();
+                let outcome = self.parts.mrfc.administer(now, &room, administration);
+                self.act();
+                let _ = reply.send(outcome);
             }
             Query::Counters(reply) => {
                 let deferred = self.deferred() as u64;
@@ -308,7 +323,33 @@ impl Control {
                     .map(|member| MemberView {
                         uri: member.uri.to_owned(),
                         state: state_name(member.state),
-                        security: if member.secure { "tls-psk" } else { "none" },
+                        security: security_name(member.secure),
+                    })
+                    .collect(),
+            })
+            .collect()
+    }
+
+    fn rooms(&self, name: Option<&str>) -> Vec<RoomDetail> {
+        let rooms =
+            self.parts.mrfc.rooms().filter(|room| name.is_none_or(|name| name == room.name));
+        rooms
+            .take(CONTEXTS_SHOWN_MAX)
+            .map(|room| RoomDetail {
+                room: room.name.to_owned(),
+                uri: room.uri.to_owned(),
+                locked: room.locked,
+                subscriptions: room.subscriptions,
+                members: room
+                    .members
+                    .iter()
+                    .map(|member| MemberDetail {
+                        call: member.call.0,
+                        uri: member.uri.to_owned(),
+                        nickname: member.nickname.map(str::to_owned),
+                        state: state_name(member.state),
+                        muted: member.muted,
+                        security: security_name(member.secure),
                     })
                     .collect(),
             })
@@ -374,6 +415,10 @@ fn state_name(state: MemberState) -> &'static str {
         MemberState::Connected => "connected",
         MemberState::Modifying => "modifying",
     }
+}
+
+fn security_name(secure: bool) -> &'static str {
+    if secure { "tls-psk" } else { "none" }
 }
 
 /// SIP events taken before the shards' events are looked at again.

@@ -11,10 +11,16 @@ use zeroize::Zeroizing;
 
 use crate::config::{
     Certificate, CertificateProblem, Config, Cpim, Creation, KmsKey, Plain, PortMode, Room,
+    Subscribers,
 };
 use crate::kms::KmsConfig;
+use crate::mikey::uri::normalise;
 use crate::mikey::{Parameters, PreSharedKey, ResponderConfig, TicketProtectionKey, UriPattern};
-use crate::mrfc::{ChatPolicy, MrfcConfig, Realms, RoomPolicy, SecurityPolicy, ShardDescription};
+use crate::mrfc::{
+    ChatPolicy, FocusConfig, MrfcConfig, Realms, RoomPolicy, SecurityPolicy, ShardDescription,
+    SubscriptionPolicy,
+};
+use crate::sdp::Fingerprint;
 use crate::sip::SipConfig;
 
 use super::relay;
@@ -93,7 +99,11 @@ pub(super) fn sip(config: &Config) -> SipConfig {
 }
 
 /// The MRFC's part.
-pub(super) fn mrfc(config: &Config, ports: &[Port]) -> MrfcConfig {
+pub(crate) fn mrfc(
+    config: &Config,
+    ports: &[Port],
+    certificate: Option<Fingerprint>,
+) -> MrfcConfig {
     let shard = |port: &Port| ShardDescription { id: port.shard(), address: port.address() };
     let domains = config.sip.domains.iter().map(|domain| domain.to_ascii_lowercase());
     MrfcConfig {
@@ -108,7 +118,27 @@ pub(super) fn mrfc(config: &Config, ports: &[Port]) -> MrfcConfig {
         domains: domains.collect(),
         cema: config.media.cema,
         realms: realms(config),
-        certificate: config.tls.certificate.is_some(),
+        certificate,
+        focus: focus(config),
+    }
+}
+
+fn focus(config: &Config) -> FocusConfig {
+    let conference = &config.conference;
+    FocusConfig {
+        factory: conference.factory.clone(),
+        contact_hosts: Vec::new(),
+        rooms_max: conference.rooms_max as usize,
+        subscribers: match conference.subscribers {
+            Subscribers::Members => SubscriptionPolicy::Members,
+            Subscribers::Anyone => SubscriptionPolicy::Anyone,
+        },
+        operators: conference.operators.iter().map(|uri| normalise(uri)).collect(),
+        subscriptions_max: conference.subscriptions_max as usize,
+        room_subscriptions_max: conference.subscriptions_per_room_max as usize,
+        subscription_expires_min: Duration::from_secs(conference.subscription_seconds_min.into()),
+        subscription_expires_max: Duration::from_secs(conference.subscription_seconds_max.into()),
+        notify_interval: Duration::from_millis(conference.notify_interval_milliseconds),
     }
 }
 
@@ -241,7 +271,7 @@ mod tests {
              [[room]]\nname = \"board\"\nmembers_max = 9\ncpim = \"required\"\n\
              message_bytes_max = 0\n[[room]]\nname = \"tea\"\nprivate_messages = false\n",
         );
-        let policy = mrfc(&config, &[]).rooms;
+        let policy = mrfc(&config, &[], None).rooms;
         for (name, admitted) in [("lobby", true), ("board", true), ("tea", true), ("pub", false)] {
             assert_eq!(policy.admits(name), admitted, "{name}");
         }
@@ -266,18 +296,18 @@ mod tests {
 
     #[test]
     fn the_defaults_are_those_of_the_mrfc() {
-        let config = mrfc(&Config::default(), &[]);
+        let config = mrfc(&Config::default(), &[], None);
         assert_eq!(config.rooms.chat, ChatPolicy::default());
         assert_eq!(config.realms, Realms::default());
         assert!(config.cema);
-        assert!(!mrfc(&parsed("[media]\ncema = false\n"), &[]).cema);
+        assert!(!mrfc(&parsed("[media]\ncema = false\n"), &[], None).cema);
     }
 
     #[test]
     fn realms_are_numbered_in_the_order_of_the_file() {
         let text = "[[realm]]\nname = \"core\"\nnetworks = [\"10.0.0.0/8\"]\n\
             [[realm]]\nname = \"east\"\nnetworks = [\"10.1.0.0/16\", \"192.0.2.7\"]\n";
-        let realms = mrfc(&parsed(text), &[]).realms;
+        let realms = mrfc(&parsed(text), &[], None).realms;
         let number = |source: &str| realms.of(source.parse().expect("an address")).0;
         assert_eq!((number("10.2.0.1"), number("10.1.0.1"), number("192.0.2.7")), (1, 2, 2));
         assert_eq!(number("192.0.2.8"), 0);

@@ -102,7 +102,7 @@ impl Call {
             msrp_session_id: &session,
             secure,
             setup,
-            // A client that knows no CPIM: what it says and hears is what stands in the test.
+            // These members say what they say without a wrapper, and hear it so.
             accept_types: "text/plain *",
             accept_wrapped_types: "*",
             max_size_bytes: None,

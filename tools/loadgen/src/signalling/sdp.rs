@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use control_api::sdp::{
-    MessageSessionOffer, OfferedSetup, SdpError, offer_for_message_session, parse_answer,
+    Chatroom, MessageSessionOffer, OfferedSetup, SdpError, offer_for_message_session, parse_answer,
 };
 use mrfp_core::mp::Direction;
 
@@ -27,11 +27,11 @@ pub fn offer(address: IpAddr, session_id: &str, transfer_init: Option<&[u8]>) ->
         secure: transfer_init.is_some(),
         setup: OfferedSetup::Active,
         accept_types: "message/cpim",
-        accept_wrapped_types: "text/plain",
+        accept_wrapped_types: "text/plain application/octet-stream",
         max_size_bytes: None,
         direction: Direction::SendRecv,
         cema: false,
-        chatroom: None,
+        chatroom: Some(Chatroom::default()),
         mikey: transfer_init,
     })
 }
