@@ -8,6 +8,8 @@ use mrfp_protocol::tls::{
     SEAL_TAILROOM_BYTES,
 };
 
+use crate::relay::RelayConfig;
+
 /// The media plane of one node.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -19,6 +21,8 @@ pub struct Config {
     pub profile: ProfileConfig,
     /// TLS with certificates, if there is to be any.
     pub certificate: Option<CertificateConfig>,
+    /// The MSRP relay (RFC 4976), where the node is one.
+    pub relay: Option<RelayConfig>,
 }
 
 /// Where one shard lives.

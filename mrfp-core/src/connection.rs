@@ -11,11 +11,13 @@ use crate::carry::CarryBuffer;
 use crate::egress::{Egress, Lane, PoolExhausted};
 use crate::incoming::Incoming;
 use crate::outstanding::OutstandingRequests;
+use crate::relay::Link;
 use crate::request::EndLine;
 
 /// A connection as its shard holds it. Small when idle: no buffer, no OpenSSL object.
 pub(crate) struct Connection {
-    pub(crate) socket: Socket,
+    /// `None`: a connection of the relay whose address is still being looked up.
+    pub(crate) socket: Option<Socket>,
     pub(crate) life: Life,
     pub(crate) transport: Transport,
     /// The Terminations it carries: bound, or (as client) the one it was opened for. In the clear
@@ -23,6 +25,9 @@ pub(crate) struct Connection {
     pub(crate) sessions: Vec<Key>,
     /// As client: where it leads.
     pub(crate) connected_to: Option<SocketAddr>,
+    /// The relay's side of it, where it came in by a port of the relay or was made by it. It then
+    /// carries no sessions.
+    pub(crate) relay: Option<Box<Link>>,
     /// The Termination whose own port it came in by.
     pub(crate) own_port_of: Option<Key>,
     /// The Termination whose key the peer's identity claims, until the handshake proves it.
@@ -130,12 +135,18 @@ pub(crate) struct OpenChunk {
 
 impl Connection {
     pub(crate) fn new(socket: Socket, life: Life, now_ns: u64, deadline_ns: u64) -> Self {
+        Self { socket: Some(socket), life, ..Self::unconnected(now_ns, deadline_ns) }
+    }
+
+    /// A connection of ours that has no socket yet.
+    pub(crate) fn unconnected(now_ns: u64, deadline_ns: u64) -> Self {
         Self {
-            socket,
-            life,
+            socket: None,
+            life: Life::Connecting,
             transport: Transport::Unknown,
             sessions: Vec::new(),
             connected_to: None,
+            relay: None,
             own_port_of: None,
             claimed: None,
             unbound_source: None,

@@ -82,6 +82,11 @@ impl Egress {
         self.position_sent
     }
 
+    /// Form of the next buffer.
+    pub(crate) fn next_form(&self) -> Option<Form> {
+        self.queue.front().map(|queued| queued.form)
+    }
+
     pub(crate) fn is_in_flight(&self) -> bool {
         self.in_flight_bytes > 0
     }

@@ -18,6 +18,7 @@ use crate::incoming::Incoming;
 use crate::message::Message;
 use crate::metrics::ShardMetrics;
 use crate::mp::{ContextId, Event, REALMS_MAX, ReleaseCause, TerminationId, Traffic};
+use crate::relay::Relay;
 use crate::room::Verdict;
 use crate::table::Table;
 use crate::termination::{Stage, Termination};
@@ -63,6 +64,8 @@ pub(crate) struct Plane {
     /// What the Terminations of each realm have carried.
     pub(crate) realms: Box<[Traffic]>,
     pub(crate) identifiers: Identifiers,
+    /// The relay, where there is one.
+    pub(crate) relay: Option<Box<Relay>>,
     pub(crate) scratch: Scratch,
 }
 
@@ -124,6 +127,7 @@ impl Plane {
             metrics: ShardMetrics::default(),
             realms: vec![Traffic::default(); REALMS_MAX].into(),
             identifiers: Identifiers::new(seed),
+            relay: None,
             scratch: Scratch::default(),
         }
     }
@@ -223,6 +227,7 @@ impl Plane {
         let source = connection.unbound_source.take();
         self.settle_unbound(source);
         self.mark(key);
+        self.relay_ended(key);
     }
 
     /// The descriptor is gone: frees the slot and whatever waited for it.
@@ -252,6 +257,7 @@ impl Plane {
         self.metrics.contexts = self.contexts.len() as u64;
         self.metrics.terminations = self.terminations.len() as u64;
         self.metrics.connections = self.connections.len() as u64;
+        self.relay_measure();
         self.metrics.messages_known = self.messages.len() as u64;
         self.metrics.send_buffers_outstanding = self.send_buffers.outstanding() as u64;
         self.metrics.carry_buffers_outstanding = self.carry_buffers.outstanding() as u64;

@@ -268,6 +268,11 @@ impl Mrfc {
         std::iter::once(uri.clone()).chain(others).collect()
     }
 
+    /// Where the traffic of that party is counted.
+    fn realm(&self, caller: &Caller) -> mp::RealmId {
+        caller.source.map_or(mp::RealmId::default(), |source| self.config.realms.of(source))
+    }
+
     /// Where a call to that room goes.
     fn place(&self, room: &str, called: &str, makes_room: bool) -> Result<Place, Refusal> {
         if let Some(room) = self.rooms.get(room) {
@@ -323,7 +328,7 @@ impl Mrfc {
             session_id: reservation.session_id.clone(),
             remote_path: Some(message.path.clone()),
             member: call.member(),
-            realm: mp::RealmId::default(),
+            realm: self.realm(&call.caller),
             file_transfer: message.file.is_some(),
             accept_types: message.accept_types.clone(),
             accept_wrapped_types: message.accept_wrapped_types.clone(),

@@ -93,24 +93,35 @@ pub fn response(transaction_id: &str, status: u16, to: &str, from: &str) -> Vec<
 
 impl World {
     pub fn new(simulator: Simulator, limits: Limits) -> Self {
-        Self::with_profile(simulator, limits, Profile::new(&ProfileConfig::default()).unwrap())
+        Self::with(simulator, limits, |_| {})
     }
 
     pub fn with_profile(simulator: Simulator, limits: Limits, profile: Profile) -> Self {
+        Self::with(simulator, limits, |parts| parts.profile = profile)
+    }
+
+    /// With parts changed as the test needs them.
+    pub fn with(
+        simulator: Simulator,
+        limits: Limits,
+        change: impl FnOnce(&mut ShardParts),
+    ) -> Self {
         let (commands, shard_commands) = queue(1024);
         let (shard_events, events) = queue(1024);
         let metrics = Arc::new(PublishedMetrics::default());
-        let parts = ShardParts {
+        let mut parts = ShardParts {
             limits,
-            profile,
+            profile: Profile::new(&ProfileConfig::default()).unwrap(),
             listen: "127.0.0.1:2855".parse().unwrap(),
             advertise: None,
+            relay: None,
             seed: [7; 32],
             commands: shard_commands,
             events: shard_events,
             doorbell: doorbell().unwrap().0,
             metrics: Arc::clone(&metrics),
         };
+        change(&mut parts);
         let shard = Shard::new(simulator, parts).unwrap();
         Self { shard, commands, events, metrics, seen: Vec::new() }
     }
