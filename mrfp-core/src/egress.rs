@@ -84,7 +84,11 @@ impl Egress {
 
     /// Form of the next buffer.
     pub(crate) fn next_form(&self) -> Option<Form> {
-        self.queue.front().map(|queued| queued.form)
+        let lane = match self.next_lane() {
+            Lane::First => &self.first,
+            Lane::Large => &self.large,
+        };
+        lane.front().map(|queued| queued.form)
     }
 
     pub(crate) fn is_in_flight(&self) -> bool {

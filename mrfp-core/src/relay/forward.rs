@@ -8,6 +8,7 @@ use super::outstanding::Sent;
 use super::response::Response;
 use crate::config::TRANSACTION_TIMEOUT_NS;
 use crate::connection::{Life, OpenChunk};
+use crate::egress::Lane;
 use crate::plane::Plane;
 use crate::request::EndLine;
 
@@ -70,18 +71,17 @@ impl Plane {
         let end_line = EndLine::new(&own, piece.end, forward.has_body);
         let next = forward.next.saturating_add(piece.body.len() as u64);
         let queued = if continues {
-            egress.egress.append(&mut self.send_buffers, &[piece.body, end_line.bytes()])
+            let parts: &[&[u8]] = &[piece.body, end_line.bytes()];
+            egress.egress.extend(Lane::First, &mut self.send_buffers, parts)
         } else {
             let mut memory = [0; RANGE_LINE_BYTES_MAX];
             let range_line = range_line(&mut memory, forward, piece);
-            let interrupt = egress.interrupt();
             let lines = match &forward.lines {
                 Some(kept) => kept.bytes(),
                 None => self.scratch.lines.as_slice(),
             };
             let blank: &[u8] = if forward.has_body { b"\r\n" } else { b"" };
             let parts: &[&[u8]] = &[
-                interrupt.bytes(),
                 b"MSRP ",
                 own.as_bytes(),
                 b" ",
@@ -94,7 +94,7 @@ impl Plane {
                 piece.body,
                 end_line.bytes(),
             ];
-            egress.egress.append(&mut self.send_buffers, parts)
+            egress.append(&mut self.send_buffers, parts)
         };
         let mark = egress.egress.position();
         egress.outgoing = match piece.end {
@@ -102,6 +102,8 @@ impl Plane {
                 receiver: forward.route,
                 message: forward.route,
                 transaction: own,
+                lane: Lane::First,
+                bytes: 0,
             }),
             Some(_) => None,
         };
