@@ -31,7 +31,7 @@ use crate::http::{
 use crate::kms::Kms;
 use crate::mikey::NtpTime;
 use crate::mikey::Responder;
-use crate::mrfc::Mrfc;
+use crate::mrfc::{Mrfc, MrfcConfig};
 use control::Control;
 pub use error::StartError;
 
@@ -84,7 +84,8 @@ impl Node {
         let bell_receiver = watch(bell_receiver).map_err(StartError::System)?;
         let media = settings::media(&config).map_err(StartError::Certificate)?;
         let ports = Mrfp::start(&media, &bell).map_err(StartError::Media)?;
-        match Self::start_control(&config, &readiness, ports, bell_receiver).await {
+        let certificate = media.certificate.map(|own| own.identity.fingerprint().to_string());
+        match Self::start_control(&config, certificate, &readiness, ports, bell_receiver).await {
             Ok(node) => {
                 readiness.set(ReadinessState::Ready);
                 Ok(node)
@@ -99,6 +100,7 @@ impl Node {
 
     async fn start_control(
         config: &Config,
+        certificate: Option<String>,
         readiness: &Arc<Readiness>,
         ports: Vec<Port>,
         bell: AsyncFd<DoorbellReceiver>,
@@ -134,7 +136,10 @@ impl Node {
             kms: kms_http.address(),
         };
         let responder = Responder::new(settings::responder(config));
-        let mrfc = Mrfc::new(settings::mrfc(config, &ports), Some(responder));
+        let mrfc = Mrfc::new(
+            MrfcConfig { certificate, ..settings::mrfc(config, &ports) },
+            Some(responder),
+        );
         let stop = CancellationToken::new();
         let parts = control::Parts {
             mrfc,

@@ -61,7 +61,7 @@ impl Bench {
             security: SecurityPolicy::PlainAllowed,
             domains: BTreeSet::new(),
             cema: true,
-            certificate: false,
+            certificate: None,
             realms: Realms::default(),
         };
         adjust(&mut config);

@@ -82,7 +82,7 @@ impl Bench {
             security: SecurityPolicy::TlsRequired,
             domains: BTreeSet::new(),
             cema: true,
-            certificate: false,
+            certificate: None,
             realms: Realms::default(),
         };
         Self { mrfc: Mrfc::new(config, Some(responder)), kms, ticket_key, drawn: 0 }

@@ -79,7 +79,7 @@ impl World {
                 security: SecurityPolicy::PlainAllowed,
                 domains: BTreeSet::new(),
                 cema: true,
-                certificate: false,
+                certificate: None,
                 realms: Realms::default(),
             },
             None,

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use mrfp_io::{Key, Socket};
 use mrfp_protocol::msrp::{Continuation, Framer, TransactionId};
-use mrfp_protocol::tls::{Handshake, Session};
+use mrfp_protocol::tls::{Handshake, PeerCertificate, Session};
 
 use crate::carry::CarryBuffer;
 use crate::egress::Egress;
@@ -27,6 +27,8 @@ pub(crate) struct Connection {
     pub(crate) own_port_of: Option<Key>,
     /// The Termination whose key the peer's identity claims, until the handshake proves it.
     pub(crate) claimed: Option<Key>,
+    /// As TLS server: the certificate the peer has shown.
+    pub(crate) peer_certificate: Option<Box<PeerCertificate>>,
     /// Counted against this source until bound.
     pub(crate) unbound_source: Option<IpAddr>,
     pub(crate) framer: Framer,
@@ -126,6 +128,7 @@ impl Connection {
             connected_to: None,
             own_port_of: None,
             claimed: None,
+            peer_certificate: None,
             unbound_source: None,
             framer: Framer::default(),
             incoming: Incoming::Idle,

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use mrfp_io::Key;
 use mrfp_protocol::msrp::{Path, Uri};
-use mrfp_protocol::tls::Psk;
+use mrfp_protocol::tls::{Fingerprint, Psk};
 
 use crate::mp::{
     Direction, ReserveAndConfigure, Security, Setup, TerminationId, TerminationStatistics,
@@ -63,7 +63,7 @@ pub(crate) enum Stage {
 pub(crate) enum Protection {
     Plain,
     TlsPsk { identity: Vec<u8>, psk: Option<Psk> },
-    TlsCertificate,
+    TlsCertificate { fingerprints: Vec<Fingerprint> },
 }
 
 /// The peer's path is not one we can send to.
@@ -84,7 +84,9 @@ impl Termination {
             Security::TlsPsk { identity, psk } => {
                 ("msrps", Protection::TlsPsk { identity, psk: Some(psk) })
             }
-            Security::TlsCertificate => ("msrps", Protection::TlsCertificate),
+            Security::TlsCertificate { fingerprints } => {
+                ("msrps", Protection::TlsCertificate { fingerprints })
+            }
         };
         let local_uri = format!("{scheme}://{address}/{};tcp", reserve.session_id).into_bytes();
         let mut termination = Self {
@@ -164,7 +166,7 @@ impl Termination {
 
     pub(crate) fn psk(&self) -> Option<&Psk> {
         match &self.protection {
-            Protection::Plain | Protection::TlsCertificate => None,
+            Protection::Plain | Protection::TlsCertificate { .. } => None,
             Protection::TlsPsk { psk, .. } => psk.as_ref(),
         }
     }
@@ -172,7 +174,7 @@ impl Termination {
     /// Drops (and thereby zeroises) the key.
     pub(crate) fn forget_psk(&mut self) {
         match &mut self.protection {
-            Protection::Plain | Protection::TlsCertificate => {}
+            Protection::Plain | Protection::TlsCertificate { .. } => {}
             Protection::TlsPsk { psk, .. } => *psk = None,
         }
     }

@@ -25,8 +25,9 @@ pub struct MrfcConfig {
     pub domains: BTreeSet<String>,
     /// Take part in connection establishment for media anchoring (RFC 6714).
     pub cema: bool,
-    /// The shards have a certificate: TCP/TLS/MSRP is served without key management too.
-    pub certificate: bool,
+    /// What the shards' certificate is known by (the value of `a=fingerprint`), where they have one:
+    /// TCP/TLS/MSRP is then served without key management, too.
+    pub certificate: Option<String>,
     /// Networks whose traffic is counted on its own.
     pub realms: Realms,
 }

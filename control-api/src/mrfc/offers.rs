@@ -24,6 +24,8 @@ pub(super) struct Negotiation {
     times: Vec<Time>,
     /// Our answer has `a=msrp-cema`.
     cema: bool,
+    /// What our certificate is known by, where it is shown.
+    fingerprint: Option<String>,
     /// What we say of ourselves.
     capabilities: Capabilities,
 }
@@ -94,6 +96,10 @@ impl Negotiation {
         Ok(Self {
             active: message.setup == OfferedSetup::Passive,
             cema: config.cema && message.answer_with_cema(),
+            fingerprint: config
+                .certificate
+                .clone()
+                .filter(|_| message.secure && message.key_management.is_none()),
             capabilities: policy.capabilities_towards(&message),
             message: *message,
             index,
@@ -109,6 +115,7 @@ impl Negotiation {
         Self {
             active: setup != Setup::Passive,
             cema: offering.cema,
+            fingerprint: None,
             capabilities: offering.capabilities.clone(),
             lines: vec![MediaLine::message(message.secure)],
             message,
@@ -130,6 +137,9 @@ impl Negotiation {
         let unchanged_types = old.accept_types == new.accept_types
             && old.accept_wrapped_types == new.accept_wrapped_types
             && old.max_size_bytes == new.max_size_bytes;
+        if old.fingerprints != new.fingerprints {
+            return Err(Refusal::change("the certificate cannot change"));
+        }
         if !unchanged_types {
             return Err(Refusal::change("accepted types cannot change"));
         }
@@ -203,6 +213,7 @@ impl Negotiation {
             setup,
             direction: reversed(self.message.direction),
             cema: self.cema,
+            fingerprint: self.fingerprint.clone(),
             capabilities: self.capabilities.clone(),
             file: self.message.file.as_ref().map(FileTransfer::answer).unwrap_or_default(),
         }))
@@ -220,7 +231,7 @@ impl Negotiation {
 fn rules(config: &MrfcConfig, policy: &ChatPolicy) -> OfferRules {
     OfferRules {
         protection_required: config.security == SecurityPolicy::TlsRequired,
-        certificate: config.certificate,
+        certificate: config.certificate.is_some(),
         cpim_required: policy.cpim == CpimPolicy::Required,
         cema: config.cema,
         message_bytes_max: policy.message_bytes_max,

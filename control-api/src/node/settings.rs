@@ -89,7 +89,7 @@ pub(super) fn sip(config: &Config) -> SipConfig {
     }
 }
 
-/// The MRFC's part.
+/// The MRFC's part, but for the certificate, which the media plane has read.
 pub(super) fn mrfc(config: &Config, ports: &[Port]) -> MrfcConfig {
     let shard = |port: &Port| ShardDescription { id: port.shard(), address: port.address() };
     let domains = config.sip.domains.iter().map(|domain| domain.to_ascii_lowercase());
@@ -105,7 +105,7 @@ pub(super) fn mrfc(config: &Config, ports: &[Port]) -> MrfcConfig {
         domains: domains.collect(),
         cema: config.media.cema,
         realms: realms(config),
-        certificate: config.tls.certificate.is_some(),
+        certificate: None,
     }
 }
 

@@ -3,6 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use mrfp_core::mp::Direction;
+use mrfp_protocol::tls::Fingerprint;
 use sdp_types::Attribute;
 
 use super::message::{Half, Unservable};
@@ -45,6 +46,25 @@ pub enum OfferedSetup {
     Passive,
     /// Either, in offers only.
     ActPass,
+}
+
+/// The certificates a peer has announced (RFC 8122 section 5): under the m-line or, where there are
+/// none, for the session. Those of hashes we do not take are passed over, but not all of them.
+pub(super) fn fingerprints(
+    session: &[Attribute],
+    media: &[Attribute],
+) -> Result<Vec<Fingerprint>, Unservable> {
+    for attributes in [media, session] {
+        let announced = attributes.iter().filter(|attribute| attribute.attribute == "fingerprint");
+        let mut announced = announced.peekable();
+        if announced.peek().is_some() {
+            let known: Vec<Fingerprint> = announced
+                .filter_map(|attribute| Fingerprint::parse(attribute.value.as_deref()?).ok())
+                .collect();
+            return if known.is_empty() { Err(Unservable::Fingerprint) } else { Ok(known) };
+        }
+    }
+    Ok(Vec::new())
 }
 
 impl KeyManagement {

@@ -50,6 +50,8 @@ pub struct LocalMessage {
     pub cema: bool,
     /// What we take.
     pub capabilities: Capabilities,
+    /// `a=fingerprint`, where a certificate is shown.
+    pub fingerprint: Option<String>,
     /// Attributes of RFC 5547, where the session transfers a file.
     pub file: Vec<Attribute>,
 }
@@ -100,6 +102,9 @@ impl LocalDescription {
             media.add_attribute(Attribute::with_value(name, value));
         };
         add("setup", message.setup.as_str());
+        if let Some(fingerprint) = &message.fingerprint {
+            add("fingerprint", fingerprint);
+        }
         let capabilities = &message.capabilities;
         add("accept-types", &capabilities.accept_types);
         if !capabilities.accept_wrapped_types.is_empty() {

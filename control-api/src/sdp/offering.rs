@@ -74,6 +74,7 @@ impl Offering {
     #[must_use]
     pub fn description(&self) -> LocalDescription {
         let message = LocalMessage {
+            fingerprint: None,
             secure: false,
             session_id: self.msrp_session_id.clone(),
             setup: OfferedSetup::ActPass,

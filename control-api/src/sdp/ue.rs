@@ -73,6 +73,7 @@ pub struct MessageSessionAnswer {
 #[must_use]
 pub fn offer_for_message_session(offer: &MessageSessionOffer<'_>) -> Vec<u8> {
     let message = LocalMessage {
+        fingerprint: None,
         secure: offer.secure,
         session_id: offer.msrp_session_id.to_owned(),
         setup: offer.setup,
