@@ -8,7 +8,7 @@
 mod control;
 mod counters;
 mod error;
-mod settings;
+pub(crate) mod settings;
 
 use std::io;
 use std::net::SocketAddr;
@@ -31,7 +31,9 @@ use crate::http::{
 use crate::kms::Kms;
 use crate::mikey::NtpTime;
 use crate::mikey::Responder;
-use crate::mrfc::{Mrfc, MrfcConfig};
+use crate::mrfc::Mrfc;
+use mrfp_protocol::tls::Fingerprint;
+
 use control::Control;
 pub use error::StartError;
 
@@ -83,9 +85,10 @@ impl Node {
         let (bell, bell_receiver) = mrfp_io::doorbell().map_err(StartError::System)?;
         let bell_receiver = watch(bell_receiver).map_err(StartError::System)?;
         let media = settings::media(&config).map_err(StartError::Certificate)?;
+        let certificate = media.certificate.as_ref();
+        let certificate = certificate.map(|shown| shown.identity.fingerprint());
         let ports = Mrfp::start(&media, &bell).map_err(StartError::Media)?;
-        let certificate = media.certificate.map(|own| own.identity.fingerprint().to_string());
-        match Self::start_control(&config, certificate, &readiness, ports, bell_receiver).await {
+        match Self::start_control(&config, &readiness, certificate, ports, bell_receiver).await {
             Ok(node) => {
                 readiness.set(ReadinessState::Ready);
                 Ok(node)
@@ -100,8 +103,8 @@ impl Node {
 
     async fn start_control(
         config: &Config,
-        certificate: Option<String>,
         readiness: &Arc<Readiness>,
+        certificate: Option<Fingerprint>,
         ports: Vec<Port>,
         bell: AsyncFd<DoorbellReceiver>,
     ) -> Result<Self, (StartError, Vec<Port>)> {
@@ -136,10 +139,7 @@ impl Node {
             kms: kms_http.address(),
         };
         let responder = Responder::new(settings::responder(config));
-        let mrfc = Mrfc::new(
-            MrfcConfig { certificate, ..settings::mrfc(config, &ports) },
-            Some(responder),
-        );
+        let mrfc = Mrfc::new(settings::mrfc(config, &ports, certificate), Some(responder));
         let stop = CancellationToken::new();
         let parts = control::Parts {
             mrfc,

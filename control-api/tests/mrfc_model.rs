@@ -197,6 +197,10 @@ impl World {
                 Mp::Refused { termination: modify.termination, reason: Refusal::Transport }
             }
             Command::Modify(modify) => Mp::Modified { termination: modify.termination },
+            Command::ReplaceSession(replace) => Mp::Reserved {
+                termination: replace.termination,
+                address: "203.0.113.5:2855".parse().unwrap(),
+            },
             Command::Subtract { termination } => {
                 Mp::Subtracted { termination, statistics: TerminationStatistics::default() }
             }

@@ -1,9 +1,9 @@
 //! Offers and what becomes of them.
 
 use control_api::sdp::{
-    Capabilities, Chatroom, LocalDescription, LocalMedia, LocalMessage, MessageSessionOffer, Offer,
-    OfferRules, OfferedSetup, SDP_SIZE_MAX, SdpError, Unservable, offer_for_message_session,
-    parse_answer,
+    Capabilities, Chatroom, Fingerprint, LocalDescription, LocalMedia, LocalMessage,
+    MessageSessionOffer, Offer, OfferRules, OfferedSetup, SDP_SIZE_MAX, SdpError, Unservable,
+    offer_for_message_session, parse_answer,
 };
 use mrfp_core::mp::Direction;
 use proptest::prelude::*;
@@ -239,8 +239,8 @@ fn ue_reads_back_what_the_answer_says() {
         times: offer.times,
         key_management: Some((keys.level, "AQ8F".to_owned())),
         media: vec![LocalMedia::Served(Box::new(LocalMessage {
-            fingerprint: None,
             secure: true,
+            fingerprint: Some(Fingerprint::of(b"certificate")),
             session_id: "ownownown".to_owned(),
             setup: OfferedSetup::Passive,
             direction: Direction::SendOnly,
@@ -254,7 +254,10 @@ fn ue_reads_back_what_the_answer_says() {
             file: Vec::new(),
         }))],
     };
-    let read = parse_answer(&answer.to_bytes(1)).unwrap();
+    let text = String::from_utf8(answer.to_bytes(1)).unwrap();
+    // SHA-256 of "certificate", as sha256sum has it.
+    assert!(text.contains("a=fingerprint:SHA-256 03:D6:6D:D0:88:35:C1:CA:3F:12:8C:CE:AC:D1:F3:1A:C9:41:63:09:6B:20:F4:45:AE:84:28:5B:C0:83:2D:72\r\n"), "{text}");
+    let read = parse_answer(text.as_bytes()).unwrap();
     assert_eq!(read.path, "msrps://[2001:db8::2]:2855/ownownown;tcp");
     assert_eq!(read.connect_to, Some(answer.address));
     assert_eq!(read.direction, Direction::SendOnly);

@@ -7,7 +7,7 @@ use mrfp_protocol::tls::{Handshake, HandshakeError, Opened, Progress, RECORD_BYT
 
 use crate::carry::CarryBuffer;
 use crate::config::RECORD_OUTPUT_BUFFERS_MAX;
-use crate::connection::{Life, Transport};
+use crate::connection::{Claim, Life, Transport};
 use crate::mp::ReleaseCause;
 use crate::plane::{Ending, Plane};
 use crate::termination::Protection;
@@ -199,12 +199,13 @@ impl Plane {
         let candidate = connection
             .own_port_of
             .or_else(|| self.by_identity.get(handshake.identity()).copied())
-            .filter(|&termination_key| {
-                self.terminations.get(termination_key).is_some_and(|t| t.awaits_tls_client())
-            });
-        connection.claimed = candidate;
-        let psk = candidate.and_then(|key| self.terminations.get(key)).and_then(|t| t.psk());
-        handshake.provide_psk(psk);
+            .and_then(|key| Some((key, self.terminations.get(key)?)))
+            .filter(|(_, termination)| termination.awaits_tls_client());
+        connection.claimed = candidate.map(|(key, termination)| Claim {
+            termination: key,
+            session_number: termination.session_number,
+        });
+        handshake.provide_psk(candidate.and_then(|(_, termination)| termination.psk()));
     }
 
     /// The handshake is complete; one with a key has proved that the peer has it.
@@ -225,12 +226,15 @@ impl Plane {
             // The client has proved nothing: its first request names the session, as in the clear.
             return;
         }
-        let claimed = connection.claimed.take().filter(|&termination_key| {
-            self.terminations.get(termination_key).is_some_and(|t| t.awaits_tls_client())
+        let claimed = connection.claimed.take().filter(|claim| {
+            self.terminations.get(claim.termination).is_some_and(|termination| {
+                termination.awaits_tls_client()
+                    && termination.session_number == claim.session_number
+            })
         });
         match claimed {
-            Some(termination_key) => self.bind(key, termination_key),
-            // Another connection with the same key was faster, or the Termination is gone.
+            Some(claim) => self.bind(key, claim.termination),
+            // Another connection with the same key was faster, or the session is gone.
             None => self.release(key, ReleaseCause::TlsEstablishmentFailure, Ending::Graceful),
         }
     }
@@ -394,7 +398,8 @@ impl Plane {
                 Ok(None) => return taken,
                 Err(malformed) => {
                     self.malformed(key, &bytes[taken..], &malformed);
-                    return bytes.len();
+                    let Some(consumed) = malformed.consumed else { return bytes.len() };
+                    taken += consumed;
                 }
             }
         }
@@ -436,20 +441,24 @@ impl Plane {
         Some(carry)
     }
 
-    /// The stream cannot be understood any more: a 400 where there is somebody to send it to, and
-    /// the end.
+    /// A message cannot be understood: a 400 where there is somebody to send it to and, where it
+    /// cannot be told how the stream goes on, the end.
     fn malformed(&mut self, key: Key, bytes: &[u8], malformed: &Malformed) {
         tracing::debug!(reason = ?malformed.reason, "malformed MSRP");
         if let Some(answer) = &malformed.answer {
             self.respond(
                 key,
+                None,
                 &bytes[answer.transaction_id.clone()],
                 400,
                 &bytes[answer.from_first.clone()],
                 &bytes[answer.to_first.clone()],
             );
         }
-        self.release(key, ReleaseCause::ProtocolViolation, Ending::Graceful);
+        self.metrics.messages_malformed += 1;
+        if malformed.consumed.is_none() {
+            self.release(key, ReleaseCause::ProtocolViolation, Ending::Graceful);
+        }
     }
 }
 

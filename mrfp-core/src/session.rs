@@ -65,7 +65,7 @@ impl Plane {
         if !as_asked || !by_its_port || !concerns(head, termination) {
             return Err(481);
         }
-        if termination.stage != Stage::Reserved || termination.connection.is_some() {
+        if !termination.awaits_connection() {
             return Err(506);
         }
         self.bind(key, session);
@@ -184,6 +184,11 @@ impl Plane {
             return false;
         }
         self.events.push_back(Event::BearerReleased { termination: termination.id, cause });
+        if cause == ReleaseCause::TooSlow
+            && let Some(context) = self.contexts.get_mut(termination.context)
+        {
+            context.statistics.members_dropped += 1;
+        }
         self.leave_context(session);
         true
     }

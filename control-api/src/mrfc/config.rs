@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::realms::Realms;
+use crate::sdp::{Fingerprint, OfferRules};
 use mrfp_core::mp::{ChatRoomPolicy, CpimPolicy, ShardId, Switching};
 
 /// Configuration of an MRFC.
@@ -25,9 +26,9 @@ pub struct MrfcConfig {
     pub domains: BTreeSet<String>,
     /// Take part in connection establishment for media anchoring (RFC 6714).
     pub cema: bool,
-    /// What the shards' certificate is known by (the value of `a=fingerprint`), where they have one:
-    /// TCP/TLS/MSRP is then served without key management, too.
-    pub certificate: Option<String>,
+    /// The certificate of the shards, if they have one: TCP/TLS/MSRP is served without key
+    /// management, too.
+    pub certificate: Option<Fingerprint>,
     /// Networks whose traffic is counted on its own.
     pub realms: Realms,
 }
@@ -73,6 +74,21 @@ pub struct ChatPolicy {
     pub accept_wrapped_types: String,
     /// Largest message (`a=max-size`); `None` names no limit.
     pub message_bytes_max: Option<u64>,
+}
+
+impl MrfcConfig {
+    /// What an offer has to be like to be answered in this room.
+    #[must_use]
+    pub fn offer_rules(&self, room: &str) -> OfferRules {
+        let policy = self.rooms.chat(room);
+        OfferRules {
+            protection_required: self.security == SecurityPolicy::TlsRequired,
+            certificate: self.certificate.is_some(),
+            cpim_required: policy.cpim == CpimPolicy::Required,
+            cema: self.cema,
+            message_bytes_max: policy.message_bytes_max,
+        }
+    }
 }
 
 impl ChatPolicy {

@@ -184,8 +184,7 @@ impl Mrfc {
     ) -> Result<(), Refusal> {
         assert!(!self.calls.contains_key(&id), "a CallId names one call");
         self.check_admission(&room, &from, to)?;
-        let negotiation =
-            Negotiation::begin(offer.as_deref(), &self.config, self.config.rooms.chat(&room))?;
+        let negotiation = Negotiation::begin(offer.as_deref(), &self.config, &room)?;
         let place = self.rooms.find(&room);
         let place =
             place.or_else(|| Some((mp::ContextId(self.last_id + 1), self.shards.choose()?)));

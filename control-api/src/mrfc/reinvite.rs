@@ -22,7 +22,7 @@ impl Mrfc {
             self.calls.insert(id, call);
             return;
         };
-        match call.negotiation.again(offer, &self.config, self.config.rooms.chat(&call.room)) {
+        match call.negotiation.again(offer, &self.config, &call.room) {
             Ok(negotiation) => {
                 let description = negotiation.answer_again(&agreed.description);
                 let change = Box::new(Change { negotiation, description });
@@ -47,7 +47,7 @@ impl Mrfc {
         };
         let termination = call.termination;
         let setup = call.negotiation.setup();
-        let remote = path.map(|path| mp::Remote { path, setup });
+        let remote = path.map(|path| mp::Remote { path, setup, capabilities: None });
         let modify = mp::Modify { termination, direction, muted: false, remote };
         let command = mp::Command::Modify(Box::new(modify));
         self.actions.push_back(Action::Command { shard: call.shard, command });

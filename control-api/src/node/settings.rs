@@ -15,6 +15,7 @@ use crate::config::{
 use crate::kms::KmsConfig;
 use crate::mikey::{Parameters, PreSharedKey, ResponderConfig, TicketProtectionKey, UriPattern};
 use crate::mrfc::{ChatPolicy, MrfcConfig, Realms, RoomPolicy, SecurityPolicy, ShardDescription};
+use crate::sdp::Fingerprint;
 use crate::sip::SipConfig;
 
 /// The media plane's part.
@@ -89,8 +90,12 @@ pub(super) fn sip(config: &Config) -> SipConfig {
     }
 }
 
-/// The MRFC's part, but for the certificate, which the media plane has read.
-pub(super) fn mrfc(config: &Config, ports: &[Port]) -> MrfcConfig {
+/// The MRFC's part.
+pub(crate) fn mrfc(
+    config: &Config,
+    ports: &[Port],
+    certificate: Option<Fingerprint>,
+) -> MrfcConfig {
     let shard = |port: &Port| ShardDescription { id: port.shard(), address: port.address() };
     let domains = config.sip.domains.iter().map(|domain| domain.to_ascii_lowercase());
     MrfcConfig {
@@ -105,7 +110,7 @@ pub(super) fn mrfc(config: &Config, ports: &[Port]) -> MrfcConfig {
         domains: domains.collect(),
         cema: config.media.cema,
         realms: realms(config),
-        certificate: None,
+        certificate,
     }
 }
 
@@ -238,7 +243,7 @@ mod tests {
              [[room]]\nname = \"board\"\nmembers_max = 9\ncpim = \"required\"\n\
              message_bytes_max = 0\n[[room]]\nname = \"tea\"\nprivate_messages = false\n",
         );
-        let policy = mrfc(&config, &[]).rooms;
+        let policy = mrfc(&config, &[], None).rooms;
         for (name, admitted) in [("lobby", true), ("board", true), ("tea", true), ("pub", false)] {
             assert_eq!(policy.admits(name), admitted, "{name}");
         }
@@ -263,18 +268,18 @@ mod tests {
 
     #[test]
     fn the_defaults_are_those_of_the_mrfc() {
-        let config = mrfc(&Config::default(), &[]);
+        let config = mrfc(&Config::default(), &[], None);
         assert_eq!(config.rooms.chat, ChatPolicy::default());
         assert_eq!(config.realms, Realms::default());
         assert!(config.cema);
-        assert!(!mrfc(&parsed("[media]\ncema = false\n"), &[]).cema);
+        assert!(!mrfc(&parsed("[media]\ncema = false\n"), &[], None).cema);
     }
 
     #[test]
     fn realms_are_numbered_in_the_order_of_the_file() {
         let text = "[[realm]]\nname = \"core\"\nnetworks = [\"10.0.0.0/8\"]\n\
             [[realm]]\nname = \"east\"\nnetworks = [\"10.1.0.0/16\", \"192.0.2.7\"]\n";
-        let realms = mrfc(&parsed(text), &[]).realms;
+        let realms = mrfc(&parsed(text), &[], None).realms;
         let number = |source: &str| realms.of(source.parse().expect("an address")).0;
         assert_eq!((number("10.2.0.1"), number("10.1.0.1"), number("192.0.2.7")), (1, 2, 2));
         assert_eq!(number("192.0.2.8"), 0);

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use mrfp_core::mp::Direction;
+use mrfp_protocol::tls::Fingerprint;
 use sdp_types::{Attribute, Connection, Media, Origin, Session, Time};
 
 use super::MediaLine;
@@ -40,6 +41,8 @@ pub enum LocalMedia {
 pub struct LocalMessage {
     /// TCP/TLS/MSRP.
     pub secure: bool,
+    /// `a=fingerprint`: of the certificate we show, where it is that which protects the session.
+    pub fingerprint: Option<Fingerprint>,
     /// Session-id part of our URI.
     pub session_id: String,
     /// `a=setup`.
@@ -50,8 +53,6 @@ pub struct LocalMessage {
     pub cema: bool,
     /// What we take.
     pub capabilities: Capabilities,
-    /// `a=fingerprint`, where a certificate is shown.
-    pub fingerprint: Option<String>,
     /// Attributes of RFC 5547, where the session transfers a file.
     pub file: Vec<Attribute>,
 }
@@ -102,9 +103,6 @@ impl LocalDescription {
             media.add_attribute(Attribute::with_value(name, value));
         };
         add("setup", message.setup.as_str());
-        if let Some(fingerprint) = &message.fingerprint {
-            add("fingerprint", fingerprint);
-        }
         let capabilities = &message.capabilities;
         add("accept-types", &capabilities.accept_types);
         if !capabilities.accept_wrapped_types.is_empty() {
@@ -123,6 +121,10 @@ impl LocalDescription {
         }
         for attribute in &message.file {
             media.add_attribute(attribute.clone());
+        }
+        if let Some(fingerprint) = &message.fingerprint {
+            let value = fingerprint.to_string();
+            media.add_attribute(Attribute::with_value("fingerprint", value));
         }
         if let Some((KeyManagementLevel::Media, message)) = &self.key_management {
             media.add_attribute(Attribute::with_value("key-mgmt", format!("mikey {message}")));

@@ -17,6 +17,8 @@ mod offering;
 mod ue;
 mod uri;
 
+pub use mrfp_protocol::tls::Fingerprint;
+
 pub use attributes::{
     KEY_MANAGEMENT_COUNT_MAX, KEY_MANAGEMENT_SIZE_MAX, KeyManagement, KeyManagementEntry,
     KeyManagementLevel, OfferedSetup, reversed,

@@ -74,8 +74,8 @@ impl Offering {
     #[must_use]
     pub fn description(&self) -> LocalDescription {
         let message = LocalMessage {
-            fingerprint: None,
             secure: false,
+            fingerprint: None,
             session_id: self.msrp_session_id.clone(),
             setup: OfferedSetup::ActPass,
             direction: self.direction,

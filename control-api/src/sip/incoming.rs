@@ -147,7 +147,7 @@ impl Agent {
             (Method::Options, _) => {
                 let headers = vec![
                     Header::Allow(ALLOW.into()),
-                    Header::Accept("application/sdp".into()),
+                    Header::Accept(gate::ACCEPT.into()),
                     Header::Supported("timer".into()),
                 ];
                 respond(&mut transaction, 200, headers).await;

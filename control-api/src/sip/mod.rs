@@ -13,6 +13,7 @@ mod in_dialog;
 mod incoming;
 mod invite;
 mod metrics;
+mod multipart;
 mod outgoing;
 mod reply;
 mod session;

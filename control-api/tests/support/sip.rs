@@ -104,7 +104,8 @@ impl Call {
             msrp_session_id: &session,
             secure,
             setup,
-            accept_types: "message/cpim text/plain *",
+            // These members say what they say without a wrapper, and hear it so.
+            accept_types: "text/plain *",
             accept_wrapped_types: "*",
             max_size_bytes: None,
             direction: Direction::SendRecv,

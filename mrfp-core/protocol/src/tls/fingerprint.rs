@@ -42,7 +42,8 @@ impl Fingerprint {
     }
 
     /// That of a certificate (DER), by the hash everybody must know.
-    pub(super) fn of(certificate: &[u8]) -> Self {
+    #[must_use]
+    pub fn of(certificate: &[u8]) -> Self {
         let hash = Hash::Sha256;
         Self { hash, digest: digest::digest(hash.algorithm(), certificate).as_ref().to_vec() }
     }
