@@ -316,7 +316,9 @@ impl Mrfc {
             Some(keys) => {
                 mp::Security::TlsPsk { identity: keys.identity.clone(), psk: keys.psk.clone() }
             }
-            None if message.secure => mp::Security::TlsCertificate,
+            None if message.secure => {
+                mp::Security::TlsCertificate { fingerprints: message.fingerprints.clone() }
+            }
             None => mp::Security::Plain,
         };
         let command = mp::Command::ReserveAndConfigure(Box::new(mp::ReserveAndConfigure {

@@ -138,6 +138,9 @@ impl Negotiation {
         if old.key_management != new.key_management {
             return Err(Refusal::change("keys cannot change"));
         }
+        if old.fingerprints != new.fingerprints {
+            return Err(Refusal::change("the certificate cannot change"));
+        }
         let role_possible = match new.setup {
             OfferedSetup::Active => !self.active,
             OfferedSetup::Passive => self.active,
@@ -204,11 +207,11 @@ impl Negotiation {
         let setup = if self.active { OfferedSetup::Active } else { OfferedSetup::Passive };
         LocalMedia::Served(Box::new(LocalMessage {
             secure: self.message.secure,
-            fingerprint: self.fingerprint.clone(),
             session_id,
             setup,
             direction: reversed(self.message.direction),
             cema: self.cema,
+            fingerprint: self.fingerprint.clone(),
             capabilities: self.capabilities.clone(),
             file: self.message.file.as_ref().map(FileTransfer::answer).unwrap_or_default(),
         }))
