@@ -200,6 +200,7 @@ impl Control {
                 Action::Answer { .. }
                 | Action::HangUp { .. }
                 | Action::Room { .. }
+                | Action::Dial { .. }
                 | Action::AnswerSubscribe { .. }
                 | Action::Notify { .. } => {
                     let left = self.parts.sip.act(action);
@@ -392,6 +393,7 @@ fn state_name(state: MemberState) -> &'static str {
     match state {
         MemberState::AwaitingKeys => "awaiting-keys",
         MemberState::Reserving => "reserving",
+        MemberState::Calling => "calling",
         MemberState::Answered => "answered",
         MemberState::Connected => "connected",
         MemberState::Modifying => "modifying",
