@@ -35,6 +35,32 @@ pub enum Command {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
+    /// Say what the node makes of a piece of protocol.
+    #[command(subcommand)]
+    Inspect(Inspect),
+}
+
+/// What `mrf inspect` can read.
+#[derive(Clone, PartialEq, Eq, Debug, Subcommand)]
+pub enum Inspect {
+    /// An SDP offer: what is understood of it, and what an INVITE with it would be answered.
+    Sdp {
+        /// Configuration file (TOML); without it the embedded defaults.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// The room that is called.
+        #[arg(long, value_name = "NAME", default_value = "room")]
+        room: String,
+        /// File with the offer; without it standard input.
+        #[arg(value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
+    /// A stream of MSRP: its messages one by one, and the first that is malformed.
+    Msrp {
+        /// File with what one side sent; without it standard input.
+        #[arg(value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
 }
 
 impl Cli {
@@ -45,9 +71,9 @@ impl Cli {
     }
 }
 
-/// Clean end: the node was stopped and every call ended, or the file is fine.
+/// Clean end: the node was stopped and every call ended, or the file or what was inspected is fine.
 pub const EXIT_OK: u8 = 0;
-/// The node could not start, or stopped with calls cut off.
+/// The node could not start, or stopped with calls cut off; what was inspected would be refused.
 pub const EXIT_FAILURE: u8 = 1;
 /// The command line or the configuration is wrong (2 is also what the parser of options uses).
 pub const EXIT_USAGE: u8 = 2;
@@ -63,6 +89,8 @@ Examples:
   mrf serve --config mrf.toml      start with a file (docs/mrf.toml shows every setting)
   mrf check mrf.toml               say OK, or which line is wrong and what to do
   RUST_LOG=debug mrf               more on stderr (error, warn, info, debug, trace)
+  mrf inspect sdp offer.sdp        what is understood of an offer, and the answer to it
+  mrf inspect msrp < trace         one side of an MSRP connection, message by message
   curl http://127.0.0.1:8080/readyz    is it ready for calls?
 
 Ports (defaults; each can be changed):
@@ -82,7 +110,8 @@ Signals: SIGTERM or SIGINT once: no new calls, BYE to every party, then exit. Tw
 
 Exit codes:
   0          stopped as asked, every call ended; or the file is fine
-  1          the node could not start (one line says why), or calls had to be cut off at the end
+  1          the node could not start (one line says why), or calls had to be cut off at the end;
+             or what was inspected would be refused
   2          the command line or the configuration is wrong
   130, 143   a second SIGINT or SIGTERM";
 

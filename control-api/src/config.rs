@@ -6,6 +6,7 @@
 //! rules between the values. `docs/mrf.toml` shows every setting with its default; a test keeps the
 //! two equal.
 
+mod certificate;
 mod check;
 mod conference;
 mod problem;
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use certificate::{Certificate, CertificateProblem};
 pub use conference::{Conference, Referrers, Subscribers};
 pub use problem::Problem;
 pub use realms::Realm;
@@ -152,6 +154,9 @@ pub struct Tls {
     pub suites: Vec<String>,
     /// Take TLS 1.3 with an external PSK as well.
     pub tls13: bool,
+    /// TLS with certificates, if there is to be any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<Certificate>,
 }
 
 /// Section `[security]`.
@@ -307,7 +312,7 @@ impl Default for Media {
 impl Default for Tls {
     fn default() -> Self {
         let suites = mrfp_protocol::tls::ProfileConfig::default();
-        Self { suites: suites.suites, tls13: suites.tls13 }
+        Self { suites: suites.suites, tls13: suites.tls13, certificate: None }
     }
 }
 

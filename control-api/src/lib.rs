@@ -4,6 +4,7 @@
 pub mod cli;
 pub mod config;
 pub mod http;
+pub mod inspect;
 pub mod kms;
 pub mod mikey;
 pub mod mrfc;

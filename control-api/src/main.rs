@@ -1,12 +1,14 @@
 //! `mrf`: reads the command line, starts the node, watches for signals.
 #![forbid(unsafe_code)]
 
-use std::io::{IsTerminal, Write};
+use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
-use control_api::cli::{Cli, Command, EXIT_FAILURE, EXIT_OK, EXIT_SIGNAL_BASE, EXIT_USAGE};
+use control_api::cli::{
+    Cli, Command, EXIT_FAILURE, EXIT_OK, EXIT_SIGNAL_BASE, EXIT_USAGE, Inspect,
+};
 use control_api::config::{Config, Shards};
 use control_api::node::{Node, Stopped};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -20,6 +22,7 @@ fn main() -> ExitCode {
     let code = match Cli::parse().command() {
         Command::Serve { config } => serve(config),
         Command::Check { file } => check(&file),
+        Command::Inspect(what) => inspect(&what),
     };
     ExitCode::from(code)
 }
@@ -37,6 +40,38 @@ fn check(file: &Path) -> u8 {
             eprintln!("{problem}");
             EXIT_USAGE
         }
+    }
+}
+
+fn inspect(what: &Inspect) -> u8 {
+    let (Inspect::Sdp { file, .. } | Inspect::Msrp { file }) = what;
+    let mut input = Vec::new();
+    let read = match file {
+        Some(file) => std::fs::read(file).map(|bytes| input = bytes),
+        None => std::io::stdin().lock().read_to_end(&mut input).map(|_| ()),
+    };
+    if let Err(error) = read {
+        let name = file.as_deref().map_or("standard input".into(), Path::to_string_lossy);
+        eprintln!("mrf: {name}: cannot be read: {error}");
+        return EXIT_USAGE;
+    }
+    let mut out = std::io::stdout().lock();
+    let told = match what {
+        Inspect::Msrp { .. } => control_api::inspect::msrp(&input, &mut out),
+        Inspect::Sdp { config, room, .. } => {
+            match config.as_deref().map_or_else(|| Ok(Config::default()), Config::load) {
+                Ok(config) => control_api::inspect::sdp(&input, &config, room, &mut out),
+                Err(problem) => {
+                    eprintln!("{problem}");
+                    return EXIT_USAGE;
+                }
+            }
+        }
+    };
+    match told {
+        Ok(true) => EXIT_OK,
+        Ok(false) => EXIT_FAILURE,
+        Err(error) => fail(&error),
     }
 }
 
@@ -158,6 +193,10 @@ fn summary(config: &Config) -> String {
     };
     let credential =
         if config.has_development_credential() { "development (loopback only)" } else { "own" };
+    let certificate = match &config.tls.certificate {
+        Some(certificate) => certificate.chain.display().to_string(),
+        None => "none".to_owned(),
+    };
     let relay = match config.relay.users.len() {
         0 => "off (no [[relay.user]])".to_owned(),
         users => {
@@ -167,8 +206,8 @@ fn summary(config: &Config) -> String {
     };
     format!(
         "  sip      udp {} tcp {}\n  media    {} from port {}, shards {shards}, {:?} ports\n  \
-         tls      {} suite(s), TLS 1.3 {}\n  security plain {:?}\n  rooms    {:?}, {} listed, {} \
-         members at most, CPIM {:?}\n  realms   {}\n  relay    {relay}\n  kms      {}, {} user(s), \
+         tls      {} suite(s), TLS 1.3 {}, certificate {certificate}\n  security plain {:?}\n  \
+         rooms    {:?}, {} listed, {} members at most, CPIM {:?}\n  realms   {}\n  relay    {relay}\n  kms      {}, {} user(s), \
          {} ticket key(s), credential {credential}\n  http     {}",
         config.sip.udp,
         config.sip.tcp,

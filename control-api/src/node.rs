@@ -8,7 +8,7 @@
 mod control;
 mod counters;
 mod error;
-mod settings;
+pub(crate) mod settings;
 
 use std::io;
 use std::net::SocketAddr;
@@ -32,6 +32,7 @@ use crate::kms::Kms;
 use crate::mikey::NtpTime;
 use crate::mikey::Responder;
 use crate::mrfc::Mrfc;
+use crate::sdp::Fingerprint;
 use control::Control;
 pub use error::StartError;
 
@@ -82,8 +83,11 @@ impl Node {
         let readiness = Readiness::new();
         let (bell, bell_receiver) = mrfp_io::doorbell().map_err(StartError::System)?;
         let bell_receiver = watch(bell_receiver).map_err(StartError::System)?;
-        let ports = Mrfp::start(&settings::media(&config), &bell).map_err(StartError::Media)?;
-        match Self::start_control(&config, &readiness, ports, bell_receiver).await {
+        let media = settings::media(&config).map_err(StartError::Certificate)?;
+        let certificate = media.certificate.as_ref();
+        let certificate = certificate.map(|shown| Fingerprint::of(shown.identity.certificate()));
+        let ports = Mrfp::start(&media, &bell).map_err(StartError::Media)?;
+        match Self::start_control(&config, &readiness, certificate, ports, bell_receiver).await {
             Ok(node) => {
                 readiness.set(ReadinessState::Ready);
                 Ok(node)
@@ -99,6 +103,7 @@ impl Node {
     async fn start_control(
         config: &Config,
         readiness: &Arc<Readiness>,
+        certificate: Option<Fingerprint>,
         ports: Vec<Port>,
         bell: AsyncFd<DoorbellReceiver>,
     ) -> Result<Self, (StartError, Vec<Port>)> {
@@ -133,7 +138,7 @@ impl Node {
             kms: kms_http.address(),
         };
         let responder = Responder::new(settings::responder(config));
-        let mut mrfc_config = settings::mrfc(config, &ports);
+        let mut mrfc_config = settings::mrfc(config, &ports, certificate);
         mrfc_config.focus.contact_hosts = sip.contact_hosts();
         let mrfc = Mrfc::new(mrfc_config, Some(responder));
         let stop = CancellationToken::new();

@@ -128,7 +128,8 @@ fn check_says_ok_with_a_summary() {
 #[test]
 fn check_warns_of_credentials_that_everybody_may_read() {
     use std::os::unix::fs::PermissionsExt;
-    let user = format!("[[relay.user]]\nname = \"bob\"\nmd5 = \"{}\"\n", "0f".repeat(16));
+    let user = "[relay]\nallow_plain_auth = true\n";
+    let user = format!("{user}[[relay.user]]\nname = \"bob\"\nmd5 = \"{}\"\n", "0f".repeat(16));
     for (text, mode, warned) in
         [(user.as_str(), 0o644, true), (user.as_str(), 0o640, false), ("", 0o644, false)]
     {
@@ -143,7 +144,7 @@ fn check_warns_of_credentials_that_everybody_may_read() {
         let relay = if text.is_empty() {
             "relay    off"
         } else {
-            "relay    127.0.0.1:2800 as localhost, 1 user(s), TLS only"
+            "relay    127.0.0.1:2800 as localhost, 1 user(s), also in the clear"
         };
         assert!(told.contains(relay), "{told}");
         assert!(!told.contains("0f0f"), "{told}");

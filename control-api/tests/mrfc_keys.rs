@@ -79,9 +79,10 @@ impl Bench {
             },
             calls_max: 5,
             user_calls_max: 2,
-            security: SecurityPolicy::PskRequired,
+            security: SecurityPolicy::TlsRequired,
             domains: BTreeSet::new(),
             cema: true,
+            certificate: None,
             realms: Realms::default(),
             focus: FocusConfig::default(),
         };

@@ -79,6 +79,7 @@ impl World {
                 security: SecurityPolicy::PlainAllowed,
                 domains: BTreeSet::new(),
                 cema: true,
+                certificate: None,
                 realms: Realms::default(),
                 focus: FocusConfig::default(),
             },
@@ -198,6 +199,10 @@ impl World {
                 Mp::Refused { termination: modify.termination, reason: Refusal::Transport }
             }
             Command::Modify(modify) => Mp::Modified { termination: modify.termination },
+            Command::ReplaceSession(replace) => Mp::Reserved {
+                termination: replace.termination,
+                address: "203.0.113.5:2855".parse().unwrap(),
+            },
             Command::Subtract { termination } => {
                 Mp::Subtracted { termination, statistics: TerminationStatistics::default() }
             }

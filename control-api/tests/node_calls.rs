@@ -196,7 +196,7 @@ async fn refusals_say_what_is_wrong() {
     text.socket.send_to(message.as_bytes(), sip).await.expect("sent");
     let answer = text.answer().await;
     assert_eq!(status(&answer), 415, "{answer}");
-    assert!(answer.contains("\r\nAccept: application/sdp\r\n"), "{answer}");
+    assert!(answer.contains("\r\nAccept: application/sdp, "), "{answer}");
     assert_becomes_empty(http).await;
 
     let mut phones = Vec::new();

@@ -15,6 +15,7 @@ const MIDDLEBOX: &str = "203.0.113.77:9000";
 
 const RULES: OfferRules = OfferRules {
     protection_required: false,
+    certificate: false,
     cpim_required: false,
     cema: true,
     message_bytes_max: None,

@@ -17,7 +17,13 @@ const SELECTOR: &str = "name:\"My cool picture.jpg\" type:image/jpeg size:32349 
 const ID: &str = "a=file-transfer-id:vBnG916bdberum2fFEABR1FR3ExZMUrd\r\n";
 
 fn rules(message_bytes_max: Option<u64>) -> OfferRules {
-    OfferRules { protection_required: false, cpim_required: false, cema: true, message_bytes_max }
+    OfferRules {
+        protection_required: false,
+        certificate: false,
+        cpim_required: false,
+        cema: true,
+        message_bytes_max,
+    }
 }
 
 fn parse(text: &str) -> Offer {

@@ -184,6 +184,7 @@ fn passes_a_file_on_and_checks_that_the_answer_is_about_it() {
         a=file-range:1-4092\r\n";
     let rules = OfferRules {
         protection_required: false,
+        certificate: false,
         cpim_required: false,
         cema: true,
         message_bytes_max: None,

@@ -1,9 +1,9 @@
 //! Offers and what becomes of them.
 
 use control_api::sdp::{
-    Capabilities, Chatroom, LocalDescription, LocalMedia, LocalMessage, MessageSessionOffer, Offer,
-    OfferRules, OfferedSetup, SDP_SIZE_MAX, SdpError, Unservable, offer_for_message_session,
-    parse_answer,
+    Capabilities, Chatroom, Fingerprint, LocalDescription, LocalMedia, LocalMessage,
+    MessageSessionOffer, Offer, OfferRules, OfferedSetup, SDP_SIZE_MAX, SdpError, Unservable,
+    offer_for_message_session, parse_answer,
 };
 use mrfp_core::mp::Direction;
 use proptest::prelude::*;
@@ -18,6 +18,7 @@ const KEY: &str = "a=key-mgmt:mikey AQ4FgA==\r\n";
 
 const RULES: OfferRules = OfferRules {
     protection_required: false,
+    certificate: false,
     cpim_required: false,
     cema: true,
     message_bytes_max: None,
@@ -85,6 +86,17 @@ fn protection_required_refuses_plain_and_takes_tls() {
     assert_eq!(selected_by(&format!("{HEAD}{MESSAGE}{TLS}{KEY}"), &rules), Ok(1));
     let plain = format!("{HEAD}{MESSAGE}");
     assert_eq!(selected_by(&plain, &rules), Err(Unservable::ProtectionRequired));
+}
+
+#[test]
+fn with_a_certificate_tls_needs_no_key_but_a_key_that_is_there_must_be_good() {
+    let rules = OfferRules { certificate: true, ..RULES };
+    assert_eq!(selected_by(&format!("{HEAD}{TLS}"), &rules), Ok(0));
+    assert_eq!(selected_by(&format!("{HEAD}{TLS}{KEY}"), &rules), Ok(0));
+    let bad = format!("{HEAD}{TLS}a=key-mgmt:mikey %%\r\n");
+    assert_eq!(selected_by(&bad, &rules), Err(Unservable::KeyManagement));
+    let rules = OfferRules { protection_required: true, ..rules };
+    assert_eq!(selected_by(&format!("{HEAD}{TLS}"), &rules), Ok(0));
 }
 
 #[test]
@@ -200,6 +212,7 @@ fn ue_reads_back_what_the_answer_says() {
         key_management: Some((keys.level, "AQ8F".to_owned())),
         media: vec![LocalMedia::Served(Box::new(LocalMessage {
             secure: true,
+            fingerprint: Some(Fingerprint::of(b"certificate")),
             session_id: "ownownown".to_owned(),
             setup: OfferedSetup::Passive,
             direction: Direction::SendOnly,
@@ -213,7 +226,10 @@ fn ue_reads_back_what_the_answer_says() {
             file: Vec::new(),
         }))],
     };
-    let read = parse_answer(&answer.to_bytes(1)).unwrap();
+    let text = String::from_utf8(answer.to_bytes(1)).unwrap();
+    // SHA-256 of "certificate", as sha256sum has it.
+    assert!(text.contains("a=fingerprint:SHA-256 03:D6:6D:D0:88:35:C1:CA:3F:12:8C:CE:AC:D1:F3:1A:C9:41:63:09:6B:20:F4:45:AE:84:28:5B:C0:83:2D:72\r\n"), "{text}");
+    let read = parse_answer(text.as_bytes()).unwrap();
     assert_eq!(read.path, "msrps://[2001:db8::2]:2855/ownownown;tcp");
     assert_eq!(read.connect_to, Some(answer.address));
     assert_eq!(read.direction, Direction::SendOnly);

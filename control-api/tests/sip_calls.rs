@@ -53,6 +53,41 @@ async fn sets_up_and_tears_down_over_tcp() {
 }
 
 #[tokio::test]
+async fn a_description_among_other_parts_is_what_counts() {
+    let sdp = std::str::from_utf8(OFFER).expect("text");
+    for (subtype, other, taken) in [
+        ("related", "Content-Type: image/jpeg\r\nContent-ID: <id2@alice>", true),
+        ("mixed", "Content-Type: a/b\r\nContent-Disposition: c;handling=optional", true),
+        ("mixed", "Content-Type: a/b\r\nContent-Disposition: c;handling=required", false),
+    ] {
+        for tcp in [false, true] {
+            let mut node = Node::start(config()).await;
+            let link = if tcp { Link::tcp(&node).await } else { Link::udp(&node).await };
+            let mut caller = Caller::new(link, "parts");
+            let body = format!(
+                "--cut\r\nContent-Type: application/sdp\r\n\r\n{sdp}\r\n--cut\r\n{other}\r\n\r\n\
+                 \u{1}\r\n\u{2}\r\n--cut--\r\n"
+            );
+            let request = caller.request("INVITE", "1", body.as_bytes());
+            let content_type = format!("multipart/{subtype};boundary=cut");
+            let request = String::from_utf8(request).expect("text");
+            let request = request.replacen("application/sdp", &content_type, 1);
+            caller.link.send(request.as_bytes()).await;
+            if taken {
+                let (call, offer) = node.invited().await;
+                assert_eq!(offer.as_deref(), Some(OFFER));
+                node.accept(call);
+                caller.link.response(200).await;
+            } else {
+                let refused = caller.link.response(415).await;
+                assert_eq!(refused.header("Accept"), Some(control_api::sip::gate::ACCEPT));
+                node.assert_no_event();
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn hangs_up_with_a_reason() {
     for tcp in [false, true] {
         let mut node = Node::start(config()).await;

@@ -129,7 +129,7 @@ async fn answers_options(link: Link) {
         let reply = caller.link.receive().await;
         if reply.header("Call-ID") == Some("still-there") {
             assert_eq!(reply.status(), 200);
-            assert_eq!(reply.header("Accept"), Some("application/sdp"));
+            assert_eq!(reply.header("Accept"), Some(gate::ACCEPT));
             return;
         }
     }

@@ -30,13 +30,14 @@ impl Plane {
         let (to, from) = (&termination.remote_first, &termination.local_uri);
         let response = Response { transaction_id: transaction.id.as_bytes(), status, to, from };
         let queued = append_response(&mut self.connections, &mut self.send_buffers, key, &response);
-        self.responded(key, status, queued);
+        self.responded(key, Some(transaction.session), status, queued);
     }
 
     /// Answers a request from what stood in its head.
     pub(crate) fn respond(
         &mut self,
         key: Key,
+        session: Option<Key>,
         transaction_id: &[u8],
         status: u16,
         to: &[u8],
@@ -44,10 +45,16 @@ impl Plane {
     ) {
         let response = Response { transaction_id, status, to, from };
         let queued = append_response(&mut self.connections, &mut self.send_buffers, key, &response);
-        self.responded(key, status, queued);
+        self.responded(key, session, status, queued);
     }
 
-    fn responded(&mut self, key: Key, status: u16, queued: Result<(), PoolExhausted>) {
+    fn responded(
+        &mut self,
+        key: Key,
+        session: Option<Key>,
+        status: u16,
+        queued: Result<(), PoolExhausted>,
+    ) {
         if self.connections.get(key).is_none_or(|connection| !connection.is_alive()) {
             return;
         }
@@ -56,6 +63,9 @@ impl Plane {
         }
         if status != 200 {
             self.metrics.responses_error_sent += 1;
+        }
+        if let Some(session) = session {
+            self.count_sent(session, |sent| sent.count_response(status));
         }
         self.mark(key);
         self.check_egress(key);
@@ -135,6 +145,7 @@ impl Plane {
             return self.unserved.push(key);
         }
         self.metrics.reports_sent += 1;
+        self.count_sent(receiver, |sent| sent.reports += 1);
         self.mark(key);
         self.check_egress(key);
     }
@@ -160,6 +171,7 @@ impl Plane {
         if connection.egress.append(&mut self.send_buffers, parts).is_err() {
             return self.unserved.push(key);
         }
+        self.count_sent(termination_key, |sent| sent.send_empty += 1);
         self.mark(key);
     }
 }

@@ -7,12 +7,12 @@ use mrfp_io::Key;
 use crate::connection::OpenChunk;
 use crate::context::Context;
 use crate::mp::{
-    ContextId, Event, Modify, Refusal, ReserveAndConfigure, Security, TerminationId,
-    TerminationStatistics,
+    ContextId, Event, Modify, Refusal, Remote, ReplaceSession, ReserveAndConfigure, Security,
+    TerminationId, TerminationStatistics,
 };
 use crate::plane::{Ending, Plane};
 use crate::room::Participant;
-use crate::termination::{Protection, Stage, Termination};
+use crate::termination::{Protection, Stage, Termination, check_path};
 
 impl Plane {
     /// Makes a Termination (and its Context, where it is the first). `address` is where the peer
@@ -28,7 +28,7 @@ impl Plane {
         let identity = match &reserve.security {
             // On a port of its own the port is the binding.
             Security::TlsPsk { identity, .. } if !reserve.own_port => Some(identity.clone()),
-            Security::TlsPsk { .. } | Security::Plain => None,
+            Security::TlsPsk { .. } | Security::TlsCertificate | Security::Plain => None,
         };
         let context_id = reserve.context;
         let context_key = match self.context_by_id.get(&context_id) {
@@ -87,7 +87,8 @@ impl Plane {
             {
                 Err(Refusal::IdentityInUse)
             }
-            Security::TlsPsk { .. } | Security::Plain => Ok(()),
+            Security::TlsCertificate if !self.profile.has_certificates() => Err(Refusal::Transport),
+            Security::TlsPsk { .. } | Security::TlsCertificate | Security::Plain => Ok(()),
         }
     }
 
@@ -99,26 +100,100 @@ impl Plane {
         self.events.truncate(events);
     }
 
-    /// Changes what may change while a Termination lives.
-    pub(crate) fn modify(&mut self, modify: &Modify) {
-        let id = modify.termination;
-        let event = match self.try_modify(modify) {
-            Ok(()) => Event::Modified { termination: id },
-            Err(reason) => Event::Refused { termination: id, reason },
-        };
-        self.events.push_back(event);
+    /// Whether a Termination still needs a connection, and knows the peer's end.
+    pub(crate) fn awaits_connection(&self, key: Key) -> bool {
+        self.terminations.get(key).is_some_and(Termination::awaits_connection)
     }
 
-    fn try_modify(&mut self, modify: &Modify) -> Result<(), Refusal> {
-        let key = *self.termination_by_id.get(&modify.termination).ok_or(Refusal::TerminationId)?;
-        let termination = self
-            .terminations
-            .get_mut(key)
-            .filter(|termination| termination.stage < Stage::Subtracted)
-            .ok_or(Refusal::TerminationId)?;
-        if let Some(remote) = &modify.remote {
-            termination.set_remote_path(remote.path.as_bytes()).map_err(|_| Refusal::Transport)?;
+    fn living(&self, id: TerminationId) -> Result<Key, Refusal> {
+        let key = *self.termination_by_id.get(&id).ok_or(Refusal::TerminationId)?;
+        let lives = |termination: &Termination| termination.stage < Stage::Subtracted;
+        self.terminations
+            .get(key)
+            .filter(|termination| lives(termination))
+            .map(|_| key)
+            .ok_or(Refusal::TerminationId)
+    }
+
+    /// Puts a new session in the place of an old one; its key, and where the peer is to connect to.
+    pub(crate) fn replace_session(
+        &mut self,
+        replace: ReplaceSession,
+    ) -> Result<(Key, SocketAddr), Refusal> {
+        let key = self.living(replace.termination)?;
+        let session_id = replace.session_id.into_bytes();
+        let termination = self.terminations.get(key).ok_or(Refusal::TerminationId)?;
+        if self.by_session_id.contains_key(&session_id) || termination.session_id == session_id {
+            return Err(Refusal::IdentityInUse);
         }
+        let identity = match &replace.security {
+            Security::TlsPsk { identity, .. } if termination.listener.is_none() => {
+                Some(identity.clone())
+            }
+            Security::TlsPsk { .. } | Security::TlsCertificate | Security::Plain => None,
+        };
+        let taken =
+            identity.as_ref().and_then(|identity| self.by_identity.get(identity.as_slice()));
+        if taken.is_some_and(|&other| other != key) {
+            return Err(Refusal::IdentityInUse);
+        }
+        let path = replace.remote.as_ref().map(|remote| remote.path.as_bytes());
+        path.map_or(Ok(()), check_path).map_err(|_| Refusal::Transport)?;
+        self.leave_context(key);
+        self.unlink(key);
+        let deadline_ns = self.now_ns + self.limits.establishment_timeout_ns;
+        let termination = self.terminations.get_mut(key).ok_or(Refusal::TerminationId)?;
+        termination.renew(session_id.clone(), replace.security, path, deadline_ns);
+        let address = termination.address;
+        self.by_session_id.insert(session_id, key);
+        identity.map(|identity| self.by_identity.insert(identity, key));
+        if let Some(remote) = &replace.remote {
+            self.set_capabilities(key, remote);
+        }
+        Ok((key, address))
+    }
+
+    /// The peer has said anew what it takes.
+    fn set_capabilities(&mut self, key: Key, remote: &Remote) {
+        let Some(capabilities) = &remote.capabilities else { return };
+        let Some(termination) = self.terminations.get_mut(key) else { return };
+        termination.accept_types = capabilities.accept_types.clone().into_bytes();
+        termination.size_bytes_max = capabilities.max_size_bytes.unwrap_or(u64::MAX);
+        let Some(participant) = &mut termination.participant else { return };
+        participant.set_capabilities(capabilities);
+        let context = self.contexts.get_mut(termination.context);
+        if let Some(room) = context.and_then(|context| context.room.as_mut())
+            && termination.stage == Stage::Bound
+        {
+            termination.acceptance = room.renegotiate(key, participant, termination.acceptance);
+        }
+    }
+
+    /// Parts a session that is over from its connection at once, also where that is ending.
+    fn unlink(&mut self, session: Key) {
+        self.detach(session, Ending::Graceful);
+        let Some(termination) = self.terminations.get_mut(session) else { return };
+        let connection = termination.connection.take();
+        if let Some(connection) = connection.and_then(|key| self.connections.get_mut(key)) {
+            connection.sessions.retain(|&other| other != session);
+        }
+    }
+
+    /// Changes what may change while a Termination lives; its key.
+    pub(crate) fn modify(&mut self, modify: &Modify) -> Result<Key, Refusal> {
+        let key = self.living(modify.termination)?;
+        let termination = self.terminations.get_mut(key).ok_or(Refusal::TerminationId)?;
+        if let Some(remote) = &modify.remote {
+            let path = remote.path.as_bytes();
+            check_path(path).map_err(|_| Refusal::Transport)?;
+            if !termination.knows_remote() {
+                termination.establishment_deadline_ns =
+                    self.now_ns + self.limits.establishment_timeout_ns;
+            }
+            termination.set_remote_path(path);
+            self.set_capabilities(key, remote);
+        }
+        let termination = self.terminations.get_mut(key).ok_or(Refusal::TerminationId)?;
         let (received, sent) = (termination.may_receive(), termination.may_send());
         termination.direction = modify.direction;
         termination.muted = modify.muted;
@@ -144,7 +219,7 @@ impl Plane {
                 self.silence(connection, key);
             }
         }
-        Ok(())
+        Ok(key)
     }
 
     /// Subtracts a Termination; the event follows once its connection is gone. Returns its
@@ -180,8 +255,9 @@ impl Plane {
 
     /// Whether a Termination is protected by TLS.
     pub(crate) fn is_protected(&self, key: Key) -> bool {
-        self.terminations
-            .get(key)
-            .is_some_and(|termination| matches!(termination.protection, Protection::TlsPsk { .. }))
+        self.terminations.get(key).is_some_and(|termination| match termination.protection {
+            Protection::TlsPsk { .. } | Protection::TlsCertificate => true,
+            Protection::Plain => false,
+        })
     }
 }

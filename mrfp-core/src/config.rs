@@ -4,7 +4,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use mrfp_protocol::tls::{
-    PLAINTEXT_BYTES_MAX, ProfileConfig, RECORD_BYTES_MAX, SEAL_HEADROOM_BYTES, SEAL_TAILROOM_BYTES,
+    CertificateConfig, PLAINTEXT_BYTES_MAX, ProfileConfig, RECORD_BYTES_MAX, SEAL_HEADROOM_BYTES,
+    SEAL_TAILROOM_BYTES,
 };
 
 /// The media plane of one node.
@@ -16,6 +17,8 @@ pub struct Config {
     pub limits: Limits,
     /// TLS suites and versions.
     pub profile: ProfileConfig,
+    /// TLS with certificates, if there is to be any.
+    pub certificate: Option<CertificateConfig>,
 }
 
 /// Where one shard lives.

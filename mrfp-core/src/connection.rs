@@ -26,7 +26,7 @@ pub(crate) struct Connection {
     /// The Termination whose own port it came in by.
     pub(crate) own_port_of: Option<Key>,
     /// The Termination whose key the peer's identity claims, until the handshake proves it.
-    pub(crate) claimed: Option<Key>,
+    pub(crate) claimed: Option<Claim>,
     /// Counted against this source until bound.
     pub(crate) unbound_source: Option<IpAddr>,
     pub(crate) framer: Framer,
@@ -95,6 +95,14 @@ pub(crate) enum Transport {
     Handshaking(Box<Handshake>),
     /// Application data in TLS records.
     Tls(Box<Session>),
+}
+
+/// Whose key a TLS client says it has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Claim {
+    pub(crate) termination: Key,
+    /// Which of the Termination's sessions, one after the other: each has a key of its own.
+    pub(crate) session_number: u32,
 }
 
 /// Where the multishot receive stands.

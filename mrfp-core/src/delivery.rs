@@ -45,6 +45,14 @@ struct Written<'a> {
     body: &'a [u8],
 }
 
+/// A piece that has been queued for a receiver.
+#[derive(Clone, Copy, Debug)]
+struct Delivered {
+    /// It begins a request.
+    as_request: bool,
+    bytes: u64,
+}
+
 impl Outbound<'_> {
     fn is_last(&self) -> bool {
         match self.end {
@@ -129,6 +137,7 @@ impl Plane {
     /// Copies a piece to every member of the Context it is for; says to how many.
     fn deliver(&mut self, context_key: Key, outbound: &Outbound<'_>) -> u32 {
         let mut reached = 0;
+        let (mut requests, mut bytes) = (0, 0);
         let mut index = 0;
         while let Some(recipient) = self
             .contexts
@@ -156,7 +165,9 @@ impl Plane {
                         ..outbound.as_sent
                     };
                     self.skip(context_key);
-                    self.deliver_to(member, &none, Some(Continuation::Abort), outbound);
+                    let end = Some(Continuation::Abort);
+                    let given_up = self.deliver_to(member, &none, end, outbound);
+                    requests += given_up.map_or(0, |delivered| u64::from(delivered.as_request));
                     continue;
                 }
                 Some(Verdict::Unacceptable | Verdict::TooLarge) => {
@@ -167,9 +178,16 @@ impl Plane {
                 }
                 Some(Verdict::Overflown) => continue,
             };
-            if self.deliver_to(member, &written, end, outbound) {
+            if let Some(delivered) = self.deliver_to(member, &written, end, outbound) {
                 reached += 1;
+                requests += u64::from(delivered.as_request);
+                bytes += delivered.bytes;
             }
+        }
+        if let Some(context) = self.contexts.get_mut(context_key) {
+            let sent = &mut context.statistics.traffic.sent;
+            sent.count_sends(outbound.route.class, requests);
+            sent.bytes += bytes;
         }
         reached
     }
@@ -187,16 +205,16 @@ impl Plane {
         written: &Written<'_>,
         end: Option<Continuation>,
         outbound: &Outbound<'_>,
-    ) -> bool {
-        let Some(termination) = self.terminations.get_mut(member) else { return false };
-        let Some(key) = termination.connection else { return false };
-        let Some(connection) = self.connections.get_mut(key) else { return false };
+    ) -> Option<Delivered> {
+        let termination = self.terminations.get_mut(member)?;
+        let key = termination.connection?;
+        let connection = self.connections.get_mut(key)?;
         let declined = (member, outbound.message);
         if let Some(at) = connection.declined.iter().position(|&other| other == declined) {
             if outbound.is_last() {
                 connection.declined.swap_remove(at);
             }
-            return false;
+            return None;
         }
         let open = connection
             .outgoing
@@ -231,9 +249,13 @@ impl Plane {
         };
         if queued.is_err() {
             self.unserved.push(key);
-            return false;
+            return None;
         }
-        termination.statistics.bytes_sent += (written.front.len() + written.body.len()) as u64;
+        let bytes = (written.front.len() + written.body.len()) as u64;
+        termination.statistics.bytes_sent += bytes;
+        let of_realm = &mut self.realms[usize::from(termination.realm.0)].sent;
+        of_realm.count_sends(outbound.route.class, u64::from(open.is_none()));
+        of_realm.bytes += bytes;
         connection.outgoing = match end {
             None => {
                 Some(OpenChunk { receiver: member, message: outbound.message, transaction: own })
@@ -252,7 +274,7 @@ impl Plane {
         }
         self.mark(key);
         self.check_egress(key);
-        true
+        Some(Delivered { as_request: open.is_none(), bytes })
     }
 
     /// Reads nothing more from a sender while somebody lags in its Context.

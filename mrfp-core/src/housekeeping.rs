@@ -4,7 +4,6 @@ use crate::config::{EGRESS_QUIET_NS, HOUSEKEEPING_SLICES};
 use crate::connection::{Life, Transport};
 use crate::mp::ReleaseCause;
 use crate::plane::{Ending, Plane};
-use crate::termination::Stage;
 
 impl Plane {
     /// One slice of the timers, and every lagging member.
@@ -70,10 +69,7 @@ impl Plane {
     fn check_termination(&mut self, index: u32) {
         let Some(key) = self.terminations.key_at(index) else { return };
         let Some(termination) = self.terminations.get(key) else { return };
-        if termination.stage == Stage::Reserved
-            && termination.connection.is_none()
-            && self.now_ns >= termination.establishment_deadline_ns
-        {
+        if termination.awaits_connection() && self.now_ns >= termination.establishment_deadline_ns {
             self.lose_session(key, ReleaseCause::TcpEstablishmentFailure);
         }
     }

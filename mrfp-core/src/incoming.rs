@@ -42,6 +42,8 @@ pub(crate) struct Forward {
     pub(crate) next: u64,
     /// Size of the message, where the sender knows it.
     pub(crate) total: Option<u64>,
+    /// Counted as a request of its kind.
+    pub(crate) counted: bool,
     /// Header lines for the receivers, kept while the body outlasts one receive.
     pub(crate) lines: Option<CarryBuffer>,
 }

@@ -41,6 +41,8 @@ pub(crate) struct Message {
     pub(crate) outstanding: u32,
     /// 200, or why none of its recipients got it.
     pub(crate) status: u16,
+    /// Between two parties: how large it may become (`a=max-size` of the recipient).
+    pub(crate) size_bytes_max: u64,
 }
 
 impl Plane {
@@ -54,16 +56,24 @@ impl Plane {
     ) -> Result<Key, u16> {
         let id = head.message_id.and_then(Identifier::new).ok_or(400u16)?;
         let termination = self.terminations.get(session).ok_or(481u16)?;
-        let epoch = self.contexts.get(termination.context).ok_or(481u16)?.epoch;
-        let connection = self.connections.get_mut(key).ok_or(481u16)?;
+        let context = self.contexts.get(termination.context).ok_or(481u16)?;
+        let epoch = context.epoch;
+        let size_bytes_max = self.size_bytes_max(context, session);
+        let connection = self.connections.get(key).ok_or(481u16)?;
         let known = connection.messages.iter().copied().find(|&message| {
             self.messages.get(message).is_some_and(|message| {
                 message.sender == session && message.id.as_bytes() == id.as_bytes()
             })
         });
-        if let Some(known) = known {
-            return Ok(known);
+        let start = head.byte_range.map_or(1, |range| range.start);
+        match known {
+            // What has failed may be begun anew; its rest would be a tail without a beginning.
+            Some(failed) if start == 1 && self.is_failed(failed) => self.close_message(key, failed),
+            Some(known) => return Ok(known),
+            None if start > 1 => return Err(413),
+            None => {}
         }
+        let connection = self.connections.get_mut(key).ok_or(481u16)?;
         if connection.messages.len() >= MESSAGES_IN_PROGRESS_MAX {
             // What nobody takes any more need not be remembered for the sake of others.
             let failed = connection
@@ -80,7 +90,7 @@ impl Plane {
             epoch,
             route: None,
             held: None,
-            next: head.byte_range.map_or(1, |range| range.start),
+            next: start,
             total: head.byte_range.and_then(|range| range.total),
             in_progress: true,
             received_ns: self.now_ns,
@@ -88,11 +98,16 @@ impl Plane {
             failed: 0,
             outstanding: 0,
             status: 200,
+            size_bytes_max,
         };
         let message = self.messages.insert(message).map_err(|_| 413u16)?;
         let connection = self.connections.get_mut(key).ok_or(481u16)?;
         connection.messages.push(message);
         Ok(message)
+    }
+
+    fn is_failed(&self, key: Key) -> bool {
+        self.messages.get(key).is_none_or(|message| message.status != 200)
     }
 
     /// Nothing more of a message is to come.

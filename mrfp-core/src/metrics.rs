@@ -3,7 +3,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::mp::ReleaseCause;
+use crate::mp::{REALMS_MAX, RealmId, ReleaseCause, Statistics, Traffic};
+use crate::statistics::COUNTERS;
 
 macro_rules! shard_metrics {
     ($($(#[doc = $help:literal])+ $name:ident: $kind:ident,)+) => {
@@ -13,7 +14,7 @@ macro_rules! shard_metrics {
 
         /// What readers on other threads see; at most one housekeeping turn old.
         #[derive(Default, Debug)]
-        pub struct PublishedMetrics { $($name: AtomicU64,)+ }
+        pub struct PublishedMetrics { $($name: AtomicU64,)+ realms: PublishedRealms }
 
         impl PublishedMetrics {
             pub(crate) fn publish(&self, metrics: &ShardMetrics) {
@@ -39,6 +40,50 @@ macro_rules! shard_metrics {
             }
         }
     };
+}
+
+/// The traffic of the realms, word by word, received before sent.
+struct PublishedRealms(Box<[[[AtomicU64; COUNTERS]; 2]]>);
+
+impl Default for PublishedRealms {
+    fn default() -> Self {
+        let zero = || std::array::from_fn(|_| AtomicU64::new(0));
+        Self((0..REALMS_MAX).map(|_| [zero(), zero()]).collect())
+    }
+}
+
+impl std::fmt::Debug for PublishedRealms {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_tuple("PublishedRealms").field(&self.0.len()).finish()
+    }
+}
+
+impl PublishedMetrics {
+    /// Publishes the traffic of the realms that have had any.
+    pub(crate) fn publish_realms(&self, realms: &[Traffic]) {
+        let unused = Traffic::default();
+        for (published, traffic) in self.realms.0.iter().zip(realms) {
+            if *traffic == unused {
+                continue;
+            }
+            let words = [traffic.received.to_words(), traffic.sent.to_words()];
+            for (cell, word) in published.iter().flatten().zip(words.as_flattened()) {
+                cell.store(*word, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// The newest published traffic of a realm since the start of the node.
+    #[must_use]
+    pub fn realm(&self, realm: RealmId) -> Traffic {
+        let read = |words: &[AtomicU64; COUNTERS]| {
+            Statistics::from_words(std::array::from_fn(|at| words[at].load(Ordering::Relaxed)))
+        };
+        match self.realms.0.get(usize::from(realm.0)) {
+            Some([received, sent]) => Traffic { received: read(received), sent: read(sent) },
+            None => Traffic::default(),
+        }
+    }
 }
 
 impl ShardMetrics {
@@ -88,6 +133,8 @@ shard_metrics! {
     handshakes_timeout: Counter,
     /// MSRP SEND requests received.
     messages_received: Counter,
+    /// MSRP messages received that violate the grammar.
+    messages_malformed: Counter,
     /// MSRP SEND requests sent.
     messages_sent: Counter,
     /// MSRP REPORT requests received.

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use mrfp_protocol::tls::Psk;
 
-pub use crate::statistics::{ContextStatistics, RESPONSE_CODES, Statistics, Traffic};
+pub use crate::statistics::{ContextStatistics, REALMS_MAX, RESPONSE_CODES, Statistics, Traffic};
 
 /// Which shard of this node.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -22,7 +22,7 @@ pub struct ContextId(pub u64);
 pub struct TerminationId(pub u64);
 
 /// A realm: one of the networks of the operator whose traffic is counted on its own. An index into
-/// the configured list.
+/// the configured list, below [`REALMS_MAX`].
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct RealmId(pub u16);
 
@@ -34,6 +34,10 @@ pub enum Command {
     /// TS 23.333 "Modify": the remote side or the direction changed. Answered by `Modified` or
     /// `Refused`.
     Modify(Box<Modify>),
+    /// TS 23.333 "Modify", for a session whose connection was lost, or whose peer has moved: a new
+    /// one in its place, after a new SDP exchange (RFC 4975 section 5.4). Whatever is left of the old
+    /// one ends, the member stays who it is. Answered by `Reserved` or `Refused`.
+    ReplaceSession(Box<ReplaceSession>),
     /// TS 23.333 "Subtract". Answered by `Subtracted` once the connection is gone, also where the
     /// Termination is not known (any more).
     Subtract {
@@ -59,7 +63,7 @@ pub struct ReserveAndConfigure {
     pub switching: Switching,
     /// The new Termination.
     pub termination: TerminationId,
-    /// Plain or TLS-PSK.
+    /// In the clear, or with what TLS.
     pub security: Security,
     /// TCP server (and TLS server), or client with the address to connect to.
     pub setup: Setup,
@@ -144,6 +148,9 @@ pub enum Security {
         /// The TEK.
         psk: Psk,
     },
+    /// TCP/TLS/MSRP with certificates (RFC 4975 section 14.2). As TLS server we show ours, and the
+    /// first request binds the connection; as TLS client we want one for the host of the peer's URI.
+    TlsCertificate,
 }
 
 /// a=setup as it concerns us.
@@ -184,6 +191,19 @@ pub struct Modify {
     pub remote: Option<Remote>,
 }
 
+/// A session in the place of another.
+#[derive(Debug)]
+pub struct ReplaceSession {
+    /// Which.
+    pub termination: TerminationId,
+    /// As before, with a new key where there is one.
+    pub security: Security,
+    /// Session-id part of our own MSRP URI; never one that was used before.
+    pub session_id: String,
+    /// The peer's end. `None` while an offer of ours is unanswered, as with `ReserveAndConfigure`.
+    pub remote: Option<Remote>,
+}
+
 /// The peer's end of a stream.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Remote {
@@ -191,6 +211,21 @@ pub struct Remote {
     pub path: String,
     /// Who connects; decided once in the life of a connection.
     pub setup: Setup,
+    /// What it takes, where it has said that anew.
+    pub capabilities: Option<Capabilities>,
+}
+
+/// What a peer takes, as in its SDP.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Capabilities {
+    /// `a=accept-types`.
+    pub accept_types: String,
+    /// `a=accept-wrapped-types`, empty where absent.
+    pub accept_wrapped_types: String,
+    /// `a=max-size`.
+    pub max_size_bytes: Option<u64>,
+    /// It understands private messages (`a=chatroom:private-messages`).
+    pub private_messages: bool,
 }
 
 /// What a shard tells the controller, answers and notifications in one stream, in order.
@@ -261,7 +296,7 @@ pub enum Refusal {
     TerminationsExhausted,
     /// The Context has as many members as one may have.
     ContextFull,
-    /// The identity or session-id is in use on this shard.
+    /// The identity or session-id is in use on this shard, or was used before.
     IdentityInUse,
     /// The identifier is in use, or not known.
     TerminationId,

@@ -176,6 +176,7 @@ impl Plane {
             self.metrics.responses_error_received += 1;
         }
         let Some(session) = self.session_named(key, head.to_path.first()) else { return };
+        self.count_received(session, |received| received.count_response(status));
         let Some(connection) = self.connections.get_mut(key) else { return };
         let request = connection.outstanding.take(head.transaction_id);
         // A chunk whose answers nobody waits for may be open all the same.

@@ -17,7 +17,7 @@ use crate::identifiers::Identifiers;
 use crate::incoming::Incoming;
 use crate::message::Message;
 use crate::metrics::ShardMetrics;
-use crate::mp::{ContextId, Event, ReleaseCause, TerminationId};
+use crate::mp::{ContextId, Event, REALMS_MAX, ReleaseCause, TerminationId, Traffic};
 use crate::room::Verdict;
 use crate::table::Table;
 use crate::termination::{Stage, Termination};
@@ -58,6 +58,8 @@ pub(crate) struct Plane {
     /// For the controller, in order.
     pub(crate) events: VecDeque<Event>,
     pub(crate) metrics: ShardMetrics,
+    /// What the Terminations of each realm have carried.
+    pub(crate) realms: Box<[Traffic]>,
     pub(crate) identifiers: Identifiers,
     pub(crate) scratch: Scratch,
 }
@@ -117,6 +119,7 @@ impl Plane {
             handshake_flights: 0,
             events: VecDeque::new(),
             metrics: ShardMetrics::default(),
+            realms: vec![Traffic::default(); REALMS_MAX].into(),
             identifiers: Identifiers::new(seed),
             scratch: Scratch::default(),
         }

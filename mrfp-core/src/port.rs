@@ -11,7 +11,7 @@ use mrfp_io::{
     Consumer, Doorbell, DoorbellReceiver, Producer, Ring, RingConfig, doorbell, pin_current_thread,
     queue,
 };
-use mrfp_protocol::tls::{Profile, ProfileConfig, ProfileError};
+use mrfp_protocol::tls::{CertificateConfig, Profile, ProfileConfig, ProfileError};
 
 use crate::config::{Config, Limits, QUEUE_CAPACITY, ShardConfig};
 use crate::metrics::PublishedMetrics;
@@ -165,6 +165,7 @@ fn start_shard(
         shard,
         limits: config.limits,
         profile: config.profile.clone(),
+        certificate: config.certificate.clone(),
         commands: shard_commands,
         events: shard_events,
         controller_bell,
@@ -197,6 +198,7 @@ struct Seat {
     shard: ShardConfig,
     limits: Limits,
     profile: ProfileConfig,
+    certificate: Option<CertificateConfig>,
     commands: Consumer<Command>,
     events: Producer<Event>,
     controller_bell: Doorbell,
@@ -220,9 +222,13 @@ impl Seat {
             Ring::with_doorbell(ring_config, self.shard_bell_receiver).map_err(StartError::Ring)?;
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|error| StartError::System(io::Error::other(error)))?;
+        let mut profile = Profile::new(&self.profile).map_err(StartError::Profile)?;
+        if let Some(certificate) = &self.certificate {
+            profile = profile.with_certificates(certificate).map_err(StartError::Profile)?;
+        }
         let parts = ShardParts {
             limits: self.limits,
-            profile: Profile::new(&self.profile).map_err(StartError::Profile)?,
+            profile,
             listen: self.shard.listen,
             advertise: self.shard.advertise,
             seed,

@@ -2,12 +2,12 @@
 //! happens in the buffer the bytes arrived in; what is incomplete waits in a carry buffer.
 
 use mrfp_io::Key;
-use mrfp_protocol::msrp::Malformed;
+use mrfp_protocol::msrp::{Malformed, Uri};
 use mrfp_protocol::tls::{Handshake, HandshakeError, Opened, Progress, RECORD_BYTES_MAX, Session};
 
 use crate::carry::CarryBuffer;
 use crate::config::RECORD_OUTPUT_BUFFERS_MAX;
-use crate::connection::{Life, Transport};
+use crate::connection::{Claim, Life, Transport};
 use crate::mp::ReleaseCause;
 use crate::plane::{Ending, Plane};
 use crate::termination::Protection;
@@ -68,10 +68,22 @@ impl Plane {
     /// As client: begins the TLS handshake on a connection that is up.
     pub(crate) fn start_handshake(&mut self, key: Key, termination_key: Key) {
         let Some(termination) = self.terminations.get(termination_key) else { return };
-        let Protection::TlsPsk { identity, psk: Some(psk) } = &termination.protection else {
-            return;
+        let started = match &termination.protection {
+            Protection::TlsPsk { identity, psk: Some(psk) } => {
+                Handshake::client(&self.profile, identity, psk)
+            }
+            Protection::TlsCertificate => {
+                let host = Uri::parse(&termination.remote_first).map_or(&b""[..], |uri| uri.host);
+                let host = String::from_utf8_lossy(host);
+                Handshake::certificate_client(&self.profile, &host)
+            }
+            Protection::TlsPsk { psk: None, .. } | Protection::Plain => return,
         };
-        let started = Handshake::client(&self.profile, identity, psk);
+        self.begin_handshake(key, started);
+    }
+
+    /// As client: sends the first flight of a handshake.
+    pub(crate) fn begin_handshake(&mut self, key: Key, started: Result<Handshake, HandshakeError>) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         match started {
             Ok(handshake) => {
@@ -187,36 +199,47 @@ impl Plane {
         let candidate = connection
             .own_port_of
             .or_else(|| self.by_identity.get(handshake.identity()).copied())
-            .filter(|&termination_key| {
-                self.terminations.get(termination_key).is_some_and(|t| t.awaits_tls_client())
-            });
-        connection.claimed = candidate;
-        let psk = candidate.and_then(|key| self.terminations.get(key)).and_then(|t| t.psk());
-        handshake.provide_psk(psk);
+            .and_then(|key| Some((key, self.terminations.get(key)?)))
+            .filter(|(_, termination)| termination.awaits_tls_client());
+        connection.claimed = candidate.map(|(key, termination)| Claim {
+            termination: key,
+            session_number: termination.session_number,
+        });
+        handshake.provide_psk(candidate.and_then(|(_, termination)| termination.psk()));
     }
 
-    /// The handshake has proved that the peer has the key.
+    /// The handshake is complete; one with a key has proved that the peer has it.
     fn secured(&mut self, key: Key, session: Session) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         tracing::debug!(suite = session.suite(), "TLS session established");
         self.metrics.handshakes_completed += 1;
-        connection.transport = Transport::Tls(Box::new(session));
+        let secured = Transport::Tls(Box::new(session));
+        let handshaking = std::mem::replace(&mut connection.transport, secured);
         if let Some(termination_key) = connection.only_session() {
             self.bind(key, termination_key);
             return self.send_binding_request(key, termination_key);
         }
-        let claimed = connection.claimed.take().filter(|&termination_key| {
-            self.terminations.get(termination_key).is_some_and(|t| t.awaits_tls_client())
+        if let Transport::Handshaking(handshake) = handshaking
+            && handshake.is_with_certificates()
+        {
+            // The client has proved nothing: its first request names the session, as in the clear.
+            return;
+        }
+        let claimed = connection.claimed.take().filter(|claim| {
+            self.terminations.get(claim.termination).is_some_and(|termination| {
+                termination.awaits_tls_client()
+                    && termination.session_number == claim.session_number
+            })
         });
         match claimed {
-            Some(termination_key) => self.bind(key, termination_key),
-            // Another connection with the same key was faster, or the Termination is gone.
+            Some(claim) => self.bind(key, claim.termination),
+            // Another connection with the same key was faster, or the session is gone.
             None => self.release(key, ReleaseCause::TlsEstablishmentFailure, Ending::Graceful),
         }
     }
 
     fn handshake_failed(&mut self, key: Key, error: HandshakeError) {
-        tracing::debug!(?error, "TLS handshake failed");
+        tracing::debug!(%error, "TLS handshake failed");
         match error {
             HandshakeError::Authentication => self.metrics.handshakes_failed_authentication += 1,
             _ => self.metrics.handshakes_failed_other += 1,
@@ -374,7 +397,8 @@ impl Plane {
                 Ok(None) => return taken,
                 Err(malformed) => {
                     self.malformed(key, &bytes[taken..], &malformed);
-                    return bytes.len();
+                    let Some(consumed) = malformed.consumed else { return bytes.len() };
+                    taken += consumed;
                 }
             }
         }
@@ -416,20 +440,24 @@ impl Plane {
         Some(carry)
     }
 
-    /// The stream cannot be understood any more: a 400 where there is somebody to send it to, and
-    /// the end.
+    /// A message cannot be understood: a 400 where there is somebody to send it to and, where it
+    /// cannot be told how the stream goes on, the end.
     fn malformed(&mut self, key: Key, bytes: &[u8], malformed: &Malformed) {
         tracing::debug!(reason = ?malformed.reason, "malformed MSRP");
         if let Some(answer) = &malformed.answer {
             self.respond(
                 key,
+                None,
                 &bytes[answer.transaction_id.clone()],
                 400,
                 &bytes[answer.from_first.clone()],
                 &bytes[answer.to_first.clone()],
             );
         }
-        self.release(key, ReleaseCause::ProtocolViolation, Ending::Graceful);
+        self.metrics.messages_malformed += 1;
+        if malformed.consumed.is_none() {
+            self.release(key, ReleaseCause::ProtocolViolation, Ending::Graceful);
+        }
     }
 }
 

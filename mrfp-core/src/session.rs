@@ -1,13 +1,13 @@
 //! Sessions on connections: which connection carries which Termination, how a session comes onto a
-//! connection and how it leaves it. In the clear a connection may carry several (RFC 4975 section
-//! 5.4); a pre-shared key serves exactly one (TS 23.333 5.20).
+//! connection and how it leaves it. In the clear and with certificates a connection may carry several
+//! (RFC 4975 section 5.4); a pre-shared key serves exactly one (TS 23.333 5.20).
 
 use std::net::SocketAddr;
 
 use mrfp_io::Key;
 use mrfp_protocol::msrp::{Head, Uri};
 
-use crate::connection::{Life, Transport};
+use crate::connection::{Connection, Life, Transport};
 use crate::incoming::Incoming;
 use crate::mp::{Event, ReleaseCause};
 use crate::plane::{Ending, Plane};
@@ -15,7 +15,7 @@ use crate::termination::{Protection, Stage, Termination};
 
 impl Plane {
     /// The Termination a request on this connection is for; binds it now where this is its first
-    /// request and the connection is in the clear (RFC 4975 sections 5.4 and 7.3).
+    /// request and no key has bound it (RFC 4975 sections 5.4 and 7.3).
     pub(crate) fn session(&mut self, key: Key, head: &Head<'_>) -> Result<Key, u16> {
         let Some(session) = self.session_named(key, head.to_path.first()) else {
             return self.bind_named(key, head);
@@ -42,7 +42,6 @@ impl Plane {
 
     fn bind_named(&mut self, key: Key, head: &Head<'_>) -> Result<Key, u16> {
         let connection = self.connections.get(key).ok_or(481u16)?;
-        let in_the_clear = matches!(connection.transport, Transport::Plain);
         let own_port_of = connection.own_port_of;
         let session_id = Uri::parse(head.to_path.first()).map_err(|_| 400u16)?.session_id;
         let session = *self.by_session_id.get(session_id).ok_or(481u16)?;
@@ -53,18 +52,31 @@ impl Plane {
             Some(own) => own == session,
             None => termination.listener.is_none(),
         };
-        if !in_the_clear
-            || !matches!(termination.protection, Protection::Plain)
-            || !by_its_port
-            || !concerns(head, termination)
-        {
+        let as_asked = match termination.protection {
+            Protection::Plain => matches!(connection.transport, Transport::Plain),
+            Protection::TlsCertificate => self.is_certified(connection),
+            // A key is what binds.
+            Protection::TlsPsk { .. } => false,
+        };
+        if !as_asked || !by_its_port || !concerns(head, termination) {
             return Err(481);
         }
-        if termination.stage != Stage::Reserved || termination.connection.is_some() {
+        if !termination.awaits_connection() {
             return Err(506);
         }
         self.bind(key, session);
         Ok(session)
+    }
+
+    /// Whether a connection is one of TLS with certificates. One with a key is bound by it and so
+    /// has its session.
+    fn is_certified(&self, connection: &Connection) -> bool {
+        matches!(connection.transport, Transport::Tls(_))
+            && connection.sessions.first().is_none_or(|&session| {
+                self.terminations.get(session).is_some_and(|termination| {
+                    matches!(termination.protection, Protection::TlsCertificate)
+                })
+            })
     }
 
     /// As client: an open connection of ours that leads where this Termination's peer is. Only
@@ -168,6 +180,11 @@ impl Plane {
             return false;
         }
         self.events.push_back(Event::BearerReleased { termination: termination.id, cause });
+        if cause == ReleaseCause::TooSlow
+            && let Some(context) = self.contexts.get_mut(termination.context)
+        {
+            context.statistics.members_dropped += 1;
+        }
         self.leave_context(session);
         true
     }

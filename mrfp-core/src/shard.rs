@@ -16,7 +16,9 @@ use crate::config::{
 use crate::connection::{Connection, Life, Recv, Transport};
 use crate::egress::Form;
 use crate::metrics::PublishedMetrics;
-use crate::mp::{Command, Event, Refusal, ReleaseCause, ReserveAndConfigure};
+use crate::mp::{
+    Command, Event, Modify, Refusal, ReleaseCause, ReplaceSession, ReserveAndConfigure,
+};
 use crate::plane::{Ending, Plane};
 use crate::table::Table;
 use crate::termination::remote_address;
@@ -135,6 +137,7 @@ impl<D: Driver> Shard<D> {
             self.resume_accepting();
             self.plane.measure();
             self.metrics.publish(&self.plane.metrics);
+            self.metrics.publish_realms(&self.plane.realms);
         }
         self.plane.drop_unserved();
         self.plane.relieve();
@@ -178,7 +181,22 @@ impl<D: Driver> Shard<D> {
                 };
                 self.plane.events.push_back(event);
             }
-            Command::Modify(modify) => self.plane.modify(&modify),
+            Command::Modify(modify) => {
+                let termination = modify.termination;
+                let event = match self.modify(&modify) {
+                    Ok(()) => Event::Modified { termination },
+                    Err(reason) => Event::Refused { termination, reason },
+                };
+                self.plane.events.push_back(event);
+            }
+            Command::ReplaceSession(replace) => {
+                let termination = replace.termination;
+                let event = match self.replace_session(*replace) {
+                    Ok(address) => Event::Reserved { termination, address },
+                    Err(reason) => Event::Refused { termination, reason },
+                };
+                self.plane.events.push_back(event);
+            }
             Command::Subtract { termination } => {
                 if let Some(listener) = self.plane.subtract(termination) {
                     self.end_listener(listener);
@@ -193,7 +211,7 @@ impl<D: Driver> Shard<D> {
         if self.stopping != Stopping::No {
             return Err(Refusal::Stopping);
         }
-        let remote = remote_address(reserve.setup);
+        let remote = remote_address(reserve.setup).filter(|_| reserve.remote_path.is_some());
         let own_port = reserve.own_port && remote.is_none();
         let listener = if own_port { Some(self.listen_own()?) } else { None };
         let address = listener.map_or(self.address, |(_, address)| address);
@@ -218,6 +236,27 @@ impl<D: Driver> Shard<D> {
         {
             self.plane.unreserve(key);
             return Err(refusal);
+        }
+        Ok(address)
+    }
+
+    fn modify(&mut self, modify: &Modify) -> Result<(), Refusal> {
+        let key = self.plane.modify(modify)?;
+        match modify.remote.as_ref().and_then(|remote| remote_address(remote.setup)) {
+            // Who connects is decided once in the life of a connection.
+            Some(remote) if self.plane.awaits_connection(key) => self.connect(key, remote),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn replace_session(&mut self, replace: ReplaceSession) -> Result<SocketAddr, Refusal> {
+        if self.stopping != Stopping::No {
+            return Err(Refusal::Stopping);
+        }
+        let remote = replace.remote.as_ref().and_then(|remote| remote_address(remote.setup));
+        let (key, address) = self.plane.replace_session(replace)?;
+        if let Some(remote) = remote {
+            self.connect(key, remote).inspect_err(|_| self.plane.leave_context(key))?;
         }
         Ok(address)
     }
@@ -543,6 +582,7 @@ impl<D: Driver> Shard<D> {
             self.plane.events.push_back(Event::Stopped);
             self.plane.measure();
             self.metrics.publish(&self.plane.metrics);
+            self.metrics.publish_realms(&self.plane.realms);
         }
         let mut reported = false;
         while let Some(event) = self.plane.events.pop_front() {

@@ -1,4 +1,10 @@
-//! What operators want to know of MSRP traffic, per realm and per Context, in both directions.
+//! What operators want to know of MSRP traffic, per realm and per Context, in both directions. Counting
+//! is addition; realms are published for readers on other threads with the other metrics.
+
+use mrfp_io::Key;
+use mrfp_protocol::cpim::ContentClass;
+
+use crate::plane::Plane;
 
 /// Status codes counted on their own (RFC 4975 section 10, RFC 4976 section 11, RFC 7701 section
 /// 9).
@@ -16,6 +22,8 @@ pub struct Statistics {
     pub send_imdn: u64,
     /// SEND requests with a part of a file (RFC 5547).
     pub send_file: u64,
+    /// SEND requests without a body, which bind a session or keep it alive (RFC 4975 section 5.4).
+    pub send_empty: u64,
     /// REPORT requests.
     pub reports: u64,
     /// NICKNAME requests.
@@ -52,4 +60,113 @@ pub struct ContextStatistics {
     pub messages_skipped: u64,
     /// Messages that reached none of those they were for.
     pub messages_undelivered: u64,
+}
+
+/// Realms a shard keeps apart; the default one is among them. Each costs it a kilobyte.
+pub const REALMS_MAX: usize = 65;
+
+/// Counters of one direction.
+pub(crate) const COUNTERS: usize = 11 + RESPONSE_CODES.len();
+
+impl Statistics {
+    /// A SEND with content of that kind.
+    pub(crate) fn count_sends(&mut self, class: ContentClass, count: u64) {
+        *match class {
+            ContentClass::Chat => &mut self.send_chat,
+            ContentClass::IsComposing => &mut self.send_is_composing,
+            ContentClass::Imdn => &mut self.send_imdn,
+            ContentClass::File => &mut self.send_file,
+        } += count;
+    }
+
+    /// A response.
+    pub(crate) fn count_response(&mut self, status: u16) {
+        match RESPONSE_CODES.iter().position(|&code| code == status) {
+            Some(index) => self.responses[index] += 1,
+            None => self.responses_other += 1,
+        }
+    }
+
+    pub(crate) fn to_words(self) -> [u64; COUNTERS] {
+        let mut words = [0; COUNTERS];
+        let (responses, others) = words.split_at_mut(RESPONSE_CODES.len());
+        responses.copy_from_slice(&self.responses);
+        others.copy_from_slice(&[
+            self.send_chat,
+            self.send_is_composing,
+            self.send_imdn,
+            self.send_file,
+            self.send_empty,
+            self.reports,
+            self.nicknames,
+            self.auths,
+            self.others,
+            self.responses_other,
+            self.bytes,
+        ]);
+        words
+    }
+
+    pub(crate) fn from_words(words: [u64; COUNTERS]) -> Self {
+        let mut responses = [0; RESPONSE_CODES.len()];
+        let (first, others) = words.split_at(responses.len());
+        responses.copy_from_slice(first);
+        let mut others = others.iter().copied();
+        let mut next = || others.next().unwrap_or_default();
+        Self {
+            send_chat: next(),
+            send_is_composing: next(),
+            send_imdn: next(),
+            send_file: next(),
+            send_empty: next(),
+            reports: next(),
+            nicknames: next(),
+            auths: next(),
+            others: next(),
+            responses,
+            responses_other: next(),
+            bytes: next(),
+        }
+    }
+}
+
+impl Plane {
+    /// Counts something that has come in on a session, for its realm and its Context.
+    pub(crate) fn count_received(&mut self, session: Key, count: impl Fn(&mut Statistics)) {
+        self.count(session, |traffic| count(&mut traffic.received));
+    }
+
+    /// Counts something that goes out on a session.
+    pub(crate) fn count_sent(&mut self, session: Key, count: impl Fn(&mut Statistics)) {
+        self.count(session, |traffic| count(&mut traffic.sent));
+    }
+
+    fn count(&mut self, session: Key, count: impl Fn(&mut Traffic)) {
+        let Some(termination) = self.terminations.get(session) else { return };
+        count(&mut self.realms[usize::from(termination.realm.0)]);
+        if let Some(context) = self.contexts.get_mut(termination.context) {
+            count(&mut context.statistics.traffic);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_counter_survives_publication() {
+        let words = std::array::from_fn(|index| index as u64 + 1);
+        assert_eq!(Statistics::from_words(words).to_words(), words);
+        assert_eq!(size_of::<Statistics>(), size_of_val(&words), "no counter is left out");
+    }
+
+    #[test]
+    fn a_code_nobody_knows_is_counted_all_the_same() {
+        let mut statistics = Statistics::default();
+        RESPONSE_CODES.iter().for_each(|&code| statistics.count_response(code));
+        statistics.count_response(599);
+        assert_eq!(statistics.responses, [1; RESPONSE_CODES.len()]);
+        assert_eq!(statistics.responses_other, 1);
+    }
 }

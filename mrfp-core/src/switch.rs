@@ -2,14 +2,17 @@
 //! ours, piece by piece as it arrives, without waiting for the whole message.
 
 use mrfp_io::Key;
-use mrfp_protocol::msrp::{Continuation, FailureReport, Head, Method, Piece, Start};
+use mrfp_protocol::cpim::{ContentClass, accepts};
+use mrfp_protocol::msrp::{ByteRange, Continuation, FailureReport, Head, Method, Piece, Start};
 
 use crate::carry::CarryBuffer;
 use crate::connection::Life;
+use crate::context::Context;
 use crate::incoming::{Forward, Identifier, Incoming, Transaction};
 use crate::plane::Plane;
 use crate::request::keep_lines;
 use crate::room::{Opening, Passage};
+use crate::termination::Termination;
 
 /// Send buffers that must be free per member before a message is begun: its head and body may start
 /// in one and end in the next.
@@ -53,14 +56,18 @@ impl Plane {
             Method::Send => self.metrics.messages_received += 1,
             Method::Auth | Method::Nickname | Method::Unknown(_) => {}
         }
-        let status = match self.session(key, head) {
-            Ok(session) if method == Method::Nickname => self.nickname(session, head),
-            Ok(session) => match self.accept(key, session, head, method) {
-                Ok(incoming) => return incoming,
-                Err(status) => status,
-            },
+        let session = self.session(key, head);
+        let decided = session.and_then(|session| match method {
+            Method::Nickname => Err(self.nickname(session, head)),
+            _ => self.accept(key, session, head, method),
+        });
+        let status = match decided {
+            Ok(incoming) => return incoming,
             Err(status) => status,
         };
+        if let Ok(session) = session {
+            self.count_request(session, head, method);
+        }
         // RFC 7701 section 7.1: a NICKNAME has no Failure-Report to go by.
         if head.failure_report != FailureReport::No || method == Method::Nickname {
             // RFC 4975 section 7.2: to the previous hop for a SEND, all the way back for others.
@@ -70,9 +77,34 @@ impl Plane {
                     head.from_path.0
                 }
             };
-            self.respond(key, head.transaction_id, status, to, head.to_path.first());
+            self.respond(key, session.ok(), head.transaction_id, status, to, head.to_path.first());
         }
         Incoming::Discard
+    }
+
+    /// Counts a request that is answered from its head.
+    fn count_request(&mut self, session: Key, head: &Head<'_>, method: Method<'_>) {
+        let has_body = head.content_type.is_some();
+        let class = ContentClass::of_bare(head);
+        self.count_received(session, |received| match method {
+            Method::Send if has_body => received.count_sends(class, 1),
+            Method::Send => received.send_empty += 1,
+            Method::Report => received.reports += 1,
+            Method::Nickname => received.nicknames += 1,
+            Method::Auth => received.auths += 1,
+            Method::Unknown(_) => received.others += 1,
+        });
+    }
+
+    /// Counts a chunk that is taken, once its kind is known, or at its end.
+    fn count_chunk(&mut self, forward: &mut Forward, at_end: bool) {
+        let route = self.messages.get(forward.message).and_then(|message| message.route);
+        if forward.counted || (route.is_none() && !at_end) {
+            return;
+        }
+        forward.counted = true;
+        let class = route.map_or(ContentClass::Chat, |route| route.class);
+        self.count_received(forward.transaction.session, |received| received.count_sends(class, 1));
     }
 
     /// A REPORT has come in. Between two parties it is for the other one; what the members of a
@@ -80,6 +112,7 @@ impl Plane {
     fn reported(&mut self, key: Key, head: &Head<'_>) {
         self.metrics.reports_received += 1;
         let Some(session) = self.session_named(key, head.to_path.first()) else { return };
+        self.count_received(session, |received| received.reports += 1);
         let context = self.terminations.get(session).and_then(|t| self.contexts.get(t.context));
         let Some(context) = context.filter(|context| context.is_end_to_end()) else { return };
         let other = context.members.iter().copied().find(|&member| member != session);
@@ -109,10 +142,15 @@ impl Plane {
             id: Identifier::new(head.transaction_id).ok_or(400u16)?,
             failure_report: head.failure_report,
         };
-        if head.message_id.is_none() {
+        // Total and start of a Byte-Range need not agree with what comes, but with each other.
+        let beyond = |range: ByteRange| {
+            range.total.is_some_and(|total| range.start > total.saturating_add(1))
+        };
+        if head.message_id.is_none() || head.byte_range.is_some_and(beyond) {
             return Err(400);
         }
         if head.content_type.is_none() {
+            self.count_received(session, |received| received.send_empty += 1);
             return Ok(Incoming::Empty(transaction));
         }
         if !termination.may_send() {
@@ -124,9 +162,11 @@ impl Plane {
         if self.send_buffers.available() < BUFFERS_PER_MEMBER_MIN * context.members.len() {
             return Err(413);
         }
+        self.acceptable(context, session, head)?;
         let message = self.open_message(key, session, head)?;
         let status = self.messages.get(message).map_or(413, |message| message.status);
         if status != 200 {
+            self.count_request(session, head, method);
             self.answer(key, &transaction, status);
             return Ok(Incoming::Refused(message));
         }
@@ -141,17 +181,66 @@ impl Plane {
             start,
             next: start,
             total: head.byte_range.and_then(|range| range.total),
+            counted: false,
             lines: None,
         }))
+    }
+
+    /// Between two parties: whether the other one takes messages like this (RFC 4975 sections 8.6
+    /// and 8.7). In a room that is asked for each member.
+    fn acceptable(&self, context: &Context, session: Key, head: &Head<'_>) -> Result<(), u16> {
+        let content_type = head.content_type.unwrap_or_default();
+        // RFC 4975 section 7.3.1: every endpoint takes these.
+        let always = [&b"multipart/mixed"[..], b"multipart/alternative"];
+        let takes = |other: &Termination| {
+            always.iter().any(|always| accepts(always, content_type))
+                || accepts(&other.accept_types, content_type)
+        };
+        let total = head.byte_range.and_then(|range| range.total).unwrap_or(0);
+        if !context.is_between_parties() {
+            return Ok(());
+        }
+        if total > self.size_bytes_max(context, session) {
+            return Err(413);
+        }
+        let mut others = self.others(context, session).peekable();
+        if others.peek().is_some() && !others.any(takes) { Err(415) } else { Ok(()) }
+    }
+
+    /// Between two parties: the largest message the other one takes.
+    pub(crate) fn size_bytes_max(&self, context: &Context, session: Key) -> u64 {
+        if !context.is_between_parties() {
+            return u64::MAX;
+        }
+        let max = self.others(context, session).map(|other| other.size_bytes_max).max();
+        max.unwrap_or(u64::MAX)
+    }
+
+    fn others<'a>(
+        &'a self,
+        context: &'a Context,
+        session: Key,
+    ) -> impl Iterator<Item = &'a Termination> {
+        let others = context.members.iter().filter(move |&&member| member != session);
+        others.filter_map(|&member| self.terminations.get(member))
     }
 
     /// Passes a piece of a SEND on to those it is for.
     fn forward(&mut self, key: Key, mut forward: Forward, piece: &Piece<'_>) {
         let session = forward.transaction.session;
+        let bytes = piece.body.len() as u64;
         if let Some(sender) = self.terminations.get_mut(session) {
-            sender.statistics.bytes_received += piece.body.len() as u64;
+            sender.statistics.bytes_received += bytes;
         }
-        let taken = match self.route_message(&forward, piece) {
+        self.count_received(session, |received| received.bytes += bytes);
+        let end = forward.next.saturating_add(bytes).saturating_sub(1);
+        if self.messages.get(forward.message).is_some_and(|m| end > m.size_bytes_max) {
+            self.abandon_message(key, forward.message, 413);
+            return self.refuse_forward(key, forward, piece.end, 413);
+        }
+        let opening = self.route_message(&forward, piece);
+        self.count_chunk(&mut forward, false);
+        let taken = match opening {
             Opening::Open { taken } => taken,
             Opening::Held => {
                 self.note_progress(&mut forward, piece);
@@ -243,10 +332,11 @@ impl Plane {
     pub(crate) fn refuse_forward(
         &mut self,
         key: Key,
-        forward: Forward,
+        mut forward: Forward,
         end: Option<Continuation>,
         status: u16,
     ) {
+        self.count_chunk(&mut forward, true);
         self.answer(key, &forward.transaction, status);
         self.give_back(forward.lines);
         match end {
@@ -276,7 +366,8 @@ impl Plane {
 
     /// A chunk has come to its end: every member has it queued (or was dropped for not keeping up,
     /// which the controller was told), so the 200 is true.
-    fn finish(&mut self, key: Key, forward: Forward, end: Continuation) {
+    fn finish(&mut self, key: Key, mut forward: Forward, end: Continuation) {
+        self.count_chunk(&mut forward, true);
         self.answer(key, &forward.transaction, 200);
         if forward.success_report && end != Continuation::Abort && forward.next > forward.start {
             let total =

@@ -7,7 +7,8 @@ use mrfp_protocol::msrp::{Path, Uri};
 use mrfp_protocol::tls::Psk;
 
 use crate::mp::{
-    Direction, ReserveAndConfigure, Security, Setup, TerminationId, TerminationStatistics,
+    Direction, REALMS_MAX, RealmId, ReserveAndConfigure, Security, Setup, TerminationId,
+    TerminationStatistics,
 };
 use crate::room::Participant;
 
@@ -20,6 +21,8 @@ pub(crate) struct Termination {
     pub(crate) connection: Option<Key>,
     /// Its own listener, where it has one.
     pub(crate) listener: Option<Key>,
+    /// Where the peer reaches us.
+    pub(crate) address: SocketAddr,
     pub(crate) stage: Stage,
     pub(crate) protection: Protection,
     pub(crate) direction: Direction,
@@ -27,11 +30,19 @@ pub(crate) struct Termination {
     pub(crate) muted: bool,
     /// It was negotiated for a file.
     pub(crate) file_transfer: bool,
+    /// What its peer takes (`a=accept-types`).
+    pub(crate) accept_types: Vec<u8>,
+    /// How large a message may be that its peer takes (`a=max-size`).
+    pub(crate) size_bytes_max: u64,
+    /// Where its traffic counts.
+    pub(crate) realm: RealmId,
     /// In a chat room: who it is there.
     pub(crate) participant: Option<Box<Participant>>,
     /// Which of the room's acceptances is its own.
     pub(crate) acceptance: usize,
     pub(crate) session_id: Vec<u8>,
+    /// Sessions it has had.
+    pub(crate) session_number: u32,
     /// Our own MSRP URI.
     pub(crate) local_uri: Vec<u8>,
     /// First URI of the peer's path: where responses go (RFC 4975 section 7.2).
@@ -63,6 +74,7 @@ pub(crate) enum Stage {
 pub(crate) enum Protection {
     Plain,
     TlsPsk { identity: Vec<u8>, psk: Option<Psk> },
+    TlsCertificate,
 }
 
 /// The peer's path is not one we can send to.
@@ -78,48 +90,86 @@ impl Termination {
         address: SocketAddr,
         establishment_deadline_ns: u64,
     ) -> Result<Self, BadRemotePath> {
-        let (scheme, protection) = match reserve.security {
-            Security::Plain => ("msrp", Protection::Plain),
-            Security::TlsPsk { identity, psk } => {
-                ("msrps", Protection::TlsPsk { identity, psk: Some(psk) })
-            }
-        };
-        let local_uri = format!("{scheme}://{address}/{};tcp", reserve.session_id).into_bytes();
+        let path = reserve.remote_path.as_ref().map(String::as_bytes);
+        path.map_or(Ok(()), check_path)?;
         let mut termination = Self {
             id: reserve.termination,
             context,
             connection: None,
             listener: None,
+            address,
             stage: Stage::Reserved,
-            protection,
+            protection: Protection::Plain,
             direction: reserve.direction,
             muted: reserve.member.muted,
             file_transfer: reserve.file_transfer,
+            accept_types: reserve.accept_types.into_bytes(),
+            size_bytes_max: reserve.max_size_bytes.unwrap_or(u64::MAX),
+            realm: match usize::from(reserve.realm.0) < REALMS_MAX {
+                true => reserve.realm,
+                false => RealmId::default(),
+            },
             participant,
             acceptance: 0,
-            session_id: reserve.session_id.into_bytes(),
-            local_uri,
+            session_id: Vec::new(),
+            session_number: 0,
+            local_uri: Vec::new(),
             remote_first: Vec::new(),
             request_paths: Vec::new(),
             joined_epoch: 0,
             establishment_deadline_ns,
             statistics: TerminationStatistics::default(),
         };
-        if let Some(path) = &reserve.remote_path {
-            termination.set_remote_path(path.as_bytes())?;
-        }
+        let session_id = reserve.session_id.into_bytes();
+        termination.renew(session_id, reserve.security, path, establishment_deadline_ns);
         Ok(termination)
     }
 
-    /// Takes over the peer's `a=path`.
-    pub(crate) fn set_remote_path(&mut self, path: &[u8]) -> Result<(), BadRemotePath> {
-        for uri in path.split(|&byte| byte == b' ') {
-            Uri::parse(uri).map_err(|_| BadRemotePath)?;
+    /// Begins a session: nothing is bound to it yet. Without `path` (one that has been checked)
+    /// nothing can be.
+    pub(crate) fn renew(
+        &mut self,
+        session_id: Vec<u8>,
+        security: Security,
+        path: Option<&[u8]>,
+        establishment_deadline_ns: u64,
+    ) {
+        let (scheme, protection) = match security {
+            Security::Plain => ("msrp", Protection::Plain),
+            Security::TlsPsk { identity, psk } => {
+                ("msrps", Protection::TlsPsk { identity, psk: Some(psk) })
+            }
+            Security::TlsCertificate => ("msrps", Protection::TlsCertificate),
+        };
+        let origin = format!("{scheme}://{}/", self.address).into_bytes();
+        self.local_uri = [&origin, session_id.as_slice(), b";tcp"].concat();
+        self.session_id = session_id;
+        self.session_number = self.session_number.wrapping_add(1);
+        self.protection = protection;
+        self.stage = Stage::Reserved;
+        self.establishment_deadline_ns = establishment_deadline_ns;
+        self.remote_first.clear();
+        self.request_paths.clear();
+        if let Some(path) = path {
+            self.set_remote_path(path);
         }
+    }
+
+    /// Whether the peer's path is known; until then nothing can be bound.
+    pub(crate) fn knows_remote(&self) -> bool {
+        !self.remote_first.is_empty()
+    }
+
+    /// Whether a connection is still to come.
+    pub(crate) fn awaits_connection(&self) -> bool {
+        self.stage == Stage::Reserved && self.connection.is_none() && self.knows_remote()
+    }
+
+    /// Takes over the peer's `a=path`, which has been checked.
+    pub(crate) fn set_remote_path(&mut self, path: &[u8]) {
         self.remote_first = Path(path).first().to_vec();
         self.request_paths =
             [b"To-Path: ", path, b"\r\nFrom-Path: ", self.local_uri.as_slice(), b"\r\n"].concat();
-        Ok(())
     }
 
     /// Whether this member takes messages that began at `epoch`.
@@ -155,14 +205,13 @@ impl Termination {
 
     /// Whether a connection may claim this Termination by its key.
     pub(crate) fn awaits_tls_client(&self) -> bool {
-        self.stage == Stage::Reserved
-            && self.connection.is_none()
+        self.awaits_connection()
             && matches!(self.protection, Protection::TlsPsk { psk: Some(_), .. })
     }
 
     pub(crate) fn psk(&self) -> Option<&Psk> {
         match &self.protection {
-            Protection::Plain => None,
+            Protection::Plain | Protection::TlsCertificate => None,
             Protection::TlsPsk { psk, .. } => psk.as_ref(),
         }
     }
@@ -170,10 +219,16 @@ impl Termination {
     /// Drops (and thereby zeroises) the key.
     pub(crate) fn forget_psk(&mut self) {
         match &mut self.protection {
-            Protection::Plain => {}
+            Protection::Plain | Protection::TlsCertificate => {}
             Protection::TlsPsk { psk, .. } => *psk = None,
         }
     }
+}
+
+/// Whether a path is one we can send to.
+pub(crate) fn check_path(path: &[u8]) -> Result<(), BadRemotePath> {
+    let mut uris = path.split(|&byte| byte == b' ');
+    if uris.all(|uri| Uri::parse(uri).is_ok()) { Ok(()) } else { Err(BadRemotePath) }
 }
 
 /// Whom the peer must connect to, or where we connect.

@@ -334,6 +334,7 @@ fn a_failed_start_leaves_no_shard_behind() {
         shards: vec![shard(free), shard("203.0.113.77:1".parse().unwrap())],
         limits: Limits { recv_buffers: 16, ..Limits::default() },
         profile: mrfp_protocol::tls::ProfileConfig::default(),
+        certificate: None,
     };
     let bell = mrfp_io::doorbell().unwrap();
     let failed = Mrfp::start(&config, &bell.0);

@@ -36,32 +36,79 @@ enum Protect {
     TlsPsk,
 }
 
+/// What the members have in common.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Talk {
+    /// Everything passes as it comes.
+    Transparent,
+    /// A chat room in which the last member knows no wrapper: what it says is wrapped, what it
+    /// hears is not.
+    InRoom,
+}
+
+const ROOM: &str = "sip:room@example.com";
+
+impl Talk {
+    fn switching(self) -> Switching {
+        match self {
+            Self::Transparent => Switching::TwoParty,
+            Self::InRoom => Switching::ChatRoom(Box::new(mp::ChatRoomPolicy {
+                uris: vec![ROOM.to_owned()],
+                nicknames: true,
+                nicknames_reserved: Vec::new(),
+                private_messages: true,
+                cpim: mp::CpimPolicy::Wrap,
+            })),
+        }
+    }
+
+    fn content_type(self, member: u64) -> &'static str {
+        if self == Self::InRoom && member < MEMBERS { "message/cpim" } else { "text/plain" }
+    }
+
+    fn body(self, member: u64, bytes: usize) -> String {
+        let text = "x".repeat(bytes);
+        match self.content_type(member) {
+            "message/cpim" => format!(
+                "From: <sip:ue{member}@example.com>\r\nTo: <{ROOM}>\r\n\r\n\
+                 Content-Type: text/plain\r\n\r\n{text}"
+            ),
+            _ => text,
+        }
+    }
+}
+
 #[test]
 fn a_warm_shard_relays_plain_messages_without_an_allocation() {
-    relays_without_an_allocation(Protect::Nothing);
+    relays_without_an_allocation(Protect::Nothing, Talk::Transparent);
+}
+
+#[test]
+fn a_warm_chat_room_passes_messages_on_in_every_form_without_an_allocation() {
+    relays_without_an_allocation(Protect::Nothing, Talk::InRoom);
 }
 
 #[test]
 fn a_warm_shard_relays_protected_messages_without_an_allocation() {
-    relays_without_an_allocation(Protect::TlsPsk);
+    relays_without_an_allocation(Protect::TlsPsk, Talk::Transparent);
 }
 
 #[test]
 fn the_counter_sees_what_a_shard_allocates() {
     let (mut shard, mut controller) = shard();
-    controller.reserve(1, Protect::Nothing);
+    controller.reserve(1, Protect::Nothing, Talk::Transparent);
     let counted = allocation_counter::measure(|| {
         assert!(shard.turn().expect("a turn"));
     });
     assert!(counted.count_total > 0, "a new Termination is stored somewhere");
 }
 
-fn relays_without_an_allocation(protect: Protect) {
+fn relays_without_an_allocation(protect: Protect, talk: Talk) {
     let (mut shard, mut controller) = shard();
     let stage = Arc::clone(&controller.stage);
     let metrics = Arc::clone(&controller.metrics);
     let members = thread::spawn(move || {
-        let mut conference = Conference::new(&mut controller, protect);
+        let mut conference = Conference::new(&mut controller, protect, talk);
         conference.warm_up();
         controller.enter(Stage::Counted);
         for _ in 0..ROUNDS {
@@ -157,10 +204,10 @@ impl Controller {
         wait_for(|| self.stage.load(Ordering::Acquire) >= stage as u8);
     }
 
-    fn reserve(&mut self, termination: u64, protect: Protect) {
+    fn reserve(&mut self, termination: u64, protect: Protect, talk: Talk) {
         let command = Command::ReserveAndConfigure(Box::new(ReserveAndConfigure {
             context: ContextId(1),
-            switching: Switching::TwoParty,
+            switching: talk.switching(),
             termination: TerminationId(termination),
             security: match protect {
                 Protect::Nothing => Security::Plain,
@@ -175,7 +222,7 @@ impl Controller {
             },
             realm: RealmId::default(),
             file_transfer: false,
-            accept_types: "*".to_owned(),
+            accept_types: talk.content_type(termination).to_owned(),
             accept_wrapped_types: String::new(),
             direction: Direction::SendRecv,
             max_size_bytes: None,
@@ -231,11 +278,11 @@ struct Conference {
 }
 
 impl Conference {
-    fn new(controller: &mut Controller, protect: Protect) -> Self {
+    fn new(controller: &mut Controller, protect: Protect, talk: Talk) -> Self {
         let members = (1..=MEMBERS)
             .map(|termination| {
-                controller.reserve(termination, protect);
-                Member::new(termination, controller.reserved(), protect)
+                controller.reserve(termination, protect, talk);
+                Member::new(termination, controller.reserved(), protect, talk)
             })
             .collect();
         let mut conference = Self { members, metrics: Arc::clone(&controller.metrics) };
@@ -250,9 +297,8 @@ impl Conference {
     /// Drives the shard further into each of its pools and lists than a round does.
     fn warm_up(&mut self) {
         for deaf in 0..self.members.len() {
-            let short_bytes = self.members[deaf].short_bytes;
-            self.flood(deaf, BURST - 1, short_bytes);
-            self.flood(deaf, BURST, self.members[deaf].burst.len());
+            self.flood(deaf, BURST - 1);
+            self.flood(deaf, BURST);
         }
         self.cut_every_burst();
         for _ in 0..20 {
@@ -260,11 +306,15 @@ impl Conference {
         }
     }
 
-    /// One member does not read until the shard holds its senders back. `count` messages, the
-    /// first `bytes` of a burst, are sent again and again.
-    fn flood(&mut self, deaf: usize, count: usize, bytes: usize) {
+    /// One member does not read until the shard holds its senders back. `count` messages, a burst or
+    /// the short ones of it, are sent again and again.
+    fn flood(&mut self, deaf: usize, count: usize) {
         let paused = self.metrics.read().recv_paused;
         let sender = (deaf + 1) % self.members.len();
+        let bytes = match count {
+            BURST => self.members[sender].burst.len(),
+            _ => self.members[sender].short_bytes,
+        };
         let burst = self.members[sender].burst[..bytes].to_vec();
         let mut bursts = 0;
         while self.metrics.read().recv_paused == paused {
@@ -373,7 +423,7 @@ struct Member {
 }
 
 impl Member {
-    fn new(termination: u64, address: SocketAddr, protect: Protect) -> Self {
+    fn new(termination: u64, address: SocketAddr, protect: Protect, talk: Talk) -> Self {
         let stream = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
         // So that a deaf member is soon felt.
         stream.set_recv_buffer_size(64 * 1024).expect("a size");
@@ -402,7 +452,9 @@ impl Member {
             // The last one is a full chunk: it takes a large buffer, and may arrive in pieces.
             member.short_bytes = member.burst.len();
             let body_bytes = if number + 1 == BURST { 2_000 } else { 20 };
-            let message = member.message(&format!("tran{number:04}"), body_bytes);
+            let body = talk.body(termination, body_bytes);
+            let content_type = talk.content_type(termination);
+            let message = member.message(&format!("tran{number:04}"), content_type, &body);
             member.burst.extend_from_slice(&message);
         }
         if protect == Protect::TlsPsk {
@@ -446,13 +498,13 @@ impl Member {
         .into_bytes()
     }
 
-    fn message(&self, transaction: &str, body_bytes: usize) -> Vec<u8> {
+    fn message(&self, transaction: &str, content_type: &str, body: &str) -> Vec<u8> {
         let (to, from) = (&self.remote_uri, &self.local_uri);
-        let body = "x".repeat(body_bytes);
+        let body_bytes = body.len();
         format!(
             "MSRP {transaction} SEND\r\nTo-Path: {to}\r\nFrom-Path: {from}\r\n\
              Message-ID: m{transaction}\r\nByte-Range: 1-{body_bytes}/{body_bytes}\r\n\
-             Content-Type: text/plain\r\n\r\n{body}\r\n-------{transaction}$\r\n"
+             Content-Type: {content_type}\r\n\r\n{body}\r\n-------{transaction}$\r\n"
         )
         .into_bytes()
     }

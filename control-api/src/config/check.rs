@@ -41,7 +41,8 @@ impl Config {
         self.check_limits()?;
         self.check_conference()?;
         self.check_ports()?;
-        self.check_development_credential()
+        self.check_development_credential()?;
+        self.check_certificate()
     }
 
     fn check_conference(&self) -> Check {

@@ -87,3 +87,6 @@ impl<'de> Deserialize<'de> for Network {
 
 /// Each realm costs every shard one set of counters, and a scrape of the metrics as many lines.
 const REALMS_MAX: usize = 64;
+
+// With the one for everybody else.
+const _: () = assert!(REALMS_MAX < mrfp_core::mp::REALMS_MAX);

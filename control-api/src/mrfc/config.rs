@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::realms::Realms;
+use crate::sdp::{Fingerprint, OfferRules};
 use mrfp_core::mp::{ChatRoomPolicy, CpimPolicy, ShardId, Switching};
 
 /// Configuration of an MRFC.
@@ -25,6 +26,9 @@ pub struct MrfcConfig {
     pub domains: BTreeSet<String>,
     /// Take part in connection establishment for media anchoring (RFC 6714).
     pub cema: bool,
+    /// The certificate of the shards, if they have one: TCP/TLS/MSRP is served without key
+    /// management, too.
+    pub certificate: Option<Fingerprint>,
     /// Networks whose traffic is counted on its own.
     pub realms: Realms,
     /// What the conference focus does besides taking calls.
@@ -144,6 +148,21 @@ pub struct ChatPolicy {
     pub message_bytes_max: Option<u64>,
 }
 
+impl MrfcConfig {
+    /// What an offer has to be like to be answered in this room.
+    #[must_use]
+    pub fn offer_rules(&self, room: &str) -> OfferRules {
+        let policy = self.rooms.chat(room);
+        OfferRules {
+            protection_required: self.security == SecurityPolicy::TlsRequired,
+            certificate: self.certificate.is_some(),
+            cpim_required: policy.cpim == CpimPolicy::Required,
+            cema: self.cema,
+            message_bytes_max: policy.message_bytes_max,
+        }
+    }
+}
+
 impl ChatPolicy {
     /// How the Context of such a room switches; `uris` are those its members call it by.
     #[must_use]
@@ -179,8 +198,8 @@ impl Default for ChatPolicy {
 pub enum SecurityPolicy {
     /// TCP/MSRP as well as TCP/TLS/MSRP.
     PlainAllowed,
-    /// TCP/TLS/MSRP with a pre-shared key only.
-    PskRequired,
+    /// TCP/TLS/MSRP only.
+    TlsRequired,
 }
 
 impl RoomPolicy {

@@ -219,11 +219,10 @@ impl Mrfc {
         let makes_room = self.config.focus.factory.as_deref() == Some(called.as_str());
         let room = if makes_room { random_session_id(turn.random) } else { called };
         self.check_admission(&room, makes_room, &from.uri, &to)?;
-        let chat = self.config.rooms.chat(&room);
         let negotiation = match &offer {
-            Some(offer) => Some(Negotiation::begin(Some(offer), &self.config, chat)?),
+            Some(offer) => Some(Negotiation::begin(Some(offer), &self.config, &room)?),
             // What we offer has no keys.
-            None if self.config.security == SecurityPolicy::PskRequired => {
+            None if self.config.security != SecurityPolicy::PlainAllowed => {
                 return Err(Refusal::offer_missing());
             }
             None => None,
@@ -338,14 +337,19 @@ impl Mrfc {
             unreachable!("only a reservation is sent");
         };
         let message = call.negotiation.as_ref().map(|negotiation| &negotiation.message);
+        let secure = message.is_some_and(|message| message.secure);
+        let keyed = message.is_some_and(|message| message.key_management.is_some());
+        // Key management on an m-line in the clear is refused with the offer.
+        assert!(secure || reservation.keys.is_none());
+        // A Termination that is to have a key is never reserved without it.
+        assert_eq!(keyed, reservation.keys.is_some());
         let security = match &reservation.keys {
             Some(keys) => {
                 mp::Security::TlsPsk { identity: keys.identity.clone(), psk: keys.psk.clone() }
             }
+            None if secure => mp::Security::TlsCertificate,
             None => mp::Security::Plain,
         };
-        // A Termination that is to be protected is never reserved without its key.
-        assert_eq!(message.is_some_and(|m| m.secure), reservation.keys.is_some());
         let command = mp::Command::ReserveAndConfigure(Box::new(mp::ReserveAndConfigure {
             context: call.context,
             switching: self.config.rooms.chat(&call.room).switching(self.uris(&call.room)),

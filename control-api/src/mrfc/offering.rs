@@ -88,8 +88,16 @@ impl Mrfc {
         self.timers.clear(Timer::Call(id));
         match offered.offering.answered(sdp.unwrap_or_default()) {
             Ok(answered) => {
-                let remote =
-                    mp::Remote { path: answered.message.path.clone(), setup: answered.setup };
+                let remote = mp::Remote {
+                    path: answered.message.path.clone(),
+                    setup: answered.setup,
+                    capabilities: Some(mp::Capabilities {
+                        accept_types: answered.message.accept_types.clone(),
+                        accept_wrapped_types: answered.message.accept_wrapped_types.clone(),
+                        max_size_bytes: answered.message.max_size_bytes,
+                        private_messages: answered.message.private_messages(),
+                    }),
+                };
                 let negotiation = Negotiation::answered(&offered.offering, answered);
                 let modify = mp::Modify {
                     termination: call.termination,

@@ -6,10 +6,10 @@ use mrfp_core::mp::{CpimPolicy, Direction, Setup};
 use sdp_types::Time;
 
 use super::admission::Refusal;
-use super::config::{ChatPolicy, MrfcConfig, SecurityPolicy};
+use super::config::{ChatPolicy, MrfcConfig};
 use crate::sdp::{
-    Answered, Capabilities, Chatroom, FileTransfer, KeyManagementLevel, LocalDescription,
-    LocalMedia, LocalMessage, MediaLine, MessageDescription, Offer, OfferRules, OfferedSetup,
+    Answered, Capabilities, Chatroom, FileTransfer, Fingerprint, KeyManagementLevel,
+    LocalDescription, LocalMedia, LocalMessage, MediaLine, MessageDescription, Offer, OfferedSetup,
     Offering, Unservable, reversed,
 };
 
@@ -24,6 +24,8 @@ pub(super) struct Negotiation {
     times: Vec<Time>,
     /// Our answer has `a=msrp-cema`.
     cema: bool,
+    /// Of our certificate, where it protects the session.
+    fingerprint: Option<Fingerprint>,
     /// What we say of ourselves.
     capabilities: Capabilities,
 }
@@ -65,13 +67,13 @@ impl Negotiation {
     pub(super) fn begin(
         offer: Option<&[u8]>,
         config: &MrfcConfig,
-        policy: &ChatPolicy,
+        room: &str,
     ) -> Result<Self, Refusal> {
         let text = offer.ok_or_else(Refusal::offer_missing)?;
-        let offer = Offer::parse(text, &rules(config, policy));
+        let offer = Offer::parse(text, &config.offer_rules(room));
         let offer = offer.map_err(|error| Refusal::offer(error.warning()))?;
         let index = offer.select().map_err(|reason| Refusal::offer(reason.warning()))?;
-        Self::of(offer, index, config, policy).map_err(|reason| Refusal::offer(reason.warning()))
+        Self::of(offer, index, config, room).map_err(|reason| Refusal::offer(reason.warning()))
     }
 
     /// Reads a later offer of the same call. What the media plane cannot change in a living
@@ -80,33 +82,31 @@ impl Negotiation {
         &self,
         offer: Option<&[u8]>,
         config: &MrfcConfig,
-        policy: &ChatPolicy,
+        room: &str,
     ) -> Result<Self, Refusal> {
         let text = offer.ok_or_else(Refusal::offer_missing)?;
-        let offer = Offer::parse(text, &rules(config, policy));
+        let offer = Offer::parse(text, &config.offer_rules(room));
         let offer = offer.map_err(|error| Refusal::offer(error.warning()))?;
         // RFC 3264 section 8: m-lines keep their place and are never taken away.
         if offer.media.len() < self.lines.len() {
             return Err(Refusal::change("m-lines were removed"));
         }
-        let next = Self::of(offer, self.index, config, policy)
+        let next = Self::of(offer, self.index, config, room)
             .map_err(|reason| Refusal::offer(reason.warning()))?;
         self.check_change(&next)?;
         Ok(Self { active: self.active, ..next })
     }
 
-    fn of(
-        offer: Offer,
-        index: usize,
-        config: &MrfcConfig,
-        policy: &ChatPolicy,
-    ) -> Result<Self, Unservable> {
+    fn of(offer: Offer, index: usize, config: &MrfcConfig, room: &str) -> Result<Self, Unservable> {
         let Offer { times, media } = offer;
         let message = media[index].message.clone()?;
         Ok(Self {
             active: message.setup == OfferedSetup::Passive,
             cema: config.cema && message.answer_with_cema(),
-            capabilities: policy.capabilities_towards(&message),
+            fingerprint: (message.secure && message.key_management.is_none())
+                .then(|| config.certificate.clone())
+                .flatten(),
+            capabilities: config.rooms.chat(room).capabilities_towards(&message),
             message: *message,
             index,
             lines: media.into_iter().map(|description| description.line).collect(),
@@ -120,6 +120,7 @@ impl Negotiation {
         Self {
             active: setup != Setup::Passive,
             cema: offering.cema,
+            fingerprint: None,
             capabilities: offering.capabilities.clone(),
             lines: vec![MediaLine::message(message.secure)],
             message,
@@ -210,6 +211,7 @@ impl Negotiation {
         let setup = if self.active { OfferedSetup::Active } else { OfferedSetup::Passive };
         LocalMedia::Served(Box::new(LocalMessage {
             secure: self.message.secure,
+            fingerprint: self.fingerprint.clone(),
             session_id,
             setup,
             direction: reversed(self.message.direction),
@@ -225,15 +227,6 @@ impl Negotiation {
         let remote_path = path_changed.then(|| next.message.path.clone());
         let changed = path_changed || self.message.direction != next.message.direction;
         changed.then_some((next.message.direction, remote_path))
-    }
-}
-
-fn rules(config: &MrfcConfig, policy: &ChatPolicy) -> OfferRules {
-    OfferRules {
-        protection_required: config.security == SecurityPolicy::PskRequired,
-        cpim_required: policy.cpim == CpimPolicy::Required,
-        cema: config.cema,
-        message_bytes_max: policy.message_bytes_max,
     }
 }
 

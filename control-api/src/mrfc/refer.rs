@@ -10,7 +10,7 @@ use super::admission::Refusal;
 use super::call::{Call, Reservation, Stage};
 use super::conference_document::endpoint_entity;
 use super::conference_state::Joining;
-use super::config::ReferPolicy;
+use super::config::{ReferPolicy, SecurityPolicy};
 use super::counters::{HangUpCause, count};
 use super::engine::{Turn, random_session_id};
 use super::offering::DIAL_TIMEOUT_NS;
@@ -79,6 +79,10 @@ impl Mrfc {
 
     fn bring_in(&mut self, turn: &mut Turn<'_>, request: Request) -> Result<(), u16> {
         let by = self.admit_refer(&request)?;
+        if self.config.security != SecurityPolicy::PlainAllowed {
+            // What we offer has no keys (yet).
+            return Err(488);
+        }
         let Request { id, room, target, call, .. } = request;
         let callee = Caller::from(normalise(&target).as_str());
         let known = self.rooms.get(&room).expect("just seen");

@@ -21,8 +21,7 @@ impl Mrfc {
             self.refuse_reinvite(id, Refusal::overlapping());
             return self.keep(id, call);
         }
-        let chat = self.config.rooms.chat(&call.room);
-        let again = call.agreed().again(offer, &self.config, chat);
+        let again = call.agreed().again(offer, &self.config, &call.room);
         let Stage::Established(agreed) = call.stage else {
             unreachable!("just seen");
         };
@@ -52,7 +51,7 @@ impl Mrfc {
         };
         let termination = call.termination;
         let setup = call.agreed().setup();
-        let remote = path.map(|path| mp::Remote { path, setup });
+        let remote = path.map(|path| mp::Remote { path, setup, capabilities: None });
         let modify = mp::Modify { termination, direction, muted: call.muted, remote };
         let command = mp::Command::Modify(Box::new(modify));
         self.actions.push_back(Action::Command { shard: call.shard, command });

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, UdpSocket};
 
 use mrfp_io::ProbeError;
 
-use crate::config::Config;
+use crate::config::{CertificateProblem, Config};
 
 /// A node could not start.
 #[derive(Debug)]
@@ -15,6 +15,8 @@ pub enum StartError {
     Ring(ProbeError),
     /// The media plane could not.
     Media(mrfp_core::StartError),
+    /// The certificate, which had been good when the configuration was checked, cannot be used.
+    Certificate(CertificateProblem),
     /// An address could not be listened on.
     Listen {
         /// What for: `SIP over UDP`, `HTTP`, …
@@ -56,6 +58,7 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ring(error) => write!(f, "{error}"),
+            Self::Certificate(problem) => write!(f, "{problem}"),
             Self::Media(mrfp_core::StartError::Listen { address, error }) => {
                 write_listen(f, "media", *address, "media.port", error)
             }

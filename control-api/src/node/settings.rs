@@ -10,7 +10,8 @@ use mrfp_protocol::tls::ProfileConfig;
 use zeroize::Zeroizing;
 
 use crate::config::{
-    Config, Cpim, Creation, KmsKey, Plain, PortMode, Referrers, Room, Subscribers,
+    Certificate, CertificateProblem, Config, Cpim, Creation, KmsKey, Plain, PortMode, Referrers,
+    Room, Subscribers,
 };
 use crate::kms::KmsConfig;
 use crate::mikey::uri::normalise;
@@ -19,10 +20,11 @@ use crate::mrfc::{
     ChatPolicy, FocusConfig, MrfcConfig, Realms, ReferPolicy, RoomPolicy, SecurityPolicy,
     ShardDescription, SubscriptionPolicy,
 };
+use crate::sdp::Fingerprint;
 use crate::sip::SipConfig;
 
 /// The media plane's part.
-pub(super) fn media(config: &Config) -> mrfp_core::Config {
+pub(super) fn media(config: &Config) -> Result<mrfp_core::Config, CertificateProblem> {
     let cores = mrfp_io::available_cores();
     let count = config.media.shards.count(cores.len());
     // The first core is left to the control plane where there is another.
@@ -34,7 +36,12 @@ pub(super) fn media(config: &Config) -> mrfp_core::Config {
             advertise: config.media.advertised,
         })
         .collect();
-    mrfp_core::Config { shards, limits: media_limits(config), profile: profile(config) }
+    Ok(mrfp_core::Config {
+        shards,
+        limits: media_limits(config),
+        profile: profile(config),
+        certificate: config.tls.certificate.as_ref().map(Certificate::load).transpose()?,
+    })
 }
 
 fn media_port(config: &Config, shard: usize) -> u16 {
@@ -90,7 +97,11 @@ pub(super) fn sip(config: &Config) -> SipConfig {
 }
 
 /// The MRFC's part.
-pub(super) fn mrfc(config: &Config, ports: &[Port]) -> MrfcConfig {
+pub(crate) fn mrfc(
+    config: &Config,
+    ports: &[Port],
+    certificate: Option<Fingerprint>,
+) -> MrfcConfig {
     let shard = |port: &Port| ShardDescription { id: port.shard(), address: port.address() };
     let domains = config.sip.domains.iter().map(|domain| domain.to_ascii_lowercase());
     MrfcConfig {
@@ -100,11 +111,12 @@ pub(super) fn mrfc(config: &Config, ports: &[Port]) -> MrfcConfig {
         user_calls_max: config.limits.calls_per_user_max as usize,
         security: match config.security.plain {
             Plain::Allow => SecurityPolicy::PlainAllowed,
-            Plain::Refuse => SecurityPolicy::PskRequired,
+            Plain::Refuse => SecurityPolicy::TlsRequired,
         },
         domains: domains.collect(),
         cema: config.media.cema,
         realms: realms(config),
+        certificate,
         focus: focus(config),
     }
 }
@@ -262,7 +274,7 @@ mod tests {
              [[room]]\nname = \"board\"\nmembers_max = 9\ncpim = \"required\"\n\
              message_bytes_max = 0\n[[room]]\nname = \"tea\"\nprivate_messages = false\n",
         );
-        let policy = mrfc(&config, &[]).rooms;
+        let policy = mrfc(&config, &[], None).rooms;
         for (name, admitted) in [("lobby", true), ("board", true), ("tea", true), ("pub", false)] {
             assert_eq!(policy.admits(name), admitted, "{name}");
         }
@@ -287,18 +299,18 @@ mod tests {
 
     #[test]
     fn the_defaults_are_those_of_the_mrfc() {
-        let config = mrfc(&Config::default(), &[]);
+        let config = mrfc(&Config::default(), &[], None);
         assert_eq!(config.rooms.chat, ChatPolicy::default());
         assert_eq!(config.realms, Realms::default());
         assert!(config.cema);
-        assert!(!mrfc(&parsed("[media]\ncema = false\n"), &[]).cema);
+        assert!(!mrfc(&parsed("[media]\ncema = false\n"), &[], None).cema);
     }
 
     #[test]
     fn realms_are_numbered_in_the_order_of_the_file() {
         let text = "[[realm]]\nname = \"core\"\nnetworks = [\"10.0.0.0/8\"]\n\
             [[realm]]\nname = \"east\"\nnetworks = [\"10.1.0.0/16\", \"192.0.2.7\"]\n";
-        let realms = mrfc(&parsed(text), &[]).realms;
+        let realms = mrfc(&parsed(text), &[], None).realms;
         let number = |source: &str| realms.of(source.parse().expect("an address")).0;
         assert_eq!((number("10.2.0.1"), number("10.1.0.1"), number("192.0.2.7")), (1, 2, 2));
         assert_eq!(number("192.0.2.8"), 0);

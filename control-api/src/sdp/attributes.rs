@@ -1,9 +1,12 @@
 //! Attributes that have a grammar of their own: `a=key-mgmt`, `a=setup` and the direction.
 
+use std::fmt;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use mrfp_core::mp::Direction;
 use sdp_types::Attribute;
+use sha2::{Digest, Sha256};
 
 use super::message::{Half, Unservable};
 
@@ -128,6 +131,26 @@ impl OfferedSetup {
             Self::Passive => "passive",
             Self::ActPass => "actpass",
         }
+    }
+}
+
+/// `a=fingerprint` of a certificate (RFC 8122 section 5, RFC 4975 section 14.4).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Fingerprint(String);
+
+impl Fingerprint {
+    /// That of a certificate in DER, by SHA-256, which every peer must know.
+    #[must_use]
+    pub fn of(certificate: &[u8]) -> Self {
+        let bytes = Sha256::digest(certificate);
+        let bytes: Vec<String> = bytes.iter().map(|byte| format!("{byte:02X}")).collect();
+        Self(format!("SHA-256 {}", bytes.join(":")))
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 

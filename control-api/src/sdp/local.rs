@@ -6,7 +6,7 @@ use mrfp_core::mp::Direction;
 use sdp_types::{Attribute, Connection, Media, Origin, Session, Time};
 
 use super::MediaLine;
-use super::attributes::{KeyManagementLevel, OfferedSetup, direction_name};
+use super::attributes::{Fingerprint, KeyManagementLevel, OfferedSetup, direction_name};
 use super::chatroom::Chatroom;
 use super::message::{PROTOCOL_PLAIN, PROTOCOL_TLS};
 
@@ -40,6 +40,8 @@ pub enum LocalMedia {
 pub struct LocalMessage {
     /// TCP/TLS/MSRP.
     pub secure: bool,
+    /// `a=fingerprint`: of the certificate we show, where it is that which protects the session.
+    pub fingerprint: Option<Fingerprint>,
     /// Session-id part of our URI.
     pub session_id: String,
     /// `a=setup`.
@@ -118,6 +120,10 @@ impl LocalDescription {
         }
         for attribute in &message.file {
             media.add_attribute(attribute.clone());
+        }
+        if let Some(fingerprint) = &message.fingerprint {
+            let value = fingerprint.to_string();
+            media.add_attribute(Attribute::with_value("fingerprint", value));
         }
         if let Some((KeyManagementLevel::Media, message)) = &self.key_management {
             media.add_attribute(Attribute::with_value("key-mgmt", format!("mikey {message}")));

@@ -54,6 +54,8 @@ pub(super) enum Half {
 pub struct OfferRules {
     /// TCP/TLS/MSRP only.
     pub protection_required: bool,
+    /// TCP/TLS/MSRP may do without key management: there is a certificate to show.
+    pub certificate: bool,
     /// Only who lists message/cpim is let in (RFC 7701 section 5.2).
     pub cpim_required: bool,
     /// Whether we take part in CEMA; an end that does not looks at nothing but paths.
@@ -159,12 +161,12 @@ impl MessageDescription {
             return Err(Unservable::ProtectionRequired);
         }
         match (&self.key_management, self.secure) {
-            (None, true) => return Err(Unservable::KeyManagementMissing),
+            (None, true) if !rules.certificate => return Err(Unservable::KeyManagementMissing),
             (Some(_), false) => return Err(Unservable::KeyManagementOnPlain),
             (Some(offered), true) if offered.mikey().is_none() => {
                 return Err(Unservable::KeyManagement);
             }
-            (Some(_), true) | (None, false) => (),
+            (Some(_) | None, true) | (None, false) => (),
         }
         if rules.cpim_required && !self.lists_cpim() {
             return Err(Unservable::CpimMissing);

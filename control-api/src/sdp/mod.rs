@@ -18,8 +18,8 @@ mod ue;
 mod uri;
 
 pub use attributes::{
-    KEY_MANAGEMENT_COUNT_MAX, KEY_MANAGEMENT_SIZE_MAX, KeyManagement, KeyManagementEntry,
-    KeyManagementLevel, OfferedSetup, reversed,
+    Fingerprint, KEY_MANAGEMENT_COUNT_MAX, KEY_MANAGEMENT_SIZE_MAX, KeyManagement,
+    KeyManagementEntry, KeyManagementLevel, OfferedSetup, reversed,
 };
 pub use chatroom::Chatroom;
 pub use file::{FileRange, FileSelector, FileTransfer};

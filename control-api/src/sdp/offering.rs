@@ -75,6 +75,7 @@ impl Offering {
     pub fn description(&self) -> LocalDescription {
         let message = LocalMessage {
             secure: false,
+            fingerprint: None,
             session_id: self.msrp_session_id.clone(),
             setup: OfferedSetup::ActPass,
             direction: self.direction,

@@ -65,6 +65,8 @@ pub struct MessageSessionAnswer {
     pub cema: bool,
     /// `a=chatroom`.
     pub chatroom: Option<Chatroom>,
+    /// `a=fingerprint`, as written.
+    pub fingerprint: Option<String>,
     /// The MIKEY message of `a=key-mgmt`.
     pub mikey: Option<Vec<u8>>,
 }
@@ -74,6 +76,7 @@ pub struct MessageSessionAnswer {
 pub fn offer_for_message_session(offer: &MessageSessionOffer<'_>) -> Vec<u8> {
     let message = LocalMessage {
         secure: offer.secure,
+        fingerprint: None,
         session_id: offer.msrp_session_id.to_owned(),
         setup: offer.setup,
         direction: offer.direction,
@@ -115,6 +118,7 @@ pub fn parse_answer(text: &[u8]) -> Result<MessageSessionAnswer, SdpError> {
         max_size_bytes: message.max_size_bytes,
         cema: message.cema,
         chatroom: message.chatroom,
+        fingerprint: media.get_first_attribute_value("fingerprint").flatten().map(str::to_owned),
         mikey: message.key_management.as_ref().and_then(|k| k.mikey()).map(<[u8]>::to_vec),
         path: message.path,
         accept_types: message.accept_types,

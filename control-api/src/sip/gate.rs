@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 use std::ops::Range;
 
+use super::multipart;
 use super::reply;
 use super::wire::{self, Message, Name};
 use crate::mrfc::CONFERENCE_INFO;
@@ -21,6 +22,9 @@ pub const SUPPORTED: &str = "timer, norefersub";
 /// Methods that exist but that we do not take: 405, not 501 (RFC 3261 section 21.4.6).
 const METHODS_REFUSED: [&[u8]; 6] =
     [b"REGISTER", b"INFO", b"MESSAGE", b"NOTIFY", b"PRACK", b"PUBLISH"];
+
+/// What a body may be, as the Accept header says it.
+pub const ACCEPT: &str = "application/sdp, multipart/related, multipart/mixed";
 
 /// CSeq numbers are less than 2**31 (RFC 3261 section 8.1.1.5).
 const CSEQ_MAX: u64 = (1 << 31) - 1;
@@ -49,7 +53,8 @@ pub enum Verdict {
     /// Give it to the stack.
     Accept {
         /// Where the body is: Content-Length may be absent on UDP, and trailing bytes are not
-        /// part of the message (RFC 3261 section 18.3).
+        /// part of the message (RFC 3261 section 18.3). Of an INVITE and an UPDATE with a body of
+        /// several parts: where the session description is.
         body: Range<usize>,
     },
     /// Drop it without an answer.
@@ -185,8 +190,9 @@ fn check_request(
         check_require(message)?;
     }
     if line.method == b"INVITE" || line.method == b"UPDATE" {
-        check_content(message, body.is_empty())?;
+        let description = check_content(message, bytes, body)?;
         check_accept(message, &["application/sdp", "application/*", "*/*"])?;
+        return Ok(description);
     }
     //= RFC 3515 section 2.4.1: a REFER request implicitly MUST contain exactly one Refer-To header
     if line.method == b"REFER" && message.count(Name::ReferTo) != 1 {
@@ -408,9 +414,14 @@ fn check_require(message: &Message<'_>) -> Result<(), Refusal> {
     Err(Refusal { status: 420, reason: "Bad Extension", extra })
 }
 
-fn check_content(message: &Message<'_>, body_is_empty: bool) -> Result<(), Refusal> {
-    if body_is_empty {
-        return Ok(());
+/// Where the session description is, alone or among others.
+fn check_content(
+    message: &Message<'_>,
+    bytes: &[u8],
+    body: Range<usize>,
+) -> Result<Range<usize>, Refusal> {
+    if body.is_empty() {
+        return Ok(body);
     }
     let unsupported = |extra: &str| Refusal {
         status: 415,
@@ -423,15 +434,10 @@ fn check_content(message: &Message<'_>, body_is_empty: bool) -> Result<(), Refus
     if encoded {
         return Err(unsupported("Accept-Encoding: identity\r\n"));
     }
-    let media_type = message.first(Name::ContentType).unwrap_or_default();
-    let media_type = media_type.split(|&byte| byte == b';').next().unwrap_or_default();
-    let sdp = {
-        let mut parts = media_type.split(|&byte| byte == b'/').map(wire::trim);
-        parts.next().is_some_and(|part| part.eq_ignore_ascii_case(b"application"))
-            && parts.next().is_some_and(|part| part.eq_ignore_ascii_case(b"sdp"))
-            && parts.next().is_none()
-    };
-    if sdp { Ok(()) } else { Err(unsupported("Accept: application/sdp\r\n")) }
+    let content_type = message.first(Name::ContentType).unwrap_or_default();
+    let described = multipart::session_description(content_type, &bytes[body.clone()]);
+    let described = described.ok_or_else(|| unsupported(&format!("Accept: {ACCEPT}\r\n")))?;
+    Ok(body.start + described.start..body.start + described.end)
 }
 
 /// RFC 6665 section 4.2.1.1: a package that is not known, or none, gets 489; RFC 4575 section 3.4

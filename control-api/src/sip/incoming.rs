@@ -156,7 +156,7 @@ impl Agent {
                 let mut headers = vec![
                     Header::Allow(ALLOW.into()),
                     Header::Other("Allow-Events".into(), ALLOW_EVENTS.into()),
-                    Header::Accept("application/sdp".into()),
+                    Header::Accept(gate::ACCEPT.into()),
                     Header::Supported(SUPPORTED.into()),
                 ];
                 //= RFC 4579 section 4.1: the focus indicates "isfocus" in its Contact

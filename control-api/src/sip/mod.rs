@@ -14,6 +14,7 @@ mod in_dialog;
 mod incoming;
 mod invite;
 mod metrics;
+mod multipart;
 mod outgoing;
 mod peer;
 mod reply;

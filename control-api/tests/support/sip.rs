@@ -66,17 +66,35 @@ impl Call {
         Self::offer(node, Transport::Tcp, room, name, secure, (OfferedSetup::Passive, listen))
     }
 
+    /// TCP/TLS/MSRP without a key: with certificates.
+    pub(crate) fn place_certified(node: &Node, room: &str, name: &str) -> Self {
+        let role = (OfferedSetup::Active, NOWHERE);
+        Self::offer_with(node, Transport::Tcp, room, name, true, None, role)
+    }
+
     fn offer(
         node: &Node,
         transport: Transport,
         room: &str,
         name: &str,
         secure: bool,
+        role: (OfferedSetup, SocketAddr),
+    ) -> Self {
+        let initiator = secure.then(|| initiate(name, room));
+        Self::offer_with(node, transport, room, name, secure, initiator, role)
+    }
+
+    fn offer_with(
+        node: &Node,
+        transport: Transport,
+        room: &str,
+        name: &str,
+        secure: bool,
+        initiator: Option<(Initiator, Vec<u8>)>,
         (setup, address): (OfferedSetup, SocketAddr),
     ) -> Self {
         let number = CALLS.fetch_add(1, Ordering::Relaxed);
         let session = format!("ue{number}x{}", std::process::id());
-        let initiator = secure.then(|| initiate(name, room));
         let offer = offer_for_message_session(&MessageSessionOffer {
             session_id: 1,
             session_version: 1,
@@ -84,7 +102,8 @@ impl Call {
             msrp_session_id: &session,
             secure,
             setup,
-            accept_types: "message/cpim text/plain *",
+            // These members say what they say without a wrapper, and hear it so.
+            accept_types: "text/plain *",
             accept_wrapped_types: "*",
             max_size_bytes: None,
             direction: Direction::SendRecv,

@@ -4,6 +4,8 @@
 use std::collections::VecDeque;
 use std::io;
 
+use mrfp_protocol::tls::{Handshake, Profile};
+
 use super::msrp::{Head, Reader};
 use super::node::Node;
 use super::sip::{Call, Transport};
@@ -38,6 +40,21 @@ impl Ue {
     /// The media of a call.
     pub(crate) fn connect(call: Call) -> Self {
         let wire = Wire::connect(call.media(), call.credential.as_ref()).expect("connects");
+        Self::bind(call, wire)
+    }
+
+    /// A member whose media is secured with certificates; `profile` trusts the node's, which is for
+    /// `host`.
+    pub(crate) fn join_certified(
+        node: &Node,
+        room: &str,
+        name: &str,
+        profile: &Profile,
+        host: &str,
+    ) -> Self {
+        let call = Call::place_certified(node, room, name);
+        let handshake = Handshake::certificate_client(profile, host).expect("a name");
+        let wire = Wire::connect_with(call.media(), Some(handshake)).expect("connects");
         Self::bind(call, wire)
     }
 

@@ -39,30 +39,38 @@ impl Wire {
         address: SocketAddr,
         credential: Option<&Credential>,
     ) -> io::Result<Self> {
+        let handshake = credential.map(|credential| {
+            let suites = ALL_SUITES.map(str::to_owned).to_vec();
+            let profile =
+                Profile::new(&ProfileConfig { suites, tls13: false }).expect("the suites exist");
+            let identity = credential.identity.as_bytes();
+            Handshake::client(&profile, identity, &credential.psk).expect("a short identity")
+        });
+        Self::connect_with(address, handshake)
+    }
+
+    /// The same with any handshake.
+    pub(crate) fn connect_with(
+        address: SocketAddr,
+        handshake: Option<Handshake>,
+    ) -> io::Result<Self> {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         let mut wire = Self { stream, session: None, sealed: Vec::new(), buffer: Vec::new() };
-        if let Some(credential) = credential {
-            wire.secure(credential)?;
+        if let Some(handshake) = handshake {
+            wire.secure(handshake)?;
         }
         Ok(wire)
     }
 
-    fn secure(&mut self, credential: &Credential) -> io::Result<()> {
-        let suites = ALL_SUITES.map(str::to_owned).to_vec();
-        let profile =
-            Profile::new(&ProfileConfig { suites, tls13: false }).expect("the suites exist");
-        let identity = credential.identity.as_bytes();
-        let mut handshake =
-            Handshake::client(&profile, identity, &credential.psk).expect("a short identity");
+    fn secure(&mut self, mut handshake: Handshake) -> io::Result<()> {
         loop {
             let mut output = Vec::new();
             let result = handshake.advance(&self.sealed, &mut output);
             self.stream.write_all(&output)?;
-            let (consumed, progress) =
-                result.map_err(|error| io::Error::other(format!("{error:?}")))?;
+            let (consumed, progress) = result.map_err(io::Error::other)?;
             self.sealed.drain(..consumed);
             if let Progress::Done(session) = progress {
                 self.session = Some(session);

@@ -104,6 +104,24 @@ impl Room {
         acceptance::intern(&mut self.acceptances, &participant.accepts, self.cpim)
     }
 
+    /// What a participant takes has changed while it is here; its new acceptance.
+    pub(crate) fn renegotiate(
+        &mut self,
+        session: Key,
+        participant: &Participant,
+        acceptance: usize,
+    ) -> usize {
+        let can_tell = participant.private_messages && participant.accepts.takes_cpim(self.cpim);
+        for uri in &participant.uris {
+            let key = self.address_by_uri.get(&uri.normal).copied();
+            let Some(address) = key.and_then(|key| self.addresses.get_mut(key)) else { continue };
+            let own = address.sessions.iter_mut().filter(|known| known.session == session);
+            own.for_each(|known| known.private_messages = can_tell);
+        }
+        acceptance::give_back(&mut self.acceptances, acceptance);
+        acceptance::intern(&mut self.acceptances, &participant.accepts, self.cpim)
+    }
+
     /// A participant has gone.
     fn leave(&mut self, session: Key, participant: &mut Participant, acceptance: usize) {
         acceptance::give_back(&mut self.acceptances, acceptance);

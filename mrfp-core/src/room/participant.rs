@@ -4,7 +4,7 @@ use mrfp_protocol::user_uri;
 
 use super::Uri;
 use super::acceptance::Accepts;
-use crate::mp::ReserveAndConfigure;
+use crate::mp::{Capabilities, ReserveAndConfigure};
 
 /// What a room knows of a Termination.
 pub(crate) struct Participant {
@@ -32,6 +32,16 @@ impl Participant {
             },
             nickname: None,
         }
+    }
+
+    /// Its client has said anew what it takes.
+    pub(crate) fn set_capabilities(&mut self, capabilities: &Capabilities) {
+        self.private_messages = capabilities.private_messages;
+        self.accepts = Accepts {
+            types: capabilities.accept_types.clone().into_bytes(),
+            wrapped_types: capabilities.accept_wrapped_types.clone().into_bytes(),
+            size_bytes_max: capabilities.max_size_bytes,
+        };
     }
 
     /// Which of its names this is. `normal` is scratch memory.

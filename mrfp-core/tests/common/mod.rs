@@ -90,12 +90,16 @@ pub fn response(transaction_id: &str, status: u16, to: &str, from: &str) -> Vec<
 
 impl World {
     pub fn new(simulator: Simulator, limits: Limits) -> Self {
+        Self::with_profile(simulator, limits, Profile::new(&ProfileConfig::default()).unwrap())
+    }
+
+    pub fn with_profile(simulator: Simulator, limits: Limits, profile: Profile) -> Self {
         let (commands, shard_commands) = queue(1024);
         let (shard_events, events) = queue(1024);
         let metrics = Arc::new(PublishedMetrics::default());
         let parts = ShardParts {
             limits,
-            profile: Profile::new(&ProfileConfig::default()).unwrap(),
+            profile,
             listen: "127.0.0.1:2855".parse().unwrap(),
             advertise: None,
             seed: [7; 32],
@@ -202,14 +206,36 @@ impl World {
         address: SocketAddr,
         key: Option<(Vec<u8>, &Psk)>,
     ) -> Ue {
+        let handshake = key.map(|(identity, psk)| {
+            let profile = Profile::new(&ProfileConfig::default()).unwrap();
+            Handshake::client(&profile, &identity, psk).unwrap()
+        });
+        self.connect_with(termination, address, handshake)
+    }
+
+    /// The same with any handshake.
+    pub fn connect_with(
+        &mut self,
+        termination: u64,
+        address: SocketAddr,
+        handshake: Option<Handshake>,
+    ) -> Ue {
         let peer = self.shard.driver_mut().peer_connect(address);
-        let scheme = if key.is_some() { "msrps" } else { "msrp" };
-        let tls = match key {
+        self.ue(termination, address, handshake, peer)
+    }
+
+    /// A UE on a connection that is there already.
+    pub fn ue(
+        &mut self,
+        termination: u64,
+        address: SocketAddr,
+        handshake: Option<Handshake>,
+        peer: PeerId,
+    ) -> Ue {
+        let scheme = if handshake.is_some() { "msrps" } else { "msrp" };
+        let tls = match handshake {
             None => Tls::Plain,
-            Some((identity, psk)) => {
-                let profile = Profile::new(&ProfileConfig::default()).unwrap();
-                Tls::Handshaking(Box::new(Handshake::client(&profile, &identity, psk).unwrap()))
-            }
+            Some(handshake) => Tls::Handshaking(Box::new(handshake)),
         };
         let mut ue = Ue {
             peer,

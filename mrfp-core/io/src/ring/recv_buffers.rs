@@ -116,7 +116,9 @@ impl RecvBuffers {
     }
 }
 
-/// Anonymous zeroed pages.
+/// Anonymous zeroed pages, resident from the beginning: the kernel hands the buffers out in turn, so
+/// that the first few thousand receives would touch them all anyway. This way the memory of a node
+/// is what it is at the start, and no receive waits for a page.
 struct Mapping {
     address: NonNull<u8>,
     length: usize,
@@ -126,7 +128,7 @@ impl Mapping {
     fn new(length: usize) -> io::Result<Self> {
         assert!(length > 0);
         let protection = libc::PROT_READ | libc::PROT_WRITE;
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE;
         // SAFETY: a fresh anonymous mapping at an address of the kernel's choice touches nothing.
         let address = unsafe { libc::mmap(std::ptr::null_mut(), length, protection, flags, -1, 0) };
         if address == libc::MAP_FAILED {

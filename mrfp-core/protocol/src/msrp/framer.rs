@@ -4,13 +4,14 @@ use std::sync::LazyLock;
 
 use memchr::memmem;
 
-use super::head::{HYPHENS, HeadEnd, Tail};
+use super::head::{HYPHENS, HeadEnd, Tail, parse_start};
 use super::{Head, IDENT_BYTES_MAX, Malformed, MalformedReason};
 
 /// Cuts a byte stream into pieces of MSRP messages. Holds a few dozen bytes between calls; what it
 /// did not consume the caller presents again, with more behind it.
 ///
-/// After an error the stream is lost and every further call repeats the reason.
+/// After an error that tells where to go on ([`Malformed::consumed`]) the rest of that message comes
+/// without its head; after any other the stream is lost and every further call repeats the reason.
 #[derive(Debug, Default)]
 pub struct Framer {
     state: State,
@@ -115,7 +116,7 @@ impl Framer {
                 }
                 Ok((piece.consumed > 0).then_some(piece))
             }
-            State::Lost(reason) => Err(Malformed { reason: *reason, answer: None }),
+            State::Lost(reason) => Err(Malformed { reason: *reason, answer: None, consumed: None }),
         }
     }
 
@@ -128,7 +129,7 @@ impl Framer {
         match Head::read(head_window(input)) {
             Ok(Some((head, end))) => self.open(input, head, &end),
             Ok(None) => unreachable!("the scan has seen the end"),
-            Err(reason) => Err(self.lose(reason, &input[..headers])),
+            Err(reason) => Err(self.refuse(reason, input, headers)),
         }
     }
 
@@ -167,6 +168,23 @@ impl Framer {
                 Ok(piece)
             }
         }
+    }
+
+    /// The head is no good, but whole: where its message ends can be told all the same.
+    #[cold]
+    fn refuse(&mut self, reason: MalformedReason, input: &[u8], headers: usize) -> Malformed {
+        let mut malformed = self.lose(reason, &input[..headers]);
+        let start_line = input.split(|&byte| byte == b'\r').next().unwrap_or_default();
+        let Ok((transaction_id, _)) = parse_start(start_line) else { return malformed };
+        let body = Body::new(transaction_id);
+        if input[headers..].starts_with(b"\r\n") {
+            malformed.consumed = Some(headers + 2);
+            self.state = State::Body(body);
+        } else if let EndLine::Whole { bytes, .. } = body.end_line(&input[headers..]) {
+            malformed.consumed = Some(headers + bytes);
+            self.state = State::default();
+        }
+        malformed
     }
 
     #[cold]

@@ -6,8 +6,8 @@ use super::head::parse_start;
 use super::uri::{Path, Uri};
 use super::{Method, Start};
 
-/// The bytes violate the grammar. The connection is beyond repair; where `answer` is present a 400
-/// can still be sent first.
+/// The bytes violate the grammar. Where `answer` is present a 400 can be sent; without `consumed` the
+/// connection is beyond repair.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Malformed {
     /// What is wrong.
@@ -15,6 +15,8 @@ pub struct Malformed {
     /// Ranges of the input with what a 400 needs; absent where they could not be read or where
     /// the message must not be answered (responses, REPORTs, Failure-Report: no).
     pub answer: Option<MalformedAnswer>,
+    /// Bytes of the input the head took, where the message it begins can be skipped to its end-line.
+    pub consumed: Option<usize>,
 }
 
 /// Where the parts of a 400 lie in the input.
@@ -75,7 +77,7 @@ pub enum MalformedReason {
 impl Malformed {
     /// `bytes`: the head as far as it was read, from the first byte of the input on.
     pub(super) fn new(reason: MalformedReason, bytes: &[u8]) -> Self {
-        Self { reason, answer: MalformedAnswer::find(bytes) }
+        Self { reason, answer: MalformedAnswer::find(bytes), consumed: None }
     }
 }
 

@@ -72,6 +72,12 @@ impl Identity {
         }
     }
 
+    /// The certificate itself, DER, for whoever fingerprints it.
+    #[must_use]
+    pub fn certificate(&self) -> &[u8] {
+        self.0.cert.first().expect("a key is certified by a certificate")
+    }
+
     /// Whether the certificate carries this name (DNS name or IP address).
     #[must_use]
     pub fn is_for(&self, host: &str) -> bool {

@@ -10,7 +10,8 @@ use super::{Profile, Psk, RECORD_BYTES_MAX, Session};
 /// A handshake in progress, driven in memory.
 pub struct Handshake {
     engine: Engine,
-    /// What a client of the certificate kind presented.
+    with_certificates: bool,
+    /// What a client has presented.
     peer_certificate: Option<PeerCertificate>,
 }
 
@@ -107,7 +108,8 @@ impl Handshake {
     }
 
     fn new(engine: Engine) -> Self {
-        Self { engine, peer_certificate: None }
+        let with_certificates = matches!(engine, Engine::Certificate(_));
+        Self { engine, with_certificates, peer_certificate: None }
     }
 
     /// Takes whole records from the front of `input`, appends what must be sent to `output`.
@@ -141,6 +143,7 @@ impl Handshake {
                 Wanted::Certificate => {
                     let certificates = profile.certificates.as_ref();
                     let certificates = certificates.ok_or(HandshakeError::NotConfigured)?;
+                    self.with_certificates = true;
                     Engine::Certificate(Box::new(CertificateHandshake::server(certificates)?))
                 }
             };
@@ -178,6 +181,13 @@ impl Handshake {
                 panic!("nobody asked for a key")
             }
         }
+    }
+
+    /// Whether the handshake is one with certificates; known once it is complete. A client has then
+    /// proved nothing, unless it presented one.
+    #[must_use]
+    pub fn is_with_certificates(&self) -> bool {
+        self.with_certificates
     }
 
     /// Server role, after [`Progress::Done`]: the certificate the client presented, if it did.

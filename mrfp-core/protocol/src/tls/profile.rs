@@ -76,6 +76,12 @@ impl Profile {
         self.certificates = Some(certificates);
         Ok(self)
     }
+
+    /// Whether there may be handshakes with certificates.
+    #[must_use]
+    pub fn has_certificates(&self) -> bool {
+        self.certificates.is_some()
+    }
 }
 
 impl std::fmt::Debug for Profile {

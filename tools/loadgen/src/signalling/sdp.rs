@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use control_api::sdp::{
-    MessageSessionOffer, OfferedSetup, SdpError, offer_for_message_session, parse_answer,
+    Chatroom, MessageSessionOffer, OfferedSetup, SdpError, offer_for_message_session, parse_answer,
 };
 use mrfp_core::mp::Direction;
 
@@ -31,7 +31,7 @@ pub fn offer(address: IpAddr, session_id: &str, transfer_init: Option<&[u8]>) ->
         max_size_bytes: None,
         direction: Direction::SendRecv,
         cema: false,
-        chatroom: None,
+        chatroom: Some(Chatroom { nicknames: true, private_messages: true }),
         mikey: transfer_init,
     })
 }

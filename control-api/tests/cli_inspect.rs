@@ -1,0 +1,150 @@
+//! `mrf inspect`, run as an engineer with a trace runs it.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+fn inspect(arguments: &[&str], input: &[u8]) -> (Option<i32>, String) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_mrf"))
+        .arg("inspect")
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("runs");
+    child.stdin.take().expect("piped").write_all(input).expect("read");
+    let output = child.wait_with_output().expect("ends");
+    (output.status.code(), String::from_utf8(output.stdout).expect("text"))
+}
+
+const OFFER: &str = "v=0\no=alice 1 1 IN IP4 198.51.100.10\ns=-\nc=IN IP4 198.51.100.10\nt=0 0\n\
+    m=audio 4000 RTP/AVP 0\n\
+    m=message 7654 TCP/MSRP *\na=setup:actpass\n\
+    a=accept-types:message/cpim text/plain\na=path:msrp://198.51.100.10:7654/jshA7we;tcp\n\
+    a=chatroom:nickname\n\
+    m=message 7654 TCP/MSRP *\na=setup:actpass\na=sendonly\na=accept-types:message/cpim\n\
+    a=path:msrp://198.51.100.10:7654/f;tcp\na=file-selector:size:9\na=file-transfer-id:x\n";
+
+#[test]
+fn tells_of_every_line_of_an_offer_and_the_answer_to_it() {
+    let (code, text) = inspect(&["sdp"], OFFER.as_bytes());
+    assert_eq!(code, Some(0), "{text}");
+    for expected in [
+        "1. m=audio RTP/AVP 0\n   refused               Media type not available (Warning 304)\n",
+        "2. m=message TCP/MSRP *\n   served ",
+        "   path                  msrp://198.51.100.10:7654/jshA7we;tcp\n",
+        "   setup                 actpass\n",
+        "   chatroom              nicknames yes, private messages no\n",
+        "3. m=message TCP/MSRP *\n   refused               One message stream is served",
+        "answer: 200\n\nv=0\r\n",
+        "m=audio 0 RTP/AVP 0\r\nm=message 2855 TCP/MSRP *\r\na=setup:passive\r\n",
+        "m=message 0 TCP/MSRP *\r\na=file-selector:size:9\r\na=file-transfer-id:x\r\n",
+    ] {
+        assert!(text.contains(expected), "{expected:?} is missing from:\n{text}");
+    }
+}
+
+#[test]
+fn tells_why_an_offer_would_be_refused() {
+    let (code, text) = inspect(&["sdp"], OFFER.replace("a=path", "a=road").as_bytes());
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.ends_with("answer: 488, Warning 306: Attribute not understood: path\n"), "{text}");
+    let (code, text) = inspect(&["sdp"], b"hello\n");
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("unreadable: Session description malformed at line 1"), "{text}");
+}
+
+#[test]
+fn answers_an_offer_by_the_policy_of_the_room_it_calls() {
+    let mut config = tempfile::NamedTempFile::new().expect("a file");
+    let text = "[rooms]\ncreation = \"closed\"\n[[room]]\nname = \"board\"\ncpim = \"required\"\n";
+    config.write_all(text.as_bytes()).expect("written");
+    let config = config.path().to_str().expect("text").to_owned();
+    let bare = OFFER.replace("message/cpim text/plain", "text/plain");
+    let ask = |room, offer: &str| {
+        inspect(&["sdp", "--config", &config, "--room", room], offer.as_bytes())
+    };
+    assert_eq!(ask("board", OFFER).0, Some(0));
+    // The file beside it names message/cpim and is served instead.
+    let (code, text) = ask(
+        "board",
+        bare.split("m=message 7654 TCP/MSRP *\na=setup:actpass\na=sendonly").next().expect("text"),
+    );
+    assert_eq!(code, Some(1));
+    assert!(text.contains("answer: 488, Warning 305"), "{text}");
+    let (code, text) = ask("pub", OFFER);
+    assert_eq!(code, Some(1));
+    assert!(text.ends_with("answer: 404\n"), "{text}");
+}
+
+#[test]
+fn a_protected_offer_depends_on_the_kms() {
+    let text = OFFER.replace("m=message 7654 TCP/MSRP", "m=message 7654 TCP/TLS/MSRP");
+    let text = text
+        .replace("msrp://198", "msrps://198")
+        .replace("a=chatroom:nickname", "a=key-mgmt:mikey AQ4FgA==");
+    let (code, told) = inspect(&["sdp"], text.as_bytes());
+    assert_eq!(code, Some(0), "{told}");
+    assert!(told.contains("key-mgmt              mikey"), "{told}");
+    assert!(told.contains("if the KMS resolves"), "{told}");
+}
+
+const STREAM: &str = "MSRP a786hjs2 SEND\r\n\
+    To-Path: msrp://198.51.100.10:7654/jshA7we;tcp\r\n\
+    From-Path: msrp://203.0.113.5:2855/own;tcp\r\n\
+    Message-ID: 87652491\r\nByte-Range: 1-*/*\r\nFailure-Report: partial\r\n\
+    Content-Type: message/cpim\r\n\r\n\
+    From: <sip:alice@example.com>\r\nTo: <sip:tea@example.com>\r\n\r\n\
+    Content-Type: text/plain\r\n\r\nhi \u{1b}[31m\r\n-------a786hjs2+\r\n\
+    MSRP a786hjs2 200 OK\r\nTo-Path: msrp://203.0.113.5:2855/own;tcp\r\n\
+    From-Path: msrp://198.51.100.10:7654/jshA7we;tcp\r\n-------a786hjs2$\r\n";
+
+#[test]
+fn tells_a_stream_message_by_message() {
+    let (code, text) = inspect(&["msrp"], STREAM.as_bytes());
+    assert_eq!(code, Some(0), "{text}");
+    for expected in [
+        "1. byte 0, line 1\n   request         SEND a786hjs2\n",
+        "   To-Path         msrp://198.51.100.10:7654/jshA7we;tcp\n",
+        "   Byte-Range      1-*/*\n",
+        "   Failure-Report  partial",
+        "ended with +, more follows\n",
+        "     From          sip:alice@example.com\n     To            sip:tea@example.com\n",
+        "     Content-Type  text/plain\n",
+        "   response        200 OK to a786hjs2\n",
+    ] {
+        assert!(text.contains(expected), "{expected:?} is missing from:\n{text}");
+    }
+    // A trace that went through an editor.
+    let (code, text) = inspect(&["msrp"], STREAM.replace("\r\n", "\n").as_bytes());
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.starts_with("note: every line ends in LF alone"), "{text}");
+}
+
+#[test]
+fn names_the_place_where_a_stream_breaks() {
+    let broken = STREAM.replace("MSRP a786hjs2 200 OK\r\nTo-Path", "MSRP a786hjs2 200 OK\r\nTo");
+    let (code, text) = inspect(&["msrp"], broken.as_bytes());
+    assert_eq!(code, Some(1));
+    let at = broken.find("MSRP a786hjs2 200").expect("there");
+    let line = broken[..at].matches('\n').count() + 1;
+    let told = format!("malformed: the message at byte {at}, line {line}: To-Path");
+    assert!(text.contains(&told), "{text}");
+    let (code, text) = inspect(&["msrp"], &STREAM.as_bytes()[..STREAM.len() - 1]);
+    assert_eq!(code, Some(1));
+    assert!(text.contains("incomplete: "), "{text}");
+    let unknown = STREAM.replace("a786hjs2 SEND", "a786hjs2 SHOUT");
+    let (code, text) = inspect(&["msrp"], unknown.as_bytes());
+    assert_eq!(code, Some(1));
+    assert!(text.contains("the node answers 501"), "{text}");
+}
+
+#[test]
+fn control_characters_of_a_peer_do_not_reach_the_terminal() {
+    let hostile = STREAM.replace("87652491", "8765\u{1b}[2J");
+    let (_, text) = inspect(&["msrp"], hostile.as_bytes());
+    assert!(!text.contains('\u{1b}'), "{text}");
+    let hostile =
+        OFFER.replace("nickname", "nickname \u{1b}[2J").replace("text/plain", "text/\u{1b}");
+    let (_, text) = inspect(&["sdp"], hostile.as_bytes());
+    assert!(!text.contains('\u{1b}'), "{text}");
+}
