@@ -207,6 +207,7 @@ impl World {
                 Mp::Subtracted { termination, statistics: TerminationStatistics::default() }
             }
             Command::Audit { context } => Mp::Audited { context, statistics: None },
+            Command::Resolved { .. } => unreachable!("the MRFC has nothing to do with names"),
             Command::Stop => Mp::Stopped,
         };
         self.event(Event::Mp { shard, event });

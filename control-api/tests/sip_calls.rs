@@ -15,6 +15,7 @@ async fn sets_up_and_tears_down(node: &mut Node, link: Link) {
     };
     assert_eq!(room, "room 1");
     assert_eq!(from.uri, "sip:alice@example.com");
+    assert_eq!(from.source, Some(std::net::Ipv4Addr::LOCALHOST.into()));
     assert_eq!(to, "sip:room%201@node.example");
     assert_eq!(offer.as_deref(), Some(OFFER));
     node.accept(call);
@@ -28,7 +29,7 @@ async fn sets_up_and_tears_down(node: &mut Node, link: Link) {
     };
     assert_eq!(contact, address);
     assert!(ok.header("Allow").unwrap().contains("UPDATE"));
-    assert_eq!(ok.header("Supported"), Some("timer"));
+    assert_eq!(ok.header("Supported"), Some("timer, norefersub"));
     assert_eq!(node.sip.metrics().dialogs_active.get(), 1);
     caller.to_tag = Some(ok.to_tag().to_owned());
     caller.send("ACK", "2", b"").await;

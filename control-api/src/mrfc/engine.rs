@@ -302,6 +302,11 @@ impl Mrfc {
         std::iter::once(uri.clone()).chain(others).collect()
     }
 
+    /// Where the traffic of that party is counted.
+    fn realm(&self, caller: &Caller) -> mp::RealmId {
+        caller.source.map_or(mp::RealmId::default(), |source| self.config.realms.of(source))
+    }
+
     /// Where a call to that room goes.
     fn place(&self, room: &str, called: &str, makes_room: bool) -> Result<Place, Refusal> {
         if let Some(room) = self.rooms.get(room) {
@@ -359,7 +364,7 @@ impl Mrfc {
             session_id: reservation.session_id.clone(),
             remote_path: message.map(|message| message.path.clone()),
             member: call.member(),
-            realm: mp::RealmId::default(),
+            realm: self.realm(&call.caller),
             file_transfer: message.is_some_and(|message| message.file.is_some()),
             accept_types: message.map_or_else(String::new, |m| m.accept_types.clone()),
             accept_wrapped_types: message

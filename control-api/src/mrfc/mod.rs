@@ -21,6 +21,7 @@ mod rooms;
 mod subscriptions;
 mod timers;
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use mrfp_core::mp;
@@ -58,11 +59,13 @@ pub struct Caller {
     pub display_name: Option<String>,
     /// Others are not to learn the URI (RFC 3323).
     pub anonymous: bool,
+    /// Where its signalling comes from, which tells its realm.
+    pub source: Option<IpAddr>,
 }
 
 impl From<&str> for Caller {
     fn from(uri: &str) -> Self {
-        Self { uri: uri.to_owned(), display_name: None, anonymous: false }
+        Self { uri: uri.to_owned(), display_name: None, anonymous: false, source: None }
     }
 }
 

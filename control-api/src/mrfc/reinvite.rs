@@ -46,12 +46,10 @@ impl Mrfc {
         let Stage::AwaitModified(_, change) = &call.stage else {
             unreachable!("the caller made it so");
         };
-        let Some((direction, path)) = call.agreed().difference(&change.negotiation) else {
+        let Some((direction, remote)) = call.agreed().difference(&change.negotiation) else {
             return self.modified(id, call);
         };
         let termination = call.termination;
-        let setup = call.agreed().setup();
-        let remote = path.map(|path| mp::Remote { path, setup, capabilities: None });
         let modify = mp::Modify { termination, direction, muted: call.muted, remote };
         let command = mp::Command::Modify(Box::new(modify));
         self.actions.push_back(Action::Command { shard: call.shard, command });

@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use super::relay::{Resolved, Resolver};
 use super::{Stopped, ask_kms, counters, fill_random, ntp_now};
 use crate::http::{
     ContextView, HttpServer, MemberDetail, MemberView, Query, Readiness, ReadinessState, RoomDetail,
@@ -37,6 +38,8 @@ pub(super) struct Parts {
     pub(super) queries: mpsc::Receiver<Query>,
     pub(super) kms: Arc<Mutex<Kms>>,
     pub(super) readiness: Arc<Readiness>,
+    /// Looks up the hosts the relay has to connect to.
+    pub(super) resolver: Resolver,
     pub(super) stop: CancellationToken,
     /// Kept until the end, so that health and metrics can be watched while the node drains.
     pub(super) servers: [HttpServer; 2],
@@ -76,6 +79,7 @@ enum Wake {
     Look,
     Sip(Option<Event>),
     Query(Query),
+    Resolved(Resolved),
     Stop,
 }
 
@@ -101,6 +105,7 @@ impl Control {
                 // The front ended under us: no call can come or go any more.
                 Wake::Sip(None) => break,
                 Wake::Query(query) => self.answer(query),
+                Wake::Resolved(resolved) => self.take_resolved(resolved),
                 Wake::Stop => self.begin_stop(),
             }
             self.receive();
@@ -134,6 +139,7 @@ impl Control {
             }
             event = self.parts.sip_events.recv(), if takes_calls => Wake::Sip(event),
             Some(query) = self.parts.queries.recv() => Wake::Query(query),
+            resolved = self.parts.resolver.next() => Wake::Resolved(resolved),
             () = sleep_until(deadline) => Wake::Look,
         };
         self.parts.bell.get_ref().drain();
@@ -187,9 +193,22 @@ impl Control {
                 if matches!(event, MpEvent::Stopped) {
                     self.shards[index].ended = true;
                 }
-                self.handle(Event::Mp { shard, event });
+                match event {
+                    MpEvent::Resolve { id, host, port, secure: _ } => {
+                        self.parts.resolver.ask(index, id, host, port);
+                    }
+                    event => self.handle(Event::Mp { shard, event }),
+                }
             }
         }
+        while let Some(resolved) = self.parts.resolver.poll() {
+            self.take_resolved(resolved);
+        }
+    }
+
+    fn take_resolved(&mut self, resolved: Resolved) {
+        let Resolved { shard, id, addresses } = resolved;
+        self.shards[shard].outbox.push_back(Command::Resolved { id, addresses });
     }
 
     /// Carries out what the MRFC wants. A question to the embedded KMS is answered on the spot,

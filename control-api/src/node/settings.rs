@@ -23,6 +23,8 @@ use crate::mrfc::{
 use crate::sdp::Fingerprint;
 use crate::sip::SipConfig;
 
+use super::relay;
+
 /// The media plane's part.
 pub(super) fn media(config: &Config) -> Result<mrfp_core::Config, CertificateProblem> {
     let cores = mrfp_io::available_cores();
@@ -41,6 +43,7 @@ pub(super) fn media(config: &Config) -> Result<mrfp_core::Config, CertificatePro
         limits: media_limits(config),
         profile: profile(config),
         certificate: config.tls.certificate.as_ref().map(Certificate::load).transpose()?,
+        relay: relay::config(config),
     })
 }
 

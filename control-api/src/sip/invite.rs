@@ -1,8 +1,11 @@
 //! New calls: an INVITE becomes a dialog, and its transaction is kept until the ACK.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use rsipstack::sip::{Header, HeadersExt, Method, Request, SipMessage, StatusCode, Uri};
+use rsipstack::sip::{
+    Header, HeadersExt, Method, Request, SipMessage, StatusCode, ToTypedHeader, Uri,
+};
 use rsipstack::transaction::transaction::Transaction;
 use rsipstack::transport::{SipAddr, SipConnection};
 
@@ -220,6 +223,13 @@ fn invite_event(call: CallId, room: String, request: &Request) -> Event {
     }
 }
 
+/// Where the request came from: what the top Via says once RFC 3261 section 18.2.1 has been applied.
+fn source(request: &Request) -> Option<IpAddr> {
+    let via = request.via_header().ok()?.first_value().ok()?.typed().ok()?;
+    let received = via.received().and_then(Result::ok);
+    received.or_else(|| via.sent_by().host.to_string().trim_matches(['[', ']']).parse().ok())
+}
+
 /// Who sent the request. Nobody is asked to prove it: that is the task of the proxy in front.
 pub(super) fn caller(request: &Request) -> Caller {
     let from = request.from_header();
@@ -239,6 +249,7 @@ pub(super) fn caller(request: &Request) -> Caller {
     Caller {
         anonymous: privacy.into_iter().any(hides) || anonymous,
         display_name: from.ok().and_then(|from| display_name(from.value())),
+        source: source(request),
         uri,
     }
 }

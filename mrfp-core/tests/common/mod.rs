@@ -12,7 +12,7 @@ use mrfp_core::mp::{
 };
 use mrfp_core::{Limits, Psk, Shard, ShardParts};
 use mrfp_io::{Consumer, PeerId, Producer, Simulator, SimulatorConfig, doorbell, queue};
-use mrfp_protocol::msrp::{Continuation, Framer, Start};
+use mrfp_protocol::msrp::{ByteRange, Continuation, FailureReport, Framer, Start};
 use mrfp_protocol::tls::{
     Handshake, Opened, Profile, ProfileConfig, Progress, RecordError, Session,
 };
@@ -58,6 +58,9 @@ pub struct Received {
     pub transaction_id: String,
     pub message_id: Option<String>,
     pub byte_range_start: Option<u64>,
+    pub byte_range: Option<ByteRange>,
+    pub failure_report: FailureReport,
+    pub success_report: bool,
     /// Header lines after From-Path, as they came.
     pub header_lines: String,
     /// Status code of a REPORT.
@@ -90,24 +93,35 @@ pub fn response(transaction_id: &str, status: u16, to: &str, from: &str) -> Vec<
 
 impl World {
     pub fn new(simulator: Simulator, limits: Limits) -> Self {
-        Self::with_profile(simulator, limits, Profile::new(&ProfileConfig::default()).unwrap())
+        Self::with(simulator, limits, |_| {})
     }
 
     pub fn with_profile(simulator: Simulator, limits: Limits, profile: Profile) -> Self {
+        Self::with(simulator, limits, |parts| parts.profile = profile)
+    }
+
+    /// With parts changed as the test needs them.
+    pub fn with(
+        simulator: Simulator,
+        limits: Limits,
+        change: impl FnOnce(&mut ShardParts),
+    ) -> Self {
         let (commands, shard_commands) = queue(1024);
         let (shard_events, events) = queue(1024);
         let metrics = Arc::new(PublishedMetrics::default());
-        let parts = ShardParts {
+        let mut parts = ShardParts {
             limits,
-            profile,
+            profile: Profile::new(&ProfileConfig::default()).unwrap(),
             listen: "127.0.0.1:2855".parse().unwrap(),
             advertise: None,
+            relay: None,
             seed: [7; 32],
             commands: shard_commands,
             events: shard_events,
             doorbell: doorbell().unwrap().0,
             metrics: Arc::clone(&metrics),
         };
+        change(&mut parts);
         let shard = Shard::new(simulator, parts).unwrap();
         Self { shard, commands, events, metrics, seen: Vec::new() }
     }
@@ -147,7 +161,7 @@ impl World {
         self.settle();
     }
 
-    fn take_events(&mut self) {
+    pub fn take_events(&mut self) {
         while let Some(event) = self.events.pop() {
             self.seen.push(event);
         }
@@ -206,11 +220,18 @@ impl World {
         address: SocketAddr,
         key: Option<(Vec<u8>, &Psk)>,
     ) -> Ue {
-        let handshake = key.map(|(identity, psk)| {
-            let profile = Profile::new(&ProfileConfig::default()).unwrap();
-            Handshake::client(&profile, &identity, psk).unwrap()
-        });
-        self.connect_with(termination, address, handshake)
+        self.connect_with(termination, address, client_handshake(key))
+    }
+
+    /// Connects, and leaves it to others to let anything happen.
+    pub fn connect_only(
+        &mut self,
+        termination: u64,
+        address: SocketAddr,
+        key: Option<(Vec<u8>, &Psk)>,
+    ) -> Ue {
+        let peer = self.shard.driver_mut().peer_connect(address);
+        Ue::new(termination, address, client_handshake(key), peer)
     }
 
     /// The same with any handshake.
@@ -232,24 +253,7 @@ impl World {
         handshake: Option<Handshake>,
         peer: PeerId,
     ) -> Ue {
-        let scheme = if handshake.is_some() { "msrps" } else { "msrp" };
-        let tls = match handshake {
-            None => Tls::Plain,
-            Some(handshake) => Tls::Handshaking(Box::new(handshake)),
-        };
-        let mut ue = Ue {
-            peer,
-            termination: TerminationId(termination),
-            address,
-            local_uri: remote_uri(termination),
-            remote_uri: format!("{scheme}://{address}/session-{termination:016};tcp"),
-            tls,
-            framer: Framer::default(),
-            unparsed: Vec::new(),
-            sealed: Vec::new(),
-            current: None,
-            received: Vec::new(),
-        };
+        let mut ue = Ue::new(termination, address, handshake, peer);
         for _ in 0..6 {
             ue.read(self);
             self.settle();
@@ -280,6 +284,32 @@ impl World {
 }
 
 impl Ue {
+    fn new(
+        termination: u64,
+        address: SocketAddr,
+        handshake: Option<Handshake>,
+        peer: PeerId,
+    ) -> Self {
+        let scheme = if handshake.is_some() { "msrps" } else { "msrp" };
+        let tls = match handshake {
+            None => Tls::Plain,
+            Some(handshake) => Tls::Handshaking(Box::new(handshake)),
+        };
+        Self {
+            peer,
+            termination: TerminationId(termination),
+            address,
+            local_uri: remote_uri(termination),
+            remote_uri: format!("{scheme}://{address}/session-{termination:016};tcp"),
+            tls,
+            framer: Framer::default(),
+            unparsed: Vec::new(),
+            sealed: Vec::new(),
+            current: None,
+            received: Vec::new(),
+        }
+    }
+
     /// Sends bytes as they are (sealed, where there is a session).
     pub fn send_raw(&mut self, world: &mut World, bytes: &[u8]) {
         for chunk in bytes.chunks(16_000) {
@@ -329,6 +359,11 @@ impl Ue {
              Message-ID: m{transaction_id}\r\nByte-Range: 1-0/0\r\n-------{transaction_id}$\r\n"
         )
         .into_bytes()
+    }
+
+    /// The message whose end has not come yet.
+    pub fn incomplete(&self) -> Option<&Received> {
+        self.current.as_ref()
     }
 
     /// Answers every SEND that was received and not answered.
@@ -423,6 +458,9 @@ impl Ue {
                     transaction_id: text(head.transaction_id),
                     message_id: head.message_id.map(text),
                     byte_range_start: head.byte_range.map(|range| range.start),
+                    byte_range: head.byte_range,
+                    failure_report: head.failure_report,
+                    success_report: head.success_report,
                     header_lines: text(head.header_lines),
                     report_status: head.status.as_ref().map(|status| status.code),
                     content_type: head.content_type.map(text),
@@ -485,6 +523,11 @@ impl Ue {
     pub fn bodies(&self) -> Vec<Vec<u8>> {
         self.messages().into_iter().map(|(_, body, _)| body).collect()
     }
+}
+
+fn client_handshake(key: Option<(Vec<u8>, &Psk)>) -> Option<Handshake> {
+    let profile = Profile::new(&ProfileConfig::default()).unwrap();
+    key.map(|(identity, psk)| Handshake::client(&profile, &identity, psk).unwrap())
 }
 
 pub fn identity(termination: u64) -> Vec<u8> {

@@ -7,8 +7,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::expectation::Ledger;
-use crate::media::Traffic;
 use crate::media::message::{CHUNK_BODY_BYTES, STAMP_BYTES, TextSizes};
+use crate::media::{FileTraffic, Stall, Traffic};
 use crate::scenario::{ROOM_MEMBERS_MAX, Rooms, Scenario};
 use crate::security::KmsOptions;
 
@@ -47,6 +47,16 @@ Examples, with a node started by `mrf` on this machine:
   Rooms of 2 to 20, 5 messages a second per UE, short ones and ones that travel in chunks:
     mrf-load run chat --target sip:room@127.0.0.1:5060 --sessions 500 --room-size 2..20 \\
         --message-rate 5 --message-size 200,2000,20000
+
+  1,000 connections that all speak for the first time in the same moment:
+    mrf-load run burst --target sip:burst@127.0.0.1:5060 --sessions 1000 --rate 500/s --security psk
+
+  A file of 100 MiB after the other, and ten chat messages a second on the same connection:
+    mrf-load run file-and-chat --target sip:file@127.0.0.1:5060 --sessions 2 --node-pid $(pidof mrf)
+
+  20 pairs, beside one whose receiver stops reading for 10 s while 200 MB are pushed at it:
+    mrf-load run stalled-receiver --target sip:stall@127.0.0.1:5060 --sessions 42 --duration 10s \\
+        --node-pid $(pidof mrf)
 
 Words: a UE is one SIP call with one MSRP session; bound, its first SEND was answered; violation,
 anything a correct node would not have done. `node CPU us per message` is the node's processor time
@@ -115,6 +125,14 @@ pub struct Run {
     #[arg(long, value_name = "R", value_parser = parse_rate)]
     pub message_rate: Option<f64>,
 
+    /// Bytes of a file: `100MiB`, `200MB`, `50000` [default: 100MiB; stalled-receiver: 200MB].
+    #[arg(long, value_name = "SIZE", value_parser = parse_file_size)]
+    pub file_size: Option<usize>,
+
+    /// How long the stalled receiver reads nothing, once --duration has passed.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
+    pub stall: Duration,
+
     /// Bytes of a message's text (its CPIM wrapper comes on top). Several sizes, `50,200,9000`, are
     /// dealt out to the UEs in turn. Above 8 KiB a message travels in chunks.
     #[arg(long, value_name = "BYTES,…", value_delimiter = ',', default_value = "200",
@@ -148,6 +166,17 @@ pub struct Run {
 pub enum ScenarioName {
     /// Everybody talks in a chat room (MSRP, RFC 7701).
     Chat,
+    /// Rooms of two, closed loop, eight messages on their way: is every pair served alike?
+    Pairs,
+    /// As `pairs`, but nobody speaks, not even to bind, before everybody is connected; then all do
+    /// in the same moment.
+    Burst,
+    /// Rooms of two, ten chat messages a second; the first of each room sends files as well, one
+    /// after the other, on the same connection.
+    FileAndChat,
+    /// Rooms of two, fifty chat messages a second. After --duration the receiver of the first room
+    /// stops reading for --stall while its sender pushes one file.
+    StalledReceiver,
 }
 
 /// How sessions are protected.
@@ -185,20 +214,30 @@ const SESSIONS_MAX: i64 = 1 << 20;
 const WINDOW_MAX: i64 = 10_000;
 /// A generator with more should be several.
 const THREADS_MAX: i64 = 256;
-/// Whole messages are compared with this much padding; also one bit per chunk in the ledger.
+/// Its figures fit everywhere; nobody waits for a longer one.
+const FILE_BYTES_MAX: usize = 16_000_000_000;
+/// Whole messages are compared with that much text; also one bit per chunk in the ledger.
 const MESSAGE_BYTES_MAX: usize = (Ledger::CHUNKS_MAX as usize - 1) * CHUNK_BODY_BYTES;
 
 impl Run {
     /// The scenario, with its defaults filled in. An error is the user's.
     pub fn to_scenario(&self) -> Result<Scenario, String> {
-        let interval_ns = match (self.window, self.message_rate) {
-            (Some(_), _) => None,
-            (None, rate) => Some((1e9 / rate.unwrap_or(1.0)) as u64),
+        let usual = self.scenario.usual();
+        let (window, rate) = match (self.window, self.message_rate) {
+            (None, None) => (usual.window, usual.message_rate),
+            (window, rate) => (window, rate),
         };
+        let interval_ns = rate.map(|rate| (1e9 / rate) as u64);
         let rooms = match (self.rooms, self.room_size) {
             (_, Some(rooms)) => rooms,
-            (rooms, None) => Rooms::Count(rooms.unwrap_or(1)),
+            (Some(rooms), None) => Rooms::Count(rooms),
+            (None, None) => usual.rooms,
         };
+        let stall = (self.scenario == ScenarioName::StalledReceiver)
+            .then_some(Stall { after: self.duration, duration: self.stall });
+        if stall.is_some() && rooms.sizes(self.sessions).first() != Some(&2) {
+            return Err("the first room must have two members: one stalls, one sends".to_owned());
+        }
         let largest = rooms.sizes(self.sessions).into_iter().max().unwrap_or(0);
         if largest > ROOM_MEMBERS_MAX {
             return Err(format!(
@@ -209,16 +248,52 @@ impl Run {
         Ok(Scenario {
             sessions: self.sessions,
             rate_per_second: self.rate,
-            duration: self.duration,
+            duration: self.duration + stall.map_or(Duration::ZERO, |stall| stall.duration),
             traffic: Traffic {
                 interval_ns,
-                window: self.window.unwrap_or(0),
+                window: window.unwrap_or(0),
                 texts: TextSizes::new(self.message_size.clone()),
                 drain_timeout: self.drain_timeout,
+                files: usual.files.map(|files| FileTraffic {
+                    bytes: self.file_size.unwrap_or(files.bytes),
+                    ..files
+                }),
+                stall,
+                burst: self.scenario == ScenarioName::Burst,
             },
             threads: self.threads,
             rooms,
         })
+    }
+}
+
+/// What a scenario does where the command line does not say.
+struct Usual {
+    window: Option<u32>,
+    message_rate: Option<f64>,
+    rooms: Rooms,
+    files: Option<FileTraffic>,
+}
+
+impl ScenarioName {
+    fn usual(self) -> Usual {
+        let pairs = Rooms::Sizes { min: 2, max: 2 };
+        let rate =
+            |rate| Usual { window: None, message_rate: Some(rate), rooms: pairs, files: None };
+        match self {
+            Self::Chat => Usual { rooms: Rooms::Count(1), ..rate(1.0) },
+            Self::Pairs | Self::Burst => Usual { window: Some(8), message_rate: None, ..rate(0.0) },
+            Self::FileAndChat => Usual {
+                // A mebibyte: a chat message of the same UE has no more than that before it.
+                files: Some(FileTraffic { bytes: 100 << 20, chunks_open_max: 32 }),
+                ..rate(10.0)
+            },
+            Self::StalledReceiver => Usual {
+                // Nothing but TCP is to hold the sender back.
+                files: Some(FileTraffic { bytes: 200_000_000, chunks_open_max: usize::MAX }),
+                ..rate(50.0)
+            },
+        }
     }
 }
 
@@ -271,6 +346,19 @@ fn parse_room_size(text: &str) -> Result<Rooms, String> {
         }
         _ => Err(format!("a room size is N or A..B, from 1 to {ROOM_MEMBERS_MAX}")),
     }
+}
+
+fn parse_file_size(text: &str) -> Result<usize, String> {
+    let units = [("KiB", 1 << 10), ("MiB", 1 << 20), ("kB", 1_000), ("MB", 1_000_000), ("", 1)];
+    for (unit, bytes) in units {
+        let number = text.strip_suffix(unit).and_then(|number| number.parse::<usize>().ok());
+        if let Some(size) = number.and_then(|number| number.checked_mul(bytes))
+            && (STAMP_BYTES..=FILE_BYTES_MAX).contains(&size)
+        {
+            return Ok(size);
+        }
+    }
+    Err("a file size is a number with kB, KiB, MB or MiB, e.g. 100MiB; up to 16 GB".to_owned())
 }
 
 fn parse_message_size(text: &str) -> Result<usize, String> {

@@ -4,12 +4,14 @@
 //! be answered with 200. The ledger of a room knows every message in flight, so that a loss, a
 //! duplicate, a message out of order or one that nobody sent each has its own name.
 
+mod files;
 mod ledger;
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+pub use files::FileBook;
 pub use ledger::{Answered, Debts, Delivered, Ledger};
 
 /// What went wrong, by kind. Order and names are those of the report.
@@ -38,6 +40,8 @@ pub enum Violation {
     SendUnanswered,
     /// A response to a SEND that is not open.
     UnexpectedResponse,
+    /// A pair was not heard of although the others talked.
+    Starved,
     /// A message never reached a member.
     Lost,
     /// A message reached a member more than once.
@@ -74,6 +78,7 @@ impl Violation {
             Self::SendRefused => "SEND was answered other than 200",
             Self::SendUnanswered => "SEND was never answered",
             Self::UnexpectedResponse => "answer to a SEND that was not open",
+            Self::Starved => "room in which nothing was delivered while others talked",
             Self::Lost => "message never reached a member",
             Self::Duplicated => "message reached a member more than once",
             Self::Reordered => "message overtaken by a later one of its sender",

@@ -245,6 +245,9 @@ impl<'a> Fleet<'a> {
         while let Some(message) = self.agents.poll_transmit() {
             self.transport.send(&message);
         }
+        if matches!(self.phase, Phase::Talking | Phase::Draining) {
+            self.steady.sample_memory(self.options.node_pid);
+        }
         if self.display.is_due(now) {
             let figures = self.figures();
             self.display.show(&figures, now);

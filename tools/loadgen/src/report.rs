@@ -1,11 +1,14 @@
 //! What a run has shown: a table for people, JSON for machines.
 
+mod figures;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+pub use self::figures::{FairnessReport, FilesReport, MemoryReport, StallReport};
 use crate::expectation::Violations;
 
 /// All figures of a run.
@@ -35,6 +38,16 @@ pub struct Report {
     pub delivery_latency: Percentiles,
     /// From a SEND to its 200.
     pub answer_latency: Percentiles,
+    /// From the first word of a UE to its answer, where all speak at once.
+    pub first_answer_latency: Percentiles,
+    /// How alike the rooms were served.
+    pub fairness: FairnessReport,
+    /// Files, where they were sent.
+    pub files: Option<FilesReport>,
+    /// The stalled receiver, where there was one.
+    pub stall: Option<StallReport>,
+    /// Resident memory of the node, with `--node-pid`.
+    pub node_memory: Option<MemoryReport>,
     /// How late the open loop was.
     pub schedule_slip: Percentiles,
     /// Processor time.
@@ -94,6 +107,8 @@ const TICKET_KEY_OPTION: &str = "--kms-tpk";
 /// The run's parameters.
 #[derive(Clone, Debug, Serialize)]
 pub struct ConfigReport {
+    /// What the UEs did.
+    pub scenario: String,
     /// Request-URI without the room's number.
     pub target: String,
     /// `udp` or `tcp`.
@@ -221,6 +236,7 @@ impl Report {
         self.write_counts(&mut text);
         self.write_latencies(&mut text);
         self.write_cpu(&mut text);
+        self.write_figures(&mut text);
         self.write_verdict(&mut text);
         text
     }
@@ -286,6 +302,7 @@ impl Report {
             ("INVITE to bound", &self.bound_latency),
             ("SEND to delivery", &self.delivery_latency),
             ("SEND to 200", &self.answer_latency),
+            ("first word to 200", &self.first_answer_latency),
             ("schedule slip", &self.schedule_slip),
         ] {
             if percentiles.count == 0 {

@@ -54,8 +54,12 @@ fn start(config: Config) -> RunningNode {
 
 impl RunningNode {
     fn load(&self, options: &[&str]) -> Report {
+        self.run("chat", options)
+    }
+
+    fn run(&self, scenario: &str, options: &[&str]) -> Report {
         let target = format!("sip:room@{}", self.addresses.sip_udp);
-        let mut line = vec!["mrf-load", "run", "chat", "--target", &target, "--rate", "500/s"];
+        let mut line = vec!["mrf-load", "run", scenario, "--target", &target, "--rate", "500/s"];
         line.extend(options);
         let Command::Run(options) = Cli::parse_from(line).command;
         loadgen::run(&options).unwrap()
@@ -200,6 +204,107 @@ fn pairs_keep_eight_protected_messages_on_their_way() {
     assert_everything_held(&report, 40);
     assert_eq!(report.messages.delivered_total, report.messages.sent_total);
     node.assert_clean_and_stop();
+}
+
+#[test]
+fn pairs_are_compared() {
+    let node = start(config());
+    let report =
+        node.run("pairs", &["--sessions", "20", "--duration", "1s", "--drain-timeout", "30s"]);
+    assert_everything_held(&report, 20);
+    assert_eq!(report.config.window, 8);
+    let fairness = &report.fairness;
+    assert_eq!((fairness.rooms, fairness.silent), (10, 0), "{}", report.to_text());
+    assert!(fairness.slowest_by_median > 0.0);
+    assert!(fairness.slowest_by_median <= 1.0);
+    node.assert_clean_and_stop();
+}
+
+#[test]
+fn everybody_speaks_for_the_first_time_in_one_moment() {
+    for security in ["plain", "psk"] {
+        let node = start(config());
+        let report = node.run(
+            "burst",
+            &[
+                "--security",
+                security,
+                "--sessions",
+                "100",
+                "--duration",
+                "1s",
+                "--drain-timeout",
+                "30s",
+            ],
+        );
+        assert_everything_held(&report, 100);
+        assert_eq!(report.first_answer_latency.count, 100);
+        assert_eq!((report.fairness.rooms, report.fairness.silent), (50, 0));
+        node.assert_clean_and_stop();
+    }
+}
+
+#[test]
+fn files_and_chat_share_a_connection() {
+    for security in ["plain", "psk"] {
+        let node = start(config());
+        let report = node.run(
+            "file-and-chat",
+            &[
+                "--security",
+                security,
+                "--sessions",
+                "4",
+                "--duration",
+                "1s",
+                "--file-size",
+                "3MiB",
+                "--drain-timeout",
+                "60s",
+            ],
+        );
+        assert_everything_held(&report, 4);
+        let files = report.files.as_ref().unwrap();
+        assert!(files.delivered >= 2, "{}", report.to_text());
+        assert_eq!(files.bytes, 3 << 20);
+        node.assert_clean_and_stop();
+    }
+}
+
+#[test]
+fn what_is_pushed_at_a_stalled_receiver_arrives_when_it_reads_again() {
+    for security in ["plain", "psk"] {
+        let node = start(config());
+        let report = node.run(
+            "stalled-receiver",
+            &[
+                "--security",
+                security,
+                "--sessions",
+                "8",
+                "--duration",
+                "1s",
+                "--stall",
+                "2s",
+                "--file-size",
+                "40MB",
+                "--drain-timeout",
+                "60s",
+                "--node-pid",
+                &std::process::id().to_string(),
+            ],
+        );
+        assert_everything_held(&report, 8);
+        let stall = report.stall.as_ref().unwrap();
+        assert!(stall.before.count > 0);
+        assert!(stall.during.count > 0);
+        // The node and two kernels take some; the rest waits with its sender.
+        assert!(stall.sent_bytes > 0, "{}", report.to_text());
+        assert!(stall.sent_bytes < 40_000_000, "{}", report.to_text());
+        assert_eq!(report.files.as_ref().unwrap().delivered, 1);
+        assert!(report.node_memory.unwrap().max_kib > 0);
+        node.assert_clean_and_stop();
+    }
 }
 
 #[test]

@@ -1,14 +1,18 @@
 //! What a run has measured.
 
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use clap::ValueEnum as _;
 
 use super::{Fleet, Phase, latency_histogram};
 use crate::cli::Run;
 use crate::display::Figures;
-use crate::media::{Thread, cpu_ticks};
+use crate::expectation::Violation;
+use crate::media::{Thread, cpu_ticks, resident_kib};
 use crate::report::{
-    ConfigReport, CpuReport, Machine, MessagesReport, Percentiles, Report, command_line,
+    ConfigReport, CpuReport, FairnessReport, FilesReport, Machine, MemoryReport, MessagesReport,
+    Percentiles, Report, StallReport, command_line,
 };
 use crate::scenario::Scenario;
 
@@ -21,8 +25,12 @@ pub(super) struct Steady {
     pub(super) delivered: u64,
     pub(super) generator_ticks: u64,
     pub(super) node_ticks: Option<u64>,
+    pub(super) node_memory: Option<MemoryReport>,
+    sampled: Option<Instant>,
 }
 
+/// How often the node's memory is looked at.
+const MEMORY_INTERVAL: Duration = Duration::from_millis(100);
 /// Linux shows processor time in hundredths of a second on every architecture (USER_HZ).
 const TICKS_PER_SECOND: f64 = 100.0;
 /// A thread busier than that waits for its processor, and latencies are its own.
@@ -66,14 +74,35 @@ impl Fleet<'_> {
     ) -> Report {
         let mut delivery = latency_histogram();
         let mut answer = latency_histogram();
+        let mut first_answer = latency_histogram();
         let mut slip = latency_histogram();
+        let (mut unstalled, mut stalled) = (latency_histogram(), latency_histogram());
+        let mut file = latency_histogram();
+        let mut stalled_bytes = 0;
+        let mut delivered_by_room = Vec::new();
         for report in self.media_reports {
             self.violations.merge(report.violations);
             // The target covers every value of the sources: both are bounded alike.
             let _ = delivery.add(&report.delivery_latency);
             let _ = answer.add(&report.answer_latency);
+            let _ = first_answer.add(&report.first_answer_latency);
             let _ = slip.add(&report.slip);
+            let _ = unstalled.add(&report.unstalled_latency);
+            let _ = stalled.add(&report.stalled_latency);
+            let _ = file.add(&report.file_latency);
+            stalled_bytes += report.stalled_bytes;
+            delivered_by_room.extend(report.delivered_by_room);
         }
+        let traffic = &self.scenario.traffic;
+        if traffic.stall.is_some() {
+            // Nobody chats in the first room.
+            delivered_by_room.retain(|delivered| *delivered > 0);
+        }
+        let fairness = FairnessReport::of(delivered_by_room, self.steady.seconds);
+        let starved = if traffic.interval_ns.is_none() { fairness.starved() } else { 0 };
+        self.violations.add_many(Violation::Starved, starved, || {
+            format!("the median room had {:.0} deliveries/s", fairness.median_per_second)
+        });
         let steady = &self.steady;
         let seconds = steady.seconds;
         let per_second = |count: u64| {
@@ -107,6 +136,16 @@ impl Fleet<'_> {
             bound_latency: Percentiles::of_ns(&self.bound_latency),
             delivery_latency: Percentiles::of_ns(&delivery),
             answer_latency: Percentiles::of_ns(&answer),
+            first_answer_latency: Percentiles::of_ns(&first_answer),
+            fairness,
+            files: traffic.files.map(|files| FilesReport::of(files.bytes, &file)),
+            stall: traffic.stall.map(|stall| StallReport {
+                seconds: stall.duration.as_secs_f64(),
+                sent_bytes: stalled_bytes,
+                before: Percentiles::of_ns(&unstalled),
+                during: Percentiles::of_ns(&stalled),
+            }),
+            node_memory: self.steady.node_memory,
             schedule_slip,
             cpu,
             violations: self.violations,
@@ -118,8 +157,22 @@ impl Fleet<'_> {
 impl Steady {
     pub(super) fn begin(&mut self, node_pid: Option<u32>, now: Instant) {
         self.begun = Some(now);
+        self.node_memory = node_pid.and_then(resident_kib).map(MemoryReport::begin);
         self.generator_ticks = cpu_ticks("/proc/self/stat").unwrap_or(0);
         self.node_ticks = node_ticks(node_pid);
+    }
+
+    /// Looks at the node's memory ten times a second.
+    pub(super) fn sample_memory(&mut self, node_pid: Option<u32>) {
+        let now = Instant::now();
+        if self.sampled.is_some_and(|sampled| now < sampled + MEMORY_INTERVAL) {
+            return;
+        }
+        self.sampled = Some(now);
+        if let (Some(memory), Some(kib)) = (&mut self.node_memory, node_pid.and_then(resident_kib))
+        {
+            memory.sample(kib);
+        }
     }
 
     pub(super) fn end(&mut self, node_pid: Option<u32>, threads: &[Thread], now: Instant) {
@@ -160,6 +213,10 @@ fn node_ticks(node_pid: Option<u32>) -> Option<u64> {
 fn config_report(options: &Run, scenario: &Scenario) -> ConfigReport {
     let interval_ns = scenario.traffic.interval_ns;
     ConfigReport {
+        scenario: options
+            .scenario
+            .to_possible_value()
+            .map_or_else(String::new, |value| value.get_name().to_owned()),
         target: format!("sip:{}@{}", options.target.user, options.target.host_port),
         transport: format!("{:?}", options.transport).to_lowercase(),
         security: format!("{:?}", options.security).to_lowercase(),

@@ -10,7 +10,7 @@ use mrfp_protocol::tls::{self, Handshake, HandshakeError, Opened, Progress, Sess
 
 use self::incoming::{Incoming, Partial};
 use super::egress::{Egress, EgressError};
-use super::message::{Padding, Stamp, Template, Transaction};
+use super::message::{ChunkOf, Contents, Stamp, Template, Transaction};
 
 /// Protection of a connection.
 pub enum Security {
@@ -29,6 +29,8 @@ pub enum Stage {
     Connecting,
     /// TLS is being set up, or the binding SEND is on its way.
     Binding,
+    /// Ready to bind, but to speak only when everybody does.
+    Silent,
     /// Bound: the UE may send.
     Bound,
     /// It ends; what is in flight with the kernel is awaited.
@@ -55,6 +57,8 @@ pub enum Failure {
 /// What the node said that the fleet must know.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Heard {
+    /// The connection is up, and its UE waits for the word to speak.
+    Silent,
     /// The binding SEND was answered.
     Binding {
         /// Status.
@@ -100,7 +104,15 @@ pub struct Connection {
     /// Prepared messages.
     pub template: Template,
     /// Sequence, next chunk and stamp of a message that is not yet sent whole.
-    pub sending: Option<Sending>,
+    pub sending: Option<ChunkOf>,
+    /// The files it sends.
+    pub file: Option<FileSender>,
+    /// It does not speak before everybody does.
+    pub waits: bool,
+    /// When it spoke first, together with the others.
+    pub spoke_ns: u64,
+    /// It reads nothing.
+    pub stalled: bool,
     /// When the next message is due (open loop), in nanoseconds of the media clock.
     pub next_intended_ns: u64,
     /// When it must be bound, in nanoseconds of the media clock.
@@ -119,15 +131,15 @@ pub struct Connection {
     partial: VecDeque<Partial>,
 }
 
-/// A message between its first chunk and its last.
-#[derive(Clone, Copy, Debug)]
-pub struct Sending {
-    /// Which.
-    pub sequence: u32,
-    /// The chunk to send next.
-    pub chunk: u32,
-    /// Its stamp.
-    pub intended_ns: u64,
+/// What a UE needs to send files, one after the other.
+#[derive(Debug)]
+pub struct FileSender {
+    /// Its prepared file.
+    pub template: Template,
+    /// Files begun.
+    pub begun: u32,
+    /// The file that is not yet sent whole, and its next chunk.
+    pub sending: Option<ChunkOf>,
 }
 
 /// Bytes of an incomplete head or record that are kept.
@@ -139,8 +151,8 @@ pub struct Surroundings<'a> {
     pub pool: &'a mut SendBuffers,
     /// For composing.
     pub scratch: &'a mut Vec<u8>,
-    /// The fleet's padding.
-    pub padding: &'a Padding,
+    /// The fleet's texts and files.
+    pub contents: &'a Contents,
     /// What the node said, in order.
     pub heard: &'a mut Vec<Heard>,
 }
@@ -159,8 +171,12 @@ pub struct Beginning {
     pub template: Template,
     /// Our own MSRP URI.
     pub local_path: String,
-    /// The nonce of the template.
+    /// The files it sends.
+    pub file: Option<FileSender>,
+    /// The nonce of the templates.
     pub nonce: u32,
+    /// It does not speak before everybody does.
+    pub waits: bool,
     /// When it must be bound.
     pub bind_deadline_ns: u64,
 }
@@ -181,6 +197,10 @@ impl Connection {
             egress: Egress::default(),
             template: beginning.template,
             sending: None,
+            file: beginning.file,
+            waits: beginning.waits,
+            spoke_ns: 0,
+            stalled: false,
             next_intended_ns: 0,
             bind_deadline_ns: beginning.bind_deadline_ns,
             local_path: beginning.local_path.into_bytes(),
@@ -238,20 +258,29 @@ impl Connection {
     /// Appends one chunk of a message; `true` when it was the last.
     pub fn send_chunk(
         &mut self,
-        sending: Sending,
+        sending: ChunkOf,
         with: &mut Surroundings<'_>,
     ) -> Result<bool, Failure> {
         with.scratch.clear();
-        self.template.write_chunk(
-            sending.sequence,
-            sending.chunk,
-            sending.intended_ns,
-            with.padding,
-            with.scratch,
-        );
+        self.template.write_chunk(sending, with.contents, with.scratch);
         self.append_scratch(with)?;
         let last = sending.chunk + 1 == self.template.chunks();
-        self.sending = (!last).then_some(Sending { chunk: sending.chunk + 1, ..sending });
+        self.sending = (!last).then_some(ChunkOf { chunk: sending.chunk + 1, ..sending });
+        Ok(last)
+    }
+
+    /// The same for a file.
+    pub fn send_file_chunk(
+        &mut self,
+        sending: ChunkOf,
+        with: &mut Surroundings<'_>,
+    ) -> Result<bool, Failure> {
+        let Some(file) = &mut self.file else { return Ok(true) };
+        with.scratch.clear();
+        file.template.write_chunk(sending, with.contents, with.scratch);
+        let last = sending.chunk + 1 == file.template.chunks();
+        file.sending = (!last).then_some(ChunkOf { chunk: sending.chunk + 1, ..sending });
+        self.append_scratch(with)?;
         Ok(last)
     }
 
@@ -364,7 +393,19 @@ impl Connection {
         Ok(at)
     }
 
+    /// Binds the connection, or lets it wait for the moment when everybody does.
     fn bind(&mut self, with: &mut Surroundings<'_>) -> Result<(), Failure> {
+        if self.waits {
+            self.stage = Stage::Silent;
+            with.heard.push(Heard::Silent);
+            return Ok(());
+        }
+        self.speak(with)
+    }
+
+    /// Sends the SEND that binds the connection.
+    pub fn speak(&mut self, with: &mut Surroundings<'_>) -> Result<(), Failure> {
+        self.stage = Stage::Binding;
         with.scratch.clear();
         self.template.write_binding(with.scratch);
         self.append_scratch(with)

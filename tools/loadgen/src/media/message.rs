@@ -1,13 +1,15 @@
 //! What the UEs say: SEND requests whose text carries who sent it, as which message, and when.
 //!
 //! A UE's head and CPIM wrapper are written once; only the figures inside are overwritten per
-//! message. The padding is the same for the whole fleet, so that a receiver can compare it.
+//! message. What follows is the same for the whole fleet, so that a receiver can compare it.
 
+mod content;
 mod inspection;
 
 use std::fmt::Write as _;
 use std::ops::Range;
 
+pub use content::{Content, Contents, TextSizes};
 pub use inspection::Inspection;
 
 /// What a text says about itself.
@@ -25,8 +27,10 @@ pub struct Stamp {
 pub const STAMP_BYTES: usize = 9 + 9 + 9 + 17;
 const STAMP_MARK: &[u8; 9] = b"mrf-load ";
 
-/// Body bytes of one chunk: with its head it fits one TLS record.
+/// Body bytes of one chunk of a text: with its head it fits one TLS record.
 pub const CHUNK_BODY_BYTES: usize = 8 * 1024;
+/// Body bytes of one chunk of a file. A chat message of the same UE waits for no more than that.
+pub const FILE_CHUNK_BODY_BYTES: usize = 32 * 1024;
 
 /// Bodies up to here name the end of their range; RFC 4975 section 7.1.1 wants `*` above, so that
 /// the chunk can be interrupted.
@@ -34,9 +38,11 @@ const UNINTERRUPTIBLE_BYTES_MAX: usize = 2048;
 
 /// Sequence number in the transaction identifier of the binding SEND; no message reaches it.
 pub const BINDING_SEQUENCE: u32 = u32::MAX;
+/// Set in the sequence numbers of files, which are counted apart.
+pub const FILE_BIT: u32 = 1 << 31;
 
-/// What a transaction identifier of ours says: `NNNNNNNNSSSSSSSSCC`, connection nonce, sequence and
-/// chunk in hex.
+/// What a transaction identifier of ours says: `NNNNNNNNSSSSSSSSCCCCCCCC`, connection nonce,
+/// sequence and chunk in hex.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Transaction {
     /// Message.
@@ -45,7 +51,7 @@ pub struct Transaction {
     pub chunk: u32,
 }
 
-const TRANSACTION_ID_BYTES: usize = 8 + 8 + 2;
+const TRANSACTION_ID_BYTES: usize = 8 + 8 + 8;
 
 impl Transaction {
     /// Reads an identifier back; `None`: it is none of this connection's.
@@ -58,7 +64,7 @@ impl Transaction {
         }
         Some(Self {
             sequence: parse_hex(&identifier[8..16])? as u32,
-            chunk: parse_hex(&identifier[16..18])? as u32,
+            chunk: parse_hex(&identifier[16..24])? as u32,
         })
     }
 
@@ -66,7 +72,7 @@ impl Transaction {
         let mut identifier = [0; TRANSACTION_ID_BYTES];
         write_hex(&mut identifier[..8], nonce.into());
         write_hex(&mut identifier[8..16], self.sequence.into());
-        write_hex(&mut identifier[16..18], self.chunk.into());
+        write_hex(&mut identifier[16..24], self.chunk.into());
         identifier
     }
 }
@@ -90,6 +96,17 @@ pub struct Author<'a> {
     pub date_time: &'a str,
 }
 
+/// How far a message is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ChunkOf {
+    /// Message.
+    pub sequence: u32,
+    /// Its chunk.
+    pub chunk: u32,
+    /// Its stamp.
+    pub intended_ns: u64,
+}
+
 /// The prepared SEND of one session.
 #[derive(Debug)]
 pub struct Template {
@@ -100,23 +117,29 @@ pub struct Template {
     wrapper: Vec<u8>,
     /// Where the stamp's figures lie in `wrapper`.
     stamp: Range<usize>,
-    /// Bytes of the text, stamp and padding.
-    text_bytes: usize,
+    content: Content,
+    /// Bytes of what the wrapper carries, stamp included.
+    content_bytes: usize,
+    /// Body bytes of a chunk.
+    chunk_bytes: usize,
 }
 
 impl Template {
-    /// Prepares for texts of `text_bytes`, at least [`STAMP_BYTES`].
+    /// Prepares for contents of `content_bytes`, at least [`STAMP_BYTES`].
     #[must_use]
-    pub fn new(author: &Author<'_>, text_bytes: usize) -> Self {
-        assert!(text_bytes >= STAMP_BYTES);
+    pub fn new(author: &Author<'_>, content: Content, content_bytes: usize) -> Self {
+        assert!(content_bytes >= STAMP_BYTES);
         let paths = format!(
             "To-Path: {}\r\nFrom-Path: {}\r\nMessage-ID: {:08x}",
             author.remote_path, author.local_path, author.nonce
         );
         let mut wrapper = format!(
             "From: <{}>\r\nTo: <{}>\r\nDateTime: {}\r\n\r\n\
-             Content-Type: text/plain; charset=utf-8\r\n\r\n",
-            author.from, author.to, author.date_time
+             Content-Type: {}\r\n\r\n",
+            author.from,
+            author.to,
+            author.date_time,
+            content.media_type()
         );
         let start = wrapper.len();
         let _ = write!(wrapper, "mrf-load {:08x} {:08x} {:016x} ", author.session, 0, 0);
@@ -127,20 +150,25 @@ impl Template {
             paths: paths.into_bytes(),
             wrapper: wrapper.into_bytes(),
             stamp,
-            text_bytes,
+            content,
+            content_bytes,
+            chunk_bytes: match content {
+                Content::Text => CHUNK_BODY_BYTES,
+                Content::File => FILE_CHUNK_BODY_BYTES,
+            },
         }
     }
 
     /// Bytes of the whole message body, CPIM included.
     #[must_use]
     pub fn body_bytes(&self) -> usize {
-        self.wrapper.len() - STAMP_BYTES + self.text_bytes
+        self.wrapper.len() - STAMP_BYTES + self.content_bytes
     }
 
     /// SEND requests one message takes.
     #[must_use]
     pub fn chunks(&self) -> u32 {
-        self.body_bytes().div_ceil(CHUNK_BODY_BYTES) as u32
+        self.body_bytes().div_ceil(self.chunk_bytes) as u32
     }
 
     /// Writes the empty SEND that binds the connection (RFC 4975 section 5.4).
@@ -153,15 +181,9 @@ impl Template {
         out.extend_from_slice(b"$\r\n");
     }
 
-    /// Writes one chunk of a message. `padding` is the fleet's.
-    pub fn write_chunk(
-        &mut self,
-        sequence: u32,
-        chunk: u32,
-        intended_ns: u64,
-        padding: &Padding,
-        out: &mut Vec<u8>,
-    ) {
+    /// Writes one chunk of a message. `contents` are the fleet's.
+    pub fn write_chunk(&mut self, of: ChunkOf, contents: &Contents, out: &mut Vec<u8>) {
+        let ChunkOf { sequence, chunk, intended_ns } = of;
         let figures = &mut self.wrapper[self.stamp.clone()];
         write_hex(&mut figures[18..26], sequence.into());
         write_hex(&mut figures[27..43], intended_ns);
@@ -170,8 +192,8 @@ impl Template {
         self.write_start(transaction, &identifier, out);
 
         let total = self.body_bytes();
-        let start = chunk as usize * CHUNK_BODY_BYTES;
-        let end = total.min(start + CHUNK_BODY_BYTES);
+        let start = chunk as usize * self.chunk_bytes;
+        let end = total.min(start + self.chunk_bytes);
         assert!(start < end);
         out.extend_from_slice(b"Byte-Range: ");
         write_decimal(out, start + 1);
@@ -184,7 +206,7 @@ impl Template {
         out.push(b'/');
         write_decimal(out, total);
         out.extend_from_slice(b"\r\nContent-Type: message/cpim\r\n\r\n");
-        self.write_body(start..end, padding, out);
+        self.write_body(start..end, contents, out);
         out.extend_from_slice(b"\r\n-------");
         out.extend_from_slice(&identifier);
         out.extend_from_slice(if end == total { b"$\r\n" } else { b"+\r\n" });
@@ -201,63 +223,15 @@ impl Template {
         out.extend_from_slice(b"\r\n");
     }
 
-    fn write_body(&self, range: Range<usize>, padding: &Padding, out: &mut Vec<u8>) {
+    fn write_body(&self, range: Range<usize>, contents: &Contents, out: &mut Vec<u8>) {
         let wrapper_end = self.wrapper.len();
         if range.start < wrapper_end {
             out.extend_from_slice(&self.wrapper[range.start..range.end.min(wrapper_end)]);
         }
         if range.end > wrapper_end {
             let from = range.start.max(wrapper_end) - wrapper_end;
-            out.extend_from_slice(&padding.bytes[from..range.end - wrapper_end]);
+            contents.write(self.content, from..range.end - wrapper_end, out);
         }
-    }
-}
-
-/// How long the UEs' texts are: session n writes texts of the n-th size, and round again.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct TextSizes(Vec<usize>);
-
-impl TextSizes {
-    /// Sizes in bytes: at least one, none below [`STAMP_BYTES`].
-    #[must_use]
-    pub fn new(sizes: Vec<usize>) -> Self {
-        assert!(!sizes.is_empty());
-        assert!(sizes.iter().all(|bytes| *bytes >= STAMP_BYTES));
-        Self(sizes)
-    }
-
-    /// All of them.
-    #[must_use]
-    pub fn bytes(&self) -> &[usize] {
-        &self.0
-    }
-
-    /// Bytes of a text of that session.
-    #[must_use]
-    pub fn of(&self, session: u32) -> usize {
-        self.0[session as usize % self.0.len()]
-    }
-}
-
-/// What follows the stamp in the fleet's texts.
-#[derive(Debug)]
-pub struct Padding {
-    sizes: TextSizes,
-    /// Of the longest text; the others end earlier.
-    bytes: Vec<u8>,
-}
-
-impl Padding {
-    /// For texts of those sizes.
-    #[must_use]
-    pub fn new(sizes: TextSizes) -> Self {
-        let longest = sizes.bytes().iter().copied().max().unwrap_or(STAMP_BYTES);
-        let bytes = (b'a'..=b'z').cycle().take(longest - STAMP_BYTES).collect();
-        Self { sizes, bytes }
-    }
-
-    fn length_of(&self, session: u32) -> usize {
-        self.sizes.of(session) - STAMP_BYTES
     }
 }
 
@@ -331,11 +305,15 @@ mod tests {
             remote_path: "msrp://192.0.2.2:2855/xyz;tcp",
             date_time: "2026-01-01T00:00:00Z",
         };
-        Template::new(&author, text_bytes)
+        Template::new(&author, Content::Text, text_bytes)
     }
 
-    fn padding(text_bytes: usize) -> Padding {
-        Padding::new(TextSizes::new(vec![text_bytes]))
+    fn contents(text_bytes: usize) -> Contents {
+        Contents::new(TextSizes::new(vec![text_bytes]), 0)
+    }
+
+    fn chunk_of(sequence: u32, chunk: u32, intended_ns: u64) -> ChunkOf {
+        ChunkOf { sequence, chunk, intended_ns }
     }
 
     /// The body between the empty line and the end-line.
@@ -349,11 +327,11 @@ mod tests {
     fn writes_a_send_as_the_rfc_wants_it() {
         let mut template = template(100);
         let mut out = Vec::new();
-        template.write_chunk(7, 0, 0x1234, &padding(100), &mut out);
+        template.write_chunk(chunk_of(7, 0, 0x1234), &contents(100), &mut out);
         let text = String::from_utf8(out).unwrap();
         let total = template.body_bytes();
         assert!(text.starts_with(&format!(
-            "MSRP 0badcafe0000000700 SEND\r\n\
+            "MSRP 0badcafe0000000700000000 SEND\r\n\
              To-Path: msrp://192.0.2.2:2855/xyz;tcp\r\n\
              From-Path: msrp://192.0.2.1:9/abc;tcp\r\n\
              Message-ID: 0badcafe00000007\r\n\
@@ -362,21 +340,21 @@ mod tests {
              From: <sip:ue-42@load.example>\r\n"
         )));
         assert!(text.contains("\r\n\r\nmrf-load 0000002a 00000007 0000000000001234 abc"));
-        assert!(text.ends_with("\r\n-------0badcafe0000000700$\r\n"));
+        assert!(text.ends_with("\r\n-------0badcafe0000000700000000$\r\n"));
         assert_eq!(body_of(text.as_bytes()).len(), total);
     }
 
     #[test]
     fn reads_its_own_stamp_back_however_the_body_is_cut() {
-        let padding = padding(120);
+        let contents = contents(120);
         let mut out = Vec::new();
-        template(120).write_chunk(7, 0, 99, &padding, &mut out);
+        template(120).write_chunk(chunk_of(7, 0, 99), &contents, &mut out);
         let body = body_of(&out);
         for cut in 0..=body.len() {
             let mut inspection = Inspection::default();
-            inspection.feed(&body[..cut], &padding);
-            inspection.feed(&body[cut..], &padding);
-            let stamp = inspection.finish(&padding).unwrap();
+            inspection.feed(&body[..cut], &contents);
+            inspection.feed(&body[cut..], &contents);
+            let stamp = inspection.finish(&contents).unwrap();
             assert_eq!((stamp.session, stamp.sequence, stamp.intended_ns), (0x2a, 7, 99));
         }
     }
@@ -384,30 +362,30 @@ mod tests {
     #[test]
     fn finds_the_stamp_where_a_long_fragment_follows_a_short_one() {
         let text_bytes = CHUNK_BODY_BYTES / 2 * 3;
-        let padding = padding(text_bytes);
+        let contents = contents(text_bytes);
         let mut template = template(text_bytes);
         let mut out = Vec::new();
-        template.write_chunk(7, 0, 99, &padding, &mut out);
+        template.write_chunk(chunk_of(7, 0, 99), &contents, &mut out);
         let first = body_of(&out).to_vec();
         out.clear();
-        template.write_chunk(7, 1, 99, &padding, &mut out);
+        template.write_chunk(chunk_of(7, 1, 99), &contents, &mut out);
         let mut inspection = Inspection::default();
         for fragment in [&first[..10], &first[10..], body_of(&out)] {
-            inspection.feed(fragment, &padding);
+            inspection.feed(fragment, &contents);
         }
-        assert!(inspection.finish(&padding).is_some());
+        assert!(inspection.finish(&contents).is_some());
     }
 
     #[test]
     fn notices_a_changed_byte_a_missing_one_and_one_too_many() {
-        let padding = padding(120);
+        let contents = contents(120);
         let mut out = Vec::new();
-        template(120).write_chunk(7, 0, 99, &padding, &mut out);
+        template(120).write_chunk(chunk_of(7, 0, 99), &contents, &mut out);
         let body = body_of(&out).to_vec();
         let inspect = |body: &[u8]| {
             let mut inspection = Inspection::default();
-            inspection.feed(body, &padding);
-            inspection.finish(&padding)
+            inspection.feed(body, &contents);
+            inspection.finish(&contents)
         };
         assert!(inspect(&body).is_some());
         assert!(inspect(&body[..body.len() - 1]).is_none());
@@ -422,13 +400,13 @@ mod tests {
     #[test]
     fn expects_of_each_session_its_own_size() {
         let sizes = TextSizes::new(vec![100, 300]);
-        let padding = Padding::new(sizes.clone());
+        let contents = Contents::new(sizes.clone(), 0);
         let inspect = |text_bytes| {
             let mut out = Vec::new();
-            template(text_bytes).write_chunk(7, 0, 99, &padding, &mut out);
+            template(text_bytes).write_chunk(chunk_of(7, 0, 99), &contents, &mut out);
             let mut inspection = Inspection::default();
-            inspection.feed(body_of(&out), &padding);
-            inspection.finish(&padding)
+            inspection.feed(body_of(&out), &contents);
+            inspection.finish(&contents)
         };
         // The template's session, 0x2a, is an even one.
         assert_eq!(sizes.of(0x2a), 100);
@@ -439,18 +417,18 @@ mod tests {
     #[test]
     fn cuts_a_large_message_into_chunks_that_join_to_the_whole() {
         let text_bytes = 3 * CHUNK_BODY_BYTES;
-        let padding = padding(text_bytes);
+        let contents = contents(text_bytes);
         let mut template = template(text_bytes);
         assert_eq!(template.chunks(), 4);
         let mut inspection = Inspection::default();
         for chunk in 0..4 {
             let mut out = Vec::new();
-            template.write_chunk(1, chunk, 5, &padding, &mut out);
+            template.write_chunk(chunk_of(1, chunk, 5), &contents, &mut out);
             let flag: &[u8] = if chunk == 3 { b"$\r\n" } else { b"+\r\n" };
             assert!(out.ends_with(flag));
-            inspection.feed(body_of(&out), &padding);
+            inspection.feed(body_of(&out), &contents);
         }
-        assert_eq!(inspection.finish(&padding).unwrap().sequence, 1);
+        assert_eq!(inspection.finish(&contents).unwrap().sequence, 1);
     }
 
     #[test]
@@ -460,6 +438,6 @@ mod tests {
         assert_eq!(Transaction::parse(&identifier, 5), Some(transaction));
         assert_eq!(Transaction::parse(&identifier, 6), None);
         assert_eq!(Transaction::parse(&identifier[1..], 5), None);
-        assert_eq!(Transaction::parse(b"00000005zzzzzzzz00", 5), None);
+        assert_eq!(Transaction::parse(b"00000005zzzzzzzz00000000", 5), None);
     }
 }

@@ -29,6 +29,30 @@ pub struct Traffic {
     pub texts: TextSizes,
     /// How long deliveries are awaited after the last message.
     pub drain_timeout: Duration,
+    /// The first UE of each room sends files as well.
+    pub files: Option<FileTraffic>,
+    /// A receiver stops reading. Then only the first UE sends a file, one, to the second.
+    pub stall: Option<Stall>,
+    /// Nobody speaks, not even to bind, before all connections are up; then all do at once.
+    pub burst: bool,
+}
+
+/// Files.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FileTraffic {
+    /// Bytes of a file.
+    pub bytes: usize,
+    /// Chunks of a file that may wait for their answer.
+    pub chunks_open_max: usize,
+}
+
+/// The second UE reads nothing for a while.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stall {
+    /// From the beginning of the talk.
+    pub after: Duration,
+    /// For so long.
+    pub duration: Duration,
 }
 
 /// Figures of one media thread while it runs.
@@ -61,8 +85,20 @@ pub struct WorkerReport {
     pub delivery_latency: Histogram<u64>,
     /// From the sending of a SEND to its response, in nanoseconds.
     pub answer_latency: Histogram<u64>,
+    /// From the first word of a UE to its answer, where all speak at once, in nanoseconds.
+    pub first_answer_latency: Histogram<u64>,
     /// How late the open loop was, in nanoseconds.
     pub slip: Histogram<u64>,
+    /// Delivery latency before a receiver was stalled, in nanoseconds.
+    pub unstalled_latency: Histogram<u64>,
+    /// The same while it was.
+    pub stalled_latency: Histogram<u64>,
+    /// Body bytes of its file that its sender got rid of while it was.
+    pub stalled_bytes: u64,
+    /// From the first chunk of a file to its last byte, in nanoseconds.
+    pub file_latency: Histogram<u64>,
+    /// Chat messages delivered in each room while there was talk.
+    pub delivered_by_room: Vec<u64>,
 }
 
 /// One media thread, seen from the fleet.
@@ -122,6 +158,14 @@ impl Thread {
         self.doorbell.ring();
         self.handle.join().unwrap_or_else(|_| Err(io::Error::other("a media thread panicked")))
     }
+}
+
+/// Resident memory of a process, in KiB (`VmRSS`, proc(5)).
+#[must_use]
+pub fn resident_kib(process: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix(" kB")?.parse().ok()
 }
 
 /// utime + stime of a `/proc/.../stat` file, in clock ticks (proc(5), fields 14 and 15).

@@ -1,6 +1,7 @@
 //! A media thread of the fleet: the connections of some rooms on one driver, the rooms' ledgers,
 //! the clock of the traffic.
 
+mod files;
 mod lifecycle;
 mod shared;
 mod traffic;
@@ -15,6 +16,7 @@ use hdrhistogram::Histogram;
 use mrfp_io::{Completion, Driver};
 use mrfp_protocol::tls::{Profile, Psk};
 
+use self::files::StallTimes;
 use self::shared::{Room, Shared};
 use super::connection::{Connection, Stage};
 use super::{Progress, Traffic, WorkerReport};
@@ -101,6 +103,9 @@ pub struct Worker<D> {
     drain_deadline_ns: u64,
     finish_deadline_ns: u64,
     thread_cpu_at_start: u64,
+    stall: Option<StallTimes>,
+    /// What the sender of the stalled receiver had sent of its file when the stall ended.
+    stalled_bytes: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -113,6 +118,8 @@ enum Phase {
 }
 
 const NONE: u32 = u32::MAX;
+/// A UE that is not bound by then never will be.
+const BIND_TIMEOUT_NS: u64 = 15_000_000_000;
 /// Longest wait of a turn, so that figures and deadlines are looked at.
 const WAIT_NS_MAX: u64 = 50_000_000;
 /// What the node has not read by then of our last bytes is cut off.
@@ -165,6 +172,8 @@ impl<D: Driver> Worker<D> {
             drain_deadline_ns: u64::MAX,
             finish_deadline_ns: u64::MAX,
             thread_cpu_at_start: 0,
+            stall: None,
+            stalled_bytes: 0,
         }
     }
 
@@ -325,14 +334,20 @@ impl<D: Driver> Worker<D> {
 
     fn report(&mut self) -> WorkerReport {
         self.shared.publish();
+        let shared = &mut self.shared;
+        let take =
+            |histogram: &mut Histogram<u64>| std::mem::replace(histogram, latency_histogram());
         WorkerReport {
-            violations: std::mem::take(&mut self.shared.violations),
-            delivery_latency: std::mem::replace(
-                &mut self.shared.delivery_latency,
-                latency_histogram(),
-            ),
-            answer_latency: std::mem::replace(&mut self.shared.answer_latency, latency_histogram()),
-            slip: std::mem::replace(&mut self.shared.slip, latency_histogram()),
+            violations: std::mem::take(&mut shared.violations),
+            delivery_latency: take(&mut shared.delivery_latency),
+            answer_latency: take(&mut shared.answer_latency),
+            first_answer_latency: take(&mut shared.first_answer_latency),
+            slip: take(&mut shared.slip),
+            unstalled_latency: take(&mut shared.unstalled_latency),
+            stalled_latency: take(&mut shared.stalled_latency),
+            stalled_bytes: self.stalled_bytes,
+            file_latency: take(&mut shared.file_latency),
+            delivered_by_room: shared.rooms.iter().map(|room| room.delivered).collect(),
         }
     }
 }

@@ -27,11 +27,11 @@ pub fn offer(address: IpAddr, session_id: &str, transfer_init: Option<&[u8]>) ->
         secure: transfer_init.is_some(),
         setup: OfferedSetup::Active,
         accept_types: "message/cpim",
-        accept_wrapped_types: "text/plain",
+        accept_wrapped_types: "text/plain application/octet-stream",
         max_size_bytes: None,
         direction: Direction::SendRecv,
         cema: false,
-        chatroom: Some(Chatroom { nicknames: true, private_messages: true }),
+        chatroom: Some(Chatroom::default()),
         mikey: transfer_init,
     })
 }

@@ -47,7 +47,7 @@ impl Connection {
             return Ok(());
         };
         if !piece.body.is_empty() {
-            incoming.inspection.feed(piece.body, with.padding);
+            incoming.inspection.feed(piece.body, with.contents);
         }
         match piece.end {
             Some(end) => self.request_ended(end, with),
@@ -109,7 +109,7 @@ impl Connection {
                 Continuation::Last => with.heard.push(
                     incoming
                         .inspection
-                        .finish(with.padding)
+                        .finish(with.contents)
                         .map_or(Heard::Corrupted, Heard::Message),
                 ),
                 Continuation::More => {

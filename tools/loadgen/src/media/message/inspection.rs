@@ -1,9 +1,9 @@
 //! What arrives is compared with what was sent.
 
-use super::{Padding, STAMP_BYTES, STAMP_MARK, Stamp, parse_hex};
+use super::{Contents, STAMP_BYTES, STAMP_MARK, Stamp, parse_hex};
 
 /// A message on its way in: finds the stamp behind the CPIM and MIME heads and compares the
-/// padding, fragment by fragment.
+/// what follows it, fragment by fragment.
 #[derive(Debug, Default)]
 pub struct Inspection {
     /// Body bytes seen.
@@ -17,7 +17,7 @@ pub struct Inspection {
 #[derive(Clone, Copy, Debug)]
 struct Found {
     stamp: Stamp,
-    padding_start: usize,
+    content_start: usize,
 }
 
 impl Inspection {
@@ -31,14 +31,14 @@ impl Inspection {
     }
 
     /// Looks at the next bytes of the body.
-    pub fn feed(&mut self, fragment: &[u8], padding: &Padding) {
+    pub fn feed(&mut self, fragment: &[u8], contents: &Contents) {
         let start = self.received;
         self.received += fragment.len();
         if let Some(found) = self.found {
-            return self.compare(fragment, start - found.padding_start, padding);
+            return self.compare(found.stamp, fragment, start - found.content_start, contents);
         }
         if self.beginning.is_empty() {
-            self.look(fragment, padding);
+            self.look(fragment, contents);
         }
         if self.found.is_some() {
             return;
@@ -47,32 +47,33 @@ impl Inspection {
         let (kept, rest) = fragment.split_at(fragment.len().min(room));
         self.beginning.extend_from_slice(kept);
         let beginning = std::mem::take(&mut self.beginning);
-        self.look(&beginning, padding);
+        self.look(&beginning, contents);
         match self.found {
-            Some(found) => self.compare(rest, beginning.len() - found.padding_start, padding),
+            Some(found) => {
+                self.compare(found.stamp, rest, beginning.len() - found.content_start, contents);
+            }
             None => self.beginning = beginning,
         }
     }
 
     /// The message is over: what it was, or `None` where it is not one of ours as it was sent.
     #[must_use]
-    pub fn finish(&self, padding: &Padding) -> Option<Stamp> {
+    pub fn finish(&self, contents: &Contents) -> Option<Stamp> {
         let found = self.found?;
-        let whole = self.received == found.padding_start + padding.length_of(found.stamp.session);
+        let whole = self.received == found.content_start + contents.length_of(found.stamp);
         (whole && !self.corrupted).then_some(found.stamp)
     }
 
-    fn look(&mut self, beginning: &[u8], padding: &Padding) {
-        let Some((stamp, padding_start)) = find_stamp(beginning) else {
+    fn look(&mut self, beginning: &[u8], contents: &Contents) {
+        let Some((stamp, content_start)) = find_stamp(beginning) else {
             return;
         };
-        self.found = Some(Found { stamp, padding_start });
-        self.compare(&beginning[padding_start..], 0, padding);
+        self.found = Some(Found { stamp, content_start });
+        self.compare(stamp, &beginning[content_start..], 0, contents);
     }
 
-    fn compare(&mut self, fragment: &[u8], at: usize, padding: &Padding) {
-        let expected = at.checked_add(fragment.len()).and_then(|end| padding.bytes.get(at..end));
-        self.corrupted |= expected != Some(fragment);
+    fn compare(&mut self, stamp: Stamp, fragment: &[u8], at: usize, contents: &Contents) {
+        self.corrupted |= !contents.matches(stamp, at, fragment);
     }
 }
 

@@ -3,15 +3,15 @@
 use mrfp_io::{Driver, Errno, Key, Operation, RecvBuffer, SendBuffer, Token};
 use mrfp_protocol::tls;
 
-use super::{Connect, Event, Worker};
+use super::{BIND_TIMEOUT_NS, Connect, Event, Worker};
 use crate::expectation::Violation;
-use crate::media::connection::{Beginning, Connection, Failure, Security, Stage};
-use crate::media::message::{Author, Template};
+use crate::media::connection::{Beginning, Connection, Failure, FileSender, Security, Stage};
+use crate::media::message::{Author, Content, Template};
 
-/// A UE that is not bound by then never will be.
-const BIND_TIMEOUT_NS: u64 = 15_000_000_000;
 /// The kernel's word for "no receive buffer was free".
 const ENOBUFS: i32 = 105;
+/// The kernel's word for a receive that was cancelled.
+const ECANCELED: i32 = 125;
 
 impl<D: Driver> Worker<D> {
     pub(super) fn connect(&mut self, connect: Connect) {
@@ -27,21 +27,32 @@ impl<D: Driver> Worker<D> {
             }
         };
         let room = self.shared.room(connect.room);
-        self.shared.rooms[room as usize].members.push(index);
+        let members = &mut self.shared.rooms[room as usize].members;
+        let first = members.is_empty();
+        members.push(index);
         self.by_session[connect.session as usize] = index;
         let nonce = nonce();
-        let template = Template::new(
-            &Author {
-                session: connect.session,
-                nonce,
-                from: &connect.from,
-                to: &connect.to,
-                local_path: &connect.local_path,
-                remote_path: &connect.remote_path,
-                date_time: &self.shared.date_time,
-            },
-            self.shared.traffic.texts.of(connect.session),
-        );
+        let author = Author {
+            session: connect.session,
+            nonce,
+            from: &connect.from,
+            to: &connect.to,
+            local_path: &connect.local_path,
+            remote_path: &connect.remote_path,
+            date_time: &self.shared.date_time,
+        };
+        let text_bytes = self.shared.traffic.texts.of(connect.session);
+        let template = Template::new(&author, Content::Text, text_bytes);
+        let sends_files = match self.shared.traffic.stall {
+            None => first,
+            Some(_) => connect.session == 0,
+        };
+        let files = self.shared.traffic.files.filter(|_| sends_files);
+        let file = files.map(|files| FileSender {
+            template: Template::new(&author, Content::File, files.bytes),
+            begun: 0,
+            sending: None,
+        });
         let (security, failure) = match self.shared.security(connect.psk) {
             Ok(security) => (security, None),
             Err(error) => (Security::Plain, Some(Failure::Handshake(error))),
@@ -52,6 +63,8 @@ impl<D: Driver> Worker<D> {
             socket,
             security,
             template,
+            file,
+            waits: self.shared.traffic.burst,
             local_path: connect.local_path,
             nonce,
             bind_deadline_ns: self.shared.now() + BIND_TIMEOUT_NS,
@@ -70,6 +83,7 @@ impl<D: Driver> Worker<D> {
                 let outcome = connection.connected(&mut with);
                 self.shared.dirty.insert(index);
                 self.arm(index);
+                self.heard(index);
                 if let Err(failure) = outcome {
                     self.fail(index, &failure);
                 }
@@ -123,6 +137,7 @@ impl<D: Driver> Worker<D> {
             _ if closing => self.try_free(index),
             Ok(None) => self.peer_closed(index, "end of stream"),
             Err(Errno(ENOBUFS)) if !more => self.rearm.push(index),
+            Err(Errno(ECANCELED)) if connection.stalled => {}
             Err(errno) => self.peer_closed(index, &describe_errno(errno)),
         }
     }
@@ -210,8 +225,10 @@ impl<D: Driver> Worker<D> {
             return;
         }
         let connecting = connection.stage == Stage::Connecting;
-        let was_member = connection.stage == Stage::Bound;
+        let was_member = connection.stage == Stage::Bound
+            || connection.waits && connection.stage >= Stage::Binding;
         connection.sending = None;
+        connection.file = None;
         connection.end_session(failure, &mut self.shared.surroundings());
         connection.stage = Stage::Closing;
         if connecting {
@@ -227,6 +244,7 @@ impl<D: Driver> Worker<D> {
         let room = &mut self.shared.rooms[connection.room as usize];
         if let (true, Some(ledger)) = (was_member, &mut room.ledger) {
             ledger.left(connection.member);
+            room.files.left(connection.member);
             for other in &room.members {
                 self.shared.ready.insert(*other);
             }
@@ -256,7 +274,8 @@ impl<D: Driver> Worker<D> {
 
     pub(super) fn arm(&mut self, index: u32) {
         let connection = &mut self.connections[index as usize];
-        if connection.stage < Stage::Closing && !connection.recv_armed {
+        let wanted = connection.stage < Stage::Closing && !connection.stalled;
+        if wanted && !connection.recv_armed {
             connection.recv_armed = true;
             let token = Token::new(Operation::Recv, key(index));
             self.driver.recv(connection.socket, token);

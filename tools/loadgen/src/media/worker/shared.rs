@@ -11,15 +11,15 @@ use mrfp_io::{SendBuffers, SendBuffersConfig};
 use mrfp_protocol::tls::{self, Handshake, Profile, Psk};
 
 use super::{Event, WorkerConfig, latency_histogram};
-use crate::expectation::{Ledger, Violation, Violations};
+use crate::expectation::{FileBook, Ledger, Violation, Violations};
 use crate::media::connection::{Heard, Security, Surroundings};
-use crate::media::message::{self, Padding};
+use crate::media::message::{self, Contents};
 use crate::media::{Progress, Traffic};
 
 /// Everything a connection's event may touch besides the connection.
 pub(super) struct Shared {
     pub(super) traffic: Traffic,
-    pub(super) padding: Padding,
+    pub(super) contents: Contents,
     pub(super) date_time: String,
     pub(super) profile: Option<Arc<Profile>>,
     pub(super) rooms: Vec<Room>,
@@ -35,7 +35,12 @@ pub(super) struct Shared {
     pub(super) origin: Instant,
     pub(super) violations: Violations,
     pub(super) delivery_latency: Histogram<u64>,
+    /// The same while a receiver is stalled, and before.
+    pub(super) stalled_latency: Histogram<u64>,
+    pub(super) unstalled_latency: Histogram<u64>,
+    pub(super) file_latency: Histogram<u64>,
     pub(super) answer_latency: Histogram<u64>,
+    pub(super) first_answer_latency: Histogram<u64>,
     pub(super) slip: Histogram<u64>,
     pub(super) recent: Histogram<u64>,
     pub(super) progress: Arc<Progress>,
@@ -48,6 +53,9 @@ pub(super) struct Room {
     /// Connection indices; positions are the ledger's member numbers once talking has begun.
     pub(super) members: Vec<u32>,
     pub(super) ledger: Option<Ledger>,
+    pub(super) files: FileBook,
+    /// Deliveries of chat messages while there was talk.
+    pub(super) delivered: u64,
 }
 
 /// Indices, each at most once, in the order they came.
@@ -76,7 +84,7 @@ impl Set {
 
 impl Room {
     pub(super) fn is_settled(&self) -> bool {
-        self.ledger.as_ref().is_none_or(Ledger::is_settled)
+        self.ledger.as_ref().is_none_or(Ledger::is_settled) && self.files.is_settled()
     }
 }
 
@@ -84,7 +92,10 @@ impl Shared {
     pub(super) fn new(config: WorkerConfig, events: impl Fn(Event) + Send + 'static) -> Self {
         let connections_max = config.connections_max as usize;
         Self {
-            padding: Padding::new(config.traffic.texts.clone()),
+            contents: Contents::new(
+                config.traffic.texts.clone(),
+                config.traffic.files.map_or(0, |files| files.bytes),
+            ),
             traffic: config.traffic,
             date_time: config.date_time,
             profile: config.profile,
@@ -104,7 +115,11 @@ impl Shared {
             origin: config.origin,
             violations: Violations::default(),
             delivery_latency: latency_histogram(),
+            stalled_latency: latency_histogram(),
+            unstalled_latency: latency_histogram(),
+            file_latency: latency_histogram(),
             answer_latency: latency_histogram(),
+            first_answer_latency: latency_histogram(),
             slip: latency_histogram(),
             recent: latency_histogram(),
             progress: config.progress,
@@ -124,7 +139,7 @@ impl Shared {
         Surroundings {
             pool: &mut self.pool,
             scratch: &mut self.scratch,
-            padding: &self.padding,
+            contents: &self.contents,
             heard: &mut self.heard,
         }
     }
@@ -132,7 +147,13 @@ impl Shared {
     pub(super) fn room(&mut self, number: u32) -> u32 {
         let rooms = &mut self.rooms;
         *self.room_index.entry(number).or_insert_with(|| {
-            rooms.push(Room { number, members: Vec::new(), ledger: None });
+            rooms.push(Room {
+                number,
+                members: Vec::new(),
+                ledger: None,
+                files: FileBook::default(),
+                delivered: 0,
+            });
             rooms.len() as u32 - 1
         })
     }
@@ -161,6 +182,13 @@ impl Shared {
             });
             self.violations.add_many(Violation::SendUnanswered, debts.unanswered, || {
                 format!("room {number}: {} SENDs were never answered", debts.unanswered)
+            });
+            let debts = room.files.debts();
+            self.violations.add_many(Violation::Lost, debts.lost, || {
+                format!("room {number}: {} files never came whole", debts.lost)
+            });
+            self.violations.add_many(Violation::SendUnanswered, debts.unanswered, || {
+                format!("room {number}: {} chunks of files were never answered", debts.unanswered)
             });
         }
     }

@@ -5,10 +5,10 @@ use std::sync::atomic::Ordering;
 
 use mrfp_io::Driver;
 
-use super::{Event, Phase, Worker, thread_cpu_ticks};
+use super::{BIND_TIMEOUT_NS, Event, Phase, Worker, thread_cpu_ticks};
 use crate::expectation::{Ledger, Violation};
-use crate::media::connection::{Failure, Heard, Sending, Stage};
-use crate::media::message::{Stamp, Transaction};
+use crate::media::connection::{Failure, Heard, Stage};
+use crate::media::message::{ChunkOf, FILE_BIT, Stamp, Transaction};
 
 /// Messages a UE may have open in the open loop; past it the schedule slips and is reported.
 const OPEN_MESSAGES_MAX: u32 = 10_000;
@@ -21,10 +21,13 @@ impl<D: Driver> Worker<D> {
         self.phase = Phase::Talking;
         self.thread_cpu_at_start = thread_cpu_ticks();
         let now = self.shared.now();
+        self.schedule_stall(now);
         let total = self.connections.len().max(1) as u64;
         for room in &mut self.shared.rooms {
             let connections = &mut self.connections;
-            room.members.retain(|index| connections[*index as usize].stage == Stage::Bound);
+            room.members.retain(|index| {
+                matches!(connections[*index as usize].stage, Stage::Bound | Stage::Silent)
+            });
             for (member, index) in (0..).zip(&room.members) {
                 connections[*index as usize].member = member;
             }
@@ -32,8 +35,15 @@ impl<D: Driver> Worker<D> {
         }
         for index in 0..self.connections.len() as u32 {
             let connection = &mut self.connections[index as usize];
+            if connection.stage == Stage::Silent {
+                self.speak(index, now);
+                continue;
+            }
             if connection.stage != Stage::Bound {
                 continue;
+            }
+            if connection.file.is_some() {
+                self.shared.ready.insert(index);
             }
             match self.shared.traffic.interval_ns {
                 None => self.shared.ready.insert(index),
@@ -56,6 +66,12 @@ impl<D: Driver> Worker<D> {
         let mut heard = std::mem::take(&mut self.shared.heard);
         for said in heard.drain(..) {
             match said {
+                Heard::Silent => {
+                    let connection = &mut self.connections[index as usize];
+                    connection.bind_deadline_ns = u64::MAX;
+                    let session = connection.session;
+                    (self.shared.events)(Event::Bound { session });
+                }
                 Heard::Binding { status } => self.bound(index, status),
                 Heard::Answer { transaction, status } => {
                     self.answered(index, transaction, status, now);
@@ -80,14 +96,44 @@ impl<D: Driver> Worker<D> {
         }
         if status == 200 {
             connection.stage = Stage::Bound;
-            let session = connection.session;
+            let (session, room) = (connection.session, connection.room);
+            if connection.waits {
+                return self.joined(index, room);
+            }
             return (self.shared.events)(Event::Bound { session });
         }
         let text = format!("binding SEND answered {status}");
         self.lose(index, Violation::NotBound, &text, None);
     }
 
+    /// Everybody speaks, for the first time.
+    fn speak(&mut self, index: u32, now: u64) {
+        let connection = &mut self.connections[index as usize];
+        connection.bind_deadline_ns = now + BIND_TIMEOUT_NS;
+        connection.spoke_ns = now;
+        let outcome = connection.speak(&mut self.shared.surroundings());
+        self.shared.dirty.insert(index);
+        if let Err(failure) = outcome {
+            self.fail(index, &failure);
+        }
+    }
+
+    /// One that spoke with all the others is bound. A room talks once all its members are.
+    fn joined(&mut self, index: u32, room: u32) {
+        let now = self.shared.now();
+        let spoke_ns = self.connections[index as usize].spoke_ns;
+        self.shared.first_answer_latency.saturating_record(now.saturating_sub(spoke_ns));
+        let members = &self.shared.rooms[room as usize].members;
+        let binding = |index: &u32| self.connections[*index as usize].stage < Stage::Bound;
+        if !members.iter().any(binding) {
+            members.iter().for_each(|&member| self.shared.ready.insert(member));
+        }
+    }
+
     pub(super) fn answered(&mut self, index: u32, transaction: Transaction, status: u16, now: u64) {
+        if transaction.sequence & FILE_BIT != 0 {
+            return self.file_answered(index, transaction, status);
+        }
         let connection = &self.connections[index as usize];
         let room = &mut self.shared.rooms[connection.room as usize];
         let Some(ledger) = &mut room.ledger else {
@@ -117,17 +163,30 @@ impl<D: Driver> Worker<D> {
         let sender = sender_index
             .and_then(|sender| self.connections.get(sender as usize))
             .filter(|sender| sender.room == recipient.room);
-        let ledger = self.shared.rooms[recipient.room as usize].ledger.as_mut();
-        let (Some(sender), Some(ledger)) = (sender, ledger) else {
+        let room = &mut self.shared.rooms[recipient.room as usize];
+        let (Some(sender), Some(ledger)) = (sender, &mut room.ledger) else {
             return self.violation(index, Violation::Foreign, "sender is not in the room");
         };
         if !ledger.is_present(sender.member) {
             return;
         }
+        if stamp.sequence & FILE_BIT != 0 {
+            return self.file_delivered(index, sender_index.unwrap_or(index), stamp, now);
+        }
+        room.delivered += u64::from(self.phase == Phase::Talking);
         match ledger.delivered(sender.member, recipient.member, stamp.sequence) {
             Ok(delivered) => {
                 let latency = now.saturating_sub(delivered.intended_ns);
                 self.shared.delivery_latency.saturating_record(latency);
+                match self.stall {
+                    Some(stall) if stamp.intended_ns < stall.from_ns => {
+                        self.shared.unstalled_latency.saturating_record(latency);
+                    }
+                    Some(stall) if stamp.intended_ns < stall.to_ns => {
+                        self.shared.stalled_latency.saturating_record(latency);
+                    }
+                    Some(_) | None => {}
+                }
                 self.shared.recent.saturating_record(latency);
                 if delivered.complete {
                     self.shared.ready.insert(sender_index.unwrap_or(index));
@@ -147,6 +206,7 @@ impl<D: Driver> Worker<D> {
     /// Sends what the clock and the windows allow.
     pub(super) fn send_what_is_due(&mut self) {
         let now = self.shared.now();
+        self.keep_stall(now);
         while let Some(Reverse((due, index))) = self.shared.due.peek().copied() {
             if due > now {
                 break;
@@ -168,39 +228,49 @@ impl<D: Driver> Worker<D> {
         if connection.stage != Stage::Bound {
             return Ok(());
         }
-        let room = connection.room as usize;
-        while connection.egress.has_room() {
+        while self.connections[index as usize].egress.has_room() {
+            let connection = &mut self.connections[index as usize];
             if let Some(sending) = connection.sending {
                 connection.send_chunk(sending, &mut self.shared.surroundings())?;
                 self.shared.dirty.insert(index);
                 continue;
             }
-            let Some(ledger) = &mut self.shared.rooms[room].ledger else {
-                break;
-            };
-            if self.phase != Phase::Talking {
+            if !self.begin_text(index, now) && !self.send_file_chunk(index, now)? {
                 break;
             }
-            let intended_ns = match self.shared.traffic.interval_ns {
-                None if ledger.open(connection.member) >= self.shared.traffic.window => break,
-                None => now,
-                Some(_) if connection.next_intended_ns > now => break,
-                Some(_) if ledger.open(connection.member) >= OPEN_MESSAGES_MAX => break,
-                Some(interval) => {
-                    let intended_ns = connection.next_intended_ns;
-                    connection.next_intended_ns += interval;
-                    let next = Reverse((connection.next_intended_ns, index));
-                    if connection.next_intended_ns > now {
-                        self.shared.due.push(next);
-                    }
-                    intended_ns
-                }
-            };
-            let chunks = connection.template.chunks();
-            let sequence = ledger.sent(connection.member, intended_ns, now, chunks);
-            connection.sending = Some(Sending { sequence, chunk: 0, intended_ns });
-            self.shared.progress.messages.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    /// Begins the next message, where the clock or the window allows one.
+    fn begin_text(&mut self, index: u32, now: u64) -> bool {
+        let connection = &mut self.connections[index as usize];
+        let Some(ledger) = &mut self.shared.rooms[connection.room as usize].ledger else {
+            return false;
+        };
+        let in_stalled_pair = self.shared.traffic.stall.is_some() && connection.session < 2;
+        if self.phase != Phase::Talking || in_stalled_pair {
+            return false;
+        }
+        let intended_ns = match self.shared.traffic.interval_ns {
+            None if ledger.open(connection.member) >= self.shared.traffic.window => return false,
+            None => now,
+            Some(_) if connection.next_intended_ns > now => return false,
+            Some(_) if ledger.open(connection.member) >= OPEN_MESSAGES_MAX => return false,
+            Some(interval) => {
+                let intended_ns = connection.next_intended_ns;
+                connection.next_intended_ns += interval;
+                let next = Reverse((connection.next_intended_ns, index));
+                if connection.next_intended_ns > now {
+                    self.shared.due.push(next);
+                }
+                intended_ns
+            }
+        };
+        let chunks = connection.template.chunks();
+        let sequence = ledger.sent(connection.member, intended_ns, now, chunks);
+        connection.sending = Some(ChunkOf { sequence, chunk: 0, intended_ns });
+        self.shared.progress.messages.fetch_add(1, Ordering::Relaxed);
+        true
     }
 }
