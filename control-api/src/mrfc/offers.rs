@@ -47,6 +47,8 @@ pub(super) enum Purpose {
     Reinvite,
     /// The operator wants the member (not) to be heard.
     Mute(bool),
+    /// The answer to an offer of ours has come.
+    Answer,
 }
 
 /// What only we can say about our end.
@@ -113,7 +115,6 @@ impl Negotiation {
     }
 
     /// An offer of ours that was answered.
-    #[expect(dead_code, reason = "for calls that the node makes")]
     pub(super) fn answered(offering: &Offering, answered: Answered) -> Self {
         let Answered { message, setup } = answered;
         Self {
