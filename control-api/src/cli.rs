@@ -35,6 +35,15 @@ pub enum Command {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
+    /// Read a password from stdin and print the [[relay.user]] entry that takes its place.
+    Credential {
+        /// Name of the user.
+        #[arg(value_name = "USER")]
+        user: String,
+        /// Realm of the relay, as in the configuration.
+        #[arg(value_name = "REALM")]
+        realm: String,
+    },
     /// Say what the node makes of a piece of protocol.
     #[command(subcommand)]
     Inspect(Inspect),
@@ -89,6 +98,7 @@ Examples:
   mrf serve --config mrf.toml      start with a file (docs/mrf.toml shows every setting)
   mrf check mrf.toml               say OK, or which line is wrong and what to do
   RUST_LOG=debug mrf               more on stderr (error, warn, info, debug, trace)
+  mrf credential alice example.com >> mrf.toml    a user of the relay; the password comes from stdin
   mrf inspect sdp offer.sdp        what is understood of an offer, and the answer to it
   mrf inspect msrp < trace         one side of an MSRP connection, message by message
   curl http://127.0.0.1:8080/readyz    is it ready for calls?
@@ -96,6 +106,7 @@ Examples:
 Ports (defaults; each can be changed):
   5060 udp+tcp   SIP. Call sip:ROOM@127.0.0.1 with an offer of TCP/MSRP or TCP/TLS/MSRP.
   2855 tcp ...   MSRP media, one port per shard from here on; SDP names the one to connect to.
+  2800 tcp       MSRP relay, where there are users; from 2801 on one more port per shard.
   8080 tcp       HTTP: /healthz /readyz /metrics /api/v1/contexts, and a status page at /.
   8088 tcp       KMS: POST /keymanagement?requesttype=ticketrequest|ticketresolve.
 

@@ -8,6 +8,7 @@
 
 mod certificate;
 mod check;
+mod conference;
 mod problem;
 mod realms;
 mod relay;
@@ -22,6 +23,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use certificate::{Certificate, CertificateProblem};
+pub use conference::{Conference, Subscribers};
 pub use problem::Problem;
 pub use realms::Realm;
 pub use relay::{Relay, RelayUser};
@@ -60,6 +62,8 @@ pub struct Config {
     pub timers: Timers,
     /// How many there may be.
     pub limits: Limits,
+    /// What the focus of a conference does besides taking calls.
+    pub conference: Conference,
 }
 
 /// Section `[sip]`.

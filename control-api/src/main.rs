@@ -1,7 +1,7 @@
 //! `mrf`: reads the command line, starts the node, watches for signals.
 #![forbid(unsafe_code)]
 
-use std::io::{IsTerminal, Read, Write};
+use std::io::{BufRead, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -11,9 +11,11 @@ use control_api::cli::{
 };
 use control_api::config::{Config, Shards};
 use control_api::node::{Node, Stopped};
+use mrfp_protocol::msrp::auth::{Algorithm, Credentials};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
+use zeroize::Zeroizing;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -22,6 +24,7 @@ fn main() -> ExitCode {
     let code = match Cli::parse().command() {
         Command::Serve { config } => serve(config),
         Command::Check { file } => check(&file),
+        Command::Credential { user, realm } => credential(&user, &realm),
         Command::Inspect(what) => inspect(&what),
     };
     ExitCode::from(code)
@@ -41,6 +44,34 @@ fn check(file: &Path) -> u8 {
             EXIT_USAGE
         }
     }
+}
+
+/// Prints what the configuration holds of a relay's user; the password comes from stdin, so that it
+/// stands in no history and no process list.
+fn credential(user: &str, realm: &str) -> u8 {
+    let quotable = |text: &str| {
+        !text.is_empty() && !text.contains(|c: char| c.is_control() || c == '"' || c == '\\')
+    };
+    if !quotable(user) || user.contains(':') || !quotable(realm) {
+        eprintln!(
+            "mrf: neither quotes nor backslashes in user and realm, and no colon in the user"
+        );
+        return EXIT_USAGE;
+    }
+    let mut password = Zeroizing::new(String::new());
+    if let Err(error) = std::io::stdin().lock().read_line(&mut password) {
+        return fail(&error);
+    }
+    let password = password.trim_end_matches(['\r', '\n']);
+    if password.is_empty() {
+        eprintln!("mrf: no password on stdin");
+        return EXIT_USAGE;
+    }
+    let credentials = Credentials::derive(user.as_bytes(), realm.as_bytes(), password.as_bytes());
+    let hash = |algorithm| credentials.ha1(algorithm).unwrap_or_default();
+    let (sha256, md5) = (hash(Algorithm::Sha256), hash(Algorithm::Md5));
+    println!("[[relay.user]]\nname = \"{user}\"\nsha256 = \"{}\"\nmd5 = \"{}\"", *sha256, *md5);
+    EXIT_OK
 }
 
 fn inspect(what: &Inspect) -> u8 {
@@ -102,7 +133,10 @@ fn serve(file: Option<PathBuf>) -> u8 {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
-    runtime.block_on(run(config))
+    let code = runtime.block_on(run(config));
+    // A name server that does not answer must not keep the process.
+    runtime.shutdown_background();
+    code
 }
 
 async fn run(config: Config) -> u8 {

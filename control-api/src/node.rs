@@ -8,6 +8,7 @@
 mod control;
 mod counters;
 mod error;
+mod relay;
 pub(crate) mod settings;
 
 use std::io;
@@ -53,6 +54,8 @@ pub struct Addresses {
     pub sip_tcp: SocketAddr,
     /// MSRP, one per shard, as announced to peers.
     pub media: Vec<SocketAddr>,
+    /// The relay, where there is one, as announced to its clients.
+    pub relay: Option<SocketAddr>,
     /// Health, metrics, API.
     pub http: SocketAddr,
     /// The KMS.
@@ -134,11 +137,14 @@ impl Node {
             sip_udp: sip.udp_address(),
             sip_tcp: sip.tcp_address(),
             media: ports.iter().map(Port::address).collect(),
+            relay: ports.first().and_then(Port::relay_address),
             http: http.address(),
             kms: kms_http.address(),
         };
         let responder = Responder::new(settings::responder(config));
-        let mrfc = Mrfc::new(settings::mrfc(config, &ports, certificate), Some(responder));
+        let mut mrfc_config = settings::mrfc(config, &ports, certificate);
+        mrfc_config.focus.contact_hosts = sip.contact_hosts();
+        let mrfc = Mrfc::new(mrfc_config, Some(responder));
         let stop = CancellationToken::new();
         let parts = control::Parts {
             mrfc,
@@ -149,6 +155,7 @@ impl Node {
             queries: asked,
             kms,
             readiness: Arc::clone(readiness),
+            resolver: relay::Resolver::new(config),
             stop: stop.clone(),
             servers: [http, kms_http],
             own_ports: settings::own_ports(config),
@@ -167,10 +174,11 @@ impl Node {
     /// The line that scripts wait for: `mrf ready` and every address.
     #[must_use]
     pub fn ready_line(&self) -> String {
-        let Addresses { sip_udp, sip_tcp, media, http, kms } = &self.addresses;
+        let Addresses { sip_udp, sip_tcp, media, relay, http, kms } = &self.addresses;
         let media: Vec<_> = media.iter().map(SocketAddr::to_string).collect();
+        let relay = relay.map_or_else(String::new, |relay| format!(" relay={relay}"));
         format!(
-            "mrf ready sip=udp:{sip_udp},tcp:{sip_tcp} media={} http={http} kms={kms} shards={}",
+            "mrf ready sip=udp:{sip_udp},tcp:{sip_tcp} media={}{relay} http={http} kms={kms} shards={}",
             media.join(","),
             media.len()
         )

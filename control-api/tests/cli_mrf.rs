@@ -262,3 +262,38 @@ fn takes_all_the_descriptors_it_may_have() {
     let words: Vec<_> = line.split_whitespace().collect();
     assert_eq!(words[3], words[4], "{line}");
 }
+
+#[test]
+fn a_credential_takes_the_place_of_a_password_read_from_stdin() {
+    let run = |user: &str, password: &str| {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_mrf"))
+            .args(["credential", user, "localhost"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("runs");
+        child.stdin.take().expect("piped").write_all(password.as_bytes()).expect("written");
+        child.wait_with_output().expect("ends")
+    };
+    for password in ["correct horse battery staple", "correct horse battery staple\r\n"] {
+        let output = run("alice", password);
+        assert_eq!(output.status.code(), Some(0));
+        let text = String::from_utf8(output.stdout).expect("text");
+        // As `printf '%s' 'alice:localhost:correct horse battery staple' | sha256sum` has it.
+        assert_eq!(
+            text,
+            "[[relay.user]]\nname = \"alice\"\n\
+             sha256 = \"fa78921189f1174c220c43619cb2ed127ee2b28536d80dc2c8230fc054faf953\"\n\
+             md5 = \"5fef2e7c9a651340b1033def905a6fcc\"\n"
+        );
+        let file = file(&format!("[relay]\nallow_plain_auth = true\n{text}"));
+        assert_eq!(mrf(&["check", path(&file)]).status.code(), Some(0));
+    }
+    for (user, password) in [("alice", ""), ("alice", "\n"), ("a:b", "secret"), ("a\"b", "secret")]
+    {
+        let output = run(user, password);
+        assert_eq!(output.status.code(), Some(2), "{user:?}");
+        assert!(output.stdout.is_empty() && !output.stderr.is_empty());
+    }
+}

@@ -4,6 +4,7 @@ mod foreign;
 mod support;
 
 use foreign::kamailio::Kamailio;
+use foreign::offer;
 use support::node::Node;
 use support::random::Random;
 use support::sip::{Call, Transport};
@@ -17,12 +18,7 @@ const CHUNK_BYTES: usize = 8 * 1024;
 fn join_behind(kamailio: &Kamailio, node: &Node, room: &str, name: &str) -> Ue {
     let own = format!("msrp://127.0.0.1:9/{name}BehindRelay;tcp");
     let (wire, use_path) = kamailio.authorise(&own);
-    let offer = format!(
-        "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n\
-         m=message {} TCP/MSRP *\r\na=accept-types:*\r\na=accept-wrapped-types:*\r\n\
-         a=setup:active\r\na=path:{use_path} {own}\r\n",
-        kamailio.address.port()
-    );
+    let offer = offer(&format!("{use_path} {own}"), "*");
     let mut call = Call::place_offering(node, Transport::Tcp, room, name, &own, offer.as_bytes());
     call.paths.to = format!("{use_path} {}", call.answer.path);
     Ue::bind(call, wire)

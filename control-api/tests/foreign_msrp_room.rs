@@ -4,10 +4,11 @@
 mod foreign;
 mod support;
 
-use foreign::{Client, Library};
+use foreign::{Client, Library, Member, offer};
 use support::node::Node;
 use support::program::say_skipped;
 use support::random::Random;
+use support::sip::{Call, Transport};
 use support::ue::Ue;
 
 const LARGE_BYTES: usize = 1 << 20;
@@ -44,18 +45,55 @@ fn success_is_reported_to_every_library_that_asks() {
 }
 
 #[test]
+fn a_nickname_belongs_to_one_library_until_it_leaves() {
+    for library in Library::present().into_iter().filter(|library| library.nickname) {
+        let node = Node::start(&[]);
+        let mut alice = Client::join(library, &node, "lobby", "alice");
+        let mut carol = Client::join(library, &node, "lobby", "carol");
+        let ask = |member: &mut Member, name| {
+            member.client.tell(&format!("nickname {name}"));
+            member.client.next("response").remove(1)
+        };
+        assert_eq!(ask(&mut alice, "Queen"), "200", "{}", library.name);
+        assert_eq!(ask(&mut carol, "queen"), "425", "{}", library.name);
+        alice.call.hang_up();
+        node.await_metric("mrf_terminations", 1);
+        assert_eq!(ask(&mut carol, "queen"), "200", "{}", library.name);
+    }
+}
+
+#[test]
 fn cpim_of_every_library_reaches_the_others_as_it_was() {
+    const ACCEPT_TYPES: &str = "message/cpim text/plain";
     for library in Library::present() {
         let node = Node::start(&[]);
-        let mut bob = Ue::join(&node, "lobby", "bob", false);
-        let mut alice = Client::join(library, &node, "lobby", "alice");
+        let own = "msrp://127.0.0.1:9/bobWithCpim;tcp";
+        let offer = offer(own, ACCEPT_TYPES);
+        let (tcp, offer) = (Transport::Tcp, offer.as_bytes());
+        let call = Call::place_offering(&node, tcp, "lobby", "bob", own, offer);
+        let mut bob = Ue::connect(call);
+        let mut alice = Client::join_accepting(library, &node, "lobby", "alice", ACCEPT_TYPES);
+        let mut carol = Client::join(library, &node, "lobby", "carol");
+
         let id = alice.client.send("message/cpim", cpim("alice", "grüß dich").as_bytes());
         assert_eq!(bob.hear(), cpim("alice", "grüß dich"), "{}", library.name);
         alice.client.await_ok(&id);
+        let (_, heard) = carol.client.hear();
+        assert_eq!(heard, "grüß dich".as_bytes(), "who knows no CPIM gets what is in it");
+
         let answer = cpim("bob", "hello to you");
         bob.say_bytes("message/cpim", answer.as_bytes());
         let heard = alice.client.hear();
         assert_eq!(heard, ("message/cpim".to_owned(), answer.into_bytes()), "{}", library.name);
+        assert_eq!(carol.client.hear().1, b"hello to you");
+
+        let id = carol.client.send("text/plain", b"me too");
+        let (_, wrapped) = alice.client.hear();
+        let wrapped = String::from_utf8(wrapped).expect("text");
+        assert_eq!(wrapped, bob.hear());
+        assert!(wrapped.starts_with("From: <sip:carol@ue.example>\r\n"), "{wrapped}");
+        assert!(wrapped.ends_with("\r\n\r\nme too"), "{wrapped}");
+        carol.client.await_ok(&id);
     }
 }
 

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use control_api::mikey::NtpTime;
 use control_api::mrfc::{
-    Action, Answer, CallId, ChatPolicy, Event, HangUpCause, MemberState, Mrfc, MrfcConfig, Now,
-    Realms, RoomPolicy, SHARD_TIMEOUT_NS, SUBTRACT_TIMEOUT_NS, SecurityPolicy, ShardDescription,
+    Action, Answer, CallId, Caller, ChatPolicy, Event, FocusConfig, HangUpCause, MemberState, Mrfc,
+    MrfcConfig, Network, Now, Realms, RoomPolicy, SHARD_TIMEOUT_NS, SUBTRACT_TIMEOUT_NS,
+    SecurityPolicy, ShardDescription,
 };
 use mrfp_core::mp::{
     Command, CpimPolicy, Direction, Event as Mp, Refusal, ReleaseCause, ReserveAndConfigure,
@@ -63,6 +64,7 @@ impl Bench {
             cema: true,
             certificate: None,
             realms: Realms::default(),
+            focus: FocusConfig::default(),
         };
         adjust(&mut config);
         Self { mrfc: Mrfc::new(config, None), now_ns: 1 }
@@ -98,7 +100,7 @@ impl Bench {
         self.event(Event::Invite {
             call: CallId(call),
             room: room.to_owned(),
-            from: from.to_owned(),
+            from: from.into(),
             to: format!("sip:{room}@conference.example"),
             offer: offer.map(|text| text.as_bytes().to_vec()),
         })
@@ -249,6 +251,28 @@ fn the_shard_learns_the_rooms_policy_and_what_the_members_client_can() {
 }
 
 #[test]
+fn traffic_is_counted_in_the_realm_that_the_signalling_comes_from() {
+    let network = Network::new("10.1.0.0".parse().unwrap(), 16).unwrap();
+    let mut bench = Bench::with(|config| {
+        config.realms = Realms::new([("access".to_owned(), vec![network])]);
+    });
+    for (call, source, realm) in [(1, Some("10.1.2.3"), 1), (2, Some("10.2.0.1"), 0), (3, None, 0)]
+    {
+        let from = format!("sip:{call}@example.com");
+        let source = source.map(|source| source.parse().unwrap());
+        let invite = Event::Invite {
+            call: CallId(call),
+            room: "tea".to_owned(),
+            from: Caller { source, ..Caller::from(from.as_str()) },
+            to: "sip:tea@conference.example".to_owned(),
+            offer: Some(OFFER.into()),
+        };
+        let (_, reserve) = reservation(bench.event(invite));
+        assert_eq!(reserve.realm.0, realm, "{source:?}");
+    }
+}
+
+#[test]
 fn a_client_without_cpim_is_told_that_it_may_send_bare_messages() {
     let mut bench = Bench::new();
     let text = OFFER.replace("message/cpim text/plain", "text/plain");
@@ -304,7 +328,7 @@ fn refusals_before_the_offer_leave_nothing_behind() {
     let other_domain = Event::Invite {
         call: CallId(4),
         room: "tea".to_owned(),
-        from: from.to_owned(),
+        from: from.into(),
         to: "sip:tea@elsewhere.example:5060;transport=tcp".to_owned(),
         offer: Some(OFFER.into()),
     };
@@ -477,13 +501,33 @@ fn refresh_repeats_the_answer_and_hold_raises_its_version() {
 }
 
 #[test]
+fn reinvite_says_anew_what_the_member_takes() {
+    let mut bench = Bench::new();
+    let (shard, termination) = bench.establish(1, "tea", "sip:a@example.com");
+    let next = OFFER.replace("message/cpim text/plain", "text/plain");
+    let next = format!("{next}a=max-size:9000\r\na=chatroom:private-messages\r\n");
+    let Action::Command { command: Command::Modify(modify), .. } = only(bench.reinvite(1, &next))
+    else {
+        panic!("the shard is not asked");
+    };
+    let remote = modify.remote.expect("changed");
+    assert_eq!(remote.path, "msrp://198.51.100.10:40210/q7Fz0K2m9XbA4cD1;tcp");
+    let taken = remote.capabilities.expect("changed");
+    assert_eq!((taken.accept_types.as_str(), taken.max_size_bytes), ("text/plain", Some(9000)));
+    assert!(taken.private_messages);
+    // The wrapper is not asked of it any more.
+    let answer = accepted(bench.mp(shard, Mp::Modified { termination }));
+    assert!(answer.contains("a=accept-types:text/plain *\r\n"), "{answer}");
+}
+
+#[test]
 fn reinvite_that_cannot_be_carried_out_leaves_the_session_as_it_was() {
     let mut bench = Bench::new();
     bench.establish(1, "tea", "sip:a@example.com");
     let offers = [
         OFFER.replace("setup:actpass", "setup:passive"),
         OFFER.replace("m=message 40210", "m=message 0"),
-        OFFER.replace("text/plain\r\na=accept-wrapped", "text/html\r\na=accept-wrapped"),
+        OFFER.replace("message/cpim text/plain", "image/png"),
         "v=0\r\ngarbage".to_owned(),
     ];
     for offer in offers {

@@ -9,8 +9,8 @@ use control_api::mikey::{
     UriPattern,
 };
 use control_api::mrfc::{
-    Action, Answer, CallId, ChatPolicy, Event, KMS_TIMEOUT_NS, Mrfc, MrfcConfig, Now, Realms,
-    ResolveId, RoomPolicy, SecurityPolicy, ShardDescription,
+    Action, Answer, CallId, ChatPolicy, Event, FocusConfig, KMS_TIMEOUT_NS, Mrfc, MrfcConfig, Now,
+    Realms, ResolveId, RoomPolicy, SecurityPolicy, ShardDescription,
 };
 use control_api::sdp::{
     MessageSessionOffer, OfferedSetup, offer_for_message_session, parse_answer,
@@ -84,6 +84,7 @@ impl Bench {
             cema: true,
             certificate: None,
             realms: Realms::default(),
+            focus: FocusConfig::default(),
         };
         Self { mrfc: Mrfc::new(config, Some(responder)), kms, ticket_key, drawn: 0 }
     }
@@ -117,7 +118,7 @@ impl Bench {
         self.event(Event::Invite {
             call: CallId(1),
             room: "tea".to_owned(),
-            from: from.to_owned(),
+            from: from.into(),
             to: ROOM.to_owned(),
             offer: Some(offer.to_vec()),
         })
@@ -247,7 +248,7 @@ fn a_ticket_for_another_room_opens_no_session() {
     let actions = world.event(Event::Invite {
         call: CallId(1),
         room: "coffee".to_owned(),
-        from: ALICE.to_owned(),
+        from: ALICE.into(),
         to: ROOM.replace("tea", "coffee"),
         offer: Some(offer),
     });

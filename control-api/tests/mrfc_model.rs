@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use control_api::mikey::NtpTime;
 use control_api::mrfc::{
-    Action, CallId, ChatPolicy, Event, Mrfc, MrfcConfig, Now, Realms, RoomPolicy, SecurityPolicy,
-    ShardDescription,
+    Action, CallId, ChatPolicy, Event, FocusConfig, Mrfc, MrfcConfig, Now, Realms, RoomPolicy,
+    SecurityPolicy, ShardDescription,
 };
 use mrfp_core::mp::{
     Command, Event as Mp, Refusal, ReleaseCause, ShardId, TerminationId, TerminationStatistics,
@@ -81,6 +81,7 @@ impl World {
                 cema: true,
                 certificate: None,
                 realms: Realms::default(),
+                focus: FocusConfig::default(),
             },
             None,
         );
@@ -124,6 +125,7 @@ impl World {
                 }
                 Action::Resolve { .. } => panic!("nobody offered a key"),
                 Action::Drained => self.drained += 1,
+                other => unreachable!("nobody asks for {other:?}"),
             }
         }
     }
@@ -138,7 +140,7 @@ impl World {
                 self.event(Event::Invite {
                     call,
                     room: format!("room{room}"),
-                    from: "sip:a@example.com".to_owned(),
+                    from: "sip:a@example.com".into(),
                     to: format!("sip:room{room}@example.com"),
                     offer: Some(offer),
                 });
@@ -205,6 +207,7 @@ impl World {
                 Mp::Subtracted { termination, statistics: TerminationStatistics::default() }
             }
             Command::Audit { context } => Mp::Audited { context, statistics: None },
+            Command::Resolved { .. } => unreachable!("the MRFC has nothing to do with names"),
             Command::Stop => Mp::Stopped,
         };
         self.event(Event::Mp { shard, event });

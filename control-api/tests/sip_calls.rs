@@ -14,7 +14,8 @@ async fn sets_up_and_tears_down(node: &mut Node, link: Link) {
         panic!("not an Invite");
     };
     assert_eq!(room, "room 1");
-    assert_eq!(from, "sip:alice@example.com");
+    assert_eq!(from.uri, "sip:alice@example.com");
+    assert_eq!(from.source, Some(std::net::Ipv4Addr::LOCALHOST.into()));
     assert_eq!(to, "sip:room%201@node.example");
     assert_eq!(offer.as_deref(), Some(OFFER));
     node.accept(call);

@@ -228,7 +228,7 @@ async fn node_takes_a_call_after_random_datagrams() {
     caller.send("INVITE", "noise", OFFER).await;
     let call = loop {
         if let Event::Invite { call, from, .. } = node.event().await
-            && from == "sip:alice@example.com"
+            && from.uri == "sip:alice@example.com"
         {
             break call;
         }

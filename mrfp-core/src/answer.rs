@@ -12,8 +12,8 @@ use crate::request::{Decimal, MESSAGE_LINES_BYTES_MAX, keep_report_lines, messag
 use crate::table::Table;
 use crate::termination::Stage;
 
-/// Five parts before, three behind and at most so many lines between.
-const REPORT_PARTS_MAX: usize = 5 + 9 + 3;
+/// Four parts before, three behind and at most so many lines between.
+const REPORT_PARTS_MAX: usize = 4 + 9 + 3;
 
 impl Plane {
     /// Answers a member's request as its Failure-Report demands (RFC 4975 section 7.1.1).
@@ -127,21 +127,15 @@ impl Plane {
         if connection.life != Life::Open {
             return;
         }
-        let interrupt = connection.interrupt();
         let mut parts: [&[u8]; REPORT_PARTS_MAX] = [b""; REPORT_PARTS_MAX];
-        let head: [&[u8]; 5] = [
-            interrupt.bytes(),
-            b"MSRP ",
-            transaction.as_bytes(),
-            b" REPORT\r\n",
-            &termination.request_paths,
-        ];
+        let head: [&[u8]; 4] =
+            [b"MSRP ", transaction.as_bytes(), b" REPORT\r\n", &termination.request_paths];
         let tail: [&[u8]; 3] = [b"-------", transaction.as_bytes(), b"$\r\n"];
         let all = head.iter().chain(lines).chain(&tail);
         for (part, from) in parts.iter_mut().zip(all) {
             *part = from;
         }
-        if connection.egress.append(&mut self.send_buffers, &parts).is_err() {
+        if connection.append(&mut self.send_buffers, &parts).is_err() {
             return self.unserved.push(key);
         }
         self.metrics.reports_sent += 1;
@@ -168,7 +162,7 @@ impl Plane {
             transaction.as_bytes(),
             b"$\r\n",
         ];
-        if connection.egress.append(&mut self.send_buffers, parts).is_err() {
+        if connection.append(&mut self.send_buffers, parts).is_err() {
             return self.unserved.push(key);
         }
         self.count_sent(termination_key, |sent| sent.send_empty += 1);
@@ -196,10 +190,8 @@ fn append_response(
     if connection.life >= Life::Draining {
         return Ok(());
     }
-    let interrupt = connection.interrupt();
     let mut number = Decimal::default();
     let parts: &[&[u8]] = &[
-        interrupt.bytes(),
         b"MSRP ",
         response.transaction_id,
         b" ",
@@ -214,5 +206,5 @@ fn append_response(
         response.transaction_id,
         b"$\r\n",
     ];
-    connection.egress.append(send_buffers, parts)
+    connection.append(send_buffers, parts)
 }

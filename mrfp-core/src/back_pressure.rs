@@ -14,6 +14,9 @@ impl Plane {
     /// The egress of a connection has grown: whoever feeds it is held back once it is too long.
     pub(crate) fn check_egress(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
+        if connection.relay.is_some() {
+            return self.relay_check_egress(key);
+        }
         let keeps_up = connection.egress.bytes() <= self.limits.egress_bytes_max
             && connection.outstanding.len() <= OUTSTANDING_MAX;
         if keeps_up || connection.lagging_since_ns.is_some() {
@@ -51,6 +54,9 @@ impl Plane {
     /// were held back go on.
     pub(crate) fn relax(&mut self, key: Key) {
         let Some(connection) = self.connections.get(key) else { return };
+        if connection.relay.is_some() {
+            return self.relay_drained(key);
+        }
         if connection.egress.bytes() <= self.limits.egress_bytes_max / 2
             && connection.outstanding.len() <= OUTSTANDING_MAX / 2
         {
@@ -145,6 +151,9 @@ impl Plane {
     fn drop_if_slow(&mut self, key: Key, pressed: bool) {
         let Some(connection) = self.connections.get(key) else { return };
         let Some(since_ns) = connection.lagging_since_ns else { return };
+        if connection.relay.is_some() {
+            return self.relay_drop_if_slow(key, pressed);
+        }
         let lagged_ns = self.now_ns - since_ns;
         let stalled_ns =
             if connection.egress.is_in_flight() { self.now_ns - connection.sent_ns } else { 0 };

@@ -8,6 +8,8 @@ use mrfp_protocol::tls::{
     SEAL_TAILROOM_BYTES,
 };
 
+use crate::relay::RelayConfig;
+
 /// The media plane of one node.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -19,6 +21,8 @@ pub struct Config {
     pub profile: ProfileConfig,
     /// TLS with certificates, if there is to be any.
     pub certificate: Option<CertificateConfig>,
+    /// The MSRP relay (RFC 4976), where the node is one.
+    pub relay: Option<RelayConfig>,
 }
 
 /// Where one shard lives.
@@ -110,6 +114,10 @@ impl Default for Limits {
 pub(crate) const COMMANDS_PER_TURN_MAX: usize = 64;
 /// Completions handled before what they produced is flushed.
 pub(crate) const COMPLETIONS_PER_TURN_MAX: usize = 1_024;
+/// Copies of messages to receivers made before what the turn has produced is flushed: some 5 ms, so
+/// that one member who talks fast in a room of a thousand does not silence the other rooms. A
+/// completion under way is finished.
+pub(crate) const COPIES_PER_TURN_MAX: u32 = 16_384;
 /// Flights of TLS handshakes answered before what the turn has produced is flushed: some 60 us each
 /// with a plain PSK and 200 us with ECDHE, so that a thousand callers at once do not make the members
 /// of a conference wait for all of them.
@@ -132,6 +140,13 @@ pub(crate) const MESSAGES_IN_PROGRESS_MAX: usize = 64;
 /// Messages a shard knows of at once: in progress, or with an answer outstanding. 100,000 a second
 /// over a path of 80 ms come to 8,000; the rest is for receivers that let their time run out.
 pub(crate) const MESSAGES_MAX: usize = 262_144;
+/// A message larger than this waits where others overtake it. Smaller ones keep their order.
+pub(crate) const LARGE_MESSAGE_BYTES_MIN: u64 = 64 * 1024;
+/// How long a chunk of a large message becomes where more is queued than leaves: what a new message
+/// may find ahead of it (50 ms at 10 Mbit/s), and still much longer than the head of a chunk.
+pub(crate) const LARGE_CHUNK_BYTES: usize = 64 * 1024;
+/// Bytes that may overtake a large message before a chunk of it has its turn.
+pub(crate) const OVERTAKING_BYTES_MAX: usize = 256 * 1024;
 /// Unanswered requests on one connection, above which it lags as one does that does not read: 20,000
 /// messages a second over a path of 200 ms.
 pub(crate) const OUTSTANDING_MAX: usize = 4_096;

@@ -3,19 +3,21 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use mrfp_io::{Key, Socket};
+use mrfp_io::{Key, SendBuffers, Socket};
 use mrfp_protocol::msrp::{Continuation, Framer, TransactionId};
 use mrfp_protocol::tls::{Handshake, Session};
 
 use crate::carry::CarryBuffer;
-use crate::egress::Egress;
+use crate::egress::{Egress, Lane, PoolExhausted};
 use crate::incoming::Incoming;
 use crate::outstanding::OutstandingRequests;
+use crate::relay::Link;
 use crate::request::EndLine;
 
 /// A connection as its shard holds it. Small when idle: no buffer, no OpenSSL object.
 pub(crate) struct Connection {
-    pub(crate) socket: Socket,
+    /// `None`: a connection of the relay whose address is still being looked up.
+    pub(crate) socket: Option<Socket>,
     pub(crate) life: Life,
     pub(crate) transport: Transport,
     /// The Terminations it carries: bound, or (as client) the one it was opened for. In the clear
@@ -23,6 +25,9 @@ pub(crate) struct Connection {
     pub(crate) sessions: Vec<Key>,
     /// As client: where it leads.
     pub(crate) connected_to: Option<SocketAddr>,
+    /// The relay's side of it, where it came in by a port of the relay or was made by it. It then
+    /// carries no sessions.
+    pub(crate) relay: Option<Box<Link>>,
     /// The Termination whose own port it came in by.
     pub(crate) own_port_of: Option<Key>,
     /// The Termination whose key the peer's identity claims, until the handshake proves it.
@@ -122,16 +127,26 @@ pub(crate) struct OpenChunk {
     pub(crate) receiver: Key,
     pub(crate) message: Key,
     pub(crate) transaction: TransactionId,
+    /// Where it is queued.
+    pub(crate) lane: Lane,
+    /// Bytes of the message in it.
+    pub(crate) bytes: usize,
 }
 
 impl Connection {
     pub(crate) fn new(socket: Socket, life: Life, now_ns: u64, deadline_ns: u64) -> Self {
+        Self { socket: Some(socket), life, ..Self::unconnected(now_ns, deadline_ns) }
+    }
+
+    /// A connection of ours that has no socket yet.
+    pub(crate) fn unconnected(now_ns: u64, deadline_ns: u64) -> Self {
         Self {
-            socket,
-            life,
+            socket: None,
+            life: Life::Connecting,
             transport: Transport::Unknown,
             sessions: Vec::new(),
             connected_to: None,
+            relay: None,
             own_port_of: None,
             claimed: None,
             unbound_source: None,
@@ -157,17 +172,27 @@ impl Connection {
         }
     }
 
-    /// Ends the open chunk for now; the end-line must be the first thing queued after this.
-    pub(crate) fn interrupt(&mut self) -> EndLine {
-        self.end_chunk(Continuation::More)
+    /// Ends the chunk that is open towards the peer, if there is one.
+    pub(crate) fn end_chunk(
+        &mut self,
+        send_buffers: &mut SendBuffers,
+        end: Continuation,
+    ) -> Result<(), PoolExhausted> {
+        let Some(open) = self.outgoing.take() else { return Ok(()) };
+        let end_line = EndLine::new(&open.transaction, Some(end), true);
+        self.egress.extend(open.lane, send_buffers, &[end_line.bytes()])?;
+        self.outstanding.close(self.egress.position());
+        Ok(())
     }
 
-    /// Ends the open chunk; the end-line must be the first thing queued after this.
-    pub(crate) fn end_chunk(&mut self, end: Continuation) -> EndLine {
-        let Some(open) = self.outgoing.take() else { return EndLine::none() };
-        let end_line = EndLine::new(&open.transaction, Some(end), true);
-        self.outstanding.close(self.egress.position() + end_line.bytes().len() as u64);
-        end_line
+    /// Queues a message of ours that is whole; it interrupts the chunk that is open.
+    pub(crate) fn append(
+        &mut self,
+        send_buffers: &mut SendBuffers,
+        parts: &[&[u8]],
+    ) -> Result<(), PoolExhausted> {
+        self.end_chunk(send_buffers, Continuation::More)?;
+        self.egress.append(send_buffers, parts)
     }
 
     /// Its only session, where it has no other.

@@ -4,8 +4,9 @@
 use mrfp_io::Key;
 use mrfp_protocol::msrp::{Continuation, FailureReport};
 
-use crate::config::CHUNK_RECEPTION_TIMEOUT_NS;
+use crate::config::{CHUNK_RECEPTION_TIMEOUT_NS, LARGE_CHUNK_BYTES, LARGE_MESSAGE_BYTES_MIN};
 use crate::connection::OpenChunk;
+use crate::egress::Lane;
 use crate::incoming::Incoming;
 use crate::outstanding::Outstanding;
 use crate::plane::Plane;
@@ -15,7 +16,7 @@ use crate::termination::Termination;
 
 /// RFC 4975 section 7.1: a chunk longer than this has `*` as its range-end, so that it may be
 /// interrupted.
-const INTERRUPTIBLE_BYTES_MIN: u64 = 2_048;
+const INTERRUPTIBLE_BYTES_MIN: usize = 2_048;
 
 /// A piece of a message on its way to the receivers.
 #[derive(Debug)]
@@ -26,6 +27,7 @@ struct Outbound<'a> {
     epoch: u64,
     route: &'a Route,
     failure_report: FailureReport,
+    lane: Lane,
     /// First byte of the piece in the message and how many there are, as its sender counts them.
     start: u64,
     bytes: usize,
@@ -72,7 +74,10 @@ impl Plane {
         lines: &[u8],
         end: Option<Continuation>,
     ) -> Result<(), u16> {
-        let Some(message) = self.messages.get(key) else { return Ok(()) };
+        let Some(message) = self.messages.get_mut(key) else { return Ok(()) };
+        let size = passage.total.unwrap_or(0).max(passage.at);
+        message.large |= size > LARGE_MESSAGE_BYTES_MIN;
+        let lane = if message.large { Lane::Large } else { Lane::First };
         let (sender, epoch) = (message.sender, message.epoch);
         let (sent_id, failure_report) = (message.id, message.failure_report);
         let Some(route) = message.route else { return Ok(()) };
@@ -104,6 +109,7 @@ impl Plane {
             epoch,
             route: &route,
             failure_report,
+            lane,
             start: passage.at,
             bytes: passage.bytes_len(),
             as_sent,
@@ -219,21 +225,33 @@ impl Plane {
         let open = connection
             .outgoing
             .filter(|open| open.receiver == member && open.message == outbound.message);
-        let interrupt = if open.is_some() { EndLine::none() } else { connection.interrupt() };
+        let length = written.front.len() + written.body.len();
+        let bytes = open.map_or(0, |open| open.bytes) + length;
+        // In the first lane no chunk stays open while something waits that is large: that leaves
+        // whenever the lane is empty.
+        let end = end.or_else(|| {
+            let egress = &connection.egress;
+            let closes = match outbound.lane {
+                Lane::First => egress.has_waiting(Lane::Large),
+                Lane::Large if egress.has_waiting(Lane::First) => bytes >= INTERRUPTIBLE_BYTES_MIN,
+                Lane::Large => bytes.min(egress.bytes()) >= LARGE_CHUNK_BYTES,
+            };
+            closes.then_some(Continuation::More)
+        });
         // Each receiver gets a transaction identifier of its own: a receiver in league with the
         // sender must not learn how the chunks of the others end.
         let own = open.map_or_else(|| self.identifiers.transaction(), |open| open.transaction);
         let has_body = !written.lines.is_empty() || open.is_some();
         let end_line = EndLine::new(&own, end, has_body);
+        let lane = open.map_or(outbound.lane, |open| open.lane);
         let queued = if open.is_some() {
             let parts: &[&[u8]] = &[written.front, written.body, end_line.bytes()];
-            connection.egress.append(&mut self.send_buffers, parts)
+            connection.egress.extend(lane, &mut self.send_buffers, parts)
         } else {
             self.metrics.messages_sent += 1;
             termination.statistics.messages_sent += 1;
             let blank: &[u8] = if written.lines.is_empty() { b"" } else { b"\r\n" };
             let parts: &[&[u8]] = &[
-                interrupt.bytes(),
                 b"MSRP ",
                 own.as_bytes(),
                 b" SEND\r\n",
@@ -245,21 +263,22 @@ impl Plane {
                 written.body,
                 end_line.bytes(),
             ];
-            connection.egress.append(&mut self.send_buffers, parts)
+            connection
+                .end_chunk(&mut self.send_buffers, Continuation::More)
+                .and_then(|()| connection.egress.append_to(lane, &mut self.send_buffers, parts))
         };
         if queued.is_err() {
             self.unserved.push(key);
             return None;
         }
-        let bytes = (written.front.len() + written.body.len()) as u64;
-        termination.statistics.bytes_sent += bytes;
+        termination.statistics.bytes_sent += length as u64;
         let of_realm = &mut self.realms[usize::from(termination.realm.0)].sent;
         of_realm.count_sends(outbound.route.class, u64::from(open.is_none()));
-        of_realm.bytes += bytes;
+        of_realm.bytes += length as u64;
+        self.copies += 1;
+        let (receiver, message) = (member, outbound.message);
         connection.outgoing = match end {
-            None => {
-                Some(OpenChunk { receiver: member, message: outbound.message, transaction: own })
-            }
+            None => Some(OpenChunk { receiver, message, transaction: own, lane, bytes }),
             Some(_) => None,
         };
         if open.is_none() && has_body {
@@ -274,7 +293,7 @@ impl Plane {
         }
         self.mark(key);
         self.check_egress(key);
-        Some(Delivered { as_request: open.is_none(), bytes })
+        Some(Delivered { as_request: open.is_none(), bytes: length as u64 })
     }
 
     /// Reads nothing more from a sender while somebody lags in its Context.
@@ -293,8 +312,7 @@ impl Plane {
         if connection.outgoing.is_none() {
             return;
         }
-        let end_line = connection.end_chunk(Continuation::Abort);
-        if connection.egress.append(&mut self.send_buffers, &[end_line.bytes()]).is_err() {
+        if connection.end_chunk(&mut self.send_buffers, Continuation::Abort).is_err() {
             self.unserved.push(key);
         }
         self.mark(key);
@@ -373,7 +391,7 @@ fn written<'a>(
     end: Option<Continuation>,
 ) -> Written<'a> {
     let uninterrupted =
-        end == Some(Continuation::Last) && rendition.bytes_len() <= INTERRUPTIBLE_BYTES_MIN;
+        end == Some(Continuation::Last) && rendition.bytes_len() <= INTERRUPTIBLE_BYTES_MIN as u64;
     let range_end = uninterrupted.then(|| rendition.end());
     let message_lines = message_lines(memory, id, rendition.start, range_end, rendition.total);
     Written { message_lines, lines, front: rendition.front, body: rendition.body }

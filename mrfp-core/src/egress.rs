@@ -6,7 +6,9 @@ use std::collections::VecDeque;
 use mrfp_io::{SendBuffer, SendBufferClass, SendBuffers};
 use mrfp_protocol::tls::{SEAL_HEADROOM_BYTES, SEAL_TAILROOM_BYTES};
 
-use crate::config::{SEND_BUFFER_LARGE_SIZE_BYTES, SEND_BUFFER_SMALL_SIZE_BYTES};
+use crate::config::{
+    OVERTAKING_BYTES_MAX, SEND_BUFFER_LARGE_SIZE_BYTES, SEND_BUFFER_SMALL_SIZE_BYTES,
+};
 
 /// Bytes of payload a small and a large buffer take. The same for plain connections, so that one
 /// arithmetic serves both.
@@ -18,22 +20,37 @@ const LARGE_PAYLOAD_BYTES: usize =
 /// Entries of queue memory a quiet connection keeps.
 const QUEUE_CAPACITY_KEPT: usize = 8;
 
-/// The queue of one connection.
+/// The queue of one connection. Large messages wait in a lane of their own, and everything else
+/// overtakes them wherever one of their chunks ends.
 #[derive(Debug, Default)]
 pub(crate) struct Egress {
-    queue: VecDeque<Queued>,
-    /// Bytes in `queue` and in flight, as queued (before sealing).
+    first: VecDeque<Queued>,
+    large: VecDeque<Queued>,
+    /// Bytes in the lanes and in flight, as queued (before sealing).
     bytes: usize,
     /// Bytes of the buffer in flight, as queued; 0 when none is.
     in_flight_bytes: usize,
     /// Bytes that have left, as queued.
     position_sent: u64,
+    /// Bytes that have overtaken what waits in `large`.
+    overtaken_bytes: usize,
+}
+
+/// Which way through the queue.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Lane {
+    /// In order, and before what is large.
+    First,
+    /// Parts of large messages.
+    Large,
 }
 
 #[derive(Debug)]
 struct Queued {
     buffer: SendBuffer,
     form: Form,
+    /// A message begins with it; otherwise it continues what was before it in its lane.
+    begins: bool,
 }
 
 /// Whether a buffer still has to be sealed on a TLS connection.
@@ -55,7 +72,7 @@ impl Egress {
         self.bytes
     }
 
-    /// Where in the stream the next byte to be queued will lie.
+    /// Where in the stream the next byte to be queued will lie, if nothing overtakes it.
     pub(crate) fn position(&self) -> u64 {
         self.position_sent + self.bytes as u64
     }
@@ -65,28 +82,82 @@ impl Egress {
         self.position_sent
     }
 
+    /// Form of the next buffer.
+    pub(crate) fn next_form(&self) -> Option<Form> {
+        self.queue.front().map(|queued| queued.form)
+    }
+
     pub(crate) fn is_in_flight(&self) -> bool {
         self.in_flight_bytes > 0
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.queue.is_empty()
+        self.first.is_empty() && self.large.is_empty()
     }
 
-    /// Queues the parts, one behind the other, as application data: all of them or, where the pool
-    /// is exhausted, nothing.
+    /// Whether something waits in a lane.
+    pub(crate) fn has_waiting(&self, lane: Lane) -> bool {
+        match lane {
+            Lane::First => !self.first.is_empty(),
+            Lane::Large => !self.large.is_empty(),
+        }
+    }
+
+    /// Queues a message, or the beginning of one, given in parts: all of them or, where the pool is
+    /// exhausted, nothing.
     pub(crate) fn append(
         &mut self,
         pool: &mut SendBuffers,
         parts: &[&[u8]],
     ) -> Result<(), PoolExhausted> {
+        self.append_to(Lane::First, pool, parts)
+    }
+
+    /// The same for a lane. In the lane of the large ones every chunk begins in a buffer of its own,
+    /// so that it can be overtaken.
+    pub(crate) fn append_to(
+        &mut self,
+        lane: Lane,
+        pool: &mut SendBuffers,
+        parts: &[&[u8]],
+    ) -> Result<(), PoolExhausted> {
+        self.queue(lane, pool, parts, true)
+    }
+
+    /// Queues more of what was last appended to the lane.
+    pub(crate) fn extend(
+        &mut self,
+        lane: Lane,
+        pool: &mut SendBuffers,
+        parts: &[&[u8]],
+    ) -> Result<(), PoolExhausted> {
+        self.queue(lane, pool, parts, false)
+    }
+
+    fn queue(
+        &mut self,
+        lane: Lane,
+        pool: &mut SendBuffers,
+        parts: &[&[u8]],
+        begins: bool,
+    ) -> Result<(), PoolExhausted> {
         let length: usize = parts.iter().map(|part| part.len()).sum();
-        let start = self.tail_with_room(pool, length)?;
+        let others_wait = !self.large.is_empty();
+        let queue = match lane {
+            Lane::First => &mut self.first,
+            Lane::Large => &mut self.large,
+        };
+        // Where one lane may overtake the other, it does so between buffers.
+        let afresh = match lane {
+            Lane::First => begins && others_wait && !fits_behind(queue, length),
+            Lane::Large => begins,
+        };
+        let start = tail_with_room(queue, pool, length, begins, afresh)?;
         let mut index = start;
         for part in parts {
             let mut rest = *part;
             while !rest.is_empty() {
-                let queued = &mut self.queue[index];
+                let queued = &mut queue[index];
                 let taken = fill(&mut queued.buffer, rest);
                 rest = &rest[taken..];
                 if taken == 0 {
@@ -104,7 +175,7 @@ impl Egress {
         pool: &mut SendBuffers,
         bytes: &[u8],
     ) -> Result<(), PoolExhausted> {
-        let position = self.queue.len();
+        let position = self.first.len();
         self.insert_wire(pool, bytes, position)
     }
 
@@ -115,7 +186,7 @@ impl Egress {
         pool: &mut SendBuffers,
         bytes: &[u8],
     ) -> Result<(), PoolExhausted> {
-        let position = self.queue.iter().take_while(|queued| queued.form == Form::Wire).count();
+        let position = self.first.iter().take_while(|queued| queued.form == Form::Wire).count();
         self.insert_wire(pool, bytes, position)
     }
 
@@ -129,38 +200,10 @@ impl Egress {
             let mut buffer = take(pool, chunk.len())?;
             assert_eq!(fill(&mut buffer, chunk), chunk.len());
             self.bytes += chunk.len();
-            self.queue.insert(position + offset, Queued { buffer, form: Form::Wire });
+            let queued = Queued { buffer, form: Form::Wire, begins: true };
+            self.first.insert(position + offset, queued);
         }
         Ok(())
-    }
-
-    /// Makes room for `length` bytes behind what is queued; the index of the first buffer to fill.
-    fn tail_with_room(
-        &mut self,
-        pool: &mut SendBuffers,
-        length: usize,
-    ) -> Result<usize, PoolExhausted> {
-        let queued_before = self.queue.len();
-        let (start, mut missing) = match self.queue.back() {
-            Some(tail) if tail.form == Form::Plaintext => {
-                (queued_before - 1, length.saturating_sub(room(&tail.buffer)))
-            }
-            _ => (queued_before, length),
-        };
-        while missing > 0 {
-            let buffer = match take(pool, missing) {
-                Ok(buffer) => buffer,
-                Err(exhausted) => {
-                    for queued in self.queue.drain(queued_before..) {
-                        pool.put(queued.buffer);
-                    }
-                    return Err(exhausted);
-                }
-            };
-            missing = missing.saturating_sub(room(&buffer));
-            self.queue.push_back(Queued { buffer, form: Form::Plaintext });
-        }
-        Ok(start)
     }
 
     /// The next buffer to send, `None` while one is in flight or nothing waits. The caller reports
@@ -169,10 +212,40 @@ impl Egress {
         if self.is_in_flight() {
             return None;
         }
-        let queued = self.queue.pop_front()?;
+        let queued = match self.next_lane() {
+            Lane::First => {
+                let queued = self.first.pop_front()?;
+                if !self.large.is_empty() {
+                    self.overtaken_bytes += queued.buffer.range().len();
+                }
+                queued
+            }
+            Lane::Large => {
+                self.overtaken_bytes = 0;
+                self.large.pop_front()?
+            }
+        };
         self.in_flight_bytes = queued.buffer.range().len();
         assert!(self.in_flight_bytes > 0);
         Some((queued.buffer, queued.form))
+    }
+
+    fn next_lane(&self) -> Lane {
+        match (self.first.front(), self.large.front()) {
+            // What the record layer has sealed must go before anything that is sealed later.
+            (Some(Queued { form: Form::Wire, .. }), _) | (_, None) => Lane::First,
+            (None, Some(_)) => Lane::Large,
+            // The chunk that has begun to leave comes to its end first.
+            (Some(_), Some(Queued { begins: false, .. })) => Lane::Large,
+            // Nobody is overtaken for ever; but the last chunk may not be at its end.
+            (Some(Queued { begins: true, .. }), Some(_))
+                if self.overtaken_bytes >= OVERTAKING_BYTES_MAX
+                    && self.large.iter().skip(1).any(|queued| queued.begins) =>
+            {
+                Lane::Large
+            }
+            (Some(_), Some(_)) => Lane::First,
+        }
     }
 
     /// The buffer in flight has left (or failed to).
@@ -185,23 +258,64 @@ impl Egress {
 
     /// Buffers that wait.
     pub(crate) fn queued_buffers(&self) -> usize {
-        self.queue.len()
+        self.first.len() + self.large.len()
     }
 
     /// Gives back the memory a burst has left behind, once it is over.
     pub(crate) fn shrink(&mut self) {
-        if self.queue.is_empty() && self.queue.capacity() > QUEUE_CAPACITY_KEPT {
-            self.queue = VecDeque::new();
+        for queue in [&mut self.first, &mut self.large] {
+            if queue.is_empty() && queue.capacity() > QUEUE_CAPACITY_KEPT {
+                *queue = VecDeque::new();
+            }
         }
     }
 
     /// Gives everything that waits back to the pool.
     pub(crate) fn discard(&mut self, pool: &mut SendBuffers) {
-        for queued in self.queue.drain(..) {
+        for queued in self.first.drain(..).chain(self.large.drain(..)) {
             self.bytes -= queued.buffer.range().len();
             pool.put(queued.buffer);
         }
     }
+}
+
+/// Whether the last buffer has room for so many bytes.
+fn fits_behind(queue: &VecDeque<Queued>, length: usize) -> bool {
+    queue.back().is_some_and(|tail| tail.form == Form::Plaintext && room(&tail.buffer) >= length)
+}
+
+/// Makes room for `length` bytes behind what is queued; the index of the first buffer to fill.
+fn tail_with_room(
+    queue: &mut VecDeque<Queued>,
+    pool: &mut SendBuffers,
+    length: usize,
+    begins: bool,
+    afresh: bool,
+) -> Result<usize, PoolExhausted> {
+    let queued_before = queue.len();
+    let (start, mut missing) = match queue.back() {
+        Some(tail) if tail.form == Form::Plaintext && !afresh => {
+            (queued_before - 1, length.saturating_sub(room(&tail.buffer)))
+        }
+        _ => (queued_before, length),
+    };
+    // Where nothing of it fits into the last buffer, the next one begins with it.
+    let mut begins = begins && (start == queued_before || missing == length);
+    while missing > 0 {
+        let buffer = match take(pool, missing) {
+            Ok(buffer) => buffer,
+            Err(exhausted) => {
+                for queued in queue.drain(queued_before..) {
+                    pool.put(queued.buffer);
+                }
+                return Err(exhausted);
+            }
+        };
+        missing = missing.saturating_sub(room(&buffer));
+        queue.push_back(Queued { buffer, form: Form::Plaintext, begins });
+        begins = false;
+    }
+    Ok(start)
 }
 
 /// The smallest buffer that will do; a large one where the small ones are out.
@@ -257,7 +371,7 @@ mod tests {
         let mut egress = Egress::default();
         let long: Vec<u8> = (0..100_000u32).map(|i| i as u8).collect();
         egress.append(&mut pool, &[b"head", b"", &long[..3_000]]).unwrap();
-        egress.append(&mut pool, &[&long[3_000..], b"end"]).unwrap();
+        egress.extend(Lane::First, &mut pool, &[&long[3_000..], b"end"]).unwrap();
         let expected = [b"head".as_slice(), &long, b"end"].concat();
         assert_eq!(egress.bytes(), expected.len());
         assert_eq!(drain(&mut egress, &mut pool), expected);
@@ -296,5 +410,34 @@ mod tests {
         egress.insert_wire_first(&mut pool, b"2").unwrap();
         egress.append_wire(&mut pool, b"4").unwrap();
         assert_eq!(drain(&mut egress, &mut pool), b"1234");
+    }
+
+    #[test]
+    fn what_is_large_is_overtaken_between_its_chunks_and_not_for_ever() {
+        let mut pool = pool(200);
+        let mut egress = Egress::default();
+        let chunk = [b'x'; 20_000];
+        for _ in 0..2 {
+            egress.append_to(Lane::Large, &mut pool, &[&chunk]).unwrap();
+            egress.extend(Lane::Large, &mut pool, &[b"+"]).unwrap();
+        }
+        // The first chunk has begun to leave.
+        let (buffer, _) = egress.next().unwrap();
+        let mut all = buffer.bytes().to_vec();
+        pool.put(buffer);
+        egress.sent();
+        let small = [b's'; 1_000];
+        let count = 2 * OVERTAKING_BYTES_MAX / small.len();
+        for _ in 0..count {
+            egress.append(&mut pool, &[&small]).unwrap();
+        }
+        all.extend(drain(&mut egress, &mut pool));
+        assert!(all.starts_with(&[&chunk[..], b"+ss"].concat()), "a chunk is not cut in two");
+        let second = all.iter().rposition(|&byte| byte == b'x').unwrap();
+        let overtaken = second + 1 - 2 * chunk.len() - 1;
+        assert!((OVERTAKING_BYTES_MAX..2 * OVERTAKING_BYTES_MAX).contains(&overtaken));
+        assert_eq!(overtaken % small.len(), 0, "nor is a small message");
+        assert_eq!(all.len(), 2 * (chunk.len() + 1) + count * small.len());
+        assert_eq!(pool.outstanding(), 0);
     }
 }

@@ -17,10 +17,12 @@ impl Plane {
         for index in (slice..self.terminations.slots()).step_by(HOUSEKEEPING_SLICES as usize) {
             self.check_termination(index);
         }
+        self.relay_housekeeping(slice);
     }
 
     fn check_connection(&mut self, index: u32) {
         let Some(key) = self.connections.key_at(index) else { return };
+        self.relay_check_connection(key);
         self.expire_outstanding(key);
         self.give_up_abandoned(key);
         let Some(connection) = self.connections.get_mut(key) else { return };

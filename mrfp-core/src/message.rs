@@ -27,6 +27,8 @@ pub(crate) struct Message {
     pub(crate) held: Option<CarryBuffer>,
     /// Next byte, for the chunk that gives it up.
     pub(crate) next: u64,
+    /// It waits where others overtake it.
+    pub(crate) large: bool,
     /// Its size, where the sender has told it.
     pub(crate) total: Option<u64>,
     /// More of it is to come from the sender.
@@ -91,6 +93,7 @@ impl Plane {
             route: None,
             held: None,
             next: start,
+            large: false,
             total: head.byte_range.and_then(|range| range.total),
             in_progress: true,
             received_ns: self.now_ns,

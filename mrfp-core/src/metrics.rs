@@ -171,6 +171,34 @@ shard_metrics! {
     send_buffers_outstanding: Gauge,
     /// Carry buffers in use.
     carry_buffers_outstanding: Gauge,
+    /// URIs the relay has handed out and that are valid.
+    relay_registrations: Gauge,
+    /// Paths the relay remembers.
+    relay_routes: Gauge,
+    /// Connections the relay has made.
+    relay_connections_outbound: Gauge,
+    /// AUTH requests received.
+    relay_auths_received: Counter,
+    /// AUTH requests answered with a URI.
+    relay_auths_accepted: Counter,
+    /// AUTH requests answered with a challenge.
+    relay_auths_challenged: Counter,
+    /// AUTH requests refused.
+    relay_auths_refused: Counter,
+    /// URIs that ran out.
+    relay_registrations_expired: Counter,
+    /// Requests the relay has passed on.
+    relay_requests_forwarded: Counter,
+    /// REPORTs the relay has made for what could not be delivered.
+    relay_reports_sent: Counter,
+    /// Requests passed on that nobody answered in time.
+    relay_transactions_timeout: Counter,
+    /// Requests refused because their path leads through no URI handed out.
+    relay_refused_path: Counter,
+    /// Requests refused because a limit of the relay was reached.
+    relay_refused_limit: Counter,
+    /// Requests refused because they lead where clients may not have the relay connect.
+    relay_refused_target: Counter,
     /// Looks at the timers.
     housekeepings: Counter,
     /// Turns of the shard.

@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 
+use mrfp_io::Key;
 use mrfp_protocol::tls::Psk;
 
 pub use crate::statistics::{ContextStatistics, REALMS_MAX, RESPONSE_CODES, Statistics, Traffic};
@@ -25,6 +26,21 @@ pub struct TerminationId(pub u64);
 /// the configured list, below [`REALMS_MAX`].
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct RealmId(pub u16);
+
+/// One look-up of a name, within one shard.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ResolutionId(u64);
+
+impl ResolutionId {
+    /// The connection that waits for it.
+    pub(crate) fn new(connection: Key) -> Self {
+        Self(u64::from(connection.generation) << 32 | u64::from(connection.index))
+    }
+
+    pub(crate) fn key(self) -> Key {
+        Key { index: self.0 as u32, generation: (self.0 >> 32) as u32 }
+    }
+}
 
 /// What the controller asks of a shard.
 #[derive(Debug)]
@@ -49,6 +65,13 @@ pub enum Command {
     Audit {
         /// Which.
         context: ContextId,
+    },
+    /// What a name was resolved to; empty: nothing. Answers `Event::Resolve`.
+    Resolved {
+        /// Which.
+        id: ResolutionId,
+        /// Addresses with the port to connect to, the preferred first.
+        addresses: Vec<SocketAddr>,
     },
     /// Stop accepting, end what is left, answer `Stopped`.
     Stop,
@@ -284,6 +307,18 @@ pub enum Event {
         context: ContextId,
         /// What it has carried; `None` where there is no such Context.
         statistics: Option<Box<ContextStatistics>>,
+    },
+    /// The relay has to connect to a host it knows by name (RFC 4976 section 8). Answered by
+    /// `Command::Resolved`.
+    Resolve {
+        /// Which.
+        id: ResolutionId,
+        /// The name.
+        host: String,
+        /// The port of the URI; without one the service is to be looked up, and 2855 is the default.
+        port: Option<u16>,
+        /// Whether TLS is going to be spoken (`_msrps._tcp`).
+        secure: bool,
     },
     /// Answer to `Stop`; the shard's thread ends.
     Stopped,

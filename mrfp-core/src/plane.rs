@@ -18,6 +18,7 @@ use crate::incoming::Incoming;
 use crate::message::Message;
 use crate::metrics::ShardMetrics;
 use crate::mp::{ContextId, Event, REALMS_MAX, ReleaseCause, TerminationId, Traffic};
+use crate::relay::Relay;
 use crate::room::Verdict;
 use crate::table::Table;
 use crate::termination::{Stage, Termination};
@@ -55,12 +56,16 @@ pub(crate) struct Plane {
     pub(crate) pressed: Vec<Key>,
     /// Flights of handshakes this turn has answered.
     pub(crate) handshake_flights: u32,
+    /// Copies of messages this turn has made.
+    pub(crate) copies: u32,
     /// For the controller, in order.
     pub(crate) events: VecDeque<Event>,
     pub(crate) metrics: ShardMetrics,
     /// What the Terminations of each realm have carried.
     pub(crate) realms: Box<[Traffic]>,
     pub(crate) identifiers: Identifiers,
+    /// The relay, where there is one.
+    pub(crate) relay: Option<Box<Relay>>,
     pub(crate) scratch: Scratch,
 }
 
@@ -117,10 +122,12 @@ impl Plane {
             unserved: Vec::new(),
             pressed: Vec::new(),
             handshake_flights: 0,
+            copies: 0,
             events: VecDeque::new(),
             metrics: ShardMetrics::default(),
             realms: vec![Traffic::default(); REALMS_MAX].into(),
             identifiers: Identifiers::new(seed),
+            relay: None,
             scratch: Scratch::default(),
         }
     }
@@ -220,6 +227,7 @@ impl Plane {
         let source = connection.unbound_source.take();
         self.settle_unbound(source);
         self.mark(key);
+        self.relay_ended(key);
     }
 
     /// The descriptor is gone: frees the slot and whatever waited for it.
@@ -249,6 +257,7 @@ impl Plane {
         self.metrics.contexts = self.contexts.len() as u64;
         self.metrics.terminations = self.terminations.len() as u64;
         self.metrics.connections = self.connections.len() as u64;
+        self.relay_measure();
         self.metrics.messages_known = self.messages.len() as u64;
         self.metrics.send_buffers_outstanding = self.send_buffers.outstanding() as u64;
         self.metrics.carry_buffers_outstanding = self.carry_buffers.outstanding() as u64;

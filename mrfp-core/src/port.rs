@@ -16,7 +16,8 @@ use mrfp_protocol::tls::{CertificateConfig, Profile, ProfileConfig, ProfileError
 use crate::config::{Config, Limits, QUEUE_CAPACITY, ShardConfig};
 use crate::metrics::PublishedMetrics;
 use crate::mp::{Command, Event, ShardId};
-use crate::shard::{Shard, ShardParts};
+use crate::relay::RelayConfig;
+use crate::shard::{RelayParts, Shard, ShardParts};
 
 /// The media plane of one node.
 #[derive(Debug)]
@@ -27,6 +28,7 @@ pub struct Mrfp;
 pub struct Port {
     shard: ShardId,
     address: SocketAddr,
+    relay_address: Option<SocketAddr>,
     metrics: Arc<PublishedMetrics>,
     commands: Producer<Command>,
     events: Consumer<Event>,
@@ -78,9 +80,17 @@ impl Mrfp {
     /// The first shard that could not be started says why; those before it have been stopped.
     pub fn start(config: &Config, controller_bell: &Doorbell) -> Result<Vec<Port>, StartError> {
         let mut ports = Vec::with_capacity(config.shards.len());
+        let mut relay = config.relay.clone();
         for (shard, id) in config.shards.iter().zip(0..) {
-            match start_shard(ShardId(id), *shard, config, controller_bell.clone()) {
-                Ok(port) => ports.push(port),
+            let parts = relay.as_ref().map(|relay| relay_parts(relay, id));
+            match start_shard(ShardId(id), *shard, config, parts, controller_bell.clone()) {
+                Ok(port) => {
+                    // The first one picks the port all of them share.
+                    if let (Some(relay), Some(address)) = (&mut relay, port.relay_address) {
+                        relay.listen.set_port(address.port());
+                    }
+                    ports.push(port);
+                }
                 Err(error) => {
                     ports.into_iter().for_each(give_up);
                     return Err(error);
@@ -102,6 +112,12 @@ impl Port {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The port clients of the relay know, where there is one, as peers reach it.
+    #[must_use]
+    pub fn relay_address(&self) -> Option<SocketAddr> {
+        self.relay_address
     }
 
     /// Its counters.
@@ -142,6 +158,16 @@ impl Port {
     }
 }
 
+fn relay_parts(config: &RelayConfig, shard: u16) -> RelayParts {
+    let mut own_listen = config.listen;
+    // 0 stays 0: any free port.
+    own_listen.set_port(match config.own_port_first {
+        0 => 0,
+        first => first.saturating_add(shard),
+    });
+    RelayParts { config: config.clone(), own_listen }
+}
+
 /// Stops a shard that has only just started.
 fn give_up(mut port: Port) {
     if port.send(Command::Stop).is_ok() {
@@ -154,6 +180,7 @@ fn start_shard(
     id: ShardId,
     shard: ShardConfig,
     config: &Config,
+    relay: Option<RelayParts>,
     controller_bell: Doorbell,
 ) -> Result<Port, StartError> {
     let (commands, shard_commands) = queue(QUEUE_CAPACITY);
@@ -166,6 +193,7 @@ fn start_shard(
         limits: config.limits,
         profile: config.profile.clone(),
         certificate: config.certificate.clone(),
+        relay,
         commands: shard_commands,
         events: shard_events,
         controller_bell,
@@ -176,7 +204,7 @@ fn start_shard(
         .name(format!("shard-{}", id.0))
         .spawn(move || match seat.shard() {
             Ok(mut shard) => {
-                let reported = started.send(Ok(shard.address()));
+                let reported = started.send(Ok((shard.address(), shard.relay_address())));
                 drop(started);
                 if reported.is_ok() { shard.run() } else { Ok(()) }
             }
@@ -187,10 +215,10 @@ fn start_shard(
             }
         })
         .map_err(StartError::System)?;
-    let address = starting
+    let (address, relay_address) = starting
         .recv()
         .unwrap_or_else(|_| Err(StartError::System(io::ErrorKind::BrokenPipe.into())))?;
-    Ok(Port { shard: id, address, metrics, commands, events, shard_bell, thread })
+    Ok(Port { shard: id, address, relay_address, metrics, commands, events, shard_bell, thread })
 }
 
 /// What a shard's thread takes with it: ring and tables are built on the thread that uses them.
@@ -199,6 +227,7 @@ struct Seat {
     limits: Limits,
     profile: ProfileConfig,
     certificate: Option<CertificateConfig>,
+    relay: Option<RelayParts>,
     commands: Consumer<Command>,
     events: Producer<Event>,
     controller_bell: Doorbell,
@@ -231,6 +260,7 @@ impl Seat {
             profile,
             listen: self.shard.listen,
             advertise: self.shard.advertise,
+            relay: self.relay,
             seed,
             commands: self.commands,
             events: self.events,

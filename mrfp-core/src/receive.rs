@@ -166,7 +166,8 @@ impl Plane {
             let mut wire = std::mem::take(&mut self.scratch.wire);
             wire.clear();
             let result = handshake.advance(&bytes[taken..], &mut wire);
-            let queued = connection.egress.append_wire(&mut self.send_buffers, &wire);
+            // A connection of the relay may have messages waiting for the end of the handshake.
+            let queued = connection.egress.insert_wire_first(&mut self.send_buffers, &wire);
             self.scratch.wire = wire;
             self.mark(key);
             if queued.is_err() {
@@ -196,11 +197,13 @@ impl Plane {
     fn provide_psk(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Transport::Handshaking(handshake) = &mut connection.transport else { return };
+        let is_relay = connection.relay.is_some();
         let candidate = connection
             .own_port_of
             .or_else(|| self.by_identity.get(handshake.identity()).copied())
             .and_then(|key| Some((key, self.terminations.get(key)?)))
-            .filter(|(_, termination)| termination.awaits_tls_client());
+            // The relay's clients have passwords, not keys (RFC 4976 section 9).
+            .filter(|(_, termination)| !is_relay && termination.awaits_tls_client());
         connection.claimed = candidate.map(|(key, termination)| Claim {
             termination: key,
             session_number: termination.session_number,
@@ -215,6 +218,13 @@ impl Plane {
         self.metrics.handshakes_completed += 1;
         let secured = Transport::Tls(Box::new(session));
         let handshaking = std::mem::replace(&mut connection.transport, secured);
+        if connection.relay.is_some() {
+            let certificate = match handshaking {
+                Transport::Handshaking(mut handshake) => handshake.take_peer_certificate(),
+                Transport::Unknown | Transport::Plain | Transport::Tls(_) => None,
+            };
+            return self.relay_secured(key, certificate);
+        }
         if let Some(termination_key) = connection.only_session() {
             self.bind(key, termination_key);
             return self.send_binding_request(key, termination_key);
@@ -389,10 +399,15 @@ impl Plane {
             if !connection.is_alive() {
                 return bytes.len();
             }
+            let is_relay = connection.relay.is_some();
             match connection.framer.next(&bytes[taken..]) {
                 Ok(Some(piece)) => {
                     taken += piece.consumed;
-                    self.piece(key, &piece);
+                    if is_relay {
+                        self.relay_piece(key, &piece);
+                    } else {
+                        self.piece(key, &piece);
+                    }
                 }
                 Ok(None) => return taken,
                 Err(malformed) => {

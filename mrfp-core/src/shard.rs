@@ -10,8 +10,8 @@ use mrfp_io::{
 use mrfp_protocol::tls::Profile;
 
 use crate::config::{
-    COMMANDS_PER_TURN_MAX, COMPLETIONS_PER_TURN_MAX, HANDSHAKE_FLIGHTS_PER_TURN_MAX,
-    HOUSEKEEPING_INTERVAL_NS, Limits,
+    COMMANDS_PER_TURN_MAX, COMPLETIONS_PER_TURN_MAX, COPIES_PER_TURN_MAX,
+    HANDSHAKE_FLIGHTS_PER_TURN_MAX, HOUSEKEEPING_INTERVAL_NS, Limits,
 };
 use crate::connection::{Connection, Life, Recv, Transport};
 use crate::egress::Form;
@@ -20,6 +20,7 @@ use crate::mp::{
     Command, Event, Modify, Refusal, ReleaseCause, ReplaceSession, ReserveAndConfigure,
 };
 use crate::plane::{Ending, Plane};
+use crate::relay::{Link, PROBATION_NS, Relay, RelayConfig};
 use crate::table::Table;
 use crate::termination::remote_address;
 
@@ -38,6 +39,8 @@ pub struct ShardParts {
     pub listen: SocketAddr,
     /// Address to announce instead of the one listened on.
     pub advertise: Option<IpAddr>,
+    /// The relay, where there is one.
+    pub relay: Option<RelayParts>,
     /// Random and secret in production, fixed in a simulation.
     pub seed: [u8; 32],
     /// Commands from the controller.
@@ -50,12 +53,22 @@ pub struct ShardParts {
     pub metrics: Arc<PublishedMetrics>,
 }
 
+/// What a shard's relay is made of.
+#[derive(Clone, Debug)]
+pub struct RelayParts {
+    /// The relay of the node.
+    pub config: RelayConfig,
+    /// The port that is this shard's alone, port 0 picks one.
+    pub own_listen: SocketAddr,
+}
+
 /// One shard.
 pub struct Shard<D: Driver> {
     driver: D,
     plane: Plane,
     listeners: Table<Listener>,
     address: SocketAddr,
+    relay_address: Option<SocketAddr>,
     advertise: Option<IpAddr>,
     commands: Consumer<Command>,
     events: Producer<Event>,
@@ -68,10 +81,18 @@ pub struct Shard<D: Driver> {
 
 struct Listener {
     socket: Socket,
-    /// The Termination whose own port this is; `None` for the shared port.
+    /// The Termination whose own port this is; `None` for the shared ports.
     termination: Option<Key>,
+    /// Whether it is a port of the relay.
+    relay: bool,
     accepting: bool,
     ending: bool,
+}
+
+impl Listener {
+    fn new(socket: Socket, relay: bool) -> Self {
+        Self { socket, termination: None, relay, accepting: true, ending: false }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -89,13 +110,23 @@ impl<D: Driver> Shard<D> {
         let options = Listen { backlog: LISTEN_BACKLOG, reuse_port: false };
         let token = Token::new(Operation::Accept, key);
         let (socket, address) = driver.listen(parts.listen, options, token)?;
-        let listener = Listener { socket, termination: None, accepting: true, ending: false };
+        let listener = Listener::new(socket, false);
         assert!(listeners.insert(listener).is_ok_and(|made| made == key));
+        let mut plane = Plane::new(parts.limits, parts.profile, parts.seed);
+        let mut relay_address = None;
+        if let Some(relay) = parts.relay {
+            let own = listen_relay(&mut driver, &mut listeners, relay.own_listen, false)?;
+            let known = listen_relay(&mut driver, &mut listeners, relay.config.listen, true)?;
+            let config = RelayConfig { listen: known, ..relay.config };
+            relay_address = Some(known);
+            plane.relay = Some(Box::new(Relay::new(config, own.port(), parts.seed)));
+        }
         Ok(Self {
             driver,
-            plane: Plane::new(parts.limits, parts.profile, parts.seed),
+            plane,
             listeners,
             address,
+            relay_address,
             advertise: parts.advertise,
             commands: parts.commands,
             events: parts.events,
@@ -110,6 +141,11 @@ impl<D: Driver> Shard<D> {
     /// The shared port, as peers are to reach it.
     pub fn address(&self) -> SocketAddr {
         self.advertised(self.address)
+    }
+
+    /// The port clients of the relay know, where there is one, as peers are to reach it.
+    pub fn relay_address(&self) -> Option<SocketAddr> {
+        self.relay_address.map(|address| self.advertised(address))
     }
 
     /// The driver, for a simulation to play the peers.
@@ -128,6 +164,7 @@ impl<D: Driver> Shard<D> {
         self.plane.now_ns = self.driver.now_ns();
         self.plane.metrics.turns += 1;
         self.plane.handshake_flights = 0;
+        self.plane.copies = 0;
         self.work_left = false;
         self.drain_commands();
         self.drain_completions();
@@ -141,6 +178,7 @@ impl<D: Driver> Shard<D> {
         }
         self.plane.drop_unserved();
         self.plane.relieve();
+        self.start_connects();
         self.attend_dirty();
         self.report();
         if self.stopping == Stopping::Reported && self.plane.events.is_empty() {
@@ -203,6 +241,7 @@ impl<D: Driver> Shard<D> {
                 }
             }
             Command::Audit { context } => self.plane.audit(context),
+            Command::Resolved { id, addresses } => self.plane.resolved(id, &addresses),
             Command::Stop => self.stop(),
         }
     }
@@ -271,7 +310,7 @@ impl<D: Driver> Shard<D> {
             tracing::warn!(%error, "no port for a Termination of its own");
             Refusal::Transport
         })?;
-        let listener = Listener { socket, termination: None, accepting: true, ending: false };
+        let listener = Listener::new(socket, false);
         assert!(self.listeners.insert(listener).is_ok_and(|made| made == key));
         Ok((key, address))
     }
@@ -329,7 +368,9 @@ impl<D: Driver> Shard<D> {
     /// The one match on completions.
     fn drain_completions(&mut self) {
         for _ in 0..COMPLETIONS_PER_TURN_MAX {
-            if self.plane.handshake_flights >= HANDSHAKE_FLIGHTS_PER_TURN_MAX {
+            if self.plane.handshake_flights >= HANDSHAKE_FLIGHTS_PER_TURN_MAX
+                || self.plane.copies >= COPIES_PER_TURN_MAX
+            {
                 break;
             }
             let Some(completion) = self.driver.next_completion() else { return };
@@ -358,7 +399,7 @@ impl<D: Driver> Shard<D> {
             }
             return;
         };
-        let (socket, own_port_of) = (listener.socket, listener.termination);
+        let (socket, own_port_of, relay) = (listener.socket, listener.termination, listener.relay);
         if !more {
             listener.accepting = false;
             if listener.ending {
@@ -372,7 +413,7 @@ impl<D: Driver> Shard<D> {
             // are looked at.
         }
         if let Ok(accepted) = result {
-            self.admit(accepted, own_port_of);
+            self.admit(accepted, own_port_of, relay);
         }
     }
 
@@ -388,7 +429,7 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    fn admit(&mut self, accepted: AcceptedSocket, own_port_of: Option<Key>) {
+    fn admit(&mut self, accepted: AcceptedSocket, own_port_of: Option<Key>, relay: bool) {
         self.plane.metrics.connections_accepted += 1;
         let source = accepted.peer.ip();
         if self.stopping != Stopping::No || !self.plane.admit_unbound(source) {
@@ -396,9 +437,11 @@ impl<D: Driver> Shard<D> {
             return self.refuse_socket(accepted.socket);
         }
         let now_ns = self.plane.now_ns;
-        let deadline_ns = now_ns + self.plane.limits.unbound_timeout_ns;
+        let timeout_ns = if relay { PROBATION_NS } else { self.plane.limits.unbound_timeout_ns };
+        let deadline_ns = now_ns + timeout_ns;
         let mut connection = Connection::new(accepted.socket, Life::Unbound, now_ns, deadline_ns);
         connection.own_port_of = own_port_of;
+        connection.relay = relay.then(|| Box::new(Link::accepted()));
         connection.unbound_source = Some(source);
         match self.plane.connections.insert(connection) {
             Ok(key) => self.plane.mark(key),
@@ -425,10 +468,20 @@ impl<D: Driver> Shard<D> {
             return;
         }
         if result.is_err() {
+            if let Some(link) = connection.relay.as_deref_mut()
+                && !link.addresses.is_empty()
+                && let Some(socket) = connection.socket.take()
+            {
+                self.driver.close(socket, Token::new(Operation::Close, LISTENER_CLOSED));
+                return self.start_connect(key);
+            }
             let cause = ReleaseCause::TcpEstablishmentFailure;
             return self.plane.release(key, cause, Ending::Abort);
         }
         connection.life = Life::Unbound;
+        if connection.relay.is_some() {
+            return self.plane.relay_connected(key);
+        }
         let Some(termination_key) = connection.only_session() else { return };
         if self.plane.is_protected(termination_key) {
             self.plane.start_handshake(key, termination_key);
@@ -438,6 +491,31 @@ impl<D: Driver> Shard<D> {
             }
             self.plane.bind(key, termination_key);
             self.plane.send_binding_request(key, termination_key);
+        }
+    }
+
+    /// Starts the connections the relay has asked for.
+    fn start_connects(&mut self) {
+        while let Some(key) = self.plane.relay.as_mut().and_then(|relay| relay.to_connect.pop()) {
+            self.start_connect(key);
+        }
+    }
+
+    /// Tries the next address of a connection of the relay.
+    fn start_connect(&mut self, key: Key) {
+        while let Some(connection) = self.plane.connections.get_mut(key)
+            && connection.life == Life::Connecting
+            && let Some(link) = connection.relay.as_deref_mut()
+        {
+            let Some(address) = link.addresses.pop_front() else {
+                let cause = ReleaseCause::TcpEstablishmentFailure;
+                return self.plane.release(key, cause, Ending::Abort);
+            };
+            if let Ok(socket) = self.driver.connect(address, Token::new(Operation::Connect, key)) {
+                connection.socket = Some(socket);
+                connection.connect_in_flight = true;
+                return;
+            }
         }
     }
 
@@ -478,8 +556,11 @@ impl<D: Driver> Shard<D> {
         if let Ok(count) = result {
             self.plane.metrics.bytes_sent += count as u64;
             buffer.advance(count);
-            if !buffer.bytes().is_empty() && connection.life < Life::Terminating {
-                return self.driver.send(connection.socket, buffer, token);
+            if !buffer.bytes().is_empty()
+                && connection.life < Life::Terminating
+                && let Some(socket) = connection.socket
+            {
+                return self.driver.send(socket, buffer, token);
             }
         }
         connection.egress.sent();
@@ -510,8 +591,10 @@ impl<D: Driver> Shard<D> {
         let Some(connection) = self.plane.connections.get_mut(key) else { return };
         match (connection.recv, connection.wants_recv()) {
             (Recv::Idle, true) => {
-                connection.recv = Recv::Armed;
-                self.driver.recv(connection.socket, Token::new(Operation::Recv, key));
+                if let Some(socket) = connection.socket {
+                    connection.recv = Recv::Armed;
+                    self.driver.recv(socket, Token::new(Operation::Recv, key));
+                }
             }
             (Recv::Armed, false) if connection.life <= Life::Open => {
                 connection.recv = Recv::Cancelling;
@@ -527,14 +610,19 @@ impl<D: Driver> Shard<D> {
         }
         if connection.life == Life::Terminating {
             connection.life = Life::Joining;
-            self.driver.shutdown(connection.socket);
+            if let Some(socket) = connection.socket {
+                self.driver.shutdown(socket);
+            }
             if connection.connect_in_flight {
                 self.driver.cancel(Token::new(Operation::Connect, key));
             }
         }
         if connection.life == Life::Joining && connection.is_joined() {
             connection.life = Life::Closing;
-            self.driver.close(connection.socket, Token::new(Operation::Close, key));
+            match connection.socket {
+                Some(socket) => self.driver.close(socket, Token::new(Operation::Close, key)),
+                None => self.plane.closed(key),
+            }
         }
     }
 
@@ -554,6 +642,13 @@ impl<D: Driver> Shard<D> {
             // Without a buffer for it the connection just ends.
             let _ = connection.egress.append_wire(&mut self.plane.send_buffers, &alert);
         }
+        if matches!(connection.transport, Transport::Unknown | Transport::Handshaking(_))
+            && connection.egress.next_form() == Some(Form::Plaintext)
+        {
+            // It waits for the session it is to be sealed in.
+            return;
+        }
+        let Some(socket) = connection.socket else { return };
         let Some((mut buffer, form)) = connection.egress.next() else { return };
         if form == Form::Plaintext
             && let Transport::Tls(session) = &mut connection.transport
@@ -569,7 +664,7 @@ impl<D: Driver> Shard<D> {
             }
         }
         connection.sent_ns = self.plane.now_ns;
-        self.driver.send(connection.socket, buffer, Token::new(Operation::Send, key));
+        self.driver.send(socket, buffer, Token::new(Operation::Send, key));
     }
 
     /// Hands events to the controller, in order, as far as its queue takes them.
@@ -596,6 +691,21 @@ impl<D: Driver> Shard<D> {
             self.doorbell.ring();
         }
     }
+}
+
+/// A listener of the relay. The port all shards share is shared by the kernel.
+fn listen_relay<D: Driver>(
+    driver: &mut D,
+    listeners: &mut Table<Listener>,
+    address: SocketAddr,
+    reuse_port: bool,
+) -> std::io::Result<SocketAddr> {
+    let key = listeners.vacant().unwrap_or_else(|| unreachable!("the first few of many"));
+    let options = Listen { backlog: LISTEN_BACKLOG, reuse_port };
+    let token = Token::new(Operation::Accept, key);
+    let (socket, address) = driver.listen(address, options, token)?;
+    assert!(listeners.insert(Listener::new(socket, true)).is_ok_and(|made| made == key));
+    Ok(address)
 }
 
 /// No connection: closes of listeners and of refused sockets interest nobody.

@@ -335,6 +335,7 @@ fn a_failed_start_leaves_no_shard_behind() {
         limits: Limits { recv_buffers: 16, ..Limits::default() },
         profile: mrfp_protocol::tls::ProfileConfig::default(),
         certificate: None,
+        relay: None,
     };
     let bell = mrfp_io::doorbell().unwrap();
     let failed = Mrfp::start(&config, &bell.0);

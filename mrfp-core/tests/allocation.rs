@@ -184,6 +184,7 @@ fn shard() -> (Shard<Ring>, Controller) {
         profile: Profile::new(&ProfileConfig::default()).expect("the default is known"),
         listen: "127.0.0.1:0".parse().expect("an address"),
         advertise: None,
+        relay: None,
         seed: [7; 32],
         commands: shard_commands,
         events: shard_events,

@@ -351,3 +351,34 @@ fn as_client_a_connection_through_somebody_in_between_is_not_shared() {
     assert!(world.shard.driver_mut().next_connected().is_some());
     world.subtract_all([1, 2]);
 }
+
+#[test]
+fn the_request_that_binds_a_further_session_makes_room_for_itself_in_a_long_message() {
+    let mut world = World::calm();
+    let remote = "192.0.2.1:9".parse().unwrap();
+    world.shard.driver_mut().answer_connects(remote, ConnectAnswer::Accept);
+    let mut bob = world.member(1, 5, None);
+    for termination in [1, 2] {
+        world.reserve_with(termination, termination, None, |reserve| {
+            reserve.setup = Setup::Active { remote };
+        });
+        let message = bob.chunk("chunk001", "long", "1-*/9000", &[b'x'; 9000], '$');
+        match termination {
+            1 => bob.send_raw(&mut world, &message[..4000]),
+            _ => bob.send_raw(&mut world, &message[4000..]),
+        }
+        world.settle();
+    }
+    let peer = world.shard.driver_mut().next_connected().expect("it connects");
+    let received = world.shard.driver_mut().peer_received(peer);
+    let mut framer = mrfp_protocol::msrp::Framer::default();
+    let (mut taken, mut bodies, mut heads) = (0, 0, 0);
+    while let Some(piece) = framer.next(&received[taken..]).expect("well-formed") {
+        taken += piece.consumed;
+        bodies += piece.body.len();
+        heads += usize::from(piece.head.is_some());
+        assert!(piece.body.iter().all(|&byte| byte == b'x'));
+    }
+    assert_eq!((taken, bodies, heads), (received.len(), 9000, 4));
+    world.subtract_all([1, 2, 5]);
+}

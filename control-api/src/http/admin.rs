@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use mrfp_core::metrics::PublishedMetrics;
 use mrfp_core::mp::ShardId;
@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 
 use super::metrics::{CONTENT_TYPE, Snapshot, shard_families};
 use super::process::{ProcessAccounts, epoch_seconds};
+use super::rooms;
 use super::{ContextView, Queries, Query, Readiness, ReadinessState};
 
 /// What the handlers read.
@@ -38,13 +39,20 @@ pub fn router(services: AdminServices) -> Router {
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/api/v1/contexts", get(contexts))
+        .route("/api/v1/rooms", get(rooms::list))
+        .route("/api/v1/rooms/{room}", get(rooms::show))
+        .route("/api/v1/rooms/{room}/lock", post(rooms::lock))
+        .route("/api/v1/rooms/{room}/unlock", post(rooms::unlock))
+        .route("/api/v1/rooms/{room}/members/{call}/kick", post(rooms::kick))
+        .route("/api/v1/rooms/{room}/members/{call}/mute", post(rooms::mute))
+        .route("/api/v1/rooms/{room}/members/{call}/unmute", post(rooms::unmute))
         // Nothing here takes a body.
         .layer(DefaultBodyLimit::max(0))
         .with_state(state)
 }
 
 #[derive(Clone)]
-struct Admin {
+pub(super) struct Admin {
     services: AdminServices,
     start_time_seconds: f64,
 }
@@ -108,6 +116,7 @@ async fn status_page(State(admin): State<Admin>) -> Response {
          <li><a href=\"/readyz\">/readyz</a>: calls are taken\
          <li><a href=\"/metrics\">/metrics</a>: counters, OpenMetrics text\
          <li><a href=\"/api/v1/contexts\">/api/v1/contexts</a>: who is in which conference, JSON\
+         <li><a href=\"/api/v1/rooms\">/api/v1/rooms</a>: rooms and their members, JSON\
          </ul>",
         version = env!("CARGO_PKG_VERSION"),
         shards = admin.services.shards.len(),
@@ -120,13 +129,16 @@ async fn status_page(State(admin): State<Admin>) -> Response {
 }
 
 /// Puts a question to the control loop; `None` where it has too many already, or has ended.
-async fn ask<T>(admin: &Admin, query: impl FnOnce(oneshot::Sender<T>) -> Query) -> Option<T> {
+pub(super) async fn ask<T>(
+    admin: &Admin,
+    query: impl FnOnce(oneshot::Sender<T>) -> Query,
+) -> Option<T> {
     let (sender, receiver) = oneshot::channel();
     admin.services.queries.try_send(query(sender)).ok()?;
     receiver.await.ok()
 }
 
-fn overloaded() -> Response {
+pub(super) fn overloaded() -> Response {
     let retry = [(header::RETRY_AFTER, "1")];
     (StatusCode::SERVICE_UNAVAILABLE, retry, "the control plane is busy\n").into_response()
 }

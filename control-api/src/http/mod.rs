@@ -7,6 +7,7 @@ mod admin;
 mod kms;
 mod metrics;
 mod process;
+mod rooms;
 mod server;
 
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use mrfp_core::metrics::MetricKind;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::mrfc::{Administration, AdministrationError};
 pub use admin::{AdminServices, router as admin_router};
 pub use kms::{KmsHandler, KmsResponse, router as kms_router};
 pub use server::{HttpServer, HttpServerConfig};
@@ -24,6 +26,22 @@ pub use server::{HttpServer, HttpServerConfig};
 pub enum Query {
     /// The Contexts that exist.
     Contexts(oneshot::Sender<Vec<ContextView>>),
+    /// The rooms that exist, or the one of that name.
+    Rooms {
+        /// Which; `None`: all.
+        name: Option<String>,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Vec<RoomDetail>>,
+    },
+    /// Something is to be done to a room.
+    Administer {
+        /// Which.
+        room: String,
+        /// What.
+        administration: Administration,
+        /// Where the outcome goes.
+        reply: oneshot::Sender<Result<(), AdministrationError>>,
+    },
     /// The control plane's counters, by metric.
     Counters(oneshot::Sender<Vec<Family>>),
 }
@@ -42,6 +60,38 @@ pub struct ContextView {
     pub shard: u16,
     /// Who is in it.
     pub members: Vec<MemberView>,
+}
+
+/// A room as the API shows it.
+#[derive(Clone, Debug, Serialize)]
+pub struct RoomDetail {
+    /// Its name.
+    pub room: String,
+    /// The conference URI.
+    pub uri: String,
+    /// Nobody may come in.
+    pub locked: bool,
+    /// Subscriptions to its event package.
+    pub subscriptions: usize,
+    /// Who is in it.
+    pub members: Vec<MemberDetail>,
+}
+
+/// A member of a room as the API shows it.
+#[derive(Clone, Debug, Serialize)]
+pub struct MemberDetail {
+    /// Names it where something is to be done to it.
+    pub call: u64,
+    /// SIP URI of the member.
+    pub uri: String,
+    /// Its nickname.
+    pub nickname: Option<String>,
+    /// `awaiting-keys`, `reserving`, `calling`, `answered`, `connected` or `modifying`.
+    pub state: &'static str,
+    /// What it sends is not passed on.
+    pub muted: bool,
+    /// `none` or `tls-psk`.
+    pub security: &'static str,
 }
 
 /// A member of a Context as the API shows it.

@@ -63,7 +63,13 @@ impl From<Refusal> for Answer {
 
 impl Mrfc {
     /// Everything that can refuse a call before its offer is read.
-    pub(super) fn check_admission(&self, room: &str, from: &str, to: &str) -> Result<(), Refusal> {
+    pub(super) fn check_admission(
+        &self,
+        room: &str,
+        makes_room: bool,
+        from: &str,
+        to: &str,
+    ) -> Result<(), Refusal> {
         if self.is_shutting_down() {
             return Err(Refusal::unavailable("Shutting down"));
         }
@@ -72,8 +78,16 @@ impl Mrfc {
         if !domains.is_empty() && !domains.contains(&host_of(to)) {
             return Err(Refusal::status(404));
         }
-        if !self.config.rooms.admits(room) {
+        let existing = self.rooms.get(room);
+        // A room the factory has made is known to those who are in it and whom they tell.
+        if existing.is_none() && !makes_room && !self.config.rooms.admits(room) {
             return Err(Refusal::status(404));
+        }
+        if existing.is_some_and(|room| room.locked) {
+            return Err(Refusal::with_text(403, "The room is locked"));
+        }
+        if existing.is_none() && self.rooms.len() >= self.config.focus.rooms_max {
+            return Err(Refusal::unavailable("Too many rooms"));
         }
         if self.user_calls(from) >= self.config.user_calls_max {
             return Err(Refusal::with_text(403, "Too many calls of this user"));

@@ -1,20 +1,27 @@
 //! One call and its stages.
 
-use mrfp_core::mp::{ContextId, ShardId, TerminationId};
+use mrfp_core::mp::{ContextId, Direction, Member, ShardId, TerminationId};
 
+use super::conference_state::{Endpoint, Joining, Status};
+use super::config::FocusConfig;
 use super::keys::{Keys, Pending};
 use super::offers::{Change, Negotiation};
 use super::rooms::{MemberState, MemberView};
-use super::{CallId, ResolveId};
+use super::{CallId, Caller, ResolveId};
 use crate::sdp::LocalDescription;
 
 /// A call from its admission to its end.
 #[derive(Debug)]
 pub(super) struct Call {
     pub(super) room: String,
-    pub(super) from: String,
-    /// The URI it called.
-    pub(super) to: String,
+    /// Who is at the other end, whoever called.
+    pub(super) caller: Caller,
+    /// What the others in the conference know it as.
+    pub(super) entity: String,
+    pub(super) joining: Joining,
+    pub(super) referred_by: Option<String>,
+    pub(super) nickname: Option<String>,
+    pub(super) muted: bool,
     pub(super) since_ns: u64,
     pub(super) context: ContextId,
     pub(super) termination: TerminationId,
@@ -58,7 +65,9 @@ impl Call {
     pub(super) fn view(&self, call: CallId) -> MemberView<'_> {
         MemberView {
             call,
-            uri: &self.from,
+            uri: &self.caller.uri,
+            nickname: self.nickname.as_deref(),
+            muted: self.muted,
             state: match &self.stage {
                 Stage::AwaitKms { .. } => MemberState::AwaitingKeys,
                 Stage::AwaitReserved(_) => MemberState::Reserving,
@@ -69,6 +78,51 @@ impl Call {
             secure: self.negotiation.message.secure,
             since_ns: self.since_ns,
         }
+    }
+}
+
+impl Call {
+    /// The session has been agreed.
+    pub(super) fn is_answered(&self) -> bool {
+        match &self.stage {
+            Stage::Established(_) | Stage::AwaitModified(..) => true,
+            Stage::AwaitKms { .. } | Stage::AwaitReserved(_) => false,
+        }
+    }
+
+    /// Who the media plane is to take it for. The first URI is the one the others see.
+    pub(super) fn member(&self) -> Member {
+        let mut uris = vec![self.entity.clone()];
+        if self.entity != self.caller.uri {
+            uris.push(self.caller.uri.clone());
+        }
+        let private_messages = self.negotiation.message.private_messages();
+        Member { uris, private_messages, muted: self.muted }
+    }
+
+    /// What the conference event package tells of it; nothing before it is answered.
+    pub(super) fn endpoint(&self, config: &FocusConfig) -> Option<Endpoint> {
+        let (Stage::Established(agreed) | Stage::AwaitModified(agreed, _)) = &self.stage else {
+            return None;
+        };
+        let direction = self.negotiation.message.direction;
+        let status = match direction {
+            _ if !agreed.bound => Status::Pending,
+            Direction::Inactive => Status::OnHold,
+            _ if self.muted => Status::MutedViaFocus,
+            Direction::SendRecv | Direction::SendOnly | Direction::RecvOnly => Status::Connected,
+        };
+        let role = if config.operators.contains(&self.entity) { "operator" } else { "participant" };
+        let shown = !self.caller.anonymous;
+        Some(Endpoint {
+            display_text: self.caller.display_name.clone().filter(|_| shown),
+            nickname: self.nickname.clone(),
+            role,
+            status,
+            joining: self.joining,
+            referred_by: self.referred_by.clone(),
+            direction: Some(direction),
+        })
     }
 }
 

@@ -31,6 +31,63 @@ pub struct MrfcConfig {
     pub certificate: Option<Fingerprint>,
     /// Networks whose traffic is counted on its own.
     pub realms: Realms,
+    /// What the conference focus does besides taking calls.
+    pub focus: FocusConfig,
+}
+
+/// What the conference focus does besides taking calls (RFC 4579).
+#[derive(Clone, Debug)]
+pub struct FocusConfig {
+    /// User part of the factory URI: a call to it makes a new room. `None`: there is none.
+    pub factory: Option<String>,
+    /// Hosts, with port, of our Contacts.
+    pub contact_hosts: Vec<String>,
+    /// Rooms at a time; a call that would make another gets 503 with Retry-After.
+    pub rooms_max: usize,
+    /// Who may subscribe to a conference.
+    pub subscribers: SubscriptionPolicy,
+    /// Normalised URIs of users that may do in every room what its members may do.
+    pub operators: BTreeSet<String>,
+    /// Subscriptions of the node at a time; the next gets 503 with Retry-After.
+    pub subscriptions_max: usize,
+    /// Subscriptions to one room at a time; the next gets 480.
+    pub room_subscriptions_max: usize,
+    /// The shortest subscription taken; a shorter one gets 423 (RFC 6665 section 4.2.1.1).
+    pub subscription_expires_min: Duration,
+    /// The longest subscription; a longer one is shortened to it.
+    pub subscription_expires_max: Duration,
+    /// A subscriber is told of changes this often at most.
+    pub notify_interval: Duration,
+}
+
+/// Who may subscribe to a conference.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SubscriptionPolicy {
+    /// Whoever is in it (RFC 4575 section 3.5 recommends that much), and the operators.
+    Members,
+    /// Everybody.
+    Anyone,
+}
+
+impl Default for FocusConfig {
+    fn default() -> Self {
+        Self {
+            factory: None,
+            contact_hosts: Vec::new(),
+            rooms_max: 10_000,
+            subscribers: SubscriptionPolicy::Members,
+            operators: BTreeSet::new(),
+            // Some 200 bytes each here and a dialog of some 2 KB in front.
+            subscriptions_max: 100_000,
+            // Every member of the largest room, twice.
+            room_subscriptions_max: 4_096,
+            subscription_expires_min: Duration::from_secs(60),
+            subscription_expires_max: Duration::from_secs(24 * 3600),
+            // RFC 4575 section 3.9 recommends 5 s; a chat room's roster wants to be livelier, and
+            // a subscriber that does not answer is not sent more meanwhile.
+            notify_interval: Duration::from_millis(500),
+        }
+    }
 }
 
 /// One shard as the MRFC knows it.

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use mrfp_core::mp::{ReleaseCause, TerminationStatistics};
 
+use super::conference_state::Disconnection;
+
 /// Totals since the start.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct MrfcCounters {
@@ -29,6 +31,16 @@ pub struct MrfcCounters {
     pub kms_timeouts: u64,
     /// Commands a shard did not answer in time.
     pub shard_timeouts: u64,
+    /// SUBSCRIBEs that began a subscription to a conference.
+    pub subscriptions_accepted: u64,
+    /// The same refused, by status.
+    pub subscriptions_refused: BTreeMap<u16, u64>,
+    /// Notifications with the whole state of a conference.
+    pub notifications_full: u64,
+    /// Notifications of changes.
+    pub notifications_partial: u64,
+    /// Notifications that were refused or not answered.
+    pub notifications_failed: u64,
     /// Terminations a shard gave back.
     pub terminations_subtracted: u64,
     /// What those carried.
@@ -42,6 +54,8 @@ pub enum HangUpCause {
     Bearer(ReleaseCause),
     /// The shard stopped or does not answer.
     ShardLost,
+    /// The operator, or a member by REFER, threw the party out.
+    Kicked,
     /// The operator stops the node.
     Shutdown,
 }
@@ -67,7 +81,28 @@ impl HangUpCause {
             Self::Bearer(ReleaseCause::TooSlow) => "Q.850;cause=42;text=\"receiver too slow\"",
             Self::Bearer(ReleaseCause::Idle) => "Q.850;cause=102;text=\"media idle\"",
             Self::ShardLost => "Q.850;cause=38;text=\"media plane lost\"",
+            Self::Kicked => "SIP;cause=403;text=\"thrown out\"",
             Self::Shutdown => "SIP;cause=503;text=\"shutting down\"",
+        }
+    }
+}
+
+impl HangUpCause {
+    /// How the others are told that the party went.
+    pub(super) fn disconnection(self) -> Disconnection {
+        match self {
+            Self::Bearer(ReleaseCause::TooSlow) | Self::Kicked | Self::Shutdown => {
+                Disconnection::Booted
+            }
+            Self::Bearer(ReleaseCause::PeerClosed) => Disconnection::Departed,
+            Self::Bearer(
+                ReleaseCause::TcpEstablishmentFailure
+                | ReleaseCause::TlsEstablishmentFailure
+                | ReleaseCause::ConnectionLost
+                | ReleaseCause::ProtocolViolation
+                | ReleaseCause::Idle,
+            )
+            | Self::ShardLost => Disconnection::Failed,
         }
     }
 }

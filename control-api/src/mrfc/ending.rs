@@ -4,9 +4,11 @@ use mrfp_core::mp;
 
 use super::admission::Refusal;
 use super::call::{Call, Stage};
+use super::conference_state::Disconnection;
 use super::config::SUBTRACT_TIMEOUT_NS;
 use super::counters::{HangUpCause, count};
 use super::engine::{Now, Shutdown, Turn};
+use super::offers::Purpose;
 use super::timers::Timer;
 use super::{Action, Answer, CallId, Mrfc};
 use crate::mikey::uri::normalise;
@@ -24,7 +26,7 @@ impl Mrfc {
             }
             Stage::Established(_) | Stage::AwaitModified(..) => self.counters.calls_ended += 1,
         }
-        self.release(turn.now, id, &call);
+        self.release(turn.now, id, &call, Disconnection::Departed);
     }
 
     /// We end it: what is unanswered is answered with the refusal, what is answered is hung up.
@@ -39,12 +41,14 @@ impl Mrfc {
         match &call.stage {
             Stage::AwaitKms { .. } | Stage::AwaitReserved(_) => self.refuse(id, refusal.clone()),
             Stage::Established(_) => self.hang_up(id, cause),
-            Stage::AwaitModified(..) => {
-                self.refuse_reinvite(id, refusal.clone());
+            Stage::AwaitModified(_, change) => {
+                if change.purpose == Purpose::Reinvite {
+                    self.refuse_reinvite(id, refusal.clone());
+                }
                 self.hang_up(id, cause);
             }
         }
-        self.release(now, id, &call);
+        self.release(now, id, &call, cause.disconnection());
     }
 
     pub(super) fn call_timed_out(&mut self, now: Now, id: CallId) {
@@ -118,11 +122,12 @@ impl Mrfc {
     }
 
     /// Gives back what a call holds; its Termination lingers until the shard says `Subtracted`.
-    fn release(&mut self, now: Now, id: CallId, call: &Call) {
+    fn release(&mut self, now: Now, id: CallId, call: &Call, how: Disconnection) {
         if let Stage::AwaitKms { resolve, .. } = &call.stage {
             self.by_resolve.remove(resolve);
         }
-        self.forget(id, &call.room, &call.from, call.termination);
+        self.forget(id, &call.room, &call.caller.uri, call.termination);
+        self.departed(id, call, how);
         if !call.stage.has_termination() {
             self.shards.remove_termination(call.shard);
             return;
@@ -144,7 +149,9 @@ impl Mrfc {
         termination: mp::TerminationId,
     ) {
         self.timers.clear(Timer::Call(id));
-        self.rooms.leave(room, id);
+        if let Some(context) = self.rooms.leave(room, id) {
+            self.conference_ended(context);
+        }
         self.by_termination.remove(&termination);
         let user = normalise(from);
         let calls = self.user_calls.get_mut(&user).expect("counted at admission");

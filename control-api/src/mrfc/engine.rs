@@ -1,21 +1,22 @@
 //! The machine: one handler per event, transitions by value.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use mrfp_core::mp;
 
 use super::admission::Refusal;
-use super::call::{Agreed, Call, Reservation, Stage};
+use super::call::{Call, Reservation, Stage};
+use super::conference_state::Joining;
 use super::config::{KMS_TIMEOUT_NS, MrfcConfig, SHARD_TIMEOUT_NS};
-use super::counters::{HangUpCause, MrfcCounters, count};
+use super::counters::{MrfcCounters, count};
 use super::keys::{self, KeyFailure};
-use super::offers::{Negotiation, OwnEnd};
-use super::rooms::{Rooms, Shards};
+use super::offers::Negotiation;
+use super::rooms::{Place, Rooms, Shards};
+use super::subscriptions::{self, Subscriptions};
 use super::timers::{Timer, Timers};
-use super::{Action, Answer, CallId, Event, ResolveId};
+use super::{Action, CallId, Caller, Event, ResolveId};
 use crate::mikey::uri::normalise;
 use crate::mikey::{NtpTime, Responder};
 
@@ -34,10 +35,19 @@ pub struct Mrfc {
     pub(super) by_resolve: BTreeMap<ResolveId, CallId>,
     /// Terminations whose call is gone and whose `Subtracted` is due.
     pub(super) subtracting: BTreeMap<mp::TerminationId, mp::ShardId>,
+    pub(super) subscriptions: Subscriptions,
     pub(super) timers: Timers,
     pub(super) actions: VecDeque<Action>,
     last_id: u64,
     pub(super) shutdown: Shutdown,
+}
+
+/// An INVITE that begins a call.
+struct Invitation {
+    room: String,
+    from: Caller,
+    to: String,
+    offer: Option<Vec<u8>>,
 }
 
 /// The time, read once per turn by whoever drives the MRFC.
@@ -83,6 +93,7 @@ impl Mrfc {
             by_termination: BTreeMap::new(),
             by_resolve: BTreeMap::new(),
             subtracting: BTreeMap::new(),
+            subscriptions: Subscriptions::default(),
             timers: Timers::default(),
             actions: VecDeque::new(),
             last_id: 0,
@@ -96,7 +107,8 @@ impl Mrfc {
         match event {
             Event::Invite { call, room, from, to, offer } => {
                 self.counters.calls_invited += 1;
-                if let Err(refusal) = self.invite(&mut turn, call, room, from, &to, offer) {
+                let invitation = Invitation { room, from, to, offer };
+                if let Err(refusal) = self.invite(&mut turn, call, invitation) {
                     self.refuse(call, refusal);
                 }
             }
@@ -106,8 +118,16 @@ impl Mrfc {
             Event::Resolved { resolve, response } => {
                 self.resolved(&mut turn, resolve, response.as_deref());
             }
+            Event::Subscribe { subscription: id, room, from, within, expires } => {
+                self.subscribe(now, subscriptions::Request { id, room, from, within, expires });
+            }
+            Event::Resubscribe { subscription, expires } => {
+                self.resubscribe(now, subscription, expires);
+            }
+            Event::Notified { subscription, delivered } => self.notified(subscription, delivered),
             Event::Shutdown => self.shut_down(&turn),
         }
+        self.settle(now);
         self.check_drained();
     }
 
@@ -122,8 +142,11 @@ impl Mrfc {
                     let shard = self.subtracting.remove(&termination);
                     self.shards.remove_termination(shard.expect("a timer has its Termination"));
                 }
+                Timer::Notify(context) => self.notify_due(now, context),
+                Timer::Subscription(subscription) => self.subscription_expired(subscription),
             }
         }
+        self.settle(now);
         self.check_drained();
     }
 
@@ -160,6 +183,7 @@ impl Mrfc {
             assert!(self.user_calls.is_empty());
             assert!(self.by_termination.is_empty());
             assert!(self.by_resolve.is_empty());
+            assert!(self.subscriptions.is_empty());
             assert!(self.timers.next_ns().is_none());
         }
         empty
@@ -177,32 +201,36 @@ impl Mrfc {
         &mut self,
         turn: &mut Turn<'_>,
         id: CallId,
-        room: String,
-        from: String,
-        to: &str,
-        offer: Option<Vec<u8>>,
+        invitation: Invitation,
     ) -> Result<(), Refusal> {
         assert!(!self.calls.contains_key(&id), "a CallId names one call");
-        self.check_admission(&room, &from, to)?;
+        let Invitation { room: called, from, to, offer } = invitation;
+        let makes_room = self.config.focus.factory.as_deref() == Some(called.as_str());
+        let room = if makes_room { random_session_id(turn.random) } else { called };
+        self.check_admission(&room, makes_room, &from.uri, &to)?;
         let negotiation = Negotiation::begin(offer.as_deref(), &self.config, &room)?;
-        let place = self.rooms.find(&room);
-        let place =
-            place.or_else(|| Some((mp::ContextId(self.last_id + 1), self.shards.choose()?)));
-        let (context, shard) = place.ok_or_else(|| Refusal::unavailable("No media plane"))?;
-        let asked = self.ask_kms(turn, to, &negotiation)?;
+        let place = self.place(&room, &to, makes_room)?;
+        let asked = self.ask_kms(turn, &to, &negotiation)?;
+        if makes_room {
+            self.actions.push_back(Action::Room { call: id, room: room.clone() });
+        }
 
         self.last_id += 2;
         let termination = mp::TerminationId(self.last_id);
-        self.rooms.join(&room, context, shard, id);
+        let Place { context, shard, .. } = place;
+        self.rooms.join(&room, &place, id);
         self.shards.add_termination(shard);
-        *self.user_calls.entry(normalise(&from)).or_insert(0) += 1;
+        *self.user_calls.entry(normalise(&from.uri)).or_insert(0) += 1;
         self.by_termination.insert(termination, id);
         let since_ns = turn.now.monotonic_ns;
-        let to = to.to_owned();
         let call = |stage| Call {
             room,
-            from,
-            to,
+            entity: from.entity(id),
+            caller: from,
+            joining: Joining::DialedIn,
+            referred_by: None,
+            nickname: None,
+            muted: false,
             since_ns,
             context,
             termination,
@@ -215,7 +243,7 @@ impl Mrfc {
                 let resolve = ResolveId(termination.0);
                 self.by_resolve.insert(resolve, id);
                 self.timers.set(Timer::Call(id), since_ns + KMS_TIMEOUT_NS);
-                self.calls.insert(id, call(Stage::AwaitKms { resolve, pending }));
+                self.keep(id, call(Stage::AwaitKms { resolve, pending }));
                 self.actions.push_back(Action::Resolve { resolve, message });
             }
             None => {
@@ -228,6 +256,31 @@ impl Mrfc {
             }
         }
         Ok(())
+    }
+
+    /// Whatever members may call their room: its URI, and its Contacts, which the factory's rooms
+    /// are known by.
+    fn uris(&self, room: &str) -> Vec<String> {
+        let uri = &self.rooms.get(room).expect("a call's room exists").uri;
+        let contacts = self.config.focus.contact_hosts.iter();
+        let contacts = contacts.map(|host| format!("sip:{room}@{host}"));
+        let others: BTreeSet<String> = contacts.filter(|contact| contact != uri).collect();
+        std::iter::once(uri.clone()).chain(others).collect()
+    }
+
+    /// Where the traffic of that party is counted.
+    fn realm(&self, caller: &Caller) -> mp::RealmId {
+        caller.source.map_or(mp::RealmId::default(), |source| self.config.realms.of(source))
+    }
+
+    /// Where a call to that room goes.
+    fn place(&self, room: &str, called: &str, makes_room: bool) -> Result<Place, Refusal> {
+        if let Some(room) = self.rooms.get(room) {
+            return Ok(Place { context: room.context, shard: room.shard, uri: room.uri.clone() });
+        }
+        let shard = self.shards.choose().ok_or_else(|| Refusal::unavailable("No media plane"))?;
+        let uri = if makes_room { with_user(called, room) } else { called.to_owned() };
+        Ok(Place { context: mp::ContextId(self.last_id + 1), shard, uri })
     }
 
     /// Starts MIKEY-TICKET where the chosen m-line asks for it.
@@ -250,7 +303,7 @@ impl Mrfc {
     }
 
     /// Sends the reservation that `call.stage` holds.
-    fn reserve(&mut self, now: Now, id: CallId, call: Call) {
+    pub(super) fn reserve(&mut self, now: Now, id: CallId, call: Call) {
         let Stage::AwaitReserved(reservation) = &call.stage else {
             unreachable!("only a reservation is sent");
         };
@@ -268,18 +321,14 @@ impl Mrfc {
         };
         let command = mp::Command::ReserveAndConfigure(Box::new(mp::ReserveAndConfigure {
             context: call.context,
-            switching: self.config.rooms.chat(&call.room).switching(vec![call.to.clone()]),
+            switching: self.config.rooms.chat(&call.room).switching(self.uris(&call.room)),
             termination: call.termination,
             security,
             setup: call.negotiation.setup(),
             session_id: reservation.session_id.clone(),
             remote_path: Some(message.path.clone()),
-            member: mp::Member {
-                uris: vec![call.from.clone()],
-                private_messages: message.private_messages(),
-                muted: false,
-            },
-            realm: mp::RealmId::default(),
+            member: call.member(),
+            realm: self.realm(&call.caller),
             file_transfer: message.file.is_some(),
             accept_types: message.accept_types.clone(),
             accept_wrapped_types: message.accept_wrapped_types.clone(),
@@ -289,7 +338,7 @@ impl Mrfc {
         }));
         self.actions.push_back(Action::Command { shard: call.shard, command });
         self.timers.set(Timer::Call(id), now.monotonic_ns + SHARD_TIMEOUT_NS);
-        self.calls.insert(id, call);
+        self.keep(id, call);
     }
 
     fn resolved(&mut self, turn: &mut Turn<'_>, resolve: ResolveId, response: Option<&[u8]>) {
@@ -304,7 +353,7 @@ impl Mrfc {
         };
         let responder = self.responder.as_mut().expect("it asked");
         let outcome = response.map(|response| {
-            pending.finish(responder, response, &call.from, turn.now.ntp, turn.random)
+            pending.finish(responder, response, &call.caller.uri, turn.now.ntp, turn.random)
         });
         let refusal = match outcome {
             Some(Ok(keys)) => {
@@ -319,7 +368,7 @@ impl Mrfc {
             None => self.kms_silent(),
         };
         self.refuse(id, refusal);
-        self.forget(id, &call.room, &call.from, call.termination);
+        self.forget(id, &call.room, &call.caller.uri, call.termination);
         self.shards.remove_termination(call.shard);
     }
 
@@ -339,155 +388,25 @@ impl Mrfc {
         self.counters.kms_timeouts += 1;
         Refusal::with_text(504, "The KMS does not answer")
     }
-
-    fn media_plane(&mut self, turn: &mut Turn<'_>, shard: mp::ShardId, event: mp::Event) {
-        match event {
-            mp::Event::Reserved { termination, address } => {
-                if let Some((id, call)) = self.take(shard, termination) {
-                    self.reserved(turn, id, call, address);
-                }
-            }
-            mp::Event::Refused { termination, reason } => {
-                if let Some((id, call)) = self.take(shard, termination) {
-                    self.refused_by_shard(turn, id, call, reason);
-                }
-            }
-            mp::Event::Modified { termination } => {
-                if let Some((id, call)) = self.take(shard, termination) {
-                    self.modified(id, call);
-                }
-            }
-            mp::Event::Subtracted { termination, statistics } => {
-                if self.subtracting.get(&termination) == Some(&shard) {
-                    self.subtracting.remove(&termination);
-                    self.timers.clear(Timer::Subtract(termination));
-                    self.shards.remove_termination(shard);
-                    self.counters.subtracted(statistics);
-                }
-            }
-            mp::Event::Bound { termination } => {
-                if let Some((id, mut call)) = self.take(shard, termination) {
-                    match &mut call.stage {
-                        Stage::Established(agreed) | Stage::AwaitModified(agreed, _) => {
-                            agreed.bound = true;
-                        }
-                        Stage::AwaitKms { .. } | Stage::AwaitReserved(_) => (),
-                    }
-                    self.calls.insert(id, call);
-                }
-            }
-            mp::Event::BearerReleased { termination, cause } => {
-                if let Some((id, call)) = self.take(shard, termination) {
-                    let refusal = Refusal::with_text(500, "The media connection failed");
-                    self.end(turn.now, id, call, &refusal, HangUpCause::Bearer(cause));
-                }
-            }
-            mp::Event::NicknameChanged { .. } | mp::Event::Audited { .. } => {}
-            mp::Event::Stopped => self.shard_stopped(turn.now, shard),
-        }
-    }
-
-    /// The call of a Termination, taken out; the shard may speak of one that is gone already.
-    fn take(
-        &mut self,
-        shard: mp::ShardId,
-        termination: mp::TerminationId,
-    ) -> Option<(CallId, Call)> {
-        let id = *self.by_termination.get(&termination)?;
-        if self.calls[&id].shard != shard {
-            return None;
-        }
-        let call = self.calls.remove(&id).expect("just seen");
-        Some((id, call))
-    }
-
-    fn reserved(&mut self, turn: &mut Turn<'_>, id: CallId, mut call: Call, address: SocketAddr) {
-        let Stage::AwaitReserved(reservation) = call.stage else {
-            self.calls.insert(id, call);
-            return;
-        };
-        self.timers.clear(Timer::Call(id));
-        let mut address = address;
-        if address.ip().is_unspecified() {
-            address.set_ip(self.shards.description(call.shard).address.ip());
-        }
-        let Reservation { session_id, keys, .. } = *reservation;
-        let description = call.negotiation.answer(OwnEnd {
-            sdp_session_id: random_sdp_session_id(turn.random),
-            address,
-            msrp_session_id: session_id,
-            transfer_response: keys.map(|keys| keys.transfer_response),
-        });
-        let sdp = description.to_bytes(SDP_VERSION_FIRST);
-        call.stage = Stage::Established(Box::new(Agreed {
-            description,
-            version: SDP_VERSION_FIRST,
-            bound: false,
-        }));
-        self.counters.calls_accepted += 1;
-        self.answer(id, Answer::Accepted { sdp });
-        self.calls.insert(id, call);
-    }
-
-    fn refused_by_shard(
-        &mut self,
-        turn: &mut Turn<'_>,
-        id: CallId,
-        mut call: Call,
-        reason: mp::Refusal,
-    ) {
-        let refusal = match reason {
-            mp::Refusal::ContextFull => Refusal::with_text(486, "The room is full"),
-            mp::Refusal::TerminationsExhausted => Refusal::unavailable("Too many sessions"),
-            mp::Refusal::Transport => Refusal::unavailable("No media connection"),
-            mp::Refusal::Stopping => Refusal::unavailable("Shutting down"),
-            mp::Refusal::IdentityInUse => Refusal::unavailable("The key is in use"),
-            mp::Refusal::TerminationId => Refusal::with_text(500, "Media plane error"),
-        };
-        match call.stage {
-            Stage::AwaitReserved(mut reservation)
-                if reason == mp::Refusal::IdentityInUse && !reservation.own_port =>
-            {
-                // Two callers may have chosen the same psk_identity. On a port of its own the
-                // port is the binding, and any identity is accepted for it.
-                reservation.own_port = true;
-                reservation.session_id = random_session_id(turn.random);
-                call.stage = Stage::AwaitReserved(reservation);
-                self.reserve(turn.now, id, call);
-            }
-            Stage::AwaitReserved(_) => {
-                // Nothing is left on the shard, so there is nothing to subtract.
-                self.refuse(id, refusal);
-                self.forget(id, &call.room, &call.from, call.termination);
-                self.shards.remove_termination(call.shard);
-            }
-            Stage::AwaitModified(agreed, _) => {
-                self.timers.clear(Timer::Call(id));
-                call.stage = Stage::Established(agreed);
-                self.refuse_reinvite(id, refusal);
-                self.calls.insert(id, call);
-            }
-            stage @ (Stage::AwaitKms { .. } | Stage::Established(_)) => {
-                call.stage = stage;
-                self.calls.insert(id, call);
-            }
-        }
-    }
 }
 
 /// 120 bits in characters that a URI takes as they are (RFC 4975 section 14.1 asks for 80).
-fn random_session_id(random: &mut dyn FnMut(&mut [u8])) -> String {
+pub(super) fn random_session_id(random: &mut dyn FnMut(&mut [u8])) -> String {
     let mut bytes = [0; 15];
     random(&mut bytes);
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
 /// Globally unique (RFC 8866 section 5.2); 63 bits, as some peers read it as a signed number.
-fn random_sdp_session_id(random: &mut dyn FnMut(&mut [u8])) -> u64 {
+pub(super) fn random_sdp_session_id(random: &mut dyn FnMut(&mut [u8])) -> u64 {
     let mut bytes = [0; 8];
     random(&mut bytes);
     u64::from_be_bytes(bytes) >> 1
 }
 
-/// sess-version of a first answer.
-const SDP_VERSION_FIRST: u64 = 1;
+/// The URI of another user at the same host.
+fn with_user(uri: &str, user: &str) -> String {
+    let (scheme, rest) = uri.split_once(':').unwrap_or(("sip", uri));
+    let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+    format!("{scheme}:{user}@{host}")
+}

@@ -1,35 +1,86 @@
 //! Call and conference logic, sans-IO: events in, actions out. It knows no SIP: whoever feeds it
 //! (the SIP adapter, an HTTP API, later H.248) speaks in these terms.
 
+mod administration;
 mod admission;
 mod call;
+mod conference_document;
+mod conference_state;
 mod config;
 mod counters;
 mod ending;
 mod engine;
 mod keys;
+mod media_plane;
 mod offers;
 mod realms;
 mod reinvite;
 mod rooms;
+mod subscriptions;
 mod timers;
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use mrfp_core::mp;
 
+use crate::mikey::uri::normalise;
+
+pub use administration::{Administration, AdministrationError};
+pub use conference_document::CONFERENCE_INFO;
 pub use config::{
-    ChatPolicy, KMS_TIMEOUT_NS, MrfcConfig, RETRY_AFTER, ROOM_NAME_SIZE_MAX, RoomPolicy,
-    SHARD_TIMEOUT_NS, SUBTRACT_TIMEOUT_NS, SecurityPolicy, ShardDescription,
+    ChatPolicy, FocusConfig, KMS_TIMEOUT_NS, MrfcConfig, RETRY_AFTER, ROOM_NAME_SIZE_MAX,
+    RoomPolicy, SHARD_TIMEOUT_NS, SUBTRACT_TIMEOUT_NS, SecurityPolicy, ShardDescription,
+    SubscriptionPolicy,
 };
 pub use counters::{HangUpCause, MrfcCounters};
 pub use engine::{Mrfc, Now};
 pub use realms::{Network, REALM_DEFAULT, Realms};
 pub use rooms::{MemberState, MemberView, RoomView};
+pub use subscriptions::DEPARTED_SHOWN_NS;
 
 /// One call, named by the front end that owns it; unique in the node's life.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct CallId(pub u64);
+
+/// One subscription, named by the front end that owns it; unique in the node's life.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct SubscriptionId(pub u64);
+
+/// Who is at the other end.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Caller {
+    /// The URI without parameters (`sip:alice@example.com`).
+    pub uri: String,
+    /// The name for people that came with it.
+    pub display_name: Option<String>,
+    /// Others are not to learn the URI (RFC 3323).
+    pub anonymous: bool,
+    /// Where its signalling comes from, which tells its realm.
+    pub source: Option<IpAddr>,
+}
+
+impl From<&str> for Caller {
+    fn from(uri: &str) -> Self {
+        Self { uri: uri.to_owned(), display_name: None, anonymous: false, source: None }
+    }
+}
+
+impl Caller {
+    /// One user, however its URI is spelt.
+    fn key(&self) -> String {
+        normalise(&self.uri)
+    }
+
+    /// What the others in a conference know it as (RFC 4575 section 5.6): its own URI, or one that
+    /// is as unique and tells nothing.
+    fn entity(&self, call: CallId) -> String {
+        if self.anonymous {
+            return format!("sip:anonymous{}@anonymous.invalid", call.0);
+        }
+        self.key()
+    }
+}
 
 /// One pending question to the KMS.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -44,8 +95,8 @@ pub enum Event {
         call: CallId,
         /// User part of the Request-URI, unescaped: the room.
         room: String,
-        /// The caller's URI without parameters (`sip:alice@example.com`).
-        from: String,
+        /// The caller.
+        from: Caller,
         /// The called URI without parameters.
         to: String,
         /// The SDP offer, already known to be `application/sdp`; `None`: INVITE without a body.
@@ -64,6 +115,34 @@ pub enum Event {
     Ended {
         /// Which.
         call: CallId,
+    },
+    /// Somebody wants to know what happens in a conference. Answered by exactly one
+    /// [`Action::AnswerSubscribe`] and, where that grants it, notifications.
+    Subscribe {
+        /// The new subscription.
+        subscription: SubscriptionId,
+        /// User part of the Request-URI, unescaped: the room.
+        room: String,
+        /// Who asks.
+        from: Caller,
+        /// The answered call in whose dialog it asks.
+        within: Option<CallId>,
+        /// How long; zero: only once.
+        expires: Option<Duration>,
+    },
+    /// A subscription is refreshed, or ended with zero. Answered as the first time.
+    Resubscribe {
+        /// Which.
+        subscription: SubscriptionId,
+        /// How long from now.
+        expires: Option<Duration>,
+    },
+    /// What became of a notification: each one that leaves a subscription active has its own.
+    Notified {
+        /// Whose.
+        subscription: SubscriptionId,
+        /// It was taken; else the subscription is over.
+        delivered: bool,
     },
     /// A shard answered or notified.
     Mp {
@@ -92,6 +171,28 @@ pub enum Action {
         call: CallId,
         /// How.
         answer: Answer,
+    },
+    /// A call to the factory has made this room: its URI is the Contact from now on. Comes before
+    /// the answer.
+    Room {
+        /// Which call.
+        call: CallId,
+        /// User part of the conference URI.
+        room: String,
+    },
+    /// Answer a request to subscribe.
+    AnswerSubscribe {
+        /// Which.
+        subscription: SubscriptionId,
+        /// How.
+        answer: SubscribeAnswer,
+    },
+    /// Notify a subscriber.
+    Notify {
+        /// Which.
+        subscription: SubscriptionId,
+        /// Of what.
+        notice: Notice,
     },
     /// Hang an answered call up.
     HangUp {
@@ -134,5 +235,46 @@ pub enum Answer {
         warning: Option<(u16, String)>,
         /// Retry-After.
         retry_after: Option<Duration>,
+    },
+}
+
+/// The answer to a request to subscribe.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum SubscribeAnswer {
+    /// A notification follows.
+    Granted {
+        /// How long it lasts.
+        expires: Duration,
+    },
+    /// 423: it is to last too short a time.
+    TooBrief {
+        /// The shortest that is taken.
+        expires_min: Duration,
+    },
+    /// Not this time.
+    Refused {
+        /// SIP status code: 403, 404, 480, 481, 503.
+        status: u16,
+        /// It may be granted later.
+        retry: bool,
+    },
+}
+
+/// What a subscriber is told.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Notice {
+    /// The subscription goes on.
+    Active {
+        /// For so long.
+        expires: Duration,
+        /// Document of the type [`CONFERENCE_INFO`].
+        body: Vec<u8>,
+    },
+    /// The subscription is over; nobody hears what becomes of this notification.
+    Terminated {
+        /// Why (RFC 6665 section 4.1.3).
+        reason: &'static str,
+        /// Document of the type [`CONFERENCE_INFO`].
+        body: Option<Vec<u8>>,
     },
 }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use mrfp_core::mp::{CpimPolicy, Direction, Setup};
+use mrfp_core::mp::{self, CpimPolicy, Direction, Remote, Setup};
 use sdp_types::Time;
 
 use super::admission::Refusal;
@@ -30,13 +30,23 @@ pub(super) struct Negotiation {
     capabilities: Capabilities,
 }
 
-/// What a re-INVITE asks for.
+/// What a session is to become.
 #[derive(Debug)]
 pub(super) struct Change {
     /// In force once the shard has agreed.
     pub(super) negotiation: Negotiation,
     /// Its answer.
     pub(super) description: LocalDescription,
+    pub(super) purpose: Purpose,
+}
+
+/// Who wants a session changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Purpose {
+    /// The party, and it waits for an answer.
+    Reinvite,
+    /// The operator wants the member (not) to be heard.
+    Mute(bool),
 }
 
 /// What only we can say about our end.
@@ -128,12 +138,6 @@ impl Negotiation {
         if old.key_management != new.key_management {
             return Err(Refusal::change("keys cannot change"));
         }
-        let unchanged_types = old.accept_types == new.accept_types
-            && old.accept_wrapped_types == new.accept_wrapped_types
-            && old.max_size_bytes == new.max_size_bytes;
-        if !unchanged_types {
-            return Err(Refusal::change("accepted types cannot change"));
-        }
         let role_possible = match new.setup {
             OfferedSetup::Active => !self.active,
             OfferedSetup::Passive => self.active,
@@ -211,11 +215,24 @@ impl Negotiation {
     }
 
     /// What the shard has to be told of the change to `next`, if anything.
-    pub(super) fn difference(&self, next: &Self) -> Option<(Direction, Option<String>)> {
-        let path_changed = self.message.path != next.message.path;
-        let remote_path = path_changed.then(|| next.message.path.clone());
-        let changed = path_changed || self.message.direction != next.message.direction;
-        changed.then_some((next.message.direction, remote_path))
+    pub(super) fn difference(&self, next: &Self) -> Option<(Direction, Option<Remote>)> {
+        let (old, new) = (&self.message, &next.message);
+        let capabilities = Some(taken_by(new)).filter(|taken| *taken != taken_by(old));
+        let remote_changed = old.path != new.path || capabilities.is_some();
+        let changed = remote_changed || old.direction != new.direction;
+        let path = new.path.clone();
+        let remote = remote_changed.then(|| Remote { path, setup: self.setup(), capabilities });
+        changed.then_some((new.direction, remote))
+    }
+}
+
+/// What the author of an offer takes, in the terms of the shard.
+fn taken_by(message: &MessageDescription) -> mp::Capabilities {
+    mp::Capabilities {
+        accept_types: message.accept_types.clone(),
+        accept_wrapped_types: message.accept_wrapped_types.clone(),
+        max_size_bytes: message.max_size_bytes,
+        private_messages: message.private_messages(),
     }
 }
 

@@ -7,7 +7,7 @@ use super::call::{Agreed, Call, Stage};
 use super::config::SHARD_TIMEOUT_NS;
 use super::counters::count;
 use super::engine::Turn;
-use super::offers::Change;
+use super::offers::{Change, Purpose};
 use super::timers::Timer;
 use super::{Action, Answer, CallId, Mrfc};
 
@@ -19,20 +19,21 @@ impl Mrfc {
         };
         let Stage::Established(agreed) = call.stage else {
             self.refuse_reinvite(id, Refusal::overlapping());
-            self.calls.insert(id, call);
+            self.keep(id, call);
             return;
         };
         match call.negotiation.again(offer, &self.config, &call.room) {
             Ok(negotiation) => {
                 let description = negotiation.answer_again(&agreed.description);
-                let change = Box::new(Change { negotiation, description });
+                let purpose = Purpose::Reinvite;
+                let change = Box::new(Change { negotiation, description, purpose });
                 call.stage = Stage::AwaitModified(agreed, change);
                 self.modify(turn, id, call);
             }
             Err(refusal) => {
                 self.refuse_reinvite(id, refusal);
                 call.stage = Stage::Established(agreed);
-                self.calls.insert(id, call);
+                self.keep(id, call);
             }
         }
     }
@@ -42,26 +43,29 @@ impl Mrfc {
         let Stage::AwaitModified(_, change) = &call.stage else {
             unreachable!("the caller made it so");
         };
-        let Some((direction, path)) = call.negotiation.difference(&change.negotiation) else {
+        let Some((direction, remote)) = call.negotiation.difference(&change.negotiation) else {
             return self.modified(id, call);
         };
         let termination = call.termination;
-        let setup = call.negotiation.setup();
-        let remote = path.map(|path| mp::Remote { path, setup, capabilities: None });
-        let modify = mp::Modify { termination, direction, muted: false, remote };
+        let modify = mp::Modify { termination, direction, muted: call.muted, remote };
         let command = mp::Command::Modify(Box::new(modify));
         self.actions.push_back(Action::Command { shard: call.shard, command });
         self.timers.set(Timer::Call(id), turn.now.monotonic_ns + SHARD_TIMEOUT_NS);
-        self.calls.insert(id, call);
+        self.keep(id, call);
     }
 
     pub(super) fn modified(&mut self, id: CallId, mut call: Call) {
         let Stage::AwaitModified(mut agreed, change) = call.stage else {
-            self.calls.insert(id, call);
+            self.keep(id, call);
             return;
         };
         self.timers.clear(Timer::Call(id));
-        let Change { negotiation, description } = *change;
+        let Change { negotiation, description, purpose } = *change;
+        if let Purpose::Mute(muted) = purpose {
+            call.muted = muted;
+            call.stage = Stage::Established(agreed);
+            return self.keep(id, call);
+        }
         let version = next_version(&agreed, description != agreed.description);
         let sdp = description.to_bytes(version);
         agreed.description = description;
@@ -70,7 +74,7 @@ impl Mrfc {
         call.stage = Stage::Established(agreed);
         self.counters.reinvites_accepted += 1;
         self.answer(id, Answer::Accepted { sdp });
-        self.calls.insert(id, call);
+        self.keep(id, call);
     }
 
     pub(super) fn refuse_reinvite(&mut self, id: CallId, refusal: Refusal) {

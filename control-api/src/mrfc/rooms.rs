@@ -11,13 +11,27 @@ use super::{CallId, Mrfc};
 #[derive(Debug, Default)]
 pub(super) struct Rooms {
     rooms: BTreeMap<String, Room>,
+    by_context: BTreeMap<ContextId, String>,
 }
 
 #[derive(Debug)]
-struct Room {
-    context: ContextId,
-    shard: ShardId,
-    members: BTreeSet<CallId>,
+pub(super) struct Room {
+    pub(super) context: ContextId,
+    pub(super) shard: ShardId,
+    /// The conference URI.
+    pub(super) uri: String,
+    /// Nobody may come in.
+    pub(super) locked: bool,
+    pub(super) members: BTreeSet<CallId>,
+}
+
+/// Where a call goes: the room it finds or makes.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) context: ContextId,
+    pub(super) shard: ShardId,
+    /// The conference URI, should the room have to be made.
+    pub(super) uri: String,
 }
 
 /// The shards and their load.
@@ -38,6 +52,12 @@ struct Shard {
 pub struct RoomView<'a> {
     /// Its name.
     pub name: &'a str,
+    /// The conference URI.
+    pub uri: &'a str,
+    /// Nobody may come in.
+    pub locked: bool,
+    /// Subscriptions to its event package.
+    pub subscriptions: usize,
     /// Its Context.
     pub context: ContextId,
     /// Where that is.
@@ -53,6 +73,10 @@ pub struct MemberView<'a> {
     pub call: CallId,
     /// The caller.
     pub uri: &'a str,
+    /// Its nickname (RFC 7701).
+    pub nickname: Option<&'a str>,
+    /// What it sends is not passed on.
+    pub muted: bool,
     /// How far the call is.
     pub state: MemberState,
     /// TLS-PSK.
@@ -82,30 +106,55 @@ impl Rooms {
         self.rooms.get(name).map_or(0, |room| room.members.len())
     }
 
-    /// Where the room is, if it exists.
-    pub(super) fn find(&self, name: &str) -> Option<(ContextId, ShardId)> {
-        self.rooms.get(name).map(|room| (room.context, room.shard))
+    pub(super) fn get(&self, name: &str) -> Option<&Room> {
+        self.rooms.get(name)
+    }
+
+    pub(super) fn get_mut(&mut self, name: &str) -> Option<&mut Room> {
+        self.rooms.get_mut(name)
+    }
+
+    /// The room a Context is, and its name.
+    pub(super) fn of_context(&self, context: ContextId) -> Option<(&str, &Room)> {
+        let name = self.by_context.get(&context)?;
+        Some((name, &self.rooms[name]))
+    }
+
+    /// The calls in a room, none where it does not exist.
+    pub(super) fn calls(&self, name: &str) -> impl Iterator<Item = CallId> {
+        self.rooms.get(name).into_iter().flat_map(|room| room.members.iter().copied())
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.rooms.len()
     }
 
     /// Adds a member, and the room with its first.
-    pub(super) fn join(&mut self, name: &str, context: ContextId, shard: ShardId, call: CallId) {
+    pub(super) fn join(&mut self, name: &str, place: &Place, call: CallId) {
         let room = self.rooms.entry(name.to_owned()).or_insert_with(|| Room {
-            context,
-            shard,
+            context: place.context,
+            shard: place.shard,
+            uri: place.uri.clone(),
+            locked: false,
             members: BTreeSet::new(),
         });
-        assert_eq!(room.context, context);
-        assert_eq!(room.shard, shard);
+        assert_eq!(room.context, place.context);
+        assert_eq!(room.shard, place.shard);
         assert!(room.members.insert(call));
+        self.by_context.insert(place.context, name.to_owned());
     }
 
-    /// Takes a member out, and the room with its last.
-    pub(super) fn leave(&mut self, name: &str, call: CallId) {
+    /// Takes a member out, and the room with its last; the Context of a room that is gone.
+    pub(super) fn leave(&mut self, name: &str, call: CallId) -> Option<ContextId> {
         let room = self.rooms.get_mut(name).expect("a call's room exists");
         assert!(room.members.remove(&call));
-        if room.members.is_empty() {
-            self.rooms.remove(name);
+        if !room.members.is_empty() {
+            return None;
         }
+        let context = room.context;
+        self.rooms.remove(name);
+        self.by_context.remove(&context);
+        Some(context)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -161,6 +210,9 @@ impl Mrfc {
     pub fn rooms(&self) -> impl Iterator<Item = RoomView<'_>> {
         self.rooms.rooms.iter().map(|(name, room)| RoomView {
             name,
+            uri: &room.uri,
+            locked: room.locked,
+            subscriptions: self.subscriptions.of_room(room.context),
             context: room.context,
             shard: room.shard,
             members: room.members.iter().map(|call| self.calls[call].view(*call)).collect(),

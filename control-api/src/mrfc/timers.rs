@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mrfp_core::mp::TerminationId;
+use mrfp_core::mp::{ContextId, TerminationId};
 
-use super::CallId;
+use super::{CallId, SubscriptionId};
 
 /// What a deadline belongs to.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -13,6 +13,10 @@ pub(super) enum Timer {
     Call(CallId),
     /// A shard owes `Subtracted`.
     Subtract(TerminationId),
+    /// A room has changes to tell.
+    Notify(ContextId),
+    /// A subscription ends.
+    Subscription(SubscriptionId),
 }
 
 /// All deadlines, soonest first.

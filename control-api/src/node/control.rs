@@ -18,8 +18,11 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use super::relay::{Resolved, Resolver};
 use super::{Stopped, ask_kms, counters, fill_random, ntp_now};
-use crate::http::{ContextView, HttpServer, MemberView, Query, Readiness, ReadinessState};
+use crate::http::{
+    ContextView, HttpServer, MemberDetail, MemberView, Query, Readiness, ReadinessState, RoomDetail,
+};
 use crate::kms::Kms;
 use crate::mrfc::{Action, Event, MemberState, Mrfc, Now};
 use crate::sip::SipHandle;
@@ -35,6 +38,8 @@ pub(super) struct Parts {
     pub(super) queries: mpsc::Receiver<Query>,
     pub(super) kms: Arc<Mutex<Kms>>,
     pub(super) readiness: Arc<Readiness>,
+    /// Looks up the hosts the relay has to connect to.
+    pub(super) resolver: Resolver,
     pub(super) stop: CancellationToken,
     /// Kept until the end, so that health and metrics can be watched while the node drains.
     pub(super) servers: [HttpServer; 2],
@@ -74,6 +79,7 @@ enum Wake {
     Look,
     Sip(Option<Event>),
     Query(Query),
+    Resolved(Resolved),
     Stop,
 }
 
@@ -99,6 +105,7 @@ impl Control {
                 // The front ended under us: no call can come or go any more.
                 Wake::Sip(None) => break,
                 Wake::Query(query) => self.answer(query),
+                Wake::Resolved(resolved) => self.take_resolved(resolved),
                 Wake::Stop => self.begin_stop(),
             }
             self.receive();
@@ -132,6 +139,7 @@ impl Control {
             }
             event = self.parts.sip_events.recv(), if takes_calls => Wake::Sip(event),
             Some(query) = self.parts.queries.recv() => Wake::Query(query),
+            resolved = self.parts.resolver.next() => Wake::Resolved(resolved),
             () = sleep_until(deadline) => Wake::Look,
         };
         self.parts.bell.get_ref().drain();
@@ -185,9 +193,22 @@ impl Control {
                 if matches!(event, MpEvent::Stopped) {
                     self.shards[index].ended = true;
                 }
-                self.handle(Event::Mp { shard, event });
+                match event {
+                    MpEvent::Resolve { id, host, port, secure: _ } => {
+                        self.parts.resolver.ask(index, id, host, port);
+                    }
+                    event => self.handle(Event::Mp { shard, event }),
+                }
             }
         }
+        while let Some(resolved) = self.parts.resolver.poll() {
+            self.take_resolved(resolved);
+        }
+    }
+
+    fn take_resolved(&mut self, resolved: Resolved) {
+        let Resolved { shard, id, addresses } = resolved;
+        self.shards[shard].outbox.push_back(Command::Resolved { id, addresses });
     }
 
     /// Carries out what the MRFC wants. A question to the embedded KMS is answered on the spot,
@@ -195,9 +216,13 @@ impl Control {
     fn act(&mut self) {
         while let Some(action) = self.parts.mrfc.poll_action() {
             match action {
-                Action::Answer { .. } | Action::HangUp { .. } => {
+                Action::Answer { .. }
+                | Action::HangUp { .. }
+                | Action::Room { .. }
+                | Action::AnswerSubscribe { .. }
+                | Action::Notify { .. } => {
                     let left = self.parts.sip.act(action);
-                    assert!(left.is_none(), "the SIP front answers and hangs up");
+                    assert!(left.is_none(), "what concerns peers is for the SIP front");
                 }
                 Action::Command { shard, mut command } => {
                     if let Command::ReserveAndConfigure(reserve) = &mut command {
@@ -262,11 +287,20 @@ impl Control {
         }
     }
 
-    fn answer(&self, query: Query) {
+    fn answer(&mut self, query: Query) {
         // Who asked may have gone meanwhile.
         match query {
             Query::Contexts(reply) => {
                 let _ = reply.send(self.contexts());
+            }
+            Query::Rooms { name, reply } => {
+                let _ = reply.send(self.rooms(name.as_deref()));
+            }
+            Query::Administer { room, administration, reply } => {
+                let now = self.now();
+                let outcome = self.parts.mrfc.administer(now, &room, administration);
+                self.act();
+                let _ = reply.send(outcome);
             }
             Query::Counters(reply) => {
                 let deferred = self.deferred() as u64;
@@ -289,7 +323,33 @@ impl Control {
                     .map(|member| MemberView {
                         uri: member.uri.to_owned(),
                         state: state_name(member.state),
-                        security: if member.secure { "tls-psk" } else { "none" },
+                        security: security_name(member.secure),
+                    })
+                    .collect(),
+            })
+            .collect()
+    }
+
+    fn rooms(&self, name: Option<&str>) -> Vec<RoomDetail> {
+        let rooms =
+            self.parts.mrfc.rooms().filter(|room| name.is_none_or(|name| name == room.name));
+        rooms
+            .take(CONTEXTS_SHOWN_MAX)
+            .map(|room| RoomDetail {
+                room: room.name.to_owned(),
+                uri: room.uri.to_owned(),
+                locked: room.locked,
+                subscriptions: room.subscriptions,
+                members: room
+                    .members
+                    .iter()
+                    .map(|member| MemberDetail {
+                        call: member.call.0,
+                        uri: member.uri.to_owned(),
+                        nickname: member.nickname.map(str::to_owned),
+                        state: state_name(member.state),
+                        muted: member.muted,
+                        security: security_name(member.secure),
                     })
                     .collect(),
             })
@@ -355,6 +415,10 @@ fn state_name(state: MemberState) -> &'static str {
         MemberState::Connected => "connected",
         MemberState::Modifying => "modifying",
     }
+}
+
+fn security_name(secure: bool) -> &'static str {
+    if secure { "tls-psk" } else { "none" }
 }
 
 /// SIP events taken before the shards' events are looked at again.

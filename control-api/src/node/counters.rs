@@ -15,6 +15,11 @@ pub(super) fn families(mrfc: &Mrfc, sip: &SipMetrics, deferred_commands: u64) ->
         gauge("calls", "Calls in progress, the unanswered ones included", mrfc.calls() as u64),
         gauge("rooms", "Rooms somebody is in", mrfc.rooms_count() as u64),
         gauge(
+            "subscriptions",
+            "Subscriptions to the conference event package",
+            mrfc.subscriptions() as u64,
+        ),
+        gauge(
             "commands_deferred",
             "Commands that wait because a shard's queue is full",
             deferred_commands,
@@ -48,6 +53,32 @@ fn mrfc_families(counters: &MrfcCounters) -> Vec<Family> {
             "shard_timeouts",
             "Commands a shard did not answer in time",
             counters.shard_timeouts,
+        ),
+        counter(
+            "subscriptions_accepted",
+            "Subscriptions to conferences begun",
+            counters.subscriptions_accepted,
+        ),
+        labelled(
+            "subscriptions_refused",
+            "Subscriptions to conferences refused",
+            "status",
+            &counters.subscriptions_refused,
+        ),
+        counter(
+            "notifications_full",
+            "Notifications of the whole state of a conference",
+            counters.notifications_full,
+        ),
+        counter(
+            "notifications_partial",
+            "Notifications of changes in a conference",
+            counters.notifications_partial,
+        ),
+        counter(
+            "notifications_failed",
+            "Notifications refused or not answered",
+            counters.notifications_failed,
         ),
         counter(
             "terminations_subtracted",
@@ -105,6 +136,14 @@ fn sip_families(sip: &SipMetrics) -> Vec<Family> {
         labelled("sip_answers", "Final answers to INVITE and UPDATE", "class", &answers),
         labelled("sip_refused", "Requests the validity gate refused", "reason", &refused),
         labelled("sip_dropped", "Messages dropped without an answer", "reason", &dropped),
+        counter("sip_subscribes_accepted", "SUBSCRIBE answered 2xx", sip.subscribes_accepted.get()),
+        counter(
+            "sip_subscribes_refused",
+            "SUBSCRIBE answered otherwise",
+            sip.subscribes_refused.get(),
+        ),
+        counter("sip_notifies_sent", "NOTIFY sent", sip.notifies_sent.get()),
+        counter("sip_notifies_failed", "NOTIFY refused or not answered", sip.notifies_failed.get()),
         counter("sip_byes_received", "BYE received", sip.byes_received.get()),
         counter("sip_byes_sent", "BYE sent", sip.byes_sent.get()),
         counter("sip_cancels", "CANCEL that ended a call", sip.cancels.get()),
@@ -159,6 +198,7 @@ fn cause_name(cause: HangUpCause) -> &'static str {
         HangUpCause::Bearer(ReleaseCause::TooSlow) => "too-slow",
         HangUpCause::Bearer(ReleaseCause::Idle) => "idle",
         HangUpCause::ShardLost => "shard-lost",
+        HangUpCause::Kicked => "kicked",
         HangUpCause::Shutdown => "shutdown",
     }
 }

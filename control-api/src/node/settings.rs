@@ -11,12 +11,19 @@ use zeroize::Zeroizing;
 
 use crate::config::{
     Certificate, CertificateProblem, Config, Cpim, Creation, KmsKey, Plain, PortMode, Room,
+    Subscribers,
 };
 use crate::kms::KmsConfig;
+use crate::mikey::uri::normalise;
 use crate::mikey::{Parameters, PreSharedKey, ResponderConfig, TicketProtectionKey, UriPattern};
-use crate::mrfc::{ChatPolicy, MrfcConfig, Realms, RoomPolicy, SecurityPolicy, ShardDescription};
+use crate::mrfc::{
+    ChatPolicy, FocusConfig, MrfcConfig, Realms, RoomPolicy, SecurityPolicy, ShardDescription,
+    SubscriptionPolicy,
+};
 use crate::sdp::Fingerprint;
 use crate::sip::SipConfig;
+
+use super::relay;
 
 /// The media plane's part.
 pub(super) fn media(config: &Config) -> Result<mrfp_core::Config, CertificateProblem> {
@@ -36,6 +43,7 @@ pub(super) fn media(config: &Config) -> Result<mrfp_core::Config, CertificatePro
         limits: media_limits(config),
         profile: profile(config),
         certificate: config.tls.certificate.as_ref().map(Certificate::load).transpose()?,
+        relay: relay::config(config),
     })
 }
 
@@ -111,6 +119,26 @@ pub(crate) fn mrfc(
         cema: config.media.cema,
         realms: realms(config),
         certificate,
+        focus: focus(config),
+    }
+}
+
+fn focus(config: &Config) -> FocusConfig {
+    let conference = &config.conference;
+    FocusConfig {
+        factory: conference.factory.clone(),
+        contact_hosts: Vec::new(),
+        rooms_max: conference.rooms_max as usize,
+        subscribers: match conference.subscribers {
+            Subscribers::Members => SubscriptionPolicy::Members,
+            Subscribers::Anyone => SubscriptionPolicy::Anyone,
+        },
+        operators: conference.operators.iter().map(|uri| normalise(uri)).collect(),
+        subscriptions_max: conference.subscriptions_max as usize,
+        room_subscriptions_max: conference.subscriptions_per_room_max as usize,
+        subscription_expires_min: Duration::from_secs(conference.subscription_seconds_min.into()),
+        subscription_expires_max: Duration::from_secs(conference.subscription_seconds_max.into()),
+        notify_interval: Duration::from_millis(conference.notify_interval_milliseconds),
     }
 }
 

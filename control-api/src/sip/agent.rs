@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use super::SipConfig;
 use super::dialog::Table;
 use super::metrics::{Gauge, SipMetrics};
+use super::sending::Connections;
 use crate::mrfc::Event;
 
 /// The state every task shares.
@@ -29,7 +30,9 @@ pub(super) struct Agent {
     pub(super) table: Mutex<Table>,
     pub(super) events: mpsc::Sender<Event>,
     tasks: TaskTracker,
-    pub(super) byes_open: Gauge,
+    /// BYEs and NOTIFYs without a final response.
+    pub(super) requests_open: Gauge,
+    pub(super) connections: Connections,
     /// `host:port` of our Contact, by transport.
     pub(super) contact_udp: String,
     pub(super) contact_tcp: String,
@@ -79,7 +82,8 @@ impl Agent {
             table: Mutex::default(),
             events,
             tasks,
-            byes_open: Gauge::default(),
+            requests_open: Gauge::default(),
+            connections: Connections::default(),
         })
     }
 

@@ -1,34 +1,22 @@
 //! The dialog table: what is known of each call between its INVITE and its end.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use rsipstack::sip::{Header, HeadersExt, Method, Request, Response, Uri, Version};
+use rsipstack::sip::{HeadersExt, Method, Request, Response};
 use rsipstack::transaction::transaction::TransactionEventSender;
-use rsipstack::transport::{SipAddr, SipConnection};
 use tokio::time::Instant;
 
+use super::peer::Peer;
 use super::session::{Refresher, Terms};
+use super::subscriptions::SubscriptionTable;
 use crate::mrfc::CallId;
 
 /// One call.
 pub(super) struct Dialog {
-    pub(super) call_id: String,
-    pub(super) local_tag: String,
-    pub(super) remote_tag: String,
-    /// From of our requests: the To of the INVITE with our tag.
-    pub(super) local: String,
-    /// To of our requests: the From of the INVITE.
-    pub(super) remote: String,
-    /// Contact of the peer: Request-URI of our requests.
-    pub(super) remote_target: Uri,
-    /// Route of our requests, from Record-Route (RFC 3261 section 12.1.1).
-    pub(super) routes: Vec<String>,
-    pub(super) local_cseq: u32,
-    pub(super) remote_cseq: u32,
-    pub(super) connection: SipConnection,
-    /// Where the INVITE came from.
-    pub(super) source: SipAddr,
+    pub(super) peer: Arc<Peer>,
     /// Our Contact header value.
     pub(super) contact: String,
     pub(super) phase: Phase,
@@ -74,125 +62,22 @@ pub(super) enum Deadline {
 }
 
 impl Dialog {
-    /// A dialog that no deadline runs for yet.
-    pub(super) fn new(request: &Request, identity: Identity, pending: Pending) -> Option<Self> {
-        let routes = request.headers.iter().filter_map(|header| match header {
-            Header::RecordRoute(route) => Some(route.value().to_owned()),
-            _ => None,
-        });
-        Some(Self {
-            call_id: request.call_id_header().ok()?.value().to_owned(),
-            local_tag: identity.local_tag,
-            remote_tag: request.from_header().ok()?.tag().ok()??.value().to_owned(),
-            local: request.to_header().ok()?.value().to_owned(),
-            remote: request.from_header().ok()?.value().to_owned(),
-            remote_target: contact_uri(request)?,
-            routes: routes.collect(),
-            local_cseq: 0,
-            remote_cseq: pending.cseq,
-            connection: identity.connection,
-            source: identity.source,
-            contact: identity.contact,
+    /// The dialog of an INVITE; no deadline runs for it yet.
+    pub(super) fn new(peer: Arc<Peer>, contact: String, pending: Pending) -> Self {
+        Self {
+            peer,
+            contact,
             phase: Phase::Early,
             pending: Some(pending),
             ack_due: None,
             terms: None,
             deadline: None,
-        })
-    }
-
-    /// Whether an in-dialog request belongs here (RFC 3261 section 12.2.2).
-    pub(super) fn matches(&self, request: &Request) -> bool {
-        let tag = |tag: Option<rsipstack::sip::param::Tag>| tag.map(|tag| tag.value().to_owned());
-        let call_id = request.call_id_header().map(|id| id.value() == self.call_id);
-        let from = request.from_header().and_then(|from| from.tag()).map(tag);
-        let to = request.to_header().and_then(|to| to.tag()).map(tag);
-        matches!(call_id, Ok(true))
-            && matches!(from, Ok(Some(from)) if from == self.remote_tag)
-            && matches!(to, Ok(Some(to)) if to == self.local_tag)
-    }
-
-    /// What a response that makes the dialog returns to the proxies (RFC 3261 section 12.1.1).
-    pub(super) fn record_route(&self) -> impl Iterator<Item = Header> + '_ {
-        self.routes.iter().map(|route| Header::RecordRoute(route.clone().into()))
+        }
     }
 
     fn is_unacknowledged(&self) -> bool {
         matches!(self.phase, Phase::Answered { hang_up: Some(_) })
     }
-
-    /// The next request of ours in this dialog, without Via.
-    pub(super) fn request(&mut self, method: Method) -> Request {
-        self.local_cseq += 1;
-        let mut headers = vec![
-            Header::From(self.local.clone().into()),
-            Header::To(self.remote.clone().into()),
-            Header::CallId(self.call_id.clone().into()),
-            Header::CSeq(format!("{} {method}", self.local_cseq).into()),
-            Header::MaxForwards("70".into()),
-        ];
-        headers.extend(self.routes.iter().map(|route| Header::Route(route.clone().into())));
-        Request {
-            method,
-            uri: self.remote_target.clone(),
-            version: Version::V2,
-            headers: headers.into(),
-            body: Vec::new(),
-        }
-    }
-
-    /// Where our requests go: the first route or the remote target where that is an address,
-    /// else back to where the INVITE came from; this node asks no DNS.
-    pub(super) fn next_hop(&self) -> SipAddr {
-        let route = self.routes.first().and_then(|route| {
-            let uri = route.split(['<', '>']).nth(1).unwrap_or(route);
-            Uri::try_from(uri).ok()
-        });
-        let uri = route.as_ref().unwrap_or(&self.remote_target);
-        let address = SipAddr { r#type: self.source.r#type, addr: uri.host_with_port.clone() };
-        if address.get_socketaddr().is_ok() { address } else { self.source.clone() }
-    }
-}
-
-/// What a dialog has besides the INVITE.
-pub(super) struct Identity {
-    pub(super) local_tag: String,
-    pub(super) connection: SipConnection,
-    pub(super) source: SipAddr,
-    pub(super) contact: String,
-}
-
-/// The URI of the first Contact.
-pub(super) fn contact_uri(request: &Request) -> Option<Uri> {
-    let value = request.contact_header().ok()?.value();
-    let uri = match value.split_once('<') {
-        Some((_, rest)) => rest.split('>').next()?,
-        None => value.split(';').next()?,
-    };
-    let mut uri = Uri::try_from(uri.trim()).ok()?;
-    unescape_user(&mut uri);
-    Some(uri)
-}
-
-/// The stack keeps the user part as received but escapes it when it writes it, so what was
-/// escaped must be unescaped in between.
-pub(super) fn unescape_user(uri: &mut Uri) {
-    if let Some(auth) = &mut uri.auth
-        && let Some(user) = unescape(&auth.user)
-    {
-        auth.user = user;
-    }
-}
-
-/// `%HH` resolved; `None` where the result is not UTF-8 or an escape is broken.
-pub(super) fn unescape(text: &str) -> Option<String> {
-    let mut parts = text.split('%');
-    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
-    for part in parts {
-        bytes.push(u8::from_str_radix(part.get(..2)?, 16).ok()?);
-        bytes.extend_from_slice(&part.as_bytes()[2..]);
-    }
-    String::from_utf8(bytes).ok()
 }
 
 /// All calls.
@@ -204,7 +89,8 @@ pub(super) struct Table {
     deadlines: BTreeSet<(Instant, CallId)>,
     /// INVITEs in the order they came, until it is time to tell the caller that it takes longer.
     unanswered: VecDeque<(Instant, CallId)>,
-    last_call: u64,
+    last_number: u64,
+    pub(super) subscriptions: SubscriptionTable,
 }
 
 /// What an INVITE that came along two paths has in common with itself.
@@ -216,9 +102,10 @@ pub(super) struct MergeKey {
 }
 
 impl Table {
-    pub(super) fn next_call(&mut self) -> CallId {
-        self.last_call += 1;
-        CallId(self.last_call)
+    /// Names the next call or subscription; the tag of a dialog leads to the one that began it.
+    pub(super) fn next_number(&mut self) -> u64 {
+        self.last_number += 1;
+        self.last_number
     }
 
     pub(super) fn len(&self) -> usize {
@@ -230,7 +117,7 @@ impl Table {
     }
 
     pub(super) fn insert(&mut self, call: CallId, dialog: Dialog) {
-        self.merging.insert(merge_key(&dialog, dialog.remote_cseq), call);
+        self.merging.insert(merge_key(&dialog.peer), call);
         self.unanswered.push_back((Instant::now() + RINGING_AFTER, call));
         let before = self.dialogs.insert(call, dialog);
         assert!(before.is_none(), "a call id is given once");
@@ -272,10 +159,8 @@ impl Table {
 
     /// The call an in-dialog request belongs to. Our tags begin with the call's number.
     pub(super) fn find(&self, request: &Request) -> Option<CallId> {
-        let tag = request.to_header().ok()?.tag().ok()??;
-        let number = tag.value().split('-').next()?;
-        let call = CallId(u64::from_str_radix(number, 16).ok()?);
-        self.dialogs.get(&call).is_some_and(|dialog| dialog.matches(request)).then_some(call)
+        let call = CallId(dialog_number(request)?);
+        self.dialogs.get(&call).is_some_and(|dialog| dialog.peer.matches(request)).then_some(call)
     }
 
     /// The next INVITE that is unanswered for [`RINGING_AFTER`]; each comes up once.
@@ -329,10 +214,20 @@ impl Table {
     }
 }
 
+/// Our tags begin with the number of what began the dialog.
+pub(super) fn dialog_number(request: &Request) -> Option<u64> {
+    let tag = request.to_header().ok()?.tag().ok()??;
+    u64::from_str_radix(tag.value().split('-').next()?, 16).ok()
+}
+
 /// An answer that takes longer is announced with 180: RFC 3261 section 17.2.1 gives the transaction
 /// layer 200 ms for the 100, so a caller that has heard nothing else by then wonders.
 const RINGING_AFTER: Duration = Duration::from_millis(200);
 
-pub(super) fn merge_key(dialog: &Dialog, cseq: u32) -> MergeKey {
-    MergeKey { call_id: dialog.call_id.clone(), remote_tag: dialog.remote_tag.clone(), cseq }
+fn merge_key(peer: &Peer) -> MergeKey {
+    MergeKey {
+        call_id: peer.call_id.clone(),
+        remote_tag: peer.remote_tag.clone(),
+        cseq: peer.remote_cseq.load(Ordering::Relaxed),
+    }
 }

@@ -1,6 +1,6 @@
 //! The validity gate: looks at the raw bytes of every message before the SIP stack sees them and
 //! answers or drops what RFC 3261 and RFC 4475 say must not be processed. The stack behind it is
-//! lenient, so this is where 400, 405, 415, 416, 420, 501 and 505 come from. Sans-IO.
+//! lenient, so this is where 400, 405, 406, 415, 416, 420, 489, 501 and 505 come from. Sans-IO.
 
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -8,13 +8,20 @@ use std::ops::Range;
 use super::multipart;
 use super::reply;
 use super::wire::{self, Message, Name};
+use crate::mrfc::CONFERENCE_INFO;
 
 /// The methods we take, as the Allow header says it.
-pub const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE";
+pub const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE, SUBSCRIBE";
+
+/// The event packages there are, as the Allow-Events header says it.
+pub const ALLOW_EVENTS: &str = "conference";
+
+/// The extensions we know, as the Supported header says it.
+pub const SUPPORTED: &str = "timer";
 
 /// Methods that exist but that we do not take: 405, not 501 (RFC 3261 section 21.4.6).
-const METHODS_REFUSED: [&[u8]; 8] =
-    [b"REGISTER", b"INFO", b"MESSAGE", b"NOTIFY", b"PRACK", b"PUBLISH", b"REFER", b"SUBSCRIBE"];
+const METHODS_REFUSED: [&[u8]; 7] =
+    [b"REGISTER", b"INFO", b"MESSAGE", b"NOTIFY", b"PRACK", b"PUBLISH", b"REFER"];
 
 /// What a body may be, as the Accept header says it.
 pub const ACCEPT: &str = "application/sdp, multipart/related, multipart/mixed";
@@ -24,6 +31,9 @@ const CSEQ_MAX: u64 = (1 << 31) - 1;
 
 /// Max-Forwards is 0 to 255 (RFC 3261 section 20.22).
 const MAX_FORWARDS_MAX: u64 = 255;
+
+/// Expires is below 2**32 seconds (RFC 3261 section 20.19).
+const EXPIRES_MAX: u64 = (1 << 32) - 1;
 
 /// One header line (with folds) may be this long; RFC 4475 `longreq` stays below it.
 const FIELD_SIZE_MAX: usize = 8 * 1024;
@@ -181,8 +191,11 @@ fn check_request(
     }
     if line.method == b"INVITE" || line.method == b"UPDATE" {
         let description = check_content(message, bytes, body)?;
-        check_accept(message)?;
+        check_accept(message, &["application/sdp", "application/*", "*/*"])?;
         return Ok(description);
+    }
+    if line.method == b"SUBSCRIBE" {
+        check_subscribe(message, body.is_empty())?;
     }
     Ok(body)
 }
@@ -422,20 +435,41 @@ fn check_content(
     Ok(body.start + described.start..body.start + described.end)
 }
 
-/// Our answers carry SDP: a caller that does not take it gets 406 (RFC 4475 section 3.3.15).
-fn check_accept(message: &Message<'_>) -> Result<(), Refusal> {
+/// RFC 6665 section 4.2.1.1: a package that is not known, or none, gets 489; RFC 4575 section 3.4
+/// names the one type there is. Filters (section 3.2) are not defined, so no body is.
+fn check_subscribe(message: &Message<'_>, body_is_empty: bool) -> Result<(), Refusal> {
+    if message.count(Name::Event) > 1 {
+        return Err(malformed("Multiple Event"));
+    }
+    let event = message.first(Name::Event).unwrap_or_default();
+    let package = wire::trim(event.split(|&byte| byte == b';').next().unwrap_or_default());
+    if !package.eq_ignore_ascii_case(b"conference") {
+        let extra = format!("Allow-Events: {ALLOW_EVENTS}\r\n");
+        return Err(Refusal { status: 489, reason: "Bad Event", extra });
+    }
+    if message.count(Name::Expires) > 1 {
+        return Err(malformed("Multiple Expires"));
+    }
+    if message.first(Name::Expires).is_some_and(|value| wire::decimal(value, EXPIRES_MAX).is_none())
+    {
+        return Err(malformed("Bad Expires"));
+    }
+    if !body_is_empty {
+        let extra = "Accept:\r\n".to_owned();
+        return Err(Refusal { status: 415, reason: "Unsupported Media Type", extra });
+    }
+    check_accept(message, &[CONFERENCE_INFO, "application/*", "*/*"])
+}
+
+/// A peer that does not take what we answer or notify with gets 406 (RFC 4475 section 3.3.15).
+fn check_accept(message: &Message<'_>, ours: &[&str]) -> Result<(), Refusal> {
     let mut ranges = message
         .all(Name::Accept)
         .flat_map(|value| value.split(|&byte| byte == b','))
         .map(|range| wire::trim(range.split(|&byte| byte == b';').next().unwrap_or_default()))
         .peekable();
-    let acceptable = ranges.peek().is_none()
-        || ranges.any(|range| {
-            [&b"application/sdp"[..], b"application/*", b"*/*"]
-                .iter()
-                .any(|ours| range.eq_ignore_ascii_case(ours))
-        });
-    if acceptable {
+    let taken = |range: &[u8]| ours.iter().any(|own| range.eq_ignore_ascii_case(own.as_bytes()));
+    if ranges.peek().is_none() || ranges.any(taken) {
         return Ok(());
     }
     Err(Refusal { status: 406, reason: "Not Acceptable", extra: String::new() })

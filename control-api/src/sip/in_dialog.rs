@@ -7,7 +7,8 @@ use rsipstack::transaction::transaction::Transaction;
 use tokio::time::Instant;
 
 use super::agent::Agent;
-use super::dialog::{Pending, Phase, contact_uri};
+use super::dialog::{Pending, Phase};
+use super::gate::SUPPORTED;
 use super::incoming::{Refusal, is_ack, offer, respond};
 use super::invite::random_u64;
 use super::outgoing::finish;
@@ -84,13 +85,9 @@ impl Agent {
         let mut table = self.table();
         let call = table.find(request).ok_or(Refusal::new(481))?;
         let dialog = table.get_mut(call).ok_or(Refusal::new(481))?;
-        //= RFC 3261 section 12.2.2: If [...] the sequence number of the request is lower than
-        //= the remote sequence number, the request is out of order and MUST be rejected with a
-        //= 500 (Server Internal Error) response.
-        if cseq <= dialog.remote_cseq {
+        if !dialog.peer.advance(cseq) {
             return Err(Refusal::new(500));
         }
-        dialog.remote_cseq = cseq;
         let offer = offer(request);
         let update = request.method == Method::Update;
         let refresh_only = update && offer.is_none();
@@ -108,13 +105,11 @@ impl Agent {
             }
         }
         let terms = self.terms(request)?;
-        if let Some(uri) = contact_uri(request) {
-            dialog.remote_target = uri;
-        }
+        dialog.peer.retarget(request);
         if refresh_only {
             let mut headers = vec![
                 Header::Contact(dialog.contact.clone().into()),
-                Header::Supported("timer".into()),
+                Header::Supported(SUPPORTED.into()),
             ];
             headers.extend(terms.iter().flat_map(Terms::headers));
             if dialog.phase != Phase::Early {

@@ -10,7 +10,7 @@ use rsipstack::transaction::transaction::Transaction;
 use rsipstack::transport::{SipAddr, SipConnection};
 
 use super::agent::Agent;
-use super::gate::{self, ALLOW, Ignored, Verdict};
+use super::gate::{self, ALLOW, ALLOW_EVENTS, Ignored, SUPPORTED, Verdict};
 use super::wire;
 
 impl Agent {
@@ -35,7 +35,9 @@ impl Agent {
             }
         };
         self.metrics.messages.increment();
-        if bytes.starts_with(b"INVITE ") && self.is_overloaded(bytes) && !self.is_known(bytes) {
+        let begins =
+            [&b"INVITE "[..], b"SUBSCRIBE "].iter().any(|method| bytes.starts_with(method));
+        if begins && self.is_overloaded(bytes) && !self.is_known(bytes) {
             // Without a transaction: a flood beyond the limits must not cost memory.
             self.metrics.overloads.increment();
             let extra = format!("Retry-After: {}\r\n", self.config.retry_after.as_secs());
@@ -70,13 +72,15 @@ impl Agent {
         }
     }
 
-    /// No room for another transaction or, where this INVITE begins a call, for another call.
-    fn is_overloaded(&self, invite: &[u8]) -> bool {
+    /// No room for another transaction or, where this is an INVITE that begins a call, for another
+    /// call.
+    fn is_overloaded(&self, request: &[u8]) -> bool {
         let open = self.endpoint.transactions.len();
         let held = open + self.endpoint.finished_transactions.len();
         let begins_call = || {
-            let message = wire::Message::scan(invite);
-            !message.first(wire::Name::To).is_some_and(wire::has_tag)
+            let message = wire::Message::scan(request);
+            request.starts_with(b"INVITE ")
+                && !message.first(wire::Name::To).is_some_and(wire::has_tag)
         };
         open >= self.config.transactions_open_max
             || held >= self.config.transactions_max
@@ -144,12 +148,19 @@ impl Agent {
             (Method::Invite, false) => self.handle_invite(transaction).await,
             (Method::Invite | Method::Update, true) => self.handle_reinvite(transaction).await,
             (Method::Bye, true) => self.handle_bye(transaction).await,
+            (Method::Subscribe, _) => self.handle_subscribe(transaction).await,
             (Method::Options, _) => {
-                let headers = vec![
+                let mut headers = vec![
                     Header::Allow(ALLOW.into()),
+                    Header::Other("Allow-Events".into(), ALLOW_EVENTS.into()),
                     Header::Accept(gate::ACCEPT.into()),
-                    Header::Supported("timer".into()),
+                    Header::Supported(SUPPORTED.into()),
                 ];
+                //= RFC 4579 section 4.1: the focus indicates "isfocus" in its Contact
+                if let Some(connection) = &transaction.connection {
+                    let user = request.uri.user().unwrap_or_default();
+                    headers.push(Header::Contact(self.contact(user, connection).into()));
+                }
                 respond(&mut transaction, 200, headers).await;
             }
             (Method::Bye | Method::Update, false) => {

@@ -1,18 +1,20 @@
 //! New calls: an INVITE becomes a dialog, and its transaction is kept until the ACK.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use rsipstack::sip::{Header, HeadersExt, Method, Request, SipMessage, StatusCode, Uri};
+use rsipstack::sip::{
+    Header, HeadersExt, Method, Request, SipMessage, StatusCode, ToTypedHeader, Uri,
+};
 use rsipstack::transaction::transaction::Transaction;
 use rsipstack::transport::{SipAddr, SipConnection};
 
 use super::agent::Agent;
-use super::dialog::{
-    Dialog, Identity, MergeKey, Pending, Phase, contact_uri, unescape, unescape_user,
-};
+use super::dialog::{Dialog, MergeKey, Pending, Phase};
 use super::incoming::{Refusal, is_ack, offer, respond};
+use super::peer::{Peer, contact_uri, unescape, unescape_user};
 use super::session::{IntervalTooSmall, Terms};
-use crate::mrfc::{CallId, Event};
+use crate::mrfc::{CallId, Caller, Event};
 
 impl Agent {
     pub(super) async fn handle_invite(self: &Arc<Self>, mut transaction: Transaction) {
@@ -67,16 +69,12 @@ impl Agent {
             self.metrics.overloads.increment();
             return Err(self.overload());
         };
-        let call = table.next_call();
-        let local_tag = new_tag(call);
+        let call = CallId(table.next_number());
+        let local_tag = new_tag(call.0);
         add_to_tag(request, &local_tag);
         let event = invite_event(call, room, request);
-        let identity = Identity {
-            local_tag,
-            source: source_of(request, &connection),
-            contact: self.contact(request, &connection),
-            connection,
-        };
+        let contact = self.contact(request.uri.user().unwrap_or_default(), &connection);
+        let source = source_of(request, &connection);
         let pending = Pending {
             sender: transaction.tu_sender.clone(),
             template: self.endpoint.make_response(&transaction.original, StatusCode::OK, None),
@@ -84,8 +82,9 @@ impl Agent {
             cseq,
             terms,
         };
-        let dialog =
-            Dialog::new(&transaction.original, identity, pending).ok_or(Refusal::new(400))?;
+        let peer = Peer::new(&transaction.original, local_tag, connection, source);
+        let peer = Arc::new(peer.ok_or(Refusal::new(400))?);
+        let dialog = Dialog::new(peer, contact, pending);
         table.insert(call, dialog);
         self.metrics.dialogs_active.add(1);
         self.metrics.invites.increment();
@@ -102,13 +101,13 @@ impl Agent {
         })
     }
 
-    fn overload(&self) -> Refusal {
+    pub(super) fn overload(&self) -> Refusal {
         let seconds = self.config.retry_after.as_secs();
         Refusal { status: 503, headers: vec![Header::RetryAfter(seconds.to_string().into())] }
     }
 
-    fn contact(&self, request: &Request, connection: &SipConnection) -> String {
-        let user = request.uri.user().unwrap_or_default();
+    /// Our Contact as that user.
+    pub(super) fn contact(&self, user: &str, connection: &SipConnection) -> String {
         let at = if user.is_empty() { "" } else { "@" };
         //= RFC 4579 section 4.1: the focus indicates "isfocus" in its Contact header field
         match connection {
@@ -210,18 +209,72 @@ fn is_answered(transaction: &Transaction) -> bool {
 }
 
 fn invite_event(call: CallId, room: String, request: &Request) -> Event {
-    let from = request.from_header().and_then(|from| from.uri());
     Event::Invite {
         call,
         room,
-        from: from.map_or_else(|_| String::new(), bare_uri),
+        from: caller(request),
         to: bare_uri(request.uri.clone()),
         offer: offer(request),
     }
 }
 
+/// Where the request came from: what the top Via says once RFC 3261 section 18.2.1 has been applied.
+fn source(request: &Request) -> Option<IpAddr> {
+    let via = request.via_header().ok()?.first_value().ok()?.typed().ok()?;
+    let received = via.received().and_then(Result::ok);
+    received.or_else(|| via.sent_by().host.to_string().trim_matches(['[', ']']).parse().ok())
+}
+
+/// Who sent the request. Nobody is asked to prove it: that is the task of the proxy in front.
+pub(super) fn caller(request: &Request) -> Caller {
+    let from = request.from_header();
+    let uri = from.as_ref().ok().and_then(|from| from.uri().ok());
+    let uri = uri.map_or_else(String::new, bare_uri);
+    let privacy = request.headers.iter().filter_map(|header| match header {
+        Header::Privacy(value) => Some(value.value()),
+        _ => None,
+    });
+    let hides = |value: &str| {
+        value.split([';', ',']).any(|part| {
+            ["id", "user", "header"].iter().any(|kind| part.trim().eq_ignore_ascii_case(kind))
+        })
+    };
+    // RFC 3323 section 4.1.1.3: the anonymous URI.
+    let anonymous = uri.to_ascii_lowercase().ends_with(".invalid");
+    Caller {
+        anonymous: privacy.into_iter().any(hides) || anonymous,
+        display_name: from.ok().and_then(|from| display_name(from.value())),
+        source: source(request),
+        uri,
+    }
+}
+
+/// The display name of a From value (RFC 3261 section 20.10).
+fn display_name(value: &str) -> Option<String> {
+    let value = value.trim();
+    let name = match value.strip_prefix('"') {
+        Some(quoted) => {
+            let mut name = String::new();
+            let mut characters = quoted.chars();
+            loop {
+                match characters.next()? {
+                    '"' => break name,
+                    '\\' => name.push(characters.next()?),
+                    other => name.push(other),
+                }
+            }
+        }
+        None => value.split_once('<')?.0.trim().to_owned(),
+    };
+    let name: String = name.chars().take(DISPLAY_NAME_LENGTH_MAX).collect();
+    (!name.is_empty()).then_some(name)
+}
+
+/// A display name is told to every member; what is longer is cut.
+const DISPLAY_NAME_LENGTH_MAX: usize = 128;
+
 /// The address the request came from, as the stack wrote it into the top Via.
-fn source_of(request: &Request, connection: &SipConnection) -> SipAddr {
+pub(super) fn source_of(request: &Request, connection: &SipConnection) -> SipAddr {
     if let SipConnection::Channel(channel) = connection {
         return channel.get_addr().clone();
     }
@@ -233,7 +286,7 @@ fn source_of(request: &Request, connection: &SipConnection) -> SipAddr {
         .unwrap_or_default()
 }
 
-fn add_to_tag(request: &mut Request, tag: &str) {
+pub(super) fn add_to_tag(request: &mut Request, tag: &str) {
     for header in request.headers.iter_mut() {
         if let Header::To(to) = header {
             let tagged = format!("{};tag={tag}", to.value());
@@ -242,9 +295,9 @@ fn add_to_tag(request: &mut Request, tag: &str) {
     }
 }
 
-/// Our tag leads to the call; its second half can not be guessed (RFC 3261 section 19.3).
-fn new_tag(call: CallId) -> String {
-    format!("{:x}-{:016x}", call.0, random_u64())
+/// Our tag leads to the call or subscription that began the dialog; its second half can not be guessed (RFC 3261 section 19.3).
+pub(super) fn new_tag(number: u64) -> String {
+    format!("{number:x}-{:016x}", random_u64())
 }
 
 pub(super) fn random_u64() -> u64 {
@@ -254,7 +307,7 @@ pub(super) fn random_u64() -> u64 {
 }
 
 /// The URI without parameters and headers, as the MRFC gets it.
-fn bare_uri(mut uri: Uri) -> String {
+pub(super) fn bare_uri(mut uri: Uri) -> String {
     uri.params.clear();
     uri.headers.clear();
     unescape_user(&mut uri);
@@ -262,7 +315,7 @@ fn bare_uri(mut uri: Uri) -> String {
 }
 
 /// The user part unescaped; `None` where it is not text.
-fn room(uri: &Uri) -> Option<String> {
+pub(super) fn room(uri: &Uri) -> Option<String> {
     let room = unescape(uri.user().unwrap_or_default())?;
     (!room.chars().any(char::is_control)).then_some(room)
 }

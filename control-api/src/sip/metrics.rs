@@ -53,6 +53,14 @@ pub struct SipMetrics {
     pub answers_5xx: Counter,
     /// The same with 3xx or 6xx.
     pub answers_other: Counter,
+    /// SUBSCRIBE answered with 2xx.
+    pub subscribes_accepted: Counter,
+    /// SUBSCRIBE answered otherwise.
+    pub subscribes_refused: Counter,
+    /// NOTIFY sent.
+    pub notifies_sent: Counter,
+    /// NOTIFY that was refused or not answered.
+    pub notifies_failed: Counter,
     /// BYE received.
     pub byes_received: Counter,
     /// BYE sent.
@@ -69,7 +77,7 @@ pub struct SipMetrics {
     pub gate_malformed: Counter,
     /// Gate: 405 and 501.
     pub gate_method: Counter,
-    /// Gate: 406 and 415.
+    /// Gate: 406, 415 and 489.
     pub gate_content: Counter,
     /// Gate: 416.
     pub gate_scheme: Counter,
@@ -107,11 +115,19 @@ impl SipMetrics {
         }
     }
 
+    /// Counts an answer to a SUBSCRIBE.
+    pub(super) fn count_subscribe(&self, status: u16) {
+        match status {
+            200..=299 => self.subscribes_accepted.increment(),
+            _ => self.subscribes_refused.increment(),
+        }
+    }
+
     /// Counts a rejection by the gate.
     pub(super) fn count_rejection(&self, status: u16) {
         match status {
             405 | 501 => self.gate_method.increment(),
-            406 | 415 => self.gate_content.increment(),
+            406 | 415 | 489 => self.gate_content.increment(),
             416 => self.gate_scheme.increment(),
             420 => self.gate_extension.increment(),
             505 => self.gate_version.increment(),

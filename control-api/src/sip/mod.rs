@@ -15,8 +15,11 @@ mod invite;
 mod metrics;
 mod multipart;
 mod outgoing;
+mod peer;
 mod reply;
+mod sending;
 mod session;
+mod subscriptions;
 mod timers;
 mod transport;
 pub mod wire;
@@ -138,9 +141,13 @@ impl SipHandle {
         self.tcp
     }
 
-    /// Does what the MRFC wants of a call; never blocks. [`Action::Answer`] and
-    /// [`Action::HangUp`] are for us; for a call that has ended they do nothing. The other
-    /// actions are not ours and are returned.
+    /// Hosts, with port, of our Contacts.
+    pub fn contact_hosts(&self) -> Vec<String> {
+        vec![self.agent.contact_udp.clone(), self.agent.contact_tcp.clone()]
+    }
+
+    /// Does what the MRFC wants of a call or a subscription; never blocks. For one that has ended
+    /// it does nothing. Actions that are not for us are returned.
     pub fn act(&self, action: Action) -> Option<Action> {
         match action {
             Action::Answer { call, answer } => {
@@ -149,6 +156,18 @@ impl SipHandle {
             }
             Action::HangUp { call, reason } => {
                 self.agent.hang_up(call, &reason);
+                None
+            }
+            Action::Room { call, room } => {
+                self.agent.room(call, &room);
+                None
+            }
+            Action::AnswerSubscribe { subscription, answer } => {
+                self.agent.answer_subscribe(subscription, answer);
+                None
+            }
+            Action::Notify { subscription, notice } => {
+                self.agent.notify(subscription, notice);
                 None
             }
             other @ (Action::Command { .. } | Action::Resolve { .. } | Action::Drained) => {
@@ -162,11 +181,11 @@ impl SipHandle {
         Arc::clone(&self.agent.metrics)
     }
 
-    /// Closes both sockets and every connection. The MRFC hangs its calls up first; BYEs still
+    /// Closes both sockets and every connection. The MRFC hangs its calls up first; BYEs and NOTIFYs still
     /// unanswered get T1 * 4 to be, those that wait for an ACK go out after T1.
     pub async fn shutdown(self) {
         self.agent.send_last_byes().await;
-        self.agent.await_byes().await;
+        self.agent.await_requests().await;
         self.cancel.cancel();
         self.tasks.close();
         self.tasks.wait().await;

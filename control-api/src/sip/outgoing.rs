@@ -3,16 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rsipstack::sip::{Header, Method, Request, Response, SipMessage, StatusCode};
-use rsipstack::transaction::key::{TransactionKey, TransactionRole};
-use rsipstack::transaction::make_via_branch;
-use rsipstack::transaction::transaction::{Transaction, TransactionEvent};
-use rsipstack::transport::{SipAddr, SipConnection};
+use rsipstack::sip::{Header, Method, Response, StatusCode};
+use rsipstack::transaction::transaction::TransactionEvent;
 use tokio::time::Instant;
 
 use super::agent::Agent;
 use super::dialog::{Deadline, Dialog, Pending, Phase};
-use super::gate::ALLOW;
+use super::gate::{ALLOW, ALLOW_EVENTS, SUPPORTED};
 use super::session::Terms;
 use crate::mrfc::{Answer, CallId};
 
@@ -35,12 +32,13 @@ impl Agent {
                 let mut headers = vec![
                     Header::Contact(dialog.contact.clone().into()),
                     Header::Allow(ALLOW.into()),
-                    Header::Supported("timer".into()),
+                    Header::Other("Allow-Events".into(), ALLOW_EVENTS.into()),
+                    Header::Supported(SUPPORTED.into()),
                     Header::ContentType("application/sdp".into()),
                 ];
                 headers.extend(terms.iter().flat_map(Terms::headers));
                 if pending.method == Method::Invite {
-                    headers.extend(dialog.record_route());
+                    headers.extend(dialog.peer.record_route());
                     dialog.ack_due = Some(pending.cseq);
                 }
                 if dialog.phase == Phase::Early {
@@ -69,6 +67,13 @@ impl Agent {
                 self.metrics.count_answer(status);
                 finish(pending, status, headers, Vec::new());
             }
+        }
+    }
+
+    /// The room a call to the factory has made.
+    pub(super) fn room(&self, call: CallId, room: &str) {
+        if let Some(dialog) = self.table().get_mut(call) {
+            dialog.contact = self.contact(room, &dialog.peer.connection);
         }
     }
 
@@ -105,48 +110,16 @@ impl Agent {
         }
     }
 
-    pub(super) fn send_bye(self: &Arc<Self>, mut dialog: Dialog, reason: &str) {
-        let mut request = dialog.request(Method::Bye);
+    pub(super) fn send_bye(self: &Arc<Self>, dialog: Dialog, reason: &str) {
+        let mut request = dialog.peer.request(Method::Bye);
         request.headers.push(Header::Reason(reason.to_owned().into()));
         self.metrics.byes_sent.increment();
-        self.byes_open.add(1);
+        self.requests_open.add(1);
         let agent = Arc::clone(self);
-        let (connection, next_hop) = (dialog.connection.clone(), dialog.next_hop());
         self.spawn(async move {
-            agent.transact(request, connection, next_hop).await;
-            agent.byes_open.add(-1);
+            agent.transact(request, &dialog.peer).await;
+            agent.requests_open.add(-1);
         });
-    }
-
-    /// Sends a request of ours; the status of its final response.
-    async fn transact(
-        &self,
-        mut request: Request,
-        connection: SipConnection,
-        next_hop: SipAddr,
-    ) -> Option<u16> {
-        let (transport, sent_by) = match &connection {
-            SipConnection::Udp(_) => ("UDP", &self.contact_udp),
-            _ => ("TCP", &self.contact_tcp),
-        };
-        let branch = make_via_branch();
-        let via = format!("SIP/2.0/{transport} {sent_by}{branch};rport");
-        request.headers.push_front(Header::Via(via.into()));
-        request.headers.push(Header::UserAgent(self.config.user_agent.clone().into()));
-        let key = TransactionKey::from_request(&request, TransactionRole::Client).ok()?;
-        let endpoint = self.endpoint.clone();
-        let mut transaction = Transaction::new_client(key, request, endpoint, Some(connection));
-        transaction.destination = Some(next_hop);
-        transaction.send().await.ok()?;
-        while let Some(message) = transaction.receive().await {
-            if let SipMessage::Response(response) = message {
-                let status = response.status_code.code();
-                if status >= 200 {
-                    return Some(status);
-                }
-            }
-        }
-        None
     }
 
     /// Refreshes the sessions that are ours to refresh and ends those that were not refreshed.
@@ -176,7 +149,7 @@ impl Agent {
         while let Some(dialog) = table.pop_ringing(now) {
             let Some(pending) = &dialog.pending else { continue };
             let mut headers = vec![Header::Contact(dialog.contact.clone().into())];
-            headers.extend(dialog.record_route());
+            headers.extend(dialog.peer.record_route());
             let mut response = pending.template.clone();
             complete(&mut response, 180, headers, Vec::new());
             self.metrics.ringing.increment();
@@ -191,19 +164,19 @@ impl Agent {
             return;
         };
         let Some(terms) = dialog.terms else { return };
-        let mut request = dialog.request(Method::Update);
+        let mut request = dialog.peer.request(Method::Update);
         request.headers.push(Header::Contact(dialog.contact.clone().into()));
-        request.headers.push(Header::Supported("timer".into()));
+        request.headers.push(Header::Supported(SUPPORTED.into()));
         // The roles of RFC 4028 are those of the refresh request: here we are the UAC.
         let value = format!("{};refresher=uac", terms.interval.as_secs());
         request.headers.push(Header::SessionExpires(value.into()));
-        let (connection, next_hop) = (dialog.connection.clone(), dialog.next_hop());
+        let peer = Arc::clone(&dialog.peer);
         let expires = Instant::now() + terms.expires_after() - terms.refresh_after();
         table.set_deadline(call, Some((expires, Deadline::Expire)));
         drop(table);
         let agent = Arc::clone(self);
         self.spawn(async move {
-            match agent.transact(request, connection, next_hop).await {
+            match agent.transact(request, &peer).await {
                 Some(200..=299) => {
                     agent.table().start_session(call, Some(terms), Instant::now());
                 }
@@ -231,10 +204,10 @@ impl Agent {
         }
     }
 
-    /// Waits a little for the answers to our BYEs.
-    pub(super) async fn await_byes(&self) {
+    /// Waits a little for the answers to our BYEs and NOTIFYs.
+    pub(super) async fn await_requests(&self) {
         let until = Instant::now() + self.config.t1 * 4;
-        while self.byes_open.get() > 0 && Instant::now() < until {
+        while self.requests_open.get() > 0 && Instant::now() < until {
             tokio::time::sleep(self.config.t1 / 10).await;
         }
     }

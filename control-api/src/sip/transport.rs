@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use rsipstack::sip;
@@ -26,6 +27,9 @@ const DATAGRAM_SIZE_MAX: usize = 64 * 1024;
 
 /// Messages the stack may queue for one TCP connection whose peer does not read.
 const CONNECTION_QUEUE_MAX: usize = 256;
+
+/// A peer that is reachable over TCP answers in less; then UDP is tried, where that may be.
+const CONNECT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// One read from a TCP connection.
 const READ_SIZE: usize = 16 * 1024;
@@ -98,16 +102,48 @@ pub(super) async fn serve_tcp(agent: Arc<Agent>, listener: TcpListener) {
 }
 
 /// Takes the connection off the gauge however its task ends.
-struct Counted<'a>(&'a Agent);
+struct Counted(Arc<Agent>);
 
-impl Drop for Counted<'_> {
+impl Drop for Counted {
     fn drop(&mut self) {
         self.0.metrics.connections_active.add(-1);
     }
 }
 
 async fn serve_connection(agent: Arc<Agent>, stream: TcpStream, source: SocketAddr) {
-    let _counted = Counted(&agent);
+    let counted = Counted(Arc::clone(&agent));
+    if let Some((_, reading)) = open(&agent, stream, source).await {
+        reading.await;
+    }
+    drop(counted);
+}
+
+/// Opens a connection of ours and serves it; `None` where that fails, takes too long, or there
+/// are too many connections.
+pub(super) async fn connect(agent: &Arc<Agent>, address: SocketAddr) -> Option<SipConnection> {
+    let connections_max = i64::try_from(agent.config.connections_max).unwrap_or(i64::MAX);
+    if agent.metrics.connections_active.get() >= connections_max {
+        agent.metrics.connections_refused.increment();
+        return None;
+    }
+    let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await.ok()?.ok()?;
+    agent.metrics.connections_active.add(1);
+    let counted = Counted(Arc::clone(agent));
+    let (connection, reading) = open(agent, stream, address).await?;
+    agent.spawn(async move {
+        reading.await;
+        drop(counted);
+    });
+    Some(connection)
+}
+
+/// Makes a connection of a stream; it lives as long as the future that reads it. Boxed, as what is
+/// read may make us connect.
+async fn open(
+    agent: &Arc<Agent>,
+    stream: TcpStream,
+    source: SocketAddr,
+) -> Option<(SipConnection, Pin<Box<dyn Future<Output = ()> + Send>>)> {
     // Without it a 200 waits for the ACK of the 100.
     let _ = stream.set_nodelay(true);
     let (reader, writer) = stream.into_split();
@@ -123,14 +159,28 @@ async fn serve_connection(agent: Arc<Agent>, stream: TcpStream, source: SocketAd
         address,
         Some(closed.clone()),
     );
-    let Ok(channel) = channel.await else { return };
+    let connection = SipConnection::Channel(channel.await.ok()?);
     let write_timeout = agent.config.tcp_message_timeout;
     let written = write_queued(queued, Arc::clone(&writer), closed.clone(), write_timeout);
     agent.spawn(written);
-    let connection = Connection { agent: &agent, reader, writer, source, closed: closed.clone() };
-    connection.read(SipConnection::Channel(channel)).await;
-    closed.cancel();
-    agent.metrics.connections_closed.increment();
+    Some((connection.clone(), read_until_closed(agent, connection, reader, writer, source, closed)))
+}
+
+fn read_until_closed(
+    agent: &Arc<Agent>,
+    connection: SipConnection,
+    reader: OwnedReadHalf,
+    writer: Arc<Mutex<OwnedWriteHalf>>,
+    source: SocketAddr,
+    closed: CancellationToken,
+) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    let agent = Arc::clone(agent);
+    Box::pin(async move {
+        let reads = Connection { agent: &agent, reader, writer, source, closed: closed.clone() };
+        reads.read(connection).await;
+        closed.cancel();
+        agent.metrics.connections_closed.increment();
+    })
 }
 
 /// Writes what the stack sends; a peer that does not read loses the connection.

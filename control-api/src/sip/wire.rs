@@ -31,13 +31,17 @@ pub enum Name {
     Require,
     /// Accept.
     Accept,
+    /// Event, `o`.
+    Event,
+    /// Expires.
+    Expires,
     /// Any other field.
     Other,
 }
 
 impl Name {
     fn of(name: &[u8]) -> Self {
-        const NAMES: [(&[u8], &[u8], Name); 12] = [
+        const NAMES: [(&[u8], &[u8], Name); 14] = [
             (b"via", b"v", Name::Via),
             (b"from", b"f", Name::From),
             (b"to", b"t", Name::To),
@@ -50,6 +54,8 @@ impl Name {
             (b"content-encoding", b"e", Name::ContentEncoding),
             (b"require", b"", Name::Require),
             (b"accept", b"", Name::Accept),
+            (b"event", b"o", Name::Event),
+            (b"expires", b"", Name::Expires),
         ];
         NAMES
             .iter()

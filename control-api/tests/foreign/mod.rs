@@ -158,23 +158,29 @@ impl Client {
         client
     }
 
-    /// Calls the room and connects.
+    /// Calls the room and connects; it says nothing of CPIM.
     pub(crate) fn join(library: Library, node: &Node, room: &str, name: &str) -> Member {
+        Self::join_accepting(library, node, room, name, "*")
+    }
+
+    /// The same with these accept-types.
+    pub(crate) fn join_accepting(
+        library: Library,
+        node: &Node,
+        room: &str,
+        name: &str,
+        accept_types: &str,
+    ) -> Member {
         let mut client = Self::start(library, &[]);
-        let call = client.call(node, room, name, "*");
+        let call = client.call(node, room, name, accept_types);
         client.tell(&format!("connect {}", call.answer.path));
         client.next("connected");
         Member { client, call }
     }
 
     /// Calls the room, with its path in the offer; it is the one to connect.
-    pub(crate) fn call(&self, node: &Node, room: &str, name: &str, accept_types: &str) -> Call {
-        let offer = format!(
-            "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n\
-             m=message 9 TCP/MSRP *\r\na=accept-types:{accept_types}\r\n\
-             a=accept-wrapped-types:*\r\na=setup:active\r\na=path:{}\r\n",
-            self.path
-        );
+    fn call(&self, node: &Node, room: &str, name: &str, accept_types: &str) -> Call {
+        let offer = offer(&self.path, accept_types);
         Call::place_offering(node, Transport::Tcp, room, name, &self.path, offer.as_bytes())
     }
 
@@ -206,8 +212,8 @@ impl Client {
     /// The next message: Content-Type and body.
     pub(crate) fn hear(&mut self) -> (String, Vec<u8>) {
         let words = self.next("message");
-        let [_, content_type, body] = &words[..] else { panic!("{words:?}") };
-        (content_type.clone(), STANDARD.decode(body).expect("base64"))
+        let [_, content_type @ .., body] = &words[..] else { panic!("{words:?}") };
+        (content_type.join(" "), STANDARD.decode(body).expect("base64"))
     }
 
     /// What follows the word on the next line that begins with it; others wait.
@@ -243,6 +249,15 @@ impl Drop for Client {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// What a client offers that connects itself.
+pub(crate) fn offer(path: &str, accept_types: &str) -> String {
+    format!(
+        "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n\
+         m=message 9 TCP/MSRP *\r\na=accept-types:{accept_types}\r\n\
+         a=accept-wrapped-types:*\r\na=setup:active\r\na=path:{path}\r\n"
+    )
 }
 
 /// A client in a room.

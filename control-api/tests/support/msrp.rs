@@ -25,8 +25,13 @@ impl Head {
         self.word(1)
     }
 
+    /// The method of a request, the status of a response.
+    pub(crate) fn method(&self) -> &str {
+        self.word(2)
+    }
+
     pub(crate) fn is_send(&self) -> bool {
-        self.word(2) == "SEND"
+        self.method() == "SEND"
     }
 
     /// The status of a response.
@@ -90,6 +95,14 @@ impl Reader {
             self.buffer.drain(..safe);
             self.more(wire)?;
         }
+    }
+
+    /// Reads until these bytes are there; nothing is taken out.
+    pub(crate) fn await_bytes(&mut self, wire: &mut Wire, bytes: &[u8]) -> io::Result<()> {
+        while position(&self.buffer, bytes).is_none() {
+            self.more(wire)?;
+        }
+        Ok(())
     }
 
     /// One line with its CRLF.

@@ -18,6 +18,8 @@ pub(crate) struct Node {
     pub(crate) sip_tcp: SocketAddr,
     /// The one shard.
     pub(crate) media: SocketAddr,
+    /// The relay, where it is on.
+    pub(crate) relay: Option<SocketAddr>,
     http: SocketAddr,
 }
 
@@ -48,6 +50,7 @@ impl Node {
             sip_udp: value("udp:"),
             sip_tcp: value("tcp:"),
             media: value("media="),
+            relay: line.contains(" relay=").then(|| value("relay=")),
             http: value("http="),
             child,
         }

@@ -127,13 +127,35 @@ impl Ue {
         }
     }
 
+    /// Waits until these bytes have arrived, of whatever message.
+    pub(crate) fn await_bytes(&mut self, bytes: &[u8]) {
+        self.reader.await_bytes(&mut self.wire, bytes).expect("they arrive");
+    }
+
+    /// Reads up to a request of that method; messages wait for [`Ue::hear`].
+    pub(crate) fn await_request(&mut self, method: &str) -> Head {
+        let is_it = |(head, _): &(Head, String)| head.method() == method;
+        if let Some(at) = self.heard.iter().position(is_it) {
+            return self.heard.remove(at).expect("it is there").0;
+        }
+        loop {
+            let (head, body) = self.read_one().expect("a request");
+            if head.method() == method {
+                return head;
+            }
+            if head.status().is_none() {
+                self.heard.push_back((head, body));
+            }
+        }
+    }
+
     /// The next message or chunk with its body. It is answered.
     pub(crate) fn hear_chunk(&mut self) -> io::Result<(Head, String)> {
         loop {
-            if let Some(heard) = self.heard.pop_front() {
-                return Ok(heard);
-            }
-            let (head, body) = self.read_one()?;
+            let (head, body) = match self.heard.pop_front() {
+                Some(heard) => heard,
+                None => self.read_one()?,
+            };
             if head.is_send() {
                 return Ok((head, body));
             }

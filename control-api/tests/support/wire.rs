@@ -55,6 +55,11 @@ impl Wire {
         handshake: Option<Handshake>,
     ) -> io::Result<Self> {
         let stream = TcpStream::connect(address)?;
+        Self::accept(stream, handshake)
+    }
+
+    /// The other end of somebody's connection.
+    pub(crate) fn accept(stream: TcpStream, handshake: Option<Handshake>) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;

@@ -93,24 +93,35 @@ pub fn response(transaction_id: &str, status: u16, to: &str, from: &str) -> Vec<
 
 impl World {
     pub fn new(simulator: Simulator, limits: Limits) -> Self {
-        Self::with_profile(simulator, limits, Profile::new(&ProfileConfig::default()).unwrap())
+        Self::with(simulator, limits, |_| {})
     }
 
     pub fn with_profile(simulator: Simulator, limits: Limits, profile: Profile) -> Self {
+        Self::with(simulator, limits, |parts| parts.profile = profile)
+    }
+
+    /// With parts changed as the test needs them.
+    pub fn with(
+        simulator: Simulator,
+        limits: Limits,
+        change: impl FnOnce(&mut ShardParts),
+    ) -> Self {
         let (commands, shard_commands) = queue(1024);
         let (shard_events, events) = queue(1024);
         let metrics = Arc::new(PublishedMetrics::default());
-        let parts = ShardParts {
+        let mut parts = ShardParts {
             limits,
-            profile,
+            profile: Profile::new(&ProfileConfig::default()).unwrap(),
             listen: "127.0.0.1:2855".parse().unwrap(),
             advertise: None,
+            relay: None,
             seed: [7; 32],
             commands: shard_commands,
             events: shard_events,
             doorbell: doorbell().unwrap().0,
             metrics: Arc::clone(&metrics),
         };
+        change(&mut parts);
         let shard = Shard::new(simulator, parts).unwrap();
         Self { shard, commands, events, metrics, seen: Vec::new() }
     }
@@ -209,11 +220,18 @@ impl World {
         address: SocketAddr,
         key: Option<(Vec<u8>, &Psk)>,
     ) -> Ue {
-        let handshake = key.map(|(identity, psk)| {
-            let profile = Profile::new(&ProfileConfig::default()).unwrap();
-            Handshake::client(&profile, &identity, psk).unwrap()
-        });
-        self.connect_with(termination, address, handshake)
+        self.connect_with(termination, address, client_handshake(key))
+    }
+
+    /// Connects, and leaves it to others to let anything happen.
+    pub fn connect_only(
+        &mut self,
+        termination: u64,
+        address: SocketAddr,
+        key: Option<(Vec<u8>, &Psk)>,
+    ) -> Ue {
+        let peer = self.shard.driver_mut().peer_connect(address);
+        Ue::new(termination, address, client_handshake(key), peer)
     }
 
     /// The same with any handshake.
@@ -235,24 +253,7 @@ impl World {
         handshake: Option<Handshake>,
         peer: PeerId,
     ) -> Ue {
-        let scheme = if handshake.is_some() { "msrps" } else { "msrp" };
-        let tls = match handshake {
-            None => Tls::Plain,
-            Some(handshake) => Tls::Handshaking(Box::new(handshake)),
-        };
-        let mut ue = Ue {
-            peer,
-            termination: TerminationId(termination),
-            address,
-            local_uri: remote_uri(termination),
-            remote_uri: format!("{scheme}://{address}/session-{termination:016};tcp"),
-            tls,
-            framer: Framer::default(),
-            unparsed: Vec::new(),
-            sealed: Vec::new(),
-            current: None,
-            received: Vec::new(),
-        };
+        let mut ue = Ue::new(termination, address, handshake, peer);
         for _ in 0..6 {
             ue.read(self);
             self.settle();
@@ -283,6 +284,32 @@ impl World {
 }
 
 impl Ue {
+    fn new(
+        termination: u64,
+        address: SocketAddr,
+        handshake: Option<Handshake>,
+        peer: PeerId,
+    ) -> Self {
+        let scheme = if handshake.is_some() { "msrps" } else { "msrp" };
+        let tls = match handshake {
+            None => Tls::Plain,
+            Some(handshake) => Tls::Handshaking(Box::new(handshake)),
+        };
+        Self {
+            peer,
+            termination: TerminationId(termination),
+            address,
+            local_uri: remote_uri(termination),
+            remote_uri: format!("{scheme}://{address}/session-{termination:016};tcp"),
+            tls,
+            framer: Framer::default(),
+            unparsed: Vec::new(),
+            sealed: Vec::new(),
+            current: None,
+            received: Vec::new(),
+        }
+    }
+
     /// Sends bytes as they are (sealed, where there is a session).
     pub fn send_raw(&mut self, world: &mut World, bytes: &[u8]) {
         for chunk in bytes.chunks(16_000) {
@@ -496,6 +523,11 @@ impl Ue {
     pub fn bodies(&self) -> Vec<Vec<u8>> {
         self.messages().into_iter().map(|(_, body, _)| body).collect()
     }
+}
+
+fn client_handshake(key: Option<(Vec<u8>, &Psk)>) -> Option<Handshake> {
+    let profile = Profile::new(&ProfileConfig::default()).unwrap();
+    key.map(|(identity, psk)| Handshake::client(&profile, &identity, psk).unwrap())
 }
 
 pub fn identity(termination: u64) -> Vec<u8> {

@@ -134,12 +134,17 @@ pub(super) fn listen(
     Ok((socket, bound))
 }
 
-/// A TCP socket whose small messages leave at once; accepted sockets inherit that from their
-/// listener.
+/// Bytes the kernel takes beyond what the window of the peer lets leave. What waits longer waits with
+/// the shard, where a short message can still overtake a long one.
+const NOT_SENT_BYTES_MAX: u32 = 128 * 1024;
+
+/// A TCP socket whose small messages leave at once and whose long ones do not pile up in the kernel;
+/// accepted sockets inherit that from their listener.
 pub(super) fn tcp_socket(address: SocketAddr) -> io::Result<socket2::Socket> {
     let socket =
         socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_notsent_lowat(NOT_SENT_BYTES_MAX)?;
     Ok(socket)
 }
 

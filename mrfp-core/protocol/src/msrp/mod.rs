@@ -9,6 +9,7 @@
 //!
 //! Bodies are never assembled: the framer hands out what is there.
 
+pub mod auth;
 mod framer;
 mod head;
 mod id;

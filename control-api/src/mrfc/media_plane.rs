@@ -1,0 +1,166 @@
+//! What the shards tell.
+
+use std::net::SocketAddr;
+
+use mrfp_core::mp;
+
+use super::admission::Refusal;
+use super::call::{Agreed, Call, Reservation, Stage};
+use super::counters::HangUpCause;
+use super::engine::{Turn, random_sdp_session_id, random_session_id};
+use super::offers::{OwnEnd, Purpose};
+use super::timers::Timer;
+use super::{Answer, CallId, Mrfc};
+
+impl Mrfc {
+    pub(super) fn media_plane(
+        &mut self,
+        turn: &mut Turn<'_>,
+        shard: mp::ShardId,
+        event: mp::Event,
+    ) {
+        match event {
+            mp::Event::Reserved { termination, address } => {
+                if let Some((id, call)) = self.take(shard, termination) {
+                    self.reserved(turn, id, call, address);
+                }
+            }
+            mp::Event::Refused { termination, reason } => {
+                if let Some((id, call)) = self.take(shard, termination) {
+                    self.refused_by_shard(turn, id, call, reason);
+                }
+            }
+            mp::Event::Modified { termination } => {
+                if let Some((id, call)) = self.take(shard, termination) {
+                    self.modified(id, call);
+                }
+            }
+            mp::Event::Subtracted { termination, statistics } => {
+                if self.subtracting.get(&termination) == Some(&shard) {
+                    self.subtracting.remove(&termination);
+                    self.timers.clear(Timer::Subtract(termination));
+                    self.shards.remove_termination(shard);
+                    self.counters.subtracted(statistics);
+                }
+            }
+            mp::Event::Bound { termination } => {
+                if let Some((id, mut call)) = self.take(shard, termination) {
+                    match &mut call.stage {
+                        Stage::Established(agreed) | Stage::AwaitModified(agreed, _) => {
+                            agreed.bound = true;
+                        }
+                        Stage::AwaitKms { .. } | Stage::AwaitReserved(_) => (),
+                    }
+                    self.keep(id, call);
+                }
+            }
+            mp::Event::BearerReleased { termination, cause } => {
+                if let Some((id, call)) = self.take(shard, termination) {
+                    let refusal = Refusal::with_text(500, "The media connection failed");
+                    self.end(turn.now, id, call, &refusal, HangUpCause::Bearer(cause));
+                }
+            }
+            mp::Event::NicknameChanged { termination, nickname } => {
+                if let Some((id, mut call)) = self.take(shard, termination) {
+                    call.nickname = nickname;
+                    self.keep(id, call);
+                }
+            }
+            // Names are no business of calls; whoever owns the shards answers.
+            mp::Event::Audited { .. } | mp::Event::Resolve { .. } => {}
+            mp::Event::Stopped => self.shard_stopped(turn.now, shard),
+        }
+    }
+
+    /// The call of a Termination, taken out; the shard may speak of one that is gone already.
+    fn take(
+        &mut self,
+        shard: mp::ShardId,
+        termination: mp::TerminationId,
+    ) -> Option<(CallId, Call)> {
+        let id = *self.by_termination.get(&termination)?;
+        if self.calls[&id].shard != shard {
+            return None;
+        }
+        let call = self.calls.remove(&id).expect("just seen");
+        Some((id, call))
+    }
+
+    fn reserved(&mut self, turn: &mut Turn<'_>, id: CallId, mut call: Call, address: SocketAddr) {
+        let Stage::AwaitReserved(reservation) = call.stage else {
+            self.keep(id, call);
+            return;
+        };
+        self.timers.clear(Timer::Call(id));
+        let mut address = address;
+        if address.ip().is_unspecified() {
+            address.set_ip(self.shards.description(call.shard).address.ip());
+        }
+        let Reservation { session_id, keys, .. } = *reservation;
+        let description = call.negotiation.answer(OwnEnd {
+            sdp_session_id: random_sdp_session_id(turn.random),
+            address,
+            msrp_session_id: session_id,
+            transfer_response: keys.map(|keys| keys.transfer_response),
+        });
+        let sdp = description.to_bytes(SDP_VERSION_FIRST);
+        call.stage = Stage::Established(Box::new(Agreed {
+            description,
+            version: SDP_VERSION_FIRST,
+            bound: false,
+        }));
+        self.counters.calls_accepted += 1;
+        self.answer(id, Answer::Accepted { sdp });
+        self.keep(id, call);
+    }
+
+    fn refused_by_shard(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: CallId,
+        mut call: Call,
+        reason: mp::Refusal,
+    ) {
+        let refusal = match reason {
+            mp::Refusal::ContextFull => Refusal::with_text(486, "The room is full"),
+            mp::Refusal::TerminationsExhausted => Refusal::unavailable("Too many sessions"),
+            mp::Refusal::Transport => Refusal::unavailable("No media connection"),
+            mp::Refusal::Stopping => Refusal::unavailable("Shutting down"),
+            mp::Refusal::IdentityInUse => Refusal::unavailable("The key is in use"),
+            mp::Refusal::TerminationId => Refusal::with_text(500, "Media plane error"),
+        };
+        match call.stage {
+            Stage::AwaitReserved(mut reservation)
+                if reason == mp::Refusal::IdentityInUse && !reservation.own_port =>
+            {
+                // Two callers may have chosen the same psk_identity. On a port of its own the
+                // port is the binding, and any identity is accepted for it.
+                reservation.own_port = true;
+                reservation.session_id = random_session_id(turn.random);
+                call.stage = Stage::AwaitReserved(reservation);
+                self.reserve(turn.now, id, call);
+            }
+            Stage::AwaitReserved(_) => {
+                // Nothing is left on the shard, so there is nothing to subtract.
+                self.refuse(id, refusal);
+                self.forget(id, &call.room, &call.caller.uri, call.termination);
+                self.shards.remove_termination(call.shard);
+            }
+            Stage::AwaitModified(agreed, change) => {
+                self.timers.clear(Timer::Call(id));
+                call.stage = Stage::Established(agreed);
+                if change.purpose == Purpose::Reinvite {
+                    self.refuse_reinvite(id, refusal);
+                }
+                self.keep(id, call);
+            }
+            stage @ (Stage::AwaitKms { .. } | Stage::Established(_)) => {
+                call.stage = stage;
+                self.keep(id, call);
+            }
+        }
+    }
+}
+
+/// sess-version of a first answer.
+const SDP_VERSION_FIRST: u64 = 1;

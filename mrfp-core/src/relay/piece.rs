@@ -1,0 +1,180 @@
+//! Pieces of messages on a connection of the relay: what each head asks for.
+
+use mrfp_io::Key;
+use mrfp_protocol::msrp::{FailureReport, Head, Method, Piece, Start, Uri};
+
+use super::link::{Forward, ForwardMethod, Incoming};
+use super::path::same_host;
+use crate::connection::Life;
+use crate::incoming::Identifier;
+use crate::mp::ReleaseCause;
+use crate::plane::{Ending, Plane};
+
+/// Send buffers that must be free before a message is begun.
+const BUFFERS_MIN: usize = 2;
+
+impl Plane {
+    /// Takes one piece from the framer.
+    pub(crate) fn relay_piece(&mut self, key: Key, piece: &Piece<'_>) {
+        if let Some(head) = &piece.head {
+            let incoming = self.relay_begin(key, head);
+            let Some(link) = self.link_mut(key) else { return };
+            link.incoming = incoming;
+        }
+        let Some(link) = self.link_mut(key) else { return };
+        match std::mem::take(&mut link.incoming) {
+            Incoming::Forward(forward) => self.relay_forward(key, forward, piece),
+            other => {
+                if piece.end.is_none() {
+                    link.incoming = other;
+                }
+            }
+        }
+    }
+
+    /// Decides from the head what happens to a message.
+    fn relay_begin(&mut self, key: Key, head: &Head<'_>) -> Incoming {
+        let method = match head.start {
+            Start::Request(method) => method,
+            Start::Response(status, comment) => {
+                self.relay_response(key, head, status, comment);
+                return Incoming::Discard;
+            }
+        };
+        match method {
+            Method::Send => self.metrics.messages_received += 1,
+            Method::Auth if head.to_path.count() == 1 => {
+                self.authenticate(key, head);
+                return Incoming::Discard;
+            }
+            Method::Auth | Method::Report | Method::Nickname | Method::Unknown(_) => {}
+        }
+        match self.accept_forward(key, head, method) {
+            Ok(forward) => Incoming::Forward(forward),
+            Err(status) => {
+                self.refuse_head(key, head, method, status);
+                Incoming::Discard
+            }
+        }
+    }
+
+    fn accept_forward(
+        &mut self,
+        key: Key,
+        head: &Head<'_>,
+        method: Method<'_>,
+    ) -> Result<Forward, u16> {
+        let name = Identifier::new(method.as_bytes()).ok_or(501u16)?;
+        let transaction = Identifier::new(head.transaction_id).ok_or(400u16)?;
+        if self.send_buffers.available() < BUFFERS_MIN {
+            self.metrics.relay_refused_limit += 1;
+            return Err(413);
+        }
+        let route = self.route(key, head)?;
+        let message_id = match (method, head.message_id) {
+            (_, Some(id)) => Identifier::new(id).ok_or(400u16)?,
+            (Method::Send, None) => return Err(400),
+            (_, None) => transaction,
+        };
+        self.relay_open(key);
+        if let Some(link) = self.link_mut(key) {
+            link.failures = 0;
+        }
+        let relay = self.relay.as_mut().ok_or(481u16)?;
+        relay.chunks += 1;
+        let chunk = relay.chunks;
+        let lines = &mut self.scratch.lines;
+        lines.clear();
+        keep_lines(head.header_lines, lines);
+        let start = head.byte_range.map_or(1, |range| range.start);
+        let proves = matches!(method, Method::Auth) && head.header(b"Authorization").is_some();
+        Ok(Forward {
+            route,
+            chunk,
+            method: match method {
+                Method::Send => ForwardMethod::Send,
+                Method::Report => ForwardMethod::Report,
+                Method::Auth | Method::Nickname | Method::Unknown(_) => {
+                    ForwardMethod::Other { name, proves }
+                }
+            },
+            transaction,
+            own: None,
+            message_id,
+            failure_report: head.failure_report,
+            has_body: head.content_type.is_some(),
+            next: start,
+            total: head.byte_range.and_then(|range| range.total),
+            ranged: head.byte_range,
+            lines: None,
+        })
+    }
+
+    /// Refuses a request from its head.
+    fn refuse_head(&mut self, key: Key, head: &Head<'_>, method: Method<'_>, status: u16) {
+        self.metrics.relay_refused_path += u64::from(status == 481);
+        let from = head.to_path.first();
+        match method {
+            // RFC 4975 section 7.1.2: a REPORT is never answered.
+            Method::Report => {}
+            Method::Send if head.failure_report == FailureReport::No => {}
+            Method::Send => {
+                let to = head.from_path.first();
+                self.relay_respond(key, head.transaction_id, status, to, from, b"");
+            }
+            Method::Auth | Method::Nickname | Method::Unknown(_) => {
+                // For the relay itself, which has no use for it.
+                let for_us = head.to_path.count() == 1;
+                let unknown = for_us && !matches!(method, Method::Auth) && self.is_own(from);
+                let status = if unknown { 501 } else { status };
+                let to = head.from_path.0;
+                self.relay_respond(key, head.transaction_id, status, to, from, b"");
+            }
+        }
+        self.relay_failure(key);
+        //= RFC 4976 section 6.2: whoever sends us what is for others is cut off. Not so where others
+        //= use the connection, too, and do better.
+        let unproven =
+            self.connections.get(key).is_some_and(|connection| connection.life == Life::Unbound);
+        if status == 481 && unproven && !self.is_own(from) {
+            self.release(key, ReleaseCause::ProtocolViolation, Ending::Graceful);
+        }
+    }
+
+    /// Whether a URI names this relay, whether or not there is such a session.
+    fn is_own(&self, uri: &[u8]) -> bool {
+        let Some(relay) = &self.relay else { return false };
+        Uri::parse(uri).is_ok_and(|uri| {
+            let by_name = same_host(uri.host, relay.config.host.as_bytes());
+            let by_port = match uri.port {
+                Some(port) => port == relay.port || port == relay.config.listen.port(),
+                None => true,
+            };
+            by_port && (by_name || uri.host_ip().is_some())
+        })
+    }
+
+    /// A connection has shown what it is for.
+    pub(super) fn relay_open(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if connection.life != Life::Unbound {
+            return;
+        }
+        connection.life = Life::Open;
+        connection.deadline_ns = u64::MAX;
+        let source = connection.unbound_source.take();
+        self.settle_unbound(source);
+    }
+}
+
+/// Keeps all header lines but the Byte-Range, which is ours to set: a relay passes on what it does
+/// not know.
+fn keep_lines(header_lines: &[u8], kept: &mut Vec<u8>) {
+    const BYTE_RANGE: &[u8] = b"byte-range:";
+    for line in header_lines.split_inclusive(|&byte| byte == b'\n') {
+        let start = line.get(..BYTE_RANGE.len());
+        if !start.is_some_and(|start| start.eq_ignore_ascii_case(BYTE_RANGE)) {
+            kept.extend_from_slice(line);
+        }
+    }
+}
