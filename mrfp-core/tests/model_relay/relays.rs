@@ -91,13 +91,13 @@ impl Relays {
         };
         let mut network = Network::new(seed, &mut random, limits);
         let mut parties = Vec::new();
-        for relay in 0..HOSTS.len() {
+        for (relay, host) in HOSTS.iter().enumerate() {
             for number in 0..CLIENTS_PER_RELAY {
                 let uri = format!("msrp://client.example:9/{relay}{number};tcp");
                 let world = &mut network.worlds[relay];
                 let mut peer = Peer::connect(world, KNOWN_PORT);
                 let user = ["alice", "bob"][number];
-                let to = format!("msrp://{};tcp", HOSTS[relay]);
+                let to = format!("msrp://{host};tcp");
                 let through = authenticate(world, &mut peer, user, &to, &uri);
                 let mut ue = world.ue(0, KNOWN_PORT.parse().unwrap(), None, peer.id);
                 ue.local_uri = uri;
@@ -229,7 +229,7 @@ impl Relays {
     }
 
     /// The path a message has come by.
-    fn from_path(&self, serial: usize, receiver: usize) -> String {
+    fn path_of(&self, serial: usize, receiver: usize) -> String {
         let sender = &self.parties[self.messages[serial].sender];
         let through = sender.through.as_deref().expect("a client");
         let theirs = self.parties[receiver].through.as_ref();
@@ -250,7 +250,7 @@ impl Relays {
             match party.watch.hear(&to, &from, message) {
                 Heard::Send(delivery) => {
                     let serial = serial(&delivery.message_id);
-                    assert_eq!(from, self.from_path(serial, index), "From-Path");
+                    assert_eq!(from, self.path_of(serial, index), "From-Path");
                     self.answer(index, &from, &delivery);
                 }
                 Heard::Response { transaction, status } => {
