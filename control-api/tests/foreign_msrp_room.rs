@@ -7,7 +7,6 @@ mod support;
 use foreign::{Client, Library, Member, offer};
 use support::node::Node;
 use support::program::say_skipped;
-use support::random::Random;
 use support::sip::{Call, Transport};
 use support::ue::Ue;
 
@@ -103,7 +102,7 @@ fn a_large_message_of_every_library_arrives_byte_by_byte_both_ways() {
         let node = Node::start(&[]);
         let mut bob = Ue::join(&node, "lobby", "bob", false);
         let mut alice = Client::join(library, &node, "lobby", "alice");
-        let (content_type, body) = large(library);
+        let (content_type, body) = library.large_body(LARGE_BYTES);
 
         let id = alice.client.send(content_type, &body);
         assert!(bob.hear_all(body.len()) == body, "{} sent something else", library.name);
@@ -151,17 +150,4 @@ fn cpim(member: &str, text: &str) -> String {
          DateTime: 2026-11-21T13:00:00Z\r\n\r\n\
          Content-Type: text/plain; charset=utf-8\r\n\r\n{text}"
     )
-}
-
-/// A large body of what the library can carry.
-fn large(library: Library) -> (&'static str, Vec<u8>) {
-    let mut random = Random(4975);
-    let mut body = random.bytes(LARGE_BYTES);
-    if library.binary {
-        return ("application/octet-stream", body);
-    }
-    for byte in &mut body {
-        *byte = b' ' + *byte % 95;
-    }
-    ("text/plain", body)
 }

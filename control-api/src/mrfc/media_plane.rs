@@ -66,8 +66,9 @@ impl Mrfc {
                     self.keep(id, call);
                 }
             }
+            mp::Event::Audited { .. } => {}
             // Names are no business of calls; whoever owns the shards answers.
-            mp::Event::Audited { .. } | mp::Event::Resolve { .. } => {}
+            mp::Event::Resolve { .. } => {}
             mp::Event::Stopped => self.shard_stopped(turn.now, shard),
         }
     }

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,19 +11,39 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::support::msrp::Reader;
-use crate::support::program::{PATIENCE, Program, find, wait_until};
+use crate::support::program::{PATIENCE, Program, find, skip, wait_until};
 use crate::support::wire::Wire;
 
 /// A relay that runs; it ends, with the processes it has forked, when the test does.
 pub(crate) struct Kamailio {
     program: Program,
     pub(crate) address: SocketAddr,
+    scheme: &'static str,
     directory: TempDir,
 }
 
 impl Kamailio {
     /// Starts one. `None`: it is not there, which was said loudly.
     pub(crate) fn start() -> Option<Self> {
+        Self::start_with("tcp", "msrp", "")
+    }
+
+    /// The same over TLS, with these PEM files of a certificate and its key.
+    pub(crate) fn start_secure(certificate: &Path, key: &Path) -> Option<Self> {
+        // Debian has the module in a package of its own.
+        if !MODULES.iter().any(|directory| Path::new(directory).join("tls.so").is_file()) {
+            skip("no tls module of Kamailio: install the Debian package kamailio-tls-modules");
+            return None;
+        }
+        let settings = format!(
+            "enable_tls=yes\nloadmodule \"tls.so\"\nmodparam(\"tls\", \"certificate\", {certificate:?})\n\
+             modparam(\"tls\", \"private_key\", {key:?})\nmodparam(\"tls\", \"verify_certificate\", 0)\n\
+             modparam(\"tls\", \"tls_method\", \"TLSv1.2+\")\n"
+        );
+        Self::start_with("tls", "msrps", &settings)
+    }
+
+    fn start_with(protocol: &str, scheme: &'static str, settings: &str) -> Option<Self> {
         let kamailio = find("kamailio", "kamailio")?;
         let directory = tempfile::tempdir().expect("a directory");
         // Its configuration needs a number. Whoever takes it before Kamailio does spoils this test
@@ -30,7 +51,12 @@ impl Kamailio {
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|free| free.local_addr());
         let address = free.expect("a free port");
         let file = directory.path().join("kamailio.cfg");
-        fs::write(&file, CONFIGURATION.replace("ADDRESS", &address.to_string())).expect("written");
+        let configuration = CONFIGURATION
+            .replace("PROTOCOL", protocol)
+            .replace("SCHEME", scheme)
+            .replace("PORT", &address.port().to_string())
+            .replace("# SETTINGS", settings);
+        fs::write(&file, configuration).expect("written");
         let mut command = Command::new(kamailio);
         // No daemon, no names looked up, little memory; what it writes goes to the directory.
         command.args(["-DD", "-E", "-m", "32", "-M", "4", "-f"]).arg(&file);
@@ -43,26 +69,24 @@ impl Kamailio {
             || format!("Kamailio to listen: {}", program.output()),
         );
         assert!(!program.has_ended(), "{}", program.output());
-        Some(Self { program, address, directory })
+        Some(Self { program, address, scheme, directory })
     }
 
     /// The URI that AUTH goes to.
     pub(crate) fn uri(&self) -> String {
-        format!("msrp://{};tcp", self.address)
+        format!("{}://localhost:{};tcp", self.scheme, self.address.port())
     }
 
-    /// Connects as the client with this URI and gets it a URI here: the connection, and Use-Path.
-    pub(crate) fn authorise(&self, client: &str) -> (Wire, String) {
-        let mut wire = Wire::connect(self.address, None).expect("connects");
+    /// Gets the client with this URI one here, over its connection: Use-Path.
+    pub(crate) fn authorise(&self, wire: &mut Wire, client: &str) -> String {
         let auth = format!(
             "MSRP auth0001 AUTH\r\nTo-Path: {}\r\nFrom-Path: {client}\r\n-------auth0001$\r\n",
             self.uri()
         );
         wire.write_all(auth.as_bytes()).expect("sends");
-        let answer = Reader::default().next(&mut wire, &mut |_| {}).expect("an answer");
+        let answer = Reader::default().next(wire, &mut |_| {}).expect("an answer");
         assert_eq!(answer.status(), Some(200), "{}", answer.text);
-        let path = answer.header("Use-Path").expect("a path").to_owned();
-        (wire, path)
+        answer.header("Use-Path").expect("a path").to_owned()
     }
 
     /// Everything it has said.
@@ -85,6 +109,10 @@ impl Drop for Kamailio {
     }
 }
 
+/// Where Debian has Kamailio's modules, for the architectures it is likely to run on.
+const MODULES: [&str; 2] =
+    ["/usr/lib/x86_64-linux-gnu/kamailio/modules", "/usr/lib/aarch64-linux-gnu/kamailio/modules"];
+
 /// The example in the module's documentation without digest (it is framing and paths that are looked
 /// at), made fit for paths in which Kamailio is the only relay: what comes from the client itself goes
 /// to the next URI, what comes from elsewhere to the client. A 200 goes out before the frame goes on,
@@ -98,10 +126,12 @@ disable_sctp=yes
 tcp_accept_no_cl=yes
 tcp_connection_lifetime=600
 auto_aliases=no
-listen=tcp:ADDRESS
+listen=PROTOCOL:127.0.0.1:PORT
+# SETTINGS
 
 loadmodule "sl.so"
 loadmodule "pv.so"
+loadmodule "textops.so"
 loadmodule "cfgutils.so"
 loadmodule "htable.so"
 loadmodule "msrp.so"
@@ -126,7 +156,7 @@ event_route[msrp:frame-in] {
         $sht(client=>$var(session)::address) = $msrp(srcaddr);
         $sht(client=>$var(session)::socket) = $msrp(srcsock);
         msrp_reply("200", "OK",
-            "Use-Path: msrp://ADDRESS/$var(session);tcp\r\nExpires: 600\r\n");
+            "Use-Path: SCHEME://localhost:PORT/$var(session);tcp\r\nExpires: 600\r\n");
         exit;
     }
     if ($msrp(method) != "SEND" && $msrp(method) != "REPORT" && $msrp(method) != "NICKNAME") {
@@ -145,6 +175,10 @@ event_route[msrp:frame-in] {
         msrp_relay_flags("1");
         msrp_set_dst("$sht(client=>$var(session)::address)",
             "$sht(client=>$var(session)::socket)");
+    } else {
+        # It looks names up in the DNS alone.
+        $var(next) = $(msrp(nexthop){re.subst,/localhost/127.0.0.1/});
+        msrp_set_dst("$var(next)", "PROTOCOL:127.0.0.1:PORT");
     }
     msrp_relay();
 }

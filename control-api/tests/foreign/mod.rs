@@ -14,7 +14,8 @@
 //! | `aborted ID` | a message was given up |
 //! | `closed` | the connection is gone |
 //!
-//! and takes `connect URI...`, `send TYPE BASE64 [report]`, `nickname NAME` and `quit`.
+//! and takes `connect URI...` or `accept URI...` with the other's path (the latter of clients behind a
+//! relay: the other one begins), `send TYPE BASE64 [report]`, `nickname NAME` and `quit`.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 pub(crate) mod kamailio;
@@ -33,6 +34,7 @@ use tempfile::NamedTempFile;
 
 use crate::support::node::Node;
 use crate::support::program::{PATIENCE, say_skipped};
+use crate::support::random::Random;
 use crate::support::sip::{Call, Transport};
 
 /// A library and what it can do.
@@ -51,6 +53,8 @@ pub(crate) struct Library {
     pub(crate) tells_reports: bool,
     /// Sends NICKNAME (RFC 7701).
     pub(crate) nickname: bool,
+    /// Writes paths of more than one URI, as its peer's relay needs them.
+    pub(crate) paths: bool,
 }
 
 /// AG Projects' client library, the one of Blink.
@@ -63,6 +67,7 @@ pub(crate) const MSRPLIB: Library = Library {
     tells_responses: true,
     tells_reports: true,
     nickname: true,
+    paths: true,
 };
 
 /// The MSRP Java stack.
@@ -75,6 +80,7 @@ pub(crate) const MSRP_JAVA: Library = Library {
     tells_responses: false,
     tells_reports: true,
     nickname: true,
+    paths: false,
 };
 
 /// The one on npm.
@@ -87,6 +93,7 @@ pub(crate) const MSRP_NODE_LIB: Library = Library {
     tells_responses: true,
     tells_reports: false,
     nickname: false,
+    paths: true,
 };
 
 impl Library {
@@ -104,6 +111,18 @@ impl Library {
             say_skipped(&format!("no {}: install {}", self.name, self.origin));
         }
         ready
+    }
+
+    /// A large body of what the library can carry, with its type.
+    pub(crate) fn large_body(&self, length: usize) -> (&'static str, Vec<u8>) {
+        let mut body = Random(4975).bytes(length);
+        if self.binary {
+            return ("application/octet-stream", body);
+        }
+        for byte in &mut body {
+            *byte = b' ' + *byte % 95;
+        }
+        ("text/plain", body)
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -131,8 +150,15 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Starts one with the arguments its script takes.
+    /// Starts one with the arguments its script takes, and waits for its path.
     pub(crate) fn start(library: Library, arguments: &[&str]) -> Self {
+        let mut client = Self::launch(library, arguments);
+        client.path = client.next("path").join(" ");
+        client
+    }
+
+    /// The same without waiting.
+    pub(crate) fn launch(library: Library, arguments: &[&str]) -> Self {
         let errors = NamedTempFile::new().expect("a file");
         let mut child = library
             .command(arguments)
@@ -152,10 +178,7 @@ impl Client {
             }
         });
         let waiting = VecDeque::new();
-        let mut client =
-            Self { library, path: String::new(), child, input, lines, waiting, errors };
-        client.path = client.next("path").join(" ");
-        client
+        Self { library, path: String::new(), child, input, lines, waiting, errors }
     }
 
     /// Calls the room and connects; it says nothing of CPIM.

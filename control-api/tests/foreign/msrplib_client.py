@@ -1,7 +1,8 @@
 """AG Projects' msrplib as an MSRP client, driven over stdin and stdout.
 
 Arguments: `--probe` to say whether the library is there; else nothing, for a client that reaches its
-peer directly, or `HOST PORT tcp|tls DOMAIN USER PASSWORD` of a relay it is to authorise with.
+peer directly, or `HOST PORT tcp|tls DOMAIN USER PASSWORD [CA]` of a relay it is to authorise with, and a
+file with the authority it is to trust.
 
 What it says and takes is told in foreign/mod.rs.
 """
@@ -10,6 +11,8 @@ import os
 import sys
 import threading
 
+from gnutls.crypto import X509Certificate
+from gnutls.interfaces.twisted import X509Credentials
 from msrplib import protocol
 from msrplib.connect import DirectConnector, MSRPRelaySettings, RelayConnection
 from msrplib.session import MSRPSession
@@ -78,11 +81,14 @@ def nickname(session, name):
 
 def main(arguments):
     if arguments:
-        host, port, transport, domain, user, password = arguments
+        host, port, transport, domain, user, password, *authority = arguments
         relay = MSRPRelaySettings(domain, user, password, host=host, port=int(port),
                                   use_tls=transport == 'tls')
         connector = RelayConnection(relay, 'active')
-        local = protocol.URI(host='127.0.0.1', port=0, use_tls=transport == 'tls')
+        trusted = [X509Certificate(open(file).read()) for file in authority]
+        credentials = X509Credentials(None, None, trusted) if trusted else None
+        local = protocol.URI(host='127.0.0.1', port=0, use_tls=transport == 'tls',
+                             credentials=credentials)
     else:
         connector = DirectConnector()
         local = protocol.URI(host='127.0.0.1', port=9, use_tls=False)
@@ -104,7 +110,8 @@ def main(arguments):
     session = None
     while True:
         command, *words = commands.wait()
-        if command == 'connect':
+        if command in ('connect', 'accept'):
+            connector.mode = 'active' if command == 'connect' else 'passive'
             transport = connector.complete([protocol.URI.parse(uri) for uri in words])
             session = MSRPSession(transport, accept_types=['*'], on_incoming_cb=Chat())
             say('connected')
