@@ -256,7 +256,7 @@ fn ue_reads_back_what_the_answer_says() {
     };
     let text = String::from_utf8(answer.to_bytes(1)).unwrap();
     // SHA-256 of "certificate", as sha256sum has it.
-    assert!(text.contains("a=fingerprint:SHA-256 03:D6:6D:D0:88:35:C1:CA:3F:12:8C:CE:AC:D1:F3:1A:C9:41:63:09:6B:20:F4:45:AE:84:28:5B:C0:83:2D:72\r\n"), "{text}");
+    assert!(text.contains("a=fingerprint:sha-256 03:D6:6D:D0:88:35:C1:CA:3F:12:8C:CE:AC:D1:F3:1A:C9:41:63:09:6B:20:F4:45:AE:84:28:5B:C0:83:2D:72\r\n"), "{text}");
     let read = parse_answer(text.as_bytes()).unwrap();
     assert_eq!(read.path, "msrps://[2001:db8::2]:2855/ownownown;tcp");
     assert_eq!(read.connect_to, Some(answer.address));
