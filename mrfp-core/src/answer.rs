@@ -90,8 +90,10 @@ impl Plane {
         let mut wrapper = std::mem::take(&mut self.scratch.wrapper);
         wrapper.clear();
         self.wrap_report(message, &mut wrapper);
-        let Some(message) = self.messages.get(message) else { return };
-        let (sender, id) = (message.sender, message.id);
+        let Some((sender, id)) = self.messages.get(message).map(|m| (m.sender, m.id)) else {
+            self.scratch.wrapper = wrapper;
+            return;
+        };
         let mut memory = [0; MESSAGE_LINES_BYTES_MAX];
         let lines = message_lines(&mut memory, id.as_bytes(), start, Some(end), total);
         let mut number = Decimal::default();

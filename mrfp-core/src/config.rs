@@ -140,6 +140,9 @@ pub(crate) const MESSAGES_IN_PROGRESS_MAX: usize = 64;
 /// Messages a shard knows of at once: in progress, or with an answer outstanding. 100,000 a second
 /// over a path of 80 ms come to 8,000; the rest is for receivers that let their time run out.
 pub(crate) const MESSAGES_MAX: usize = 262_144;
+/// RFC 4975 section 7.1: a chunk longer than this has `*` as its range-end, so that it may be
+/// interrupted; and none that is not its message's last should be shorter.
+pub(crate) const INTERRUPTIBLE_BYTES_MIN: usize = 2_048;
 /// A message larger than this waits where others overtake it. Smaller ones keep their order.
 pub(crate) const LARGE_MESSAGE_BYTES_MIN: u64 = 64 * 1024;
 /// How long a chunk of a large message becomes where more is queued than leaves: what a new message

@@ -4,7 +4,7 @@
 use mrfp_io::Key;
 use mrfp_protocol::msrp::{Continuation, FailureReport};
 
-use crate::config::{CHUNK_RECEPTION_TIMEOUT_NS, LARGE_CHUNK_BYTES, LARGE_MESSAGE_BYTES_MIN};
+use crate::config::{CHUNK_RECEPTION_TIMEOUT_NS, INTERRUPTIBLE_BYTES_MIN, LARGE_MESSAGE_BYTES_MIN};
 use crate::connection::OpenChunk;
 use crate::egress::Lane;
 use crate::incoming::Incoming;
@@ -13,10 +13,6 @@ use crate::plane::Plane;
 use crate::request::{EndLine, MESSAGE_LINES_BYTES_MAX, message_lines};
 use crate::room::{Passage, Rendition, Route, Verdict};
 use crate::termination::Termination;
-
-/// RFC 4975 section 7.1: a chunk longer than this has `*` as its range-end, so that it may be
-/// interrupted.
-const INTERRUPTIBLE_BYTES_MIN: usize = 2_048;
 
 /// A piece of a message on its way to the receivers.
 #[derive(Debug)]
@@ -227,17 +223,8 @@ impl Plane {
             .filter(|open| open.receiver == member && open.message == outbound.message);
         let length = written.front.len() + written.body.len();
         let bytes = open.map_or(0, |open| open.bytes) + length;
-        // In the first lane no chunk stays open while something waits that is large: that leaves
-        // whenever the lane is empty.
-        let end = end.or_else(|| {
-            let egress = &connection.egress;
-            let closes = match outbound.lane {
-                Lane::First => egress.has_waiting(Lane::Large),
-                Lane::Large if egress.has_waiting(Lane::First) => bytes >= INTERRUPTIBLE_BYTES_MIN,
-                Lane::Large => bytes.min(egress.bytes()) >= LARGE_CHUNK_BYTES,
-            };
-            closes.then_some(Continuation::More)
-        });
+        let makes_room = connection.egress.chunk_makes_room(outbound.lane, bytes);
+        let end = end.or(makes_room.then_some(Continuation::More));
         // Each receiver gets a transaction identifier of its own: a receiver in league with the
         // sender must not learn how the chunks of the others end.
         let own = open.map_or_else(|| self.identifiers.transaction(), |open| open.transaction);
@@ -375,10 +362,14 @@ impl Plane {
         if message.status != 200 || message.recipients.is_none() {
             return;
         }
-        message.failure_report = FailureReport::No;
+        // The answers to this are of no interest; those to what went before are.
+        let failure_report = std::mem::replace(&mut message.failure_report, FailureReport::No);
         let passage = Passage { at: message.next, front: b"", body: b"", total: message.total };
         // Nobody is left to be told how far that came.
         let _ = self.pass_on(key, &passage, b"", Some(Continuation::Abort));
+        if let Some(message) = self.messages.get_mut(key) {
+            message.failure_report = failure_report;
+        }
     }
 }
 

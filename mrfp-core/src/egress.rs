@@ -7,7 +7,8 @@ use mrfp_io::{SendBuffer, SendBufferClass, SendBuffers};
 use mrfp_protocol::tls::{SEAL_HEADROOM_BYTES, SEAL_TAILROOM_BYTES};
 
 use crate::config::{
-    OVERTAKING_BYTES_MAX, SEND_BUFFER_LARGE_SIZE_BYTES, SEND_BUFFER_SMALL_SIZE_BYTES,
+    INTERRUPTIBLE_BYTES_MIN, LARGE_CHUNK_BYTES, OVERTAKING_BYTES_MAX, SEND_BUFFER_LARGE_SIZE_BYTES,
+    SEND_BUFFER_SMALL_SIZE_BYTES,
 };
 
 /// Bytes of payload a small and a large buffer take. The same for plain connections, so that one
@@ -84,7 +85,11 @@ impl Egress {
 
     /// Form of the next buffer.
     pub(crate) fn next_form(&self) -> Option<Form> {
-        self.queue.front().map(|queued| queued.form)
+        let next = match self.next_lane() {
+            Lane::First => self.first.front(),
+            Lane::Large => self.large.front(),
+        };
+        next.map(|queued| queued.form)
     }
 
     pub(crate) fn is_in_flight(&self) -> bool {
@@ -100,6 +105,16 @@ impl Egress {
         match lane {
             Lane::First => !self.first.is_empty(),
             Lane::Large => !self.large.is_empty(),
+        }
+    }
+
+    /// Whether a chunk in a lane ought to end now that it has so many bytes. In the first lane none
+    /// stays open while something waits that is large: that leaves whenever the lane is empty.
+    pub(crate) fn chunk_makes_room(&self, lane: Lane, bytes: usize) -> bool {
+        match lane {
+            Lane::First => self.has_waiting(Lane::Large),
+            Lane::Large if self.has_waiting(Lane::First) => bytes >= INTERRUPTIBLE_BYTES_MIN,
+            Lane::Large => bytes.min(self.bytes()) >= LARGE_CHUNK_BYTES,
         }
     }
 

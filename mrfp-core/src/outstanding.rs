@@ -255,10 +255,11 @@ impl Plane {
         let Some(message) = self.messages.get_mut(request.message) else { return };
         message.outstanding -= requests;
         message.failed += 1;
-        if message.recipients.is_some_and(|recipients| message.failed >= recipients)
-            && message.status == 200
-        {
-            message.status = status;
+        // Once for a message, as each recipient fails once; it may have been refused before.
+        if message.recipients == Some(message.failed) {
+            if message.status == 200 {
+                message.status = status;
+            }
             self.undelivered(&undelivered, status);
         }
         self.settle_message(request.message);
@@ -310,8 +311,10 @@ impl Plane {
         }
         let unreported = undelivered.start < next || !answered;
         if unreported && failure_report != FailureReport::No {
-            let end = next.saturating_sub(1);
-            self.report(undelivered.message, undelivered.start, end, total, status);
+            // A range has at least one byte (RFC 4975 section 9). Where an empty end was refused, what
+            // it was to complete has failed.
+            let start = if next > undelivered.start { undelivered.start } else { 1 };
+            self.report(undelivered.message, start, next.saturating_sub(1), total, status);
         }
     }
 }

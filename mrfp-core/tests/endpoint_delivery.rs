@@ -4,7 +4,7 @@ mod common;
 
 use common::{Ue, World, response};
 use mrfp_core::Limits;
-use mrfp_core::mp::{Command, ContextId, Event, TerminationId};
+use mrfp_core::mp::{Command, ContextId, Direction, Event, Modify, TerminationId};
 use mrfp_io::Simulator;
 
 fn two() -> (World, Ue, Ue) {
@@ -180,6 +180,40 @@ fn a_413_from_the_only_recipient_stops_the_sender_and_whatever_more_it_sends() {
     bob.read(&mut world);
     assert_eq!(bob.received.last().unwrap().body, b"hello");
     assert_eq!(alice.take_statuses(), [200]);
+    world.subtract_all([1, 2]);
+}
+
+#[test]
+fn an_empty_last_chunk_that_is_refused_is_reported_as_what_it_was_to_complete() {
+    let (mut world, mut alice, mut bob) = two();
+    let first = alice.chunk("chunk001", "long", "1-*/9", b"abcdefghi", '+');
+    let empty = alice.chunk("chunk002", "long", "10-*/9", b"", '$');
+    say(&mut world, &mut alice, &first);
+    hear(&mut world, &mut bob, 200);
+    say(&mut world, &mut alice, &empty);
+    assert_eq!(alice.take_statuses(), [200; 2]);
+    hear(&mut world, &mut bob, 413);
+    alice.read(&mut world);
+    assert_eq!(alice.take_reports(), [report(413, "long", "1-9/9")]);
+    world.subtract_all([1, 2]);
+}
+
+#[test]
+fn what_was_taken_over_of_a_message_that_is_given_up_is_reported_all_the_same() {
+    let (mut world, mut alice, _bob) = two();
+    let first = alice.chunk("chunk001", "long", "1-3/9", b"abc", '+');
+    say(&mut world, &mut alice, &first);
+    for direction in [Direction::Inactive, Direction::SendRecv] {
+        world.command(Command::Modify(Box::new(Modify {
+            termination: TerminationId(1),
+            direction,
+            muted: false,
+            remote: None,
+        })));
+    }
+    world.pass(34);
+    alice.read(&mut world);
+    assert_eq!(alice.take_reports(), [report(408, "long", "1-3/9")]);
     world.subtract_all([1, 2]);
 }
 

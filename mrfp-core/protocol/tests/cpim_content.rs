@@ -27,7 +27,9 @@ fn what_a_wrapper_holds_counts_and_not_the_wrapper() {
     let of = |content_headers: &str| {
         let text = format!("From: <sip:a@x>\r\nTo: <sip:b@x>\r\n\r\n{content_headers}\r\n");
         let (head, _) = Head::parse(text.as_bytes()).expect("ok").expect("complete");
-        ContentClass::of_wrapped(&head)
+        let class = ContentClass::of_wrapped(&head);
+        assert_eq!(ContentClass::of_unread(text.as_bytes()), class);
+        class
     };
     assert_eq!(of("Content-Type: message/imdn+xml\r\n"), ContentClass::Imdn);
     assert_eq!(of(""), ContentClass::Chat);
@@ -50,4 +52,14 @@ fn lists_have_room_by_name_by_type_and_for_everything() {
     assert!(!accepts(b"", b"text/plain"));
     assert!(is_cpim(b"message/CPIM; charset=utf-8"));
     assert!(!is_cpim(b"message/cpimx"));
+}
+
+#[test]
+fn what_is_not_there_yet_is_not_looked_for_in_the_content() {
+    let of = |text: &str| ContentClass::of_unread(text.as_bytes());
+    let head = "From: <sip:a@x>\r\nTo: <sip:b@x>\r\n\r\n";
+    assert_eq!(of(head), ContentClass::Chat);
+    assert_eq!(of(&format!("{head}content-TYPE: image/png\r\n\r\n")), ContentClass::File);
+    let said = format!("{head}Content-Type: text/plain\r\n\r\nContent-Type: image/png\r\n");
+    assert_eq!(of(&said), ContentClass::Chat);
 }

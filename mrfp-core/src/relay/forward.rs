@@ -6,14 +6,12 @@ use mrfp_protocol::msrp::{ByteRange, Continuation, FailureReport, Piece};
 use super::link::{Forward, ForwardMethod, Incoming, Pending};
 use super::outstanding::Sent;
 use super::response::Response;
-use crate::config::TRANSACTION_TIMEOUT_NS;
+use crate::config::{INTERRUPTIBLE_BYTES_MIN, LARGE_MESSAGE_BYTES_MIN, TRANSACTION_TIMEOUT_NS};
 use crate::connection::{Life, OpenChunk};
+use crate::egress::Lane;
 use crate::plane::Plane;
 use crate::request::EndLine;
 
-/// RFC 4975 section 7.1: a chunk longer than this has `*` as its range-end, so that it may be
-/// interrupted.
-const INTERRUPTIBLE_BYTES_MIN: usize = 2_048;
 /// `Byte-Range: ` with three numbers of 20 digits and the line end.
 const RANGE_LINE_BYTES_MAX: usize = 80;
 
@@ -52,6 +50,13 @@ impl Plane {
         let egress = self.connections.get_mut(egress_key).ok_or(408u16)?;
         let open = egress.outgoing;
         let continues = open.is_some_and(|open| Some(open.transaction) == forward.own);
+        let bytes = open.filter(|_| continues).map_or(0, |open| open.bytes) + piece.body.len();
+        let lane = match open {
+            Some(open) if continues => open.lane,
+            Some(_) | None => forward.lane(),
+        };
+        let makes_room = egress.egress.chunk_makes_room(lane, bytes);
+        let end = piece.end.or(makes_room.then_some(Continuation::More));
         let own = match open {
             Some(open) if continues => open.transaction,
             Some(_) | None => self.identifiers.transaction(),
@@ -67,21 +72,19 @@ impl Plane {
             self.metrics.relay_refused_limit += 1;
             return Err(413);
         }
-        let end_line = EndLine::new(&own, piece.end, forward.has_body);
+        let end_line = EndLine::new(&own, end, forward.has_body);
         let next = forward.next.saturating_add(piece.body.len() as u64);
         let queued = if continues {
-            egress.egress.append(&mut self.send_buffers, &[piece.body, end_line.bytes()])
+            egress.egress.extend(lane, &mut self.send_buffers, &[piece.body, end_line.bytes()])
         } else {
             let mut memory = [0; RANGE_LINE_BYTES_MAX];
             let range_line = range_line(&mut memory, forward, piece);
-            let interrupt = egress.interrupt();
             let lines = match &forward.lines {
                 Some(kept) => kept.bytes(),
                 None => self.scratch.lines.as_slice(),
             };
             let blank: &[u8] = if forward.has_body { b"\r\n" } else { b"" };
             let parts: &[&[u8]] = &[
-                interrupt.bytes(),
                 b"MSRP ",
                 own.as_bytes(),
                 b" ",
@@ -94,14 +97,18 @@ impl Plane {
                 piece.body,
                 end_line.bytes(),
             ];
-            egress.egress.append(&mut self.send_buffers, parts)
+            egress
+                .end_chunk(&mut self.send_buffers, Continuation::More)
+                .and_then(|()| egress.egress.append_to(lane, &mut self.send_buffers, parts))
         };
         let mark = egress.egress.position();
-        egress.outgoing = match piece.end {
+        egress.outgoing = match end {
             None => Some(OpenChunk {
                 receiver: forward.route,
                 message: forward.route,
                 transaction: own,
+                lane,
+                bytes,
             }),
             Some(_) => None,
         };
@@ -233,6 +240,16 @@ impl Plane {
         };
         let queued = response.append(&mut self.connections, &mut self.send_buffers, key);
         self.relay_responded(key, status, queued);
+    }
+}
+
+impl Forward {
+    /// A large message waits where others overtake it, from its first byte or, where nobody has said
+    /// how large it is, from the byte that makes it large.
+    fn lane(&self) -> Lane {
+        let bytes = self.total.unwrap_or(0).max(self.next);
+        let large = matches!(self.method, ForwardMethod::Send) && bytes > LARGE_MESSAGE_BYTES_MIN;
+        if large { Lane::Large } else { Lane::First }
     }
 }
 

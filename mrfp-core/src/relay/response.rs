@@ -61,14 +61,12 @@ pub(super) fn append_whole(
     if connection.life >= Life::Draining {
         return Ok(());
     }
-    let interrupt = connection.interrupt();
     const PARTS_MAX: usize = 20;
     let mut all: [&[u8]; PARTS_MAX] = [b""; PARTS_MAX];
-    all[0] = interrupt.bytes();
-    all[1..=parts.len()].copy_from_slice(parts);
+    all[..parts.len()].copy_from_slice(parts);
     let end: [&[u8]; 3] = [b"-------", transaction, b"$\r\n"];
-    all[parts.len() + 1..parts.len() + 4].copy_from_slice(&end);
-    connection.egress.append(send_buffers, &all[..parts.len() + 4])
+    all[parts.len()..parts.len() + 3].copy_from_slice(&end);
+    connection.append(send_buffers, &all[..parts.len() + 3])
 }
 
 impl Plane {

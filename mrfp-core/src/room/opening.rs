@@ -36,11 +36,11 @@ impl Plane {
         if message.route.is_some() {
             return Opening::Open { taken: 0 };
         }
-        let held = message.held.take();
         let Some(termination) = self.terminations.get(message.sender) else {
             return Opening::Refused(481);
         };
         let file_transfer = termination.file_transfer;
+        let held = message.held.take();
         let opened = if termination.participant.is_none() {
             let class = piece.head.as_ref().map_or(ContentClass::Chat, |head| class(head, piece));
             Ok(Some((Route::transparent(class), None, 0)))
@@ -226,13 +226,10 @@ impl Plane {
     }
 }
 
-/// The kind of a message between two parties; its head is looked into where that is no effort.
+/// The kind of a message between two parties, as far as its beginning tells.
 fn class(head: &msrp::Head<'_>, piece: &Piece<'_>) -> ContentClass {
-    if !head.content_type.is_some_and(cpim::is_cpim) {
-        return ContentClass::of_bare(head);
+    if head.content_type.is_some_and(cpim::is_cpim) {
+        return ContentClass::of_unread(piece.body);
     }
-    match cpim::Head::parse(piece.body) {
-        Ok(Some((wrapped, _))) => ContentClass::of_wrapped(&wrapped),
-        Ok(None) | Err(_) => ContentClass::Chat,
-    }
+    ContentClass::of_bare(head)
 }

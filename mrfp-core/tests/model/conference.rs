@@ -421,6 +421,7 @@ impl Conference {
                 | Event::Subtracted { .. }
                 | Event::NicknameChanged { .. }
                 | Event::Audited { .. }
+                | Event::Resolve { .. }
                 | Event::Stopped => {}
             }
         }

@@ -1,6 +1,6 @@
 //! What kind of content a message carries.
 
-use super::Head;
+use super::{HEAD_BYTES_MAX, Head};
 use crate::msrp;
 
 /// Kinds of messages an operator tells apart.
@@ -56,6 +56,26 @@ impl ContentClass {
         Self::of(head.content_type.unwrap_or(b"text/plain"), head.content_disposition)
     }
 
+    /// The same from the beginning of a message that is passed on unread: a look at the header lines
+    /// that are there, whatever else they say.
+    #[must_use]
+    pub fn of_unread(message: &[u8]) -> Self {
+        let (mut content_type, mut content_disposition) = (None, None);
+        let mut rest = &message[..message.len().min(HEAD_BYTES_MAX)];
+        while let Some(end) = memchr::memchr(b'\n', rest) {
+            let (line, after) = rest.split_at(end);
+            rest = after.get(1..).unwrap_or_default();
+            if let Some(value) = value_of(line, b"content-type:") {
+                content_type = Some(value);
+            } else if let Some(value) = value_of(line, b"content-disposition:") {
+                content_disposition = Some(value);
+            } else if content_type.is_some() && line == b"\r" {
+                break;
+            }
+        }
+        Self::of(content_type.unwrap_or(b"text/plain"), content_disposition)
+    }
+
     /// The kind of a SEND whose body is not a container.
     #[must_use]
     pub fn of_bare(head: &msrp::Head<'_>) -> Self {
@@ -80,6 +100,11 @@ pub fn accepts(list: &[u8], content_type: &[u8]) -> bool {
         Some(start) if start.ends_with(b"/") => starts_with(media_type, start),
         Some(_) | None => entry.eq_ignore_ascii_case(media_type),
     })
+}
+
+/// The value of a header line of that name.
+fn value_of<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    starts_with(line, name).then(|| line[name.len()..].trim_ascii())
 }
 
 /// A value without its parameters.
