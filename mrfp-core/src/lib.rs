@@ -20,6 +20,8 @@
 //! one record when it sends it. What is incomplete waits in a `carry` buffer;
 //! an idle connection owns none.
 //!
+//! `relay` does the same between connections that belong to no Context (RFC 4976).
+//!
 //! # Control
 //!
 //! [`mp`] is the only door. [`Mrfp::start`] returns one [`Port`] per shard.

@@ -34,11 +34,14 @@ impl Plane {
             return;
         };
         let transaction = self.identifiers.transaction();
+        // A range has at least one byte (RFC 4975 section 9). Where the failed request carried none,
+        // what it was to complete has failed.
+        let start = if sent.next > sent.start { sent.start } else { 1 };
         let mut memory = [0; MESSAGE_LINES_BYTES_MAX];
         let message_lines = message_lines(
             &mut memory,
             sent.message_id.as_bytes(),
-            sent.start,
+            start,
             Some(sent.next - 1),
             sent.total,
         );

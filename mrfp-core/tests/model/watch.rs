@@ -12,6 +12,9 @@ use crate::common::Received;
 pub struct Watch {
     transactions: BTreeSet<String>,
     pub messages: BTreeMap<String, Arrived>,
+    /// A connection on the way has broken: what comes behind the break is no continuation, and the
+    /// sender must have been told.
+    pub broken: bool,
 }
 
 /// A message on the side of its receiver.
@@ -82,6 +85,18 @@ impl Watch {
         assert!(received.content_type.is_some() || length == 0, "{id}: a body without its type");
         let end = received.end.expect("complete");
         let message = self.messages.entry(id.clone()).or_default();
+        let heard = Heard::Send(Delivery {
+            transaction: received.transaction_id,
+            message_id: id.clone(),
+            failure_report: received.failure_report,
+            success_report: received.success_report,
+            start: range.start,
+            length,
+        });
+        let continues = message.end.is_none() && range.start == message.body.len() as u64 + 1;
+        if self.broken && !continues {
+            return heard;
+        }
         assert_eq!(message.end, None, "{id} goes on after its end");
         assert_eq!(range.start, message.body.len() as u64 + 1, "{id}: a hole or an overlap");
         let interruptible = range.end.is_none();
@@ -104,14 +119,7 @@ impl Watch {
             assert!(end != '$' || so_far == total, "{id}: shorter than its total");
         }
         message.end = (end != '+').then_some(end);
-        Heard::Send(Delivery {
-            transaction: received.transaction_id,
-            message_id: id,
-            failure_report: received.failure_report,
-            success_report: received.success_report,
-            start: range.start,
-            length,
-        })
+        heard
     }
 }
 

@@ -166,7 +166,10 @@ fn an_unknown_method_is_passed_on_and_for_the_relay_itself_gets_501() {
 
 #[test]
 fn large_messages_pass_byte_by_byte_the_same() {
-    for (length, seed) in [(64 * 1024, 1), (1024 * 1024, 2), (1024 * 1024, 3)] {
+    let lengths = (4..40).map(|seed| (3_000 * seed as usize, seed));
+    for (length, seed) in
+        [(64 * 1024, 1), (1024 * 1024, 2), (1024 * 1024, 3)].into_iter().chain(lengths)
+    {
         let mut world = faulty(seed);
         let (mut alice, mut bob) = pair(&mut world);
         let body = body(length);

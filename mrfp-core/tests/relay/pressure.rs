@@ -52,7 +52,8 @@ fn a_dead_recipient_is_given_up_and_what_waits_behind_it_goes_on() {
     exchange(&mut world, &mut [&mut alice.peer, &mut dave]);
     alice.peer.take();
     world.shard.driver_mut().peer_stop_reading(bob.id);
-    let body = vec![b'x'; 100_000];
+    // One chunk each, more than is ever queued for one connection.
+    let body = vec![b'x'; 60_000];
     for number in 0..20 {
         let bytes = send(&format!("tr{number:04}"), &to(&alice), ALICE_URI, "", &body);
         alice.peer.send(&mut world, bytes);
