@@ -245,8 +245,12 @@ impl Relays {
             let from = message.from_path.clone();
             let party = &mut self.parties[index];
             let to = party.ue.local_uri.clone();
-            // The peer outside may be reached anew where it has broken off.
-            party.watch.broken = self.network.cut || self.tight || party.through.is_none();
+            // The peer outside may be reached anew where it has broken off, and what was refused may
+            // be followed by what its sender had said before it heard.
+            party.watch.broken = self.network.cut
+                || self.tight
+                || party.through.is_none()
+                || !party.declined.is_empty();
             match party.watch.hear(&to, &from, message) {
                 Heard::Send(delivery) => {
                     let serial = serial(&delivery.message_id);
