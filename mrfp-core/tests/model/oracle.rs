@@ -228,8 +228,10 @@ impl<'a> Case<'a> {
         }
         let told = message.reported(|code| code != 200);
         let silent = !self.mute;
-        // In a room the refusal of a later chunk says it as well.
-        let knows = !self.sender.between_two && message.is_refused();
+        // In a room the refusal of a later chunk says it as well, and whoever the controller puts on
+        // hold in the middle of a message has not failed to get it.
+        let held = self.receivers.iter().any(|it| it.party.deaf.overlap(message.began, u64::MAX));
+        let knows = !self.sender.between_two && (message.is_refused() || held);
         for chunk in message.chunks.iter().filter(|chunk| message.is_taken(chunk, silent)) {
             // A few bytes do not tell whose they are, and what is given up is of no interest.
             let lost = chunk.flag != '#'

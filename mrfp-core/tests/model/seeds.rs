@@ -7,10 +7,13 @@ pub fn for_each_seed(count: u64, test: &str, run: impl Fn(u64) + std::panic::Ref
         Some(seed) => seed..seed + 1,
         None => 0..number("SEEDS").unwrap_or(count),
     };
-    let failed: Vec<u64> =
-        seeds.filter(|&seed| std::panic::catch_unwind(|| run(seed)).is_err()).collect();
-    for seed in &failed {
-        eprintln!("replay with: SEED={seed} cargo test -p mrfp-core {test}");
-    }
-    assert!(failed.is_empty(), "{} seeds failed", failed.len());
+    let fails = |seed: &u64| {
+        let failed = std::panic::catch_unwind(|| run(*seed)).is_err();
+        if failed {
+            eprintln!("replay with: SEED={seed} cargo test -p mrfp-core {test}");
+        }
+        failed
+    };
+    let failed = seeds.filter(fails).count();
+    assert_eq!(failed, 0, "seeds that failed");
 }

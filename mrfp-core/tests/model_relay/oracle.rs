@@ -72,12 +72,15 @@ impl Relays {
             let lost = held < chunk.range.end;
             assert!(!welcome || !lost, "{}: {held} bytes arrived", what());
             // Nobody can say what of a broken connection arrived, where no answer is the good one.
-            let unknowable = self.network.cut && message.failure_report == FailureReport::Partial;
+            // A REPORT may be on the connection that breaks, too: nobody answers it.
+            let gone = receivers.iter().any(|(party, _)| party.ended);
+            let unknowable =
+                self.network.cut && (gone || message.failure_report == FailureReport::Partial);
             let wants_to_know =
                 message.failure_report != FailureReport::No && !unknowable && !is_abort(chunk);
             // Where a connection on the way has broken, the end of a message may have arrived
             // without what the sender was told is missing.
-            let broken = self.network.cut || receivers.iter().any(|(party, _)| party.ended);
+            let broken = self.network.cut || gone;
             let hole = broken && message.reports.iter().any(|it| it.code != 200);
             // The peer outside has been reached anew, and there the rest has no beginning.
             let anew = receivers.len() > 1;

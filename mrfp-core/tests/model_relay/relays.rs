@@ -245,8 +245,12 @@ impl Relays {
             let from = message.from_path.clone();
             let party = &mut self.parties[index];
             let to = party.ue.local_uri.clone();
-            // The peer outside may be reached anew where it has broken off.
-            party.watch.broken = self.network.cut || self.tight || party.through.is_none();
+            // The peer outside may be reached anew where it has broken off, and what was refused may
+            // be followed by what its sender had said before it heard.
+            party.watch.broken = self.network.cut
+                || self.tight
+                || party.through.is_none()
+                || !party.declined.is_empty();
             match party.watch.hear(&to, &from, message) {
                 Heard::Send(delivery) => {
                     let serial = serial(&delivery.message_id);
@@ -352,7 +356,8 @@ impl Relays {
             for index in 0..self.parties.len() {
                 self.limit_window(index, usize::MAX);
                 self.hear(index);
-                self.say(index);
+                // Many a chunk is cut small, and each piece has an answer and a report.
+                (0..20).for_each(|_| self.say(index));
                 let party = &self.parties[index];
                 let unsaid = party.open.iter().any(|&message| !self.messages[message].is_said());
                 let silent = party.wire.is_empty() && party.responses.is_empty() && !unsaid;
