@@ -235,6 +235,8 @@ pub struct Http {
     /// Connections at a time, for this listener and for the KMS each. Scrapers and UEs fetching
     /// tickets need few; more than that is somebody's mistake.
     pub connections_max: usize,
+    /// Length of the window in which traffic is shown beside that of the whole life.
+    pub statistics_window_seconds: u64,
 }
 
 /// Section `[timers]`.
@@ -355,7 +357,11 @@ impl KmsKey {
 
 impl Default for Http {
     fn default() -> Self {
-        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)), connections_max: 128 }
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            connections_max: 128,
+            statistics_window_seconds: 300,
+        }
     }
 }
 
