@@ -268,7 +268,8 @@ impl Plane {
             None => Some(OpenChunk { receiver, message, transaction: own, lane, bytes }),
             Some(_) => None,
         };
-        if open.is_none() && has_body {
+        // An end without a body completes a message, so it matters whether it is taken.
+        if open.is_none() && (has_body || end == Some(Continuation::Last)) {
             let request = Outstanding::new(own, member, outbound.message, outbound.start);
             self.expect_answer(key, request, outbound.failure_report);
         }

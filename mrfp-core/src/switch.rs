@@ -135,6 +135,7 @@ impl Plane {
                 return Err(501);
             }
         }
+        let is_empty = head.content_type.is_none() && !self.continues_message(key, session, head);
         let termination = self.terminations.get_mut(session).ok_or(481u16)?;
         termination.statistics.messages_received += 1;
         let transaction = Transaction {
@@ -149,7 +150,7 @@ impl Plane {
         if head.message_id.is_none() || head.byte_range.is_some_and(beyond) {
             return Err(400);
         }
-        if head.content_type.is_none() {
+        if is_empty {
             self.count_received(session, |received| received.send_empty += 1);
             return Ok(Incoming::Empty(transaction));
         }
@@ -173,7 +174,10 @@ impl Plane {
         let start = head.byte_range.map_or(1, |range| range.start);
         let lines = &mut self.scratch.lines;
         lines.clear();
-        keep_lines(head.header_lines, end_to_end, lines);
+        // A chunk without a body ends a message, if anything: the chunks before it have said the rest.
+        if head.content_type.is_some() {
+            keep_lines(head.header_lines, end_to_end, lines);
+        }
         Ok(Incoming::Forward(Forward {
             transaction,
             message,
@@ -189,7 +193,7 @@ impl Plane {
     /// Between two parties: whether the other one takes messages like this (RFC 4975 sections 8.6
     /// and 8.7). In a room that is asked for each member.
     fn acceptable(&self, context: &Context, session: Key, head: &Head<'_>) -> Result<(), u16> {
-        let content_type = head.content_type.unwrap_or_default();
+        let Some(content_type) = head.content_type else { return Ok(()) };
         // RFC 4975 section 7.3.1: every endpoint takes these.
         let always = [&b"multipart/mixed"[..], b"multipart/alternative"];
         let takes = |other: &Termination| {
