@@ -276,7 +276,7 @@ impl Plane {
         if let Some(connection) = self.connections.get_mut(key) {
             connection.outstanding.extend(outbound.bytes);
             if end.is_some() {
-                connection.outstanding.close(connection.egress.position());
+                connection.outstanding.close(connection.egress.position(lane));
             }
         }
         self.mark(key);
