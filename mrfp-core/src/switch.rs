@@ -181,7 +181,7 @@ impl Plane {
         Ok(Incoming::Forward(Forward {
             transaction,
             message,
-            success_report: head.success_report && !end_to_end,
+            success_from: (head.success_report && !end_to_end).then_some(start),
             start,
             next: start,
             total: head.byte_range.and_then(|range| range.total),
@@ -249,7 +249,10 @@ impl Plane {
             Opening::Held => {
                 self.note_progress(&mut forward, piece);
                 return match piece.end {
-                    Some(end) => self.finish(key, forward, end),
+                    // Nobody has got it yet; its success goes with that of what comes next.
+                    Some(end) => {
+                        self.finish(key, Forward { success_from: None, ..forward }, end);
+                    }
                     None => self.keep_forward(key, forward),
                 };
             }
@@ -264,6 +267,9 @@ impl Plane {
             return self.give_back(forward.lines);
         };
         let held = message.held.take();
+        if held.is_some() {
+            forward.success_from = forward.success_from.map(|_| 1);
+        }
         let begun = message.recipients.is_some();
         let checked_bytes = message.route.map_or(0, |route| route.checked_bytes());
         let mut at = if held.is_some() { 1 } else { forward.next };
@@ -373,10 +379,13 @@ impl Plane {
     fn finish(&mut self, key: Key, mut forward: Forward, end: Continuation) {
         self.count_chunk(&mut forward, true);
         self.answer(key, &forward.transaction, 200);
-        if forward.success_report && end != Continuation::Abort && forward.next > forward.start {
+        if let Some(start) = forward.success_from
+            && end != Continuation::Abort
+            && forward.next > start
+        {
             let total =
                 if end == Continuation::Last { Some(forward.next - 1) } else { forward.total };
-            self.report(forward.message, forward.start, forward.next - 1, total, 200);
+            self.report(forward.message, start, forward.next - 1, total, 200);
         }
         if end != Continuation::More {
             self.close_message(key, forward.message);

@@ -3,7 +3,7 @@
 mod common;
 mod room_support;
 
-use common::World;
+use common::{Ue, World};
 use room_support::{
     ROOM, audit, chunk, client, cpim, heard, join, policy, say, send, send_cpim, three, typed_cpim,
     uri,
@@ -395,5 +395,28 @@ fn faults_of_the_network_change_nothing_in_a_room() {
             }
         }
         world.subtract_all([1, 2, 3]);
+    }
+}
+
+#[test]
+fn success_is_not_reported_before_the_head_has_been_checked() {
+    for (author, statuses, ranges) in
+        [("alice", [200, 200], vec!["1-180/200"]), ("bob", [200, 403], Vec::new())]
+    {
+        let (mut world, mut alice, _bob, _carol) = three(&policy());
+        let mut body = cpim(&uri(author), ROOM, "hello");
+        body.resize(200, b'!');
+        let ask = |world: &mut World, alice: &mut Ue, range: &str, part: &[u8]| {
+            let chunk = chunk(alice, "held", range, "message/cpim", part, '+');
+            let text = String::from_utf8(chunk).unwrap();
+            let text = text
+                .replace("Content-Type: message", "Success-Report: yes\r\nContent-Type: message");
+            say(world, alice, text.as_bytes())
+        };
+        assert_eq!(ask(&mut world, &mut alice, "1-*/200", &body[..10]), [statuses[0]]);
+        assert!(alice.take_reports().is_empty(), "nobody knows yet whom it is for");
+        assert_eq!(ask(&mut world, &mut alice, "11-*/200", &body[10..180]), [statuses[1]]);
+        let reported: Vec<_> = alice.take_reports().into_iter().map(|(.., range)| range).collect();
+        assert_eq!(reported, ranges);
     }
 }
