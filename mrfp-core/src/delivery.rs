@@ -170,6 +170,11 @@ impl Plane {
                     let end = Some(Continuation::Abort);
                     let given_up = self.deliver_to(member, &none, end, outbound);
                     requests += given_up.map_or(0, |delivered| u64::from(delivered.as_request));
+                    // Nor does it get what may come once more of what would have fitted.
+                    let connection = self.terminations.get(member).and_then(|t| t.connection);
+                    if let Some(key) = connection.filter(|_| !outbound.is_last()) {
+                        self.decline(key, member, outbound.message);
+                    }
                     continue;
                 }
                 Some(Verdict::Unacceptable | Verdict::TooLarge) => {
