@@ -61,12 +61,7 @@ impl Plane {
         let context = self.contexts.get(termination.context).ok_or(481u16)?;
         let epoch = context.epoch;
         let size_bytes_max = self.size_bytes_max(context, session);
-        let connection = self.connections.get(key).ok_or(481u16)?;
-        let known = connection.messages.iter().copied().find(|&message| {
-            self.messages.get(message).is_some_and(|message| {
-                message.sender == session && message.id.as_bytes() == id.as_bytes()
-            })
-        });
+        let known = self.known_message(key, session, id.as_bytes());
         let start = head.byte_range.map_or(1, |range| range.start);
         match known {
             // What has failed may be begun anew; its rest would be a tail without a beginning.
@@ -107,6 +102,25 @@ impl Plane {
         let connection = self.connections.get_mut(key).ok_or(481u16)?;
         connection.messages.push(message);
         Ok(message)
+    }
+
+    /// Whether a chunk without a body goes on with a message: it may end one (RFC 4975 section 7.1),
+    /// and otherwise is a message of its own that nobody needs.
+    pub(crate) fn continues_message(&self, key: Key, session: Key, head: &Head<'_>) -> bool {
+        let start = head.byte_range.map_or(1, |range| range.start);
+        head.message_id
+            .and_then(|id| self.known_message(key, session, id))
+            .is_some_and(|known| start > 1 || !self.is_failed(known))
+    }
+
+    /// The message of that Message-ID that is in progress in a session.
+    fn known_message(&self, key: Key, session: Key, id: &[u8]) -> Option<Key> {
+        let mut messages = self.connections.get(key)?.messages.iter().copied();
+        messages.find(|&message| {
+            self.messages
+                .get(message)
+                .is_some_and(|message| message.sender == session && message.id.as_bytes() == id)
+        })
     }
 
     fn is_failed(&self, key: Key) -> bool {

@@ -135,6 +135,7 @@ impl Plane {
                 return Err(501);
             }
         }
+        let is_empty = head.content_type.is_none() && !self.continues_message(key, session, head);
         let termination = self.terminations.get_mut(session).ok_or(481u16)?;
         termination.statistics.messages_received += 1;
         let transaction = Transaction {
@@ -149,7 +150,7 @@ impl Plane {
         if head.message_id.is_none() || head.byte_range.is_some_and(beyond) {
             return Err(400);
         }
-        if head.content_type.is_none() {
+        if is_empty {
             self.count_received(session, |received| received.send_empty += 1);
             return Ok(Incoming::Empty(transaction));
         }
@@ -173,11 +174,14 @@ impl Plane {
         let start = head.byte_range.map_or(1, |range| range.start);
         let lines = &mut self.scratch.lines;
         lines.clear();
-        keep_lines(head.header_lines, end_to_end, lines);
+        // A chunk without a body ends a message, if anything: the chunks before it have said the rest.
+        if head.content_type.is_some() {
+            keep_lines(head.header_lines, end_to_end, lines);
+        }
         Ok(Incoming::Forward(Forward {
             transaction,
             message,
-            success_report: head.success_report && !end_to_end,
+            success_from: (head.success_report && !end_to_end).then_some(start),
             start,
             next: start,
             total: head.byte_range.and_then(|range| range.total),
@@ -189,7 +193,7 @@ impl Plane {
     /// Between two parties: whether the other one takes messages like this (RFC 4975 sections 8.6
     /// and 8.7). In a room that is asked for each member.
     fn acceptable(&self, context: &Context, session: Key, head: &Head<'_>) -> Result<(), u16> {
-        let content_type = head.content_type.unwrap_or_default();
+        let Some(content_type) = head.content_type else { return Ok(()) };
         // RFC 4975 section 7.3.1: every endpoint takes these.
         let always = [&b"multipart/mixed"[..], b"multipart/alternative"];
         let takes = |other: &Termination| {
@@ -245,7 +249,10 @@ impl Plane {
             Opening::Held => {
                 self.note_progress(&mut forward, piece);
                 return match piece.end {
-                    Some(end) => self.finish(key, forward, end),
+                    // Nobody has got it yet; its success goes with that of what comes next.
+                    Some(end) => {
+                        self.finish(key, Forward { success_from: None, ..forward }, end);
+                    }
                     None => self.keep_forward(key, forward),
                 };
             }
@@ -260,6 +267,9 @@ impl Plane {
             return self.give_back(forward.lines);
         };
         let held = message.held.take();
+        if held.is_some() {
+            forward.success_from = forward.success_from.map(|_| 1);
+        }
         let begun = message.recipients.is_some();
         let checked_bytes = message.route.map_or(0, |route| route.checked_bytes());
         let mut at = if held.is_some() { 1 } else { forward.next };
@@ -369,10 +379,13 @@ impl Plane {
     fn finish(&mut self, key: Key, mut forward: Forward, end: Continuation) {
         self.count_chunk(&mut forward, true);
         self.answer(key, &forward.transaction, 200);
-        if forward.success_report && end != Continuation::Abort && forward.next > forward.start {
+        if let Some(start) = forward.success_from
+            && end != Continuation::Abort
+            && forward.next > start
+        {
             let total =
                 if end == Continuation::Last { Some(forward.next - 1) } else { forward.total };
-            self.report(forward.message, forward.start, forward.next - 1, total, 200);
+            self.report(forward.message, start, forward.next - 1, total, 200);
         }
         if end != Continuation::More {
             self.close_message(key, forward.message);

@@ -101,7 +101,7 @@ impl Plane {
                 .end_chunk(&mut self.send_buffers, Continuation::More)
                 .and_then(|()| egress.egress.append_to(lane, &mut self.send_buffers, parts))
         };
-        let mark = egress.egress.position();
+        let mark = egress.egress.position(lane);
         egress.outgoing = match end {
             None => Some(OpenChunk {
                 receiver: forward.route,
@@ -122,7 +122,7 @@ impl Plane {
             match forward.method {
                 ForwardMethod::Send => {
                     if forward.failure_report != FailureReport::No {
-                        let left = egress.egress.position_sent();
+                        let left = egress.egress.left();
                         link.outstanding.make_room(relay.config.limits.outstanding_max, left);
                         link.outstanding.push(Sent {
                             transaction: own,

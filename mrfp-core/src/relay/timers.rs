@@ -63,7 +63,7 @@ impl Plane {
     pub(crate) fn relay_check_connection(&mut self, key: Key) {
         let now_ns = self.now_ns;
         let Some(connection) = self.connections.get_mut(key) else { return };
-        let left = connection.egress.position_sent();
+        let left = connection.egress.left();
         let open = connection.outgoing.map(|open| open.transaction);
         let Some(link) = connection.relay.as_deref_mut() else { return };
         link.outstanding.start_timers(left, open, now_ns + TRANSACTION_TIMEOUT_NS);
