@@ -42,8 +42,7 @@ impl Plane {
     ) -> Result<(), u16> {
         let relay = self.relay.as_mut().ok_or(481u16)?;
         let route = relay.routes.get(forward.route).ok_or(481u16)?;
-        let registration = relay.registrations.get(route.registration).ok_or(481u16)?;
-        if registration.expires_ns <= self.now_ns {
+        if !route.is_valid(&relay.registrations, self.now_ns) {
             return Err(481);
         }
         let egress_key = route.egress;

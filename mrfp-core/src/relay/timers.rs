@@ -43,7 +43,7 @@ impl Plane {
         let Some(key) = relay.routes.key_at(index) else { return };
         let Some(route) = relay.routes.get(key) else { return };
         let idle_ns = self.now_ns - route.used_ns;
-        let orphaned = relay.registrations.get(route.registration).is_none();
+        let orphaned = !route.is_valid(&relay.registrations, self.now_ns);
         let unused =
             idle_ns >= ROUTE_IDLE_NS || (orphaned && idle_ns >= 2 * TRANSACTION_TIMEOUT_NS);
         if !self.is_linked(route.ingress) || (unused && !self.is_busy(key, route)) {

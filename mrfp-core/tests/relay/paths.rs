@@ -374,3 +374,31 @@ fn past_the_limit_of_connections_the_idle_one_makes_way_and_else_403_is_said() {
     let all: Vec<&Peer> = peers.iter().chain([&alice.peer]).collect();
     finish(&mut world, &all);
 }
+
+#[test]
+fn a_uri_that_runs_out_ends_the_path_of_another_client_through_it() {
+    let mut world = world();
+    let mut alice = Client::new(&mut world, "alice", ALICE_URI);
+    let mut bob = Client::new(&mut world, "bob", BOB_URI);
+    let to = format!("{} {} {BOB_URI}", alice.through, bob.through);
+    alice.peer.send(&mut world, send("both1", &to, ALICE_URI, "", b"in time"));
+    exchange(&mut world, &mut [&mut alice.peer, &mut bob.peer]);
+    assert_eq!(alice.peer.take_starts(), ["200"]);
+    assert_eq!(bob.peer.take_starts(), ["SEND"]);
+    // Alice's URI is made to last longer than bob's, and the path is in use all the time.
+    world.pass(600);
+    let renewed = authenticate(&mut world, &mut alice.peer, "alice", &alice.through, ALICE_URI);
+    assert_eq!(renewed, alice.through);
+    for (seconds, status, received) in
+        [(0, "200", 1), (250, "200", 1), (100, "481", 0), (400, "481", 0)]
+    {
+        world.pass(seconds);
+        alice.peer.send(&mut world, send("both2", &to, ALICE_URI, "", b"hello"));
+        exchange(&mut world, &mut [&mut alice.peer, &mut bob.peer]);
+        assert_eq!(alice.peer.take_starts(), [status], "after {seconds} s more");
+        assert_eq!(bob.peer.take_starts(), vec!["SEND"; received]);
+    }
+    // Nor does the relay look for itself where the URI is no longer known.
+    assert!(!world.seen.iter().any(|event| matches!(event, Event::Resolve { .. })));
+    finish(&mut world, &[&alice.peer, &bob.peer]);
+}
