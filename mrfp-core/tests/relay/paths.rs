@@ -402,3 +402,25 @@ fn a_uri_that_runs_out_ends_the_path_of_another_client_through_it() {
     assert!(!world.seen.iter().any(|event| matches!(event, Event::Resolve { .. })));
     finish(&mut world, &[&alice.peer, &bob.peer]);
 }
+
+#[test]
+fn requests_for_one_session_that_is_gone_do_not_end_the_others_on_the_connection() {
+    let mut world = world();
+    let (mut alice, bob) = pair(&mut world);
+    let mut peer = Peer::connect(&mut world, OWN_PORT);
+    let good = format!("{} {ALICE_URI}", alice.through);
+    let gone = format!("msrp://relay.example:2900/expired;tcp {ALICE_URI}");
+    peer.send(&mut world, send("good1", &good, BOB_URI, "", b"hello"));
+    exchange(&mut world, &mut [&mut alice.peer, &mut peer]);
+    assert_eq!(peer.take_starts(), ["200"]);
+    for number in 0..8 {
+        peer.send(&mut world, send(&format!("gone{number}"), &gone, BOB_URI, "", b"hello"));
+    }
+    peer.send(&mut world, send("good2", &good, BOB_URI, "", b"still there"));
+    exchange(&mut world, &mut [&mut alice.peer, &mut peer]);
+    let mut expected = vec!["481"; 8];
+    expected.push("200");
+    assert_eq!(peer.take_starts(), expected);
+    assert_eq!(alice.peer.take().len(), 2);
+    finish(&mut world, &[&alice.peer, &bob, &peer]);
+}
