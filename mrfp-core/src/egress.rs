@@ -301,16 +301,22 @@ impl Egress {
         }
     }
 
-    /// The buffer in flight has left (or failed to).
+    /// The buffer in flight has left.
     pub(crate) fn sent(&mut self) {
+        let bytes = self.in_flight_bytes as u64;
+        self.lost();
+        match self.in_flight_lane {
+            Lane::First => self.left.first += bytes,
+            Lane::Large => self.left.large += bytes,
+        }
+    }
+
+    /// The buffer in flight has not left, or not whole, and will not be sent again.
+    pub(crate) fn lost(&mut self) {
         assert!(self.in_flight_bytes > 0);
         self.bytes -= self.in_flight_bytes;
-        match self.in_flight_lane {
-            Lane::First => self.left.first += self.in_flight_bytes as u64,
-            Lane::Large => {
-                self.large_bytes -= self.in_flight_bytes;
-                self.left.large += self.in_flight_bytes as u64;
-            }
+        if self.in_flight_lane == Lane::Large {
+            self.large_bytes -= self.in_flight_bytes;
         }
         self.in_flight_bytes = 0;
     }

@@ -35,8 +35,8 @@ pub(crate) struct Forward {
     pub(crate) transaction: Transaction,
     /// The message it is a chunk of.
     pub(crate) message: Key,
-    /// From which byte on its success is ours to report, where that is asked for.
-    pub(crate) success_from: Option<u64>,
+    /// Its success is ours to report.
+    pub(crate) success_report: bool,
     /// First byte of this chunk in the message, 1-based.
     pub(crate) start: u64,
     /// Next byte to come.

@@ -25,6 +25,8 @@ pub(crate) struct Message {
     pub(crate) route: Option<Route>,
     /// Its beginning, until there is a route.
     pub(crate) held: Option<CarryBuffer>,
+    /// The success of a held beginning is to be reported once it has been passed on.
+    pub(crate) held_success_report: bool,
     /// Next byte, for the chunk that gives it up.
     pub(crate) next: u64,
     /// It waits where others overtake it.
@@ -87,6 +89,7 @@ impl Plane {
             epoch,
             route: None,
             held: None,
+            held_success_report: false,
             next: start,
             large: false,
             total: head.byte_range.and_then(|range| range.total),

@@ -181,7 +181,7 @@ impl Plane {
         Ok(Incoming::Forward(Forward {
             transaction,
             message,
-            success_from: (head.success_report && !end_to_end).then_some(start),
+            success_report: head.success_report && !end_to_end,
             start,
             next: start,
             total: head.byte_range.and_then(|range| range.total),
@@ -249,9 +249,13 @@ impl Plane {
             Opening::Held => {
                 self.note_progress(&mut forward, piece);
                 return match piece.end {
-                    // Nobody has got it yet; its success goes with that of what comes next.
+                    // Nobody has got it yet; its success is reported when somebody has.
                     Some(end) => {
-                        self.finish(key, Forward { success_from: None, ..forward }, end);
+                        if let Some(message) = self.messages.get_mut(forward.message) {
+                            message.held_success_report |= forward.success_report;
+                        }
+                        forward.success_report = false;
+                        self.finish(key, forward, end);
                     }
                     None => self.keep_forward(key, forward),
                 };
@@ -267,9 +271,7 @@ impl Plane {
             return self.give_back(forward.lines);
         };
         let held = message.held.take();
-        if held.is_some() {
-            forward.success_from = forward.success_from.map(|_| 1);
-        }
+        let held_success_report = held.is_some() && message.held_success_report;
         let begun = message.recipients.is_some();
         let checked_bytes = message.route.map_or(0, |route| route.checked_bytes());
         let mut at = if held.is_some() { 1 } else { forward.next };
@@ -300,6 +302,9 @@ impl Plane {
             }
         }
         self.give_back(held);
+        if held_success_report && passed_on.is_ok() && forward.start > 1 {
+            self.report(forward.message, 1, forward.start - 1, forward.total, 200);
+        }
         match (passed_on, piece.end) {
             (Err(status), end) => self.refuse_forward(key, forward, end, status),
             (Ok(()), Some(end)) => self.finish(key, forward, end),
@@ -379,13 +384,10 @@ impl Plane {
     fn finish(&mut self, key: Key, mut forward: Forward, end: Continuation) {
         self.count_chunk(&mut forward, true);
         self.answer(key, &forward.transaction, 200);
-        if let Some(start) = forward.success_from
-            && end != Continuation::Abort
-            && forward.next > start
-        {
+        if forward.success_report && end != Continuation::Abort && forward.next > forward.start {
             let total =
                 if end == Continuation::Last { Some(forward.next - 1) } else { forward.total };
-            self.report(forward.message, start, forward.next - 1, total, 200);
+            self.report(forward.message, forward.start, forward.next - 1, total, 200);
         }
         if end != Continuation::More {
             self.close_message(key, forward.message);

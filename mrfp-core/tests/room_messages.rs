@@ -398,7 +398,7 @@ fn faults_of_the_network_change_nothing_in_a_room() {
 #[test]
 fn success_is_not_reported_before_the_head_has_been_checked() {
     for (author, statuses, ranges) in
-        [("alice", [200, 200], vec!["1-180/200"]), ("bob", [200, 403], Vec::new())]
+        [("alice", [200, 200], vec!["1-10/200", "11-180/200"]), ("bob", [200, 403], Vec::new())]
     {
         let (mut world, mut alice, _bob, _carol) = three(&policy());
         let mut body = cpim(&uri(author), ROOM, "hello");
