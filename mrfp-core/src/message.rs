@@ -45,7 +45,7 @@ pub(crate) struct Message {
     pub(crate) outstanding: u32,
     /// 200, or why none of its recipients got it.
     pub(crate) status: u16,
-    /// Between two parties: how large it may become (`a=max-size` of the recipient).
+    /// How large it may become: `a=max-size` of the recipient between two parties, else of the room.
     pub(crate) size_bytes_max: u64,
 }
 

@@ -165,6 +165,11 @@ impl Plane {
         }
         self.acceptable(context, session, head)?;
         let message = self.open_message(key, session, head)?;
+        let total = head.byte_range.and_then(|range| range.total).unwrap_or(0);
+        if self.messages.get(message).is_some_and(|message| total > message.size_bytes_max) {
+            // A later chunk may be the first to say so: who has got a part must not wait for more.
+            self.abandon_message(key, message, 413);
+        }
         let status = self.messages.get(message).map_or(413, |message| message.status);
         if status != 200 {
             self.count_request(session, head, method);
@@ -190,8 +195,8 @@ impl Plane {
         }))
     }
 
-    /// Between two parties: whether the other one takes messages like this (RFC 4975 sections 8.6
-    /// and 8.7). In a room that is asked for each member.
+    /// Between two parties: whether the other one takes content like this (RFC 4975 section 8.6).
+    /// In a room that is asked for each member.
     fn acceptable(&self, context: &Context, session: Key, head: &Head<'_>) -> Result<(), u16> {
         let Some(content_type) = head.content_type else { return Ok(()) };
         // RFC 4975 section 7.3.1: every endpoint takes these.
@@ -200,21 +205,17 @@ impl Plane {
             always.iter().any(|always| accepts(always, content_type))
                 || accepts(&other.accept_types, content_type)
         };
-        let total = head.byte_range.and_then(|range| range.total).unwrap_or(0);
         if !context.is_between_parties() {
             return Ok(());
-        }
-        if total > self.size_bytes_max(context, session) {
-            return Err(413);
         }
         let mut others = self.others(context, session).peekable();
         if others.peek().is_some() && !others.any(takes) { Err(415) } else { Ok(()) }
     }
 
-    /// Between two parties: the largest message the other one takes.
+    /// The largest message the room passes on, or the other one takes (RFC 4975 section 8.7).
     pub(crate) fn size_bytes_max(&self, context: &Context, session: Key) -> u64 {
-        if !context.is_between_parties() {
-            return u64::MAX;
+        if let Some(room) = &context.room {
+            return room.message_bytes_max;
         }
         let max = self.others(context, session).map(|other| other.size_bytes_max).max();
         max.unwrap_or(u64::MAX)

@@ -173,6 +173,9 @@ impl ChatPolicy {
             nicknames_reserved: self.nicknames_reserved.clone(),
             private_messages: self.private_messages,
             cpim: self.cpim,
+            accept_types: self.accept_types.clone(),
+            accept_wrapped_types: self.accept_wrapped_types.clone(),
+            message_bytes_max: self.message_bytes_max,
         }))
     }
 }
