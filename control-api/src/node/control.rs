@@ -415,6 +415,7 @@ fn state_name(state: MemberState) -> &'static str {
         MemberState::Calling => "calling",
         MemberState::Answered => "answered",
         MemberState::Connected => "connected",
+        MemberState::Recovering => "recovering",
         MemberState::Modifying => "modifying",
     }
 }
