@@ -64,6 +64,7 @@ impl Bench {
             cema: true,
             certificate: None,
             realms: Realms::default(),
+            recovery: Duration::ZERO,
             focus: FocusConfig::default(),
         };
         adjust(&mut config);
@@ -498,9 +499,8 @@ fn refresh_repeats_the_answer_and_hold_raises_its_version() {
 
     let moved = OFFER.replace("q7Fz0K2m9XbA4cD1", "movedmovedmoved1");
     match only(bench.reinvite(1, &moved)) {
-        Action::Command { command: Command::Modify(modify), .. } => {
-            assert_eq!(modify.direction, Direction::SendRecv);
-            assert!(modify.remote.unwrap().path.contains("/movedmovedmoved1;"));
+        Action::Command { command: Command::ReplaceSession(replace), .. } => {
+            assert!(replace.remote.unwrap().path.contains("/movedmovedmoved1;"));
         }
         other => panic!("{other:?}"),
     }

@@ -174,6 +174,7 @@ impl Config {
             ("shutdown_seconds", self.timers.shutdown_seconds, 1),
             ("unbound_seconds", self.timers.unbound_seconds, 1),
             ("establishment_seconds", self.timers.establishment_seconds, 1),
+            ("recovery_seconds", self.timers.recovery_seconds, 0),
             ("idle_seconds", self.timers.idle_seconds, 1),
             ("send_stall_seconds", self.timers.send_stall_seconds, 1),
         ];

@@ -97,7 +97,8 @@ pub struct MemberDetail {
     pub uri: String,
     /// Its nickname.
     pub nickname: Option<String>,
-    /// `awaiting-keys`, `reserving`, `calling`, `answered`, `connected` or `modifying`.
+    /// `awaiting-keys`, `reserving`, `calling`, `answered`, `connected`, `recovering` or
+    /// `modifying`.
     pub state: &'static str,
     /// What it sends is not passed on.
     pub muted: bool,

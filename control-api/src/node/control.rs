@@ -449,6 +449,7 @@ fn state_name(state: MemberState) -> &'static str {
         MemberState::Calling => "calling",
         MemberState::Answered => "answered",
         MemberState::Connected => "connected",
+        MemberState::Recovering => "recovering",
         MemberState::Modifying => "modifying",
     }
 }
