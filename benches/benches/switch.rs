@@ -40,6 +40,7 @@ impl World {
             commands: shard_commands,
             events: shard_events,
             doorbell: doorbell().expect("a descriptor").0,
+            relay: None,
             metrics: Arc::new(PublishedMetrics::default()),
         };
         let shard = Shard::new(Simulator::without_faults(), parts).expect("a shard");

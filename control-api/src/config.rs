@@ -23,7 +23,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use certificate::{Certificate, CertificateProblem};
-pub use conference::{Conference, Subscribers};
+pub use conference::{Conference, Referrers, Subscribers};
 pub use problem::Problem;
 pub use realms::Realm;
 pub use relay::{Relay, RelayUser};

@@ -33,7 +33,8 @@ use crate::kms::Kms;
 use crate::mikey::NtpTime;
 use crate::mikey::Responder;
 use crate::mrfc::Mrfc;
-use crate::sdp::Fingerprint;
+use mrfp_protocol::tls::Fingerprint;
+
 use control::Control;
 pub use error::StartError;
 
@@ -88,7 +89,7 @@ impl Node {
         let bell_receiver = watch(bell_receiver).map_err(StartError::System)?;
         let media = settings::media(&config).map_err(StartError::Certificate)?;
         let certificate = media.certificate.as_ref();
-        let certificate = certificate.map(|shown| Fingerprint::of(shown.identity.certificate()));
+        let certificate = certificate.map(|shown| shown.identity.fingerprint());
         let ports = Mrfp::start(&media, &bell).map_err(StartError::Media)?;
         match Self::start_control(&config, &readiness, certificate, ports, bell_receiver).await {
             Ok(node) => {

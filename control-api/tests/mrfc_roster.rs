@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use control_api::mikey::NtpTime;
 use control_api::mrfc::{
-    Action, Answer, CallId, ChatPolicy, DEPARTED_SHOWN_NS, Event, FocusConfig, Mrfc, MrfcConfig,
-    Notice, Now, Realms, RoomPolicy, SecurityPolicy, ShardDescription, SubscribeAnswer,
+    Action, Answer, CallId, ChatPolicy, Content, DEPARTED_SHOWN_NS, Event, FocusConfig, Mrfc,
+    MrfcConfig, Notice, Now, Realms, RoomPolicy, SecurityPolicy, ShardDescription, SubscribeAnswer,
     SubscriptionId,
 };
 use mrfp_core::mp::{Command, Event as Mp, ReleaseCause, ShardId, TerminationId};
@@ -254,8 +254,8 @@ impl World {
         let now_ns = self.now_ns;
         let subscriber = self.subscriber(id);
         match notice {
-            Notice::Active { body, .. } => {
-                let body = String::from_utf8(body).expect("UTF-8");
+            Notice::Active { content, .. } => {
+                let body = text(content);
                 assert!(subscriber.roster.take(&body));
                 assert_eq!(subscriber.roster.view(), truth, "after {body}");
                 if body.contains(" state=\"partial\" version") {
@@ -266,8 +266,8 @@ impl World {
                 }
                 subscriber.unconfirmed += 1;
             }
-            Notice::Terminated { reason, body } => {
-                let body = String::from_utf8(body.expect("a body")).expect("UTF-8");
+            Notice::Terminated { reason, content } => {
+                let body = text(content.expect("a document"));
                 let goes_on = subscriber.roster.take(&body);
                 match reason {
                     "noresource" => {
@@ -448,6 +448,13 @@ impl World {
             self.members.get_mut(&call).expect("a member").held = on;
             self.mp(Mp::Modified { termination });
         }
+    }
+}
+
+fn text(content: Content) -> String {
+    match content {
+        Content::ConferenceInfo(document) => String::from_utf8(document).expect("UTF-8"),
+        Content::Status(status) => panic!("{status} is for who refers"),
     }
 }
 

@@ -9,14 +9,13 @@ use std::process::Command;
 
 use authority::Authority;
 use control_api::config::Config;
-use control_api::sdp::Fingerprint;
 use mrfp_protocol::tls::{
-    Authorities, CertificateConfig, CertificateFault, Handshake, HandshakeError, Identity, Profile,
-    ProfileConfig,
+    Authorities, CertificateConfig, CertificateFault, Fingerprint, Handshake, HandshakeError,
+    Identity, Profile, ProfileConfig,
 };
 use support::node::Node;
 use support::program::{Program, find};
-use support::sip::Call;
+use support::sip::{Call, Transport};
 use support::ue::Ue;
 use support::wire::Wire;
 use tempfile::TempDir;
@@ -106,7 +105,7 @@ fn plain_keys_and_certificates_meet_in_one_room_on_one_port() {
     // RFC 4975 section 14.4: whoever is shown a certificate can tell by the SDP that it is ours.
     let shown = files.identity();
     let fingerprints = ues.each_ref().map(|ue| ue.call.answer.fingerprint.clone());
-    let expected = Fingerprint::of(shown.certificate()).to_string();
+    let expected = shown.fingerprint().to_string();
     assert_eq!(fingerprints, [None, None, Some(expected)]);
     for sender in 0..ues.len() {
         let text = format!("from {sender}");
@@ -141,6 +140,59 @@ fn a_ue_does_not_talk_to_a_node_that_is_another() {
         assert_eq!(error.downcast_ref(), Some(&HandshakeError::Certificate(fault)));
         call.hang_up();
     }
+    node.await_empty();
+}
+
+/// A UE nobody vouches for: it announces `announced` and shows what `shown` has; the node's own
+/// certificate it knows by the answer.
+fn call_by_fingerprint(node: &Node, announced: &Identity, shown: &Profile) -> (Call, Wire) {
+    let from = format!("msrps://127.0.0.1:9/fp{};tcp", announced.fingerprint().to_string().len());
+    let offer = format!(
+        "v=0\r\no=ue 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n\
+         m=message 9 TCP/TLS/MSRP *\r\na=setup:active\r\na=accept-types:text/plain\r\n\
+         a=path:{from}\r\na=fingerprint:{}\r\n",
+        announced.fingerprint()
+    );
+    let call =
+        Call::place_offering(node, Transport::Tcp, "mixed", "alice", &from, offer.as_bytes());
+    let lines = call.description.lines();
+    let known: Vec<Fingerprint> = lines
+        .filter_map(|line| line.strip_prefix("a=fingerprint:"))
+        .map(|value| Fingerprint::parse(value).expect("readable"))
+        .collect();
+    assert_eq!(known.len(), 1, "{}", call.description);
+    let handshake = Handshake::fingerprint_client(shown, "node.invalid", &known).expect("a name");
+    let wire = Wire::connect_with(call.media(), Some(handshake)).expect("connects");
+    (call, wire)
+}
+
+#[test]
+fn ends_that_nobody_vouches_for_know_each_other_by_fingerprint() {
+    let files = Files::new();
+    let node = files.start();
+    let mut bob = Ue::join(&node, "mixed", "bob", false);
+    let nobody = Files::of("nobody");
+    let issued = nobody.authority.issue(&["ue.example.com"]);
+    let identity = Identity::from_pem(issued.chain.as_bytes(), issued.key.as_bytes());
+    let identity = identity.expect("just made");
+    let authorities = Authorities::from_pem(nobody.authority.pem.as_bytes()).expect("just made");
+    let config = CertificateConfig { identity: identity.clone(), authorities };
+    let own = Profile::new(&ProfileConfig::default()).expect("the default");
+    let own = own.with_certificates(&config).expect("good");
+
+    let (mut call, mut wire) = call_by_fingerprint(&node, &identity, &nobody.ue());
+    wire.write_all(&call.paths.bind("bind0001")).expect("sends");
+    let mut reader = support::msrp::Reader::default();
+    let head = reader.next(&mut wire, &mut |_| {}).expect("an answer");
+    assert_eq!(head.status(), Some(481), "another certificate than was announced");
+    call.hang_up();
+
+    let (call, wire) = call_by_fingerprint(&node, &identity, &own);
+    let mut alice = Ue::bind(call, wire);
+    alice.say("hello from nobody");
+    assert!(bob.hear().ends_with("hello from nobody"));
+    alice.call.hang_up();
+    bob.call.hang_up();
     node.await_empty();
 }
 

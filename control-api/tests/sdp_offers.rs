@@ -100,6 +100,34 @@ fn with_a_certificate_tls_needs_no_key_but_a_key_that_is_there_must_be_good() {
 }
 
 #[test]
+fn a_fingerprint_is_read_where_it_stands_and_an_unusable_one_refused() {
+    let rules = OfferRules { certificate: true, ..RULES };
+    let fingerprints = |text: &str| {
+        let offer = Offer::parse(text.as_bytes(), &rules).expect("an offer");
+        let message = offer.media[0].message.clone();
+        message.map(|message| -> Vec<String> {
+            message.fingerprints.iter().map(ToString::to_string).collect()
+        })
+    };
+    let line = |hash: &str, bytes: usize| {
+        format!("a=fingerprint:{hash} {}\r\n", vec!["AB"; bytes].join(":"))
+    };
+    let value = |bytes: usize| vec!["AB"; bytes].join(":");
+    let (sha256, sha1, md5) = (line("SHA-256", 32), line("sha-1", 20), line("md5", 16));
+    let both = vec![format!("sha-256 {}", value(32)), format!("sha-1 {}", value(20))];
+    assert_eq!(fingerprints(&format!("{HEAD}{TLS}")), Ok(Vec::new()));
+    assert_eq!(fingerprints(&format!("{HEAD}{TLS}{sha256}{md5}{sha1}")), Ok(both.clone()));
+    assert_eq!(fingerprints(&format!("{HEAD}{sha256}{sha1}{TLS}")), Ok(both.clone()));
+    assert_eq!(fingerprints(&format!("{HEAD}{sha1}{TLS}{sha256}")), Ok(both[..1].to_vec()));
+    for unusable in [md5, line("sha-256", 31), "a=fingerprint\r\n".to_owned()] {
+        let told = fingerprints(&format!("{HEAD}{TLS}{unusable}"));
+        assert_eq!(told, Err(Unservable::Fingerprint), "{unusable}");
+    }
+    // Where TLS is not asked for it says nothing.
+    assert_eq!(fingerprints(&format!("{HEAD}{MESSAGE}{sha256}")), Ok(Vec::new()));
+}
+
+#[test]
 fn a_room_that_insists_on_cpim_refuses_who_does_not_list_it() {
     let rules = OfferRules { cpim_required: true, ..RULES };
     for (types, listed) in [
@@ -228,7 +256,7 @@ fn ue_reads_back_what_the_answer_says() {
     };
     let text = String::from_utf8(answer.to_bytes(1)).unwrap();
     // SHA-256 of "certificate", as sha256sum has it.
-    assert!(text.contains("a=fingerprint:SHA-256 03:D6:6D:D0:88:35:C1:CA:3F:12:8C:CE:AC:D1:F3:1A:C9:41:63:09:6B:20:F4:45:AE:84:28:5B:C0:83:2D:72\r\n"), "{text}");
+    assert!(text.contains("a=fingerprint:sha-256 03:D6:6D:D0:88:35:C1:CA:3F:12:8C:CE:AC:D1:F3:1A:C9:41:63:09:6B:20:F4:45:AE:84:28:5B:C0:83:2D:72\r\n"), "{text}");
     let read = parse_answer(text.as_bytes()).unwrap();
     assert_eq!(read.path, "msrps://[2001:db8::2]:2855/ownownown;tcp");
     assert_eq!(read.connect_to, Some(answer.address));

@@ -29,7 +29,7 @@ async fn sets_up_and_tears_down(node: &mut Node, link: Link) {
     };
     assert_eq!(contact, address);
     assert!(ok.header("Allow").unwrap().contains("UPDATE"));
-    assert_eq!(ok.header("Supported"), Some("timer"));
+    assert_eq!(ok.header("Supported"), Some("timer, norefersub"));
     assert_eq!(node.sip.metrics().dialogs_active.get(), 1);
     caller.to_tag = Some(ok.to_tag().to_owned());
     caller.send("ACK", "2", b"").await;

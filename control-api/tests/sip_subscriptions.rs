@@ -4,7 +4,7 @@ mod sip_ua;
 
 use std::time::Duration;
 
-use control_api::mrfc::{Action, CallId, Event, Notice, SubscribeAnswer, SubscriptionId};
+use control_api::mrfc::{Action, CallId, Content, Event, Notice, SubscribeAnswer, SubscriptionId};
 use sip_ua::{Caller, Link, Node, Received, SILENCE, config};
 use tokio::net::TcpListener;
 
@@ -38,12 +38,15 @@ fn grant(node: &Node, subscription: SubscriptionId) {
 }
 
 fn notify(node: &Node, subscription: SubscriptionId, body: &str) {
-    let notice = Notice::Active { expires: HOUR, body: body.as_bytes().to_vec() };
+    let notice = Notice::Active {
+        expires: HOUR,
+        content: Content::ConferenceInfo(body.as_bytes().to_vec()),
+    };
     node.sip.act(Action::Notify { subscription, notice });
 }
 
 fn terminate(node: &Node, subscription: SubscriptionId, reason: &'static str) {
-    let notice = Notice::Terminated { reason, body: None };
+    let notice = Notice::Terminated { reason, content: None };
     node.sip.act(Action::Notify { subscription, notice });
 }
 

@@ -28,7 +28,7 @@ impl Plane {
         let identity = match &reserve.security {
             // On a port of its own the port is the binding.
             Security::TlsPsk { identity, .. } if !reserve.own_port => Some(identity.clone()),
-            Security::TlsPsk { .. } | Security::TlsCertificate | Security::Plain => None,
+            Security::TlsPsk { .. } | Security::TlsCertificate { .. } | Security::Plain => None,
         };
         let context_id = reserve.context;
         let context_key = match self.context_by_id.get(&context_id) {
@@ -87,8 +87,10 @@ impl Plane {
             {
                 Err(Refusal::IdentityInUse)
             }
-            Security::TlsCertificate if !self.profile.has_certificates() => Err(Refusal::Transport),
-            Security::TlsPsk { .. } | Security::TlsCertificate | Security::Plain => Ok(()),
+            Security::TlsCertificate { .. } if !self.profile.has_certificates() => {
+                Err(Refusal::Transport)
+            }
+            Security::TlsPsk { .. } | Security::TlsCertificate { .. } | Security::Plain => Ok(()),
         }
     }
 
@@ -130,7 +132,7 @@ impl Plane {
             Security::TlsPsk { identity, .. } if termination.listener.is_none() => {
                 Some(identity.clone())
             }
-            Security::TlsPsk { .. } | Security::TlsCertificate | Security::Plain => None,
+            Security::TlsPsk { .. } | Security::TlsCertificate { .. } | Security::Plain => None,
         };
         let taken =
             identity.as_ref().and_then(|identity| self.by_identity.get(identity.as_slice()));
@@ -256,7 +258,7 @@ impl Plane {
     /// Whether a Termination is protected by TLS.
     pub(crate) fn is_protected(&self, key: Key) -> bool {
         self.terminations.get(key).is_some_and(|termination| match termination.protection {
-            Protection::TlsPsk { .. } | Protection::TlsCertificate => true,
+            Protection::TlsPsk { .. } | Protection::TlsCertificate { .. } => true,
             Protection::Plain => false,
         })
     }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use mrfp_io::{Key, SendBuffers, Socket};
 use mrfp_protocol::msrp::{Continuation, Framer, TransactionId};
-use mrfp_protocol::tls::{Handshake, Session};
+use mrfp_protocol::tls::{Handshake, PeerCertificate, Session};
 
 use crate::carry::CarryBuffer;
 use crate::egress::{Egress, Lane, PoolExhausted};
@@ -32,6 +32,8 @@ pub(crate) struct Connection {
     pub(crate) own_port_of: Option<Key>,
     /// The Termination whose key the peer's identity claims, until the handshake proves it.
     pub(crate) claimed: Option<Claim>,
+    /// As TLS server: the certificate the peer has shown.
+    pub(crate) peer_certificate: Option<Box<PeerCertificate>>,
     /// Counted against this source until bound.
     pub(crate) unbound_source: Option<IpAddr>,
     pub(crate) framer: Framer,
@@ -149,6 +151,7 @@ impl Connection {
             relay: None,
             own_port_of: None,
             claimed: None,
+            peer_certificate: None,
             unbound_source: None,
             framer: Framer::default(),
             incoming: Incoming::Idle,

@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 
 use mrfp_io::Key;
-use mrfp_protocol::tls::Psk;
+use mrfp_protocol::tls::{Fingerprint, Psk};
 
 pub use crate::statistics::{ContextStatistics, REALMS_MAX, RESPONSE_CODES, Statistics, Traffic};
 
@@ -173,7 +173,11 @@ pub enum Security {
     },
     /// TCP/TLS/MSRP with certificates (RFC 4975 section 14.2). As TLS server we show ours, and the
     /// first request binds the connection; as TLS client we want one for the host of the peer's URI.
-    TlsCertificate,
+    TlsCertificate {
+        /// What the peer's certificate is known by (`a=fingerprint`, RFC 4975 section 14.4). Where
+        /// there are any, that and nothing else is asked of it, in both roles.
+        fingerprints: Vec<Fingerprint>,
+    },
 }
 
 /// a=setup as it concerns us.

@@ -72,10 +72,10 @@ impl Plane {
             Protection::TlsPsk { identity, psk: Some(psk) } => {
                 Handshake::client(&self.profile, identity, psk)
             }
-            Protection::TlsCertificate => {
+            Protection::TlsCertificate { fingerprints } => {
                 let host = Uri::parse(&termination.remote_first).map_or(&b""[..], |uri| uri.host);
                 let host = String::from_utf8_lossy(host);
-                Handshake::certificate_client(&self.profile, &host)
+                Handshake::fingerprint_client(&self.profile, &host, fingerprints)
             }
             Protection::TlsPsk { psk: None, .. } | Protection::Plain => return,
         };
@@ -229,9 +229,10 @@ impl Plane {
             self.bind(key, termination_key);
             return self.send_binding_request(key, termination_key);
         }
-        if let Transport::Handshaking(handshake) = handshaking
+        if let Transport::Handshaking(mut handshake) = handshaking
             && handshake.is_with_certificates()
         {
+            connection.peer_certificate = handshake.take_peer_certificate().map(Box::new);
             // The client has proved nothing: its first request names the session, as in the clear.
             return;
         }

@@ -52,9 +52,13 @@ impl Plane {
             Some(own) => own == session,
             None => termination.listener.is_none(),
         };
-        let as_asked = match termination.protection {
+        let as_asked = match &termination.protection {
             Protection::Plain => matches!(connection.transport, Transport::Plain),
-            Protection::TlsCertificate => self.is_certified(connection),
+            Protection::TlsCertificate { fingerprints } => {
+                let shown = connection.peer_certificate.as_ref();
+                let known = shown.is_some_and(|shown| shown.is_known_by(fingerprints));
+                self.is_certified(connection) && (known || fingerprints.is_empty())
+            }
             // A key is what binds.
             Protection::TlsPsk { .. } => false,
         };
@@ -74,7 +78,7 @@ impl Plane {
         matches!(connection.transport, Transport::Tls(_))
             && connection.sessions.first().is_none_or(|&session| {
                 self.terminations.get(session).is_some_and(|termination| {
-                    matches!(termination.protection, Protection::TlsCertificate)
+                    matches!(termination.protection, Protection::TlsCertificate { .. })
                 })
             })
     }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use mrfp_io::Key;
 use mrfp_protocol::msrp::{Path, Uri};
-use mrfp_protocol::tls::Psk;
+use mrfp_protocol::tls::{Fingerprint, Psk};
 
 use crate::mp::{
     Direction, REALMS_MAX, RealmId, ReserveAndConfigure, Security, Setup, TerminationId,
@@ -74,7 +74,7 @@ pub(crate) enum Stage {
 pub(crate) enum Protection {
     Plain,
     TlsPsk { identity: Vec<u8>, psk: Option<Psk> },
-    TlsCertificate,
+    TlsCertificate { fingerprints: Vec<Fingerprint> },
 }
 
 /// The peer's path is not one we can send to.
@@ -139,7 +139,9 @@ impl Termination {
             Security::TlsPsk { identity, psk } => {
                 ("msrps", Protection::TlsPsk { identity, psk: Some(psk) })
             }
-            Security::TlsCertificate => ("msrps", Protection::TlsCertificate),
+            Security::TlsCertificate { fingerprints } => {
+                ("msrps", Protection::TlsCertificate { fingerprints })
+            }
         };
         let origin = format!("{scheme}://{}/", self.address).into_bytes();
         self.local_uri = [&origin, session_id.as_slice(), b";tcp"].concat();
@@ -211,7 +213,7 @@ impl Termination {
 
     pub(crate) fn psk(&self) -> Option<&Psk> {
         match &self.protection {
-            Protection::Plain | Protection::TlsCertificate => None,
+            Protection::Plain | Protection::TlsCertificate { .. } => None,
             Protection::TlsPsk { psk, .. } => psk.as_ref(),
         }
     }
@@ -219,7 +221,7 @@ impl Termination {
     /// Drops (and thereby zeroises) the key.
     pub(crate) fn forget_psk(&mut self) {
         match &mut self.protection {
-            Protection::Plain | Protection::TlsCertificate => {}
+            Protection::Plain | Protection::TlsCertificate { .. } => {}
             Protection::TlsPsk { psk, .. } => *psk = None,
         }
     }

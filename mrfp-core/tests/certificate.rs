@@ -12,7 +12,7 @@ use mrfp_core::Limits;
 use mrfp_core::mp::{Command, Event, Refusal, ReleaseCause, Security, Setup, TerminationId};
 use mrfp_io::{ConnectAnswer, Simulator, SimulatorConfig};
 use mrfp_protocol::tls::{
-    Authorities, CertificateConfig, Handshake, Identity, Profile, ProfileConfig,
+    Authorities, CertificateConfig, Fingerprint, Handshake, Identity, Profile, ProfileConfig,
 };
 
 const NODE: &str = "node.example.com";
@@ -46,8 +46,12 @@ impl Setting {
     }
 
     fn reserve(&mut self, termination: u64) -> SocketAddr {
+        self.reserve_with(termination, Vec::new())
+    }
+
+    fn reserve_with(&mut self, termination: u64, fingerprints: Vec<Fingerprint>) -> SocketAddr {
         self.world.reserve_with(1, termination, None, |reserve| {
-            reserve.security = Security::TlsCertificate;
+            reserve.security = Security::TlsCertificate { fingerprints };
             let path = reserve.remote_path.take().expect("an answer");
             reserve.remote_path = Some(path.replacen("msrp://", "msrps://", 1));
         })
@@ -196,11 +200,40 @@ fn a_secured_connection_that_names_no_session_is_closed() {
     setting.world.subtract_all([1]);
 }
 
+/// What the UE of these tests, or another one, shows.
+fn announced(setting: &mut Setting, own: bool) -> Vec<Fingerprint> {
+    let issued = setting.authority.issue(&[PEER]);
+    let identity = Identity::from_pem(issued.chain.as_bytes(), issued.key.as_bytes()).unwrap();
+    let fingerprint = identity.fingerprint();
+    if own {
+        let authorities = Authorities::from_pem(setting.authority.pem.as_bytes()).unwrap();
+        let config = CertificateConfig { identity, authorities };
+        let profile = Profile::new(&ProfileConfig::default()).unwrap();
+        setting.peer = profile.with_certificates(&config).unwrap();
+    }
+    vec![fingerprint]
+}
+
+#[test]
+fn a_peer_that_announced_a_certificate_has_to_show_it() {
+    for own in [true, false] {
+        let mut setting = Setting::calm();
+        let fingerprints = announced(&mut setting, own);
+        let address = setting.reserve_with(1, fingerprints);
+        let mut ue = setting.connect(1, address);
+        assert!(ue.is_secured());
+        let status = if own { 200 } else { 481 };
+        assert_eq!(statuses(&mut setting.world, &mut ue), [status]);
+        assert_eq!(setting.world.is_bound(1), own);
+        setting.world.subtract_all([1]);
+    }
+}
+
 #[test]
 fn without_a_certificate_none_is_promised() {
     let mut world = World::calm();
     let mut reserve = common::reservation(1, 1, None);
-    reserve.security = Security::TlsCertificate;
+    reserve.security = Security::TlsCertificate { fingerprints: Vec::new() };
     world.command(Command::ReserveAndConfigure(Box::new(reserve)));
     assert!(matches!(
         world.seen[..],
@@ -211,10 +244,19 @@ fn without_a_certificate_none_is_promised() {
 
 /// The shard connects; the peer shows a certificate for `shown` and says it is `named`.
 fn called(setting: &mut Setting, shown: &Profile, named: &str) -> Ue {
+    called_with(setting, shown, named, Vec::new())
+}
+
+fn called_with(
+    setting: &mut Setting,
+    shown: &Profile,
+    named: &str,
+    fingerprints: Vec<Fingerprint>,
+) -> Ue {
     let remote: SocketAddr = "192.0.2.1:4000".parse().unwrap();
     setting.world.shard.driver_mut().answer_connects(remote, ConnectAnswer::Accept);
     let address = setting.world.reserve_with(1, 1, None, |reserve| {
-        reserve.security = Security::TlsCertificate;
+        reserve.security = Security::TlsCertificate { fingerprints };
         reserve.setup = Setup::Active { remote };
         reserve.remote_path = Some(format!("msrps://{named}:4000/ue1;tcp"));
     });
@@ -254,4 +296,22 @@ fn as_client_the_shard_leaves_a_server_that_is_another() {
     let cause = released(&setting.world, 1);
     assert_eq!(cause, Some(ReleaseCause::TlsEstablishmentFailure));
     setting.world.subtract_all([1]);
+}
+
+#[test]
+fn as_client_the_shard_wants_the_certificate_that_was_announced() {
+    for own in [true, false] {
+        let mut setting = Setting::calm();
+        let fingerprints = announced(&mut setting, own);
+        let shown = setting.peer.clone();
+        let ue = called_with(&mut setting, &shown, "192.0.2.1", fingerprints);
+        assert_eq!(setting.world.is_bound(1), own);
+        if !own {
+            setting.world.pass(1);
+            assert!(setting.world.shard.driver_mut().peer_saw_end(ue.peer));
+            let cause = released(&setting.world, 1);
+            assert_eq!(cause, Some(ReleaseCause::TlsEstablishmentFailure));
+        }
+        setting.world.subtract_all([1]);
+    }
 }

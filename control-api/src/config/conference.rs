@@ -1,5 +1,7 @@
 //! Section `[conference]`: what the focus of a conference does besides taking calls.
 
+use std::net::SocketAddr;
+
 use serde::{Deserialize, Serialize};
 
 /// Section `[conference]`.
@@ -14,6 +16,14 @@ pub struct Conference {
     pub rooms_max: u32,
     /// Who may subscribe to a conference.
     pub subscribers: Subscribers,
+    /// Who may have the focus call others and throw them out (REFER).
+    pub referrers: Referrers,
+    /// Where calls of the focus go, host and port as numbers, UDP or (where they are large) TCP.
+    /// Without it only callees whose URI has a numeric host are reached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outbound_proxy: Option<SocketAddr>,
+    /// Calls of the focus that may be unanswered at a time.
+    pub dials_max: u32,
     /// URIs of users that may do in every room what its members may do.
     pub operators: Vec<String>,
     /// Subscriptions of the node at a time.
@@ -38,12 +48,25 @@ pub enum Subscribers {
     Anyone,
 }
 
+/// `conference.referrers`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Referrers {
+    /// Members of the room and operators.
+    Members,
+    /// Operators only.
+    Operators,
+}
+
 impl Default for Conference {
     fn default() -> Self {
         Self {
             factory: None,
             rooms_max: 10_000,
             subscribers: Subscribers::Members,
+            referrers: Referrers::Members,
+            outbound_proxy: None,
+            dials_max: 1000,
             operators: Vec::new(),
             subscriptions_max: 100_000,
             subscriptions_per_room_max: 4096,

@@ -9,9 +9,7 @@ use crate::config::Config;
 use crate::mikey::NtpTime;
 use crate::mrfc::{Action, Answer, CallId, Event, Mrfc, MrfcConfig, Now, ShardDescription};
 use crate::node::settings;
-use crate::sdp::{
-    FileTransfer, Fingerprint, MediaDescription, MessageDescription, Offer, Unservable,
-};
+use crate::sdp::{FileTransfer, MediaDescription, MessageDescription, Offer, Unservable};
 
 /// Writes what the node reads in an offer, and what it would answer to an INVITE with it that calls
 /// this room. `false`: it would refuse.
@@ -20,7 +18,7 @@ use crate::sdp::{
 /// Those of `out`.
 pub fn sdp(offer: &[u8], config: &Config, room: &str, out: &mut impl Write) -> io::Result<bool> {
     let certificate = config.tls.certificate.as_ref().and_then(|files| files.load().ok());
-    let certificate = certificate.map(|shown| Fingerprint::of(shown.identity.certificate()));
+    let certificate = certificate.map(|shown| shown.identity.fingerprint());
     let mut mrfc = settings::mrfc(config, &[], certificate);
     let host = config.media.advertised.unwrap_or(config.media.listen);
     let address = (host, config.media.port).into();

@@ -88,9 +88,10 @@ impl Mrfc {
             self.calls.insert(id, call);
             return Ok(());
         }
+        let negotiation = call.negotiation.clone().expect("an answer has come");
         let modify = mp::Modify {
             termination: call.termination,
-            direction: call.negotiation.message.direction,
+            direction: negotiation.message.direction,
             muted,
             remote: None,
         };
@@ -98,7 +99,7 @@ impl Mrfc {
         self.actions.push_back(Action::Command { shard: call.shard, command });
         self.timers.set(Timer::Call(id), now.monotonic_ns + SHARD_TIMEOUT_NS);
         let change = Change {
-            negotiation: call.negotiation.clone(),
+            negotiation,
             description: agreed.description.clone(),
             purpose: Purpose::Mute(muted),
         };

@@ -9,14 +9,18 @@ use crate::sdp::Warning;
 /// A refusal before it is addressed to a call.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Refusal {
-    pub(super) status: u16,
+    status: u16,
     warning: Option<Warning>,
     retry_after: Option<Duration>,
 }
 
 impl Refusal {
-    pub(super) fn status(status: u16) -> Self {
+    pub(super) fn of_status(status: u16) -> Self {
         Self { status, warning: None, retry_after: None }
+    }
+
+    pub(super) fn status(&self) -> u16 {
+        self.status
     }
 
     pub(super) fn with_text(status: u16, text: &str) -> Self {
@@ -33,7 +37,7 @@ impl Refusal {
         Self { status: 488, warning: Some(warning), retry_after: None }
     }
 
-    /// 488: we do not make offers (yet).
+    /// 488: we make no offer here.
     pub(super) fn offer_missing() -> Self {
         Self::with_text(488, "An INVITE must carry an offer")
     }
@@ -76,12 +80,12 @@ impl Mrfc {
         let domains = &self.config.domains;
         // RFC 3261 section 21.4.5: 404 also for a domain that is not ours.
         if !domains.is_empty() && !domains.contains(&host_of(to)) {
-            return Err(Refusal::status(404));
+            return Err(Refusal::of_status(404));
         }
         let existing = self.rooms.get(room);
         // A room the factory has made is known to those who are in it and whom they tell.
         if existing.is_none() && !makes_room && !self.config.rooms.admits(room) {
-            return Err(Refusal::status(404));
+            return Err(Refusal::of_status(404));
         }
         if existing.is_some_and(|room| room.locked) {
             return Err(Refusal::with_text(403, "The room is locked"));

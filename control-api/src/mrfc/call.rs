@@ -8,7 +8,7 @@ use super::keys::{Keys, Pending};
 use super::offers::{Change, Negotiation};
 use super::rooms::{MemberState, MemberView};
 use super::{CallId, Caller, ResolveId};
-use crate::sdp::LocalDescription;
+use crate::sdp::{LocalDescription, Offering};
 
 /// A call from its admission to its end.
 #[derive(Debug)]
@@ -19,6 +19,8 @@ pub(super) struct Call {
     /// What the others in the conference know it as.
     pub(super) entity: String,
     pub(super) joining: Joining,
+    /// The URI to call with its parameters, where we call.
+    pub(super) target: Option<String>,
     pub(super) referred_by: Option<String>,
     pub(super) nickname: Option<String>,
     pub(super) muted: bool,
@@ -26,8 +28,8 @@ pub(super) struct Call {
     pub(super) context: ContextId,
     pub(super) termination: TerminationId,
     pub(super) shard: ShardId,
-    /// What was agreed last, or is about to be.
-    pub(super) negotiation: Negotiation,
+    /// What was agreed last, or is about to be; `None` while an offer of ours is unanswered.
+    pub(super) negotiation: Option<Negotiation>,
     pub(super) stage: Stage,
 }
 
@@ -38,6 +40,8 @@ pub(super) enum Stage {
     AwaitKms { resolve: ResolveId, pending: Box<Pending> },
     /// The shard is asked; the INVITE is unanswered.
     AwaitReserved(Box<Reservation>),
+    /// Our offer is out, in an INVITE or in the 200 to one.
+    AwaitAnswer(Box<Offered>),
     /// Answered 200.
     Established(Box<Agreed>),
     /// The shard is asked to carry a re-INVITE out; the re-INVITE is unanswered.
@@ -50,6 +54,15 @@ pub(super) struct Reservation {
     pub(super) session_id: String,
     pub(super) keys: Option<Keys>,
     pub(super) own_port: bool,
+}
+
+/// An offer of ours.
+#[derive(Debug)]
+pub(super) struct Offered {
+    pub(super) offering: Offering,
+    pub(super) description: LocalDescription,
+    /// It rings at whom we call.
+    pub(super) alerting: bool,
 }
 
 /// The description in force and its sess-version.
@@ -71,11 +84,12 @@ impl Call {
             state: match &self.stage {
                 Stage::AwaitKms { .. } => MemberState::AwaitingKeys,
                 Stage::AwaitReserved(_) => MemberState::Reserving,
+                Stage::AwaitAnswer(_) => MemberState::Calling,
                 Stage::Established(agreed) if agreed.bound => MemberState::Connected,
                 Stage::Established(_) => MemberState::Answered,
                 Stage::AwaitModified(..) => MemberState::Modifying,
             },
-            secure: self.negotiation.message.secure,
+            secure: self.negotiation.as_ref().is_some_and(|agreed| agreed.message.secure),
             since_ns: self.since_ns,
         }
     }
@@ -86,8 +100,13 @@ impl Call {
     pub(super) fn is_answered(&self) -> bool {
         match &self.stage {
             Stage::Established(_) | Stage::AwaitModified(..) => true,
-            Stage::AwaitKms { .. } | Stage::AwaitReserved(_) => false,
+            Stage::AwaitKms { .. } | Stage::AwaitReserved(_) | Stage::AwaitAnswer(_) => false,
         }
+    }
+
+    /// What was agreed last; only a call whose offer is unanswered has nothing yet.
+    pub(super) fn agreed(&self) -> &Negotiation {
+        self.negotiation.as_ref().expect("an answer has come")
     }
 
     /// Who the media plane is to take it for. The first URI is the one the others see.
@@ -96,21 +115,22 @@ impl Call {
         if self.entity != self.caller.uri {
             uris.push(self.caller.uri.clone());
         }
-        let private_messages = self.negotiation.message.private_messages();
+        // Of whom we call nothing is known before its answer.
+        let private_messages =
+            self.negotiation.as_ref().is_some_and(|agreed| agreed.message.private_messages());
         Member { uris, private_messages, muted: self.muted }
     }
 
-    /// What the conference event package tells of it; nothing before it is answered.
+    /// What the conference event package tells of it; nothing before it is answered, unless we
+    /// call.
     pub(super) fn endpoint(&self, config: &FocusConfig) -> Option<Endpoint> {
-        let (Stage::Established(agreed) | Stage::AwaitModified(agreed, _)) = &self.stage else {
-            return None;
-        };
-        let direction = self.negotiation.message.direction;
-        let status = match direction {
-            _ if !agreed.bound => Status::Pending,
-            Direction::Inactive => Status::OnHold,
-            _ if self.muted => Status::MutedViaFocus,
-            Direction::SendRecv | Direction::SendOnly | Direction::RecvOnly => Status::Connected,
+        let (status, direction) = match &self.stage {
+            Stage::AwaitKms { .. } | Stage::AwaitReserved(_) => return None,
+            Stage::AwaitAnswer(offered) => (offered.status(self.joining), None),
+            Stage::Established(agreed) | Stage::AwaitModified(agreed, _) => {
+                let direction = self.agreed().message.direction;
+                (self.status(agreed, direction), Some(direction))
+            }
         };
         let role = if config.operators.contains(&self.entity) { "operator" } else { "participant" };
         let shown = !self.caller.anonymous;
@@ -121,8 +141,27 @@ impl Call {
             status,
             joining: self.joining,
             referred_by: self.referred_by.clone(),
-            direction: Some(direction),
+            direction,
         })
+    }
+
+    fn status(&self, agreed: &Agreed, direction: Direction) -> Status {
+        match direction {
+            _ if !agreed.bound => Status::Pending,
+            Direction::Inactive => Status::OnHold,
+            _ if self.muted => Status::MutedViaFocus,
+            Direction::SendRecv | Direction::SendOnly | Direction::RecvOnly => Status::Connected,
+        }
+    }
+}
+
+impl Offered {
+    fn status(&self, joining: Joining) -> Status {
+        match joining {
+            Joining::DialedIn => Status::Pending,
+            Joining::DialedOut if self.alerting => Status::Alerting,
+            Joining::DialedOut => Status::DialingOut,
+        }
     }
 }
 
@@ -131,7 +170,10 @@ impl Stage {
     pub(super) fn has_termination(&self) -> bool {
         match self {
             Self::AwaitKms { .. } => false,
-            Self::AwaitReserved(_) | Self::Established(_) | Self::AwaitModified(..) => true,
+            Self::AwaitReserved(_)
+            | Self::AwaitAnswer(_)
+            | Self::Established(_)
+            | Self::AwaitModified(..) => true,
         }
     }
 }

@@ -62,7 +62,6 @@ pub(super) struct Endpoint {
 }
 
 /// RFC 4575 section 5.7.3.
-#[allow(dead_code, reason = "some are for calls of the focus")]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Status {
     /// We are calling it.
@@ -82,7 +81,6 @@ pub(super) enum Status {
 }
 
 /// RFC 4575 section 5.7.6.
-#[allow(dead_code, reason = "some are for calls of the focus")]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Disconnection {
     /// It left.
@@ -96,7 +94,6 @@ pub(super) enum Disconnection {
 }
 
 /// RFC 4575 section 5.7.4.
-#[allow(dead_code, reason = "some are for calls of the focus")]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Joining {
     /// It called.

@@ -46,6 +46,10 @@ pub struct FocusConfig {
     pub rooms_max: usize,
     /// Who may subscribe to a conference.
     pub subscribers: SubscriptionPolicy,
+    /// Who may have the focus call others and throw them out.
+    pub referrers: ReferPolicy,
+    /// Calls of the focus that may be unanswered at a time; a further REFER gets 503.
+    pub dials_max: usize,
     /// Normalised URIs of users that may do in every room what its members may do.
     pub operators: BTreeSet<String>,
     /// Subscriptions of the node at a time; the next gets 503 with Retry-After.
@@ -69,6 +73,15 @@ pub enum SubscriptionPolicy {
     Anyone,
 }
 
+/// Who may have the focus call others and throw them out (RFC 4579 section 5.5).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ReferPolicy {
+    /// Whoever is in the conference, and the operators.
+    Members,
+    /// Operators only.
+    Operators,
+}
+
 impl Default for FocusConfig {
     fn default() -> Self {
         Self {
@@ -76,6 +89,8 @@ impl Default for FocusConfig {
             contact_hosts: Vec::new(),
             rooms_max: 10_000,
             subscribers: SubscriptionPolicy::Members,
+            referrers: ReferPolicy::Members,
+            dials_max: 1_000,
             operators: BTreeSet::new(),
             // Some 200 bytes each here and a dialog of some 2 KB in front.
             subscriptions_max: 100_000,

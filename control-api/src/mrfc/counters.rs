@@ -31,6 +31,14 @@ pub struct MrfcCounters {
     pub kms_timeouts: u64,
     /// Commands a shard did not answer in time.
     pub shard_timeouts: u64,
+    /// Calls that the focus made.
+    pub calls_dialled: u64,
+    /// The same that led to nothing, by status.
+    pub dials_failed: BTreeMap<u16, u64>,
+    /// REFERs answered 202.
+    pub refers_accepted: u64,
+    /// REFERs refused, by status.
+    pub refers_refused: BTreeMap<u16, u64>,
     /// SUBSCRIBEs that began a subscription to a conference.
     pub subscriptions_accepted: u64,
     /// The same refused, by status.
@@ -54,6 +62,10 @@ pub enum HangUpCause {
     Bearer(ReleaseCause),
     /// The shard stopped or does not answer.
     ShardLost,
+    /// The answer to our offer leads to no session.
+    AnswerUnusable,
+    /// Whom we called did not answer in time.
+    Unanswered,
     /// The operator, or a member by REFER, threw the party out.
     Kicked,
     /// The operator stops the node.
@@ -81,6 +93,8 @@ impl HangUpCause {
             Self::Bearer(ReleaseCause::TooSlow) => "Q.850;cause=42;text=\"receiver too slow\"",
             Self::Bearer(ReleaseCause::Idle) => "Q.850;cause=102;text=\"media idle\"",
             Self::ShardLost => "Q.850;cause=38;text=\"media plane lost\"",
+            Self::AnswerUnusable => "SIP;cause=488;text=\"answer not acceptable\"",
+            Self::Unanswered => "SIP;cause=408;text=\"no answer\"",
             Self::Kicked => "SIP;cause=403;text=\"thrown out\"",
             Self::Shutdown => "SIP;cause=503;text=\"shutting down\"",
         }
@@ -102,6 +116,8 @@ impl HangUpCause {
                 | ReleaseCause::ProtocolViolation
                 | ReleaseCause::Idle,
             )
+            | Self::AnswerUnusable
+            | Self::Unanswered
             | Self::ShardLost => Disconnection::Failed,
         }
     }

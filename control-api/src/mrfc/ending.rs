@@ -4,7 +4,7 @@ use mrfp_core::mp;
 
 use super::admission::Refusal;
 use super::call::{Call, Stage};
-use super::conference_state::Disconnection;
+use super::conference_state::{Disconnection, Joining};
 use super::config::SUBTRACT_TIMEOUT_NS;
 use super::counters::{HangUpCause, count};
 use super::engine::{Now, Shutdown, Turn};
@@ -20,10 +20,12 @@ impl Mrfc {
         let Some(call) = self.calls.remove(&id) else {
             return;
         };
+        self.refer_progress(id, 487);
         match call.stage {
             Stage::AwaitKms { .. } | Stage::AwaitReserved(_) => {
                 self.counters.calls_abandoned += 1;
             }
+            Stage::AwaitAnswer(_) => self.counters.calls_ended += 1,
             Stage::Established(_) | Stage::AwaitModified(..) => self.counters.calls_ended += 1,
         }
         self.release(turn.now, id, &call, Disconnection::Departed);
@@ -39,7 +41,13 @@ impl Mrfc {
         cause: HangUpCause,
     ) {
         match &call.stage {
-            Stage::AwaitKms { .. } | Stage::AwaitReserved(_) => self.refuse(id, refusal.clone()),
+            Stage::AwaitKms { .. } | Stage::AwaitReserved(_) => {
+                self.refuse_or_report(id, call.joining, refusal.clone());
+            }
+            Stage::AwaitAnswer(_) => {
+                self.refer_progress(id, refusal.status());
+                self.hang_up(id, cause);
+            }
             Stage::Established(_) => self.hang_up(id, cause),
             Stage::AwaitModified(_, change) => {
                 if change.purpose == Purpose::Reinvite {
@@ -58,6 +66,11 @@ impl Mrfc {
             Stage::AwaitReserved(_) | Stage::AwaitModified(..) => {
                 self.counters.shard_timeouts += 1;
                 Refusal::unavailable("The media plane does not answer")
+            }
+            // RFC 3261 section 21.4.9: whom we called did not answer in time.
+            Stage::AwaitAnswer(_) => {
+                let refusal = Refusal::of_status(408);
+                return self.end(now, id, call, &refusal, HangUpCause::Unanswered);
             }
             Stage::Established(_) => unreachable!("nothing is awaited"),
         };
@@ -106,9 +119,26 @@ impl Mrfc {
         }
     }
 
+    /// A call that the shard has no place for.
+    pub(super) fn refuse_or_report(&mut self, id: CallId, joining: Joining, refusal: Refusal) {
+        match joining {
+            Joining::DialedIn => self.refuse(id, refusal),
+            Joining::DialedOut => {
+                count(&mut self.counters.dials_failed, refusal.status());
+                self.refer_progress(id, refusal.status());
+            }
+        }
+    }
+
+    /// Hangs a call up whose answer is no use.
+    pub(super) fn end_answered(&mut self, now: Now, id: CallId, call: &Call, cause: HangUpCause) {
+        self.hang_up(id, cause);
+        self.release(now, id, call, cause.disconnection());
+    }
+
     /// Refuses an INVITE.
     pub(super) fn refuse(&mut self, id: CallId, refusal: Refusal) {
-        count(&mut self.counters.calls_refused, refusal.status);
+        count(&mut self.counters.calls_refused, refusal.status());
         self.answer(id, refusal.into());
     }
 
@@ -122,7 +152,7 @@ impl Mrfc {
     }
 
     /// Gives back what a call holds; its Termination lingers until the shard says `Subtracted`.
-    fn release(&mut self, now: Now, id: CallId, call: &Call, how: Disconnection) {
+    pub(super) fn release(&mut self, now: Now, id: CallId, call: &Call, how: Disconnection) {
         if let Stage::AwaitKms { resolve, .. } = &call.stage {
             self.by_resolve.remove(resolve);
         }

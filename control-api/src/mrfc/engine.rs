@@ -9,10 +9,11 @@ use mrfp_core::mp;
 use super::admission::Refusal;
 use super::call::{Call, Reservation, Stage};
 use super::conference_state::Joining;
-use super::config::{KMS_TIMEOUT_NS, MrfcConfig, SHARD_TIMEOUT_NS};
+use super::config::{KMS_TIMEOUT_NS, MrfcConfig, SHARD_TIMEOUT_NS, SecurityPolicy};
 use super::counters::{MrfcCounters, count};
 use super::keys::{self, KeyFailure};
 use super::offers::Negotiation;
+use super::refer::{self, Referrals};
 use super::rooms::{Place, Rooms, Shards};
 use super::subscriptions::{self, Subscriptions};
 use super::timers::{Timer, Timers};
@@ -36,9 +37,10 @@ pub struct Mrfc {
     /// Terminations whose call is gone and whose `Subtracted` is due.
     pub(super) subtracting: BTreeMap<mp::TerminationId, mp::ShardId>,
     pub(super) subscriptions: Subscriptions,
+    pub(super) referrals: Referrals,
     pub(super) timers: Timers,
     pub(super) actions: VecDeque<Action>,
-    last_id: u64,
+    pub(super) last_id: u64,
     pub(super) shutdown: Shutdown,
 }
 
@@ -94,6 +96,7 @@ impl Mrfc {
             by_resolve: BTreeMap::new(),
             subtracting: BTreeMap::new(),
             subscriptions: Subscriptions::default(),
+            referrals: Referrals::default(),
             timers: Timers::default(),
             actions: VecDeque::new(),
             last_id: 0,
@@ -125,6 +128,13 @@ impl Mrfc {
                 self.resubscribe(now, subscription, expires);
             }
             Event::Notified { subscription, delivered } => self.notified(subscription, delivered),
+            Event::Refer { subscription: id, room, from, within, call, target, method } => {
+                let request = refer::Request { id, room, from, within, call, target, method };
+                self.refer(&mut turn, request);
+            }
+            Event::Ringing { call } => self.ringing(call),
+            Event::Answered { call, answer } => self.answered(now, call, answer.as_deref()),
+            Event::DialFailed { call, status } => self.dial_failed(now, call, status),
             Event::Shutdown => self.shut_down(&turn),
         }
         self.settle(now);
@@ -184,6 +194,7 @@ impl Mrfc {
             assert!(self.by_termination.is_empty());
             assert!(self.by_resolve.is_empty());
             assert!(self.subscriptions.is_empty());
+            assert!(self.referrals.is_empty());
             assert!(self.timers.next_ns().is_none());
         }
         empty
@@ -208,9 +219,19 @@ impl Mrfc {
         let makes_room = self.config.focus.factory.as_deref() == Some(called.as_str());
         let room = if makes_room { random_session_id(turn.random) } else { called };
         self.check_admission(&room, makes_room, &from.uri, &to)?;
-        let negotiation = Negotiation::begin(offer.as_deref(), &self.config, &room)?;
+        let negotiation = match &offer {
+            Some(offer) => Some(Negotiation::begin(Some(offer), &self.config, &room)?),
+            // What we offer has no keys.
+            None if self.config.security != SecurityPolicy::PlainAllowed => {
+                return Err(Refusal::offer_missing());
+            }
+            None => None,
+        };
         let place = self.place(&room, &to, makes_room)?;
-        let asked = self.ask_kms(turn, &to, &negotiation)?;
+        let asked = match &negotiation {
+            Some(negotiation) => self.ask_kms(turn, &to, negotiation)?,
+            None => None,
+        };
         if makes_room {
             self.actions.push_back(Action::Room { call: id, room: room.clone() });
         }
@@ -218,16 +239,14 @@ impl Mrfc {
         self.last_id += 2;
         let termination = mp::TerminationId(self.last_id);
         let Place { context, shard, .. } = place;
-        self.rooms.join(&room, &place, id);
-        self.shards.add_termination(shard);
-        *self.user_calls.entry(normalise(&from.uri)).or_insert(0) += 1;
-        self.by_termination.insert(termination, id);
+        self.enter(&room, &place, id, &from.uri, termination);
         let since_ns = turn.now.monotonic_ns;
         let call = |stage| Call {
             room,
             entity: from.entity(id),
             caller: from,
             joining: Joining::DialedIn,
+            target: None,
             referred_by: None,
             nickname: None,
             muted: false,
@@ -258,9 +277,24 @@ impl Mrfc {
         Ok(())
     }
 
+    /// Puts a call into every index.
+    pub(super) fn enter(
+        &mut self,
+        room: &str,
+        place: &Place,
+        id: CallId,
+        user: &str,
+        termination: mp::TerminationId,
+    ) {
+        self.rooms.join(room, place, id);
+        self.shards.add_termination(place.shard);
+        *self.user_calls.entry(normalise(user)).or_insert(0) += 1;
+        self.by_termination.insert(termination, id);
+    }
+
     /// Whatever members may call their room: its URI, and its Contacts, which the factory's rooms
     /// are known by.
-    fn uris(&self, room: &str) -> Vec<String> {
+    pub(super) fn uris(&self, room: &str) -> Vec<String> {
         let uri = &self.rooms.get(room).expect("a call's room exists").uri;
         let contacts = self.config.focus.contact_hosts.iter();
         let contacts = contacts.map(|host| format!("sip:{room}@{host}"));
@@ -307,16 +341,20 @@ impl Mrfc {
         let Stage::AwaitReserved(reservation) = &call.stage else {
             unreachable!("only a reservation is sent");
         };
-        let message = &call.negotiation.message;
+        let message = call.negotiation.as_ref().map(|negotiation| &negotiation.message);
+        let secure = message.is_some_and(|message| message.secure);
+        let keyed = message.is_some_and(|message| message.key_management.is_some());
         // Key management on an m-line in the clear is refused with the offer.
-        assert!(message.secure || reservation.keys.is_none());
+        assert!(secure || reservation.keys.is_none());
         // A Termination that is to have a key is never reserved without it.
-        assert_eq!(message.key_management.is_some(), reservation.keys.is_some());
+        assert_eq!(keyed, reservation.keys.is_some());
         let security = match &reservation.keys {
             Some(keys) => {
                 mp::Security::TlsPsk { identity: keys.identity.clone(), psk: keys.psk.clone() }
             }
-            None if message.secure => mp::Security::TlsCertificate,
+            None if secure => mp::Security::TlsCertificate {
+                fingerprints: message.map_or_else(Vec::new, |it| it.fingerprints.clone()),
+            },
             None => mp::Security::Plain,
         };
         let command = mp::Command::ReserveAndConfigure(Box::new(mp::ReserveAndConfigure {
@@ -324,16 +362,17 @@ impl Mrfc {
             switching: self.config.rooms.chat(&call.room).switching(self.uris(&call.room)),
             termination: call.termination,
             security,
-            setup: call.negotiation.setup(),
+            setup: call.negotiation.as_ref().map_or(mp::Setup::Passive, Negotiation::setup),
             session_id: reservation.session_id.clone(),
-            remote_path: Some(message.path.clone()),
+            remote_path: message.map(|message| message.path.clone()),
             member: call.member(),
             realm: self.realm(&call.caller),
-            file_transfer: message.file.is_some(),
-            accept_types: message.accept_types.clone(),
-            accept_wrapped_types: message.accept_wrapped_types.clone(),
-            direction: message.direction,
-            max_size_bytes: message.max_size_bytes,
+            file_transfer: message.is_some_and(|message| message.file.is_some()),
+            accept_types: message.map_or_else(String::new, |m| m.accept_types.clone()),
+            accept_wrapped_types: message
+                .map_or_else(String::new, |m| m.accept_wrapped_types.clone()),
+            direction: message.map_or(mp::Direction::SendRecv, |message| message.direction),
+            max_size_bytes: message.and_then(|message| message.max_size_bytes),
             own_port: reservation.own_port,
         }));
         self.actions.push_back(Action::Command { shard: call.shard, command });

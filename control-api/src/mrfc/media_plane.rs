@@ -49,7 +49,9 @@ impl Mrfc {
                         Stage::Established(agreed) | Stage::AwaitModified(agreed, _) => {
                             agreed.bound = true;
                         }
-                        Stage::AwaitKms { .. } | Stage::AwaitReserved(_) => (),
+                        Stage::AwaitKms { .. }
+                        | Stage::AwaitReserved(_)
+                        | Stage::AwaitAnswer(_) => (),
                     }
                     self.keep(id, call);
                 }
@@ -88,17 +90,22 @@ impl Mrfc {
     }
 
     fn reserved(&mut self, turn: &mut Turn<'_>, id: CallId, mut call: Call, address: SocketAddr) {
-        let Stage::AwaitReserved(reservation) = call.stage else {
-            self.keep(id, call);
-            return;
-        };
+        if !matches!(call.stage, Stage::AwaitReserved(_)) {
+            return self.keep(id, call);
+        }
         self.timers.clear(Timer::Call(id));
         let mut address = address;
         if address.ip().is_unspecified() {
             address.set_ip(self.shards.description(call.shard).address.ip());
         }
+        let Some(negotiation) = &call.negotiation else {
+            return self.offer(turn, id, call, address);
+        };
+        let Stage::AwaitReserved(reservation) = call.stage else {
+            unreachable!("just seen");
+        };
         let Reservation { session_id, keys, .. } = *reservation;
-        let description = call.negotiation.answer(OwnEnd {
+        let description = negotiation.answer(OwnEnd {
             sdp_session_id: random_sdp_session_id(turn.random),
             address,
             msrp_session_id: session_id,
@@ -143,19 +150,23 @@ impl Mrfc {
             }
             Stage::AwaitReserved(_) => {
                 // Nothing is left on the shard, so there is nothing to subtract.
-                self.refuse(id, refusal);
+                self.refuse_or_report(id, call.joining, refusal);
                 self.forget(id, &call.room, &call.caller.uri, call.termination);
                 self.shards.remove_termination(call.shard);
             }
             Stage::AwaitModified(agreed, change) => {
                 self.timers.clear(Timer::Call(id));
                 call.stage = Stage::Established(agreed);
-                if change.purpose == Purpose::Reinvite {
-                    self.refuse_reinvite(id, refusal);
+                match change.purpose {
+                    Purpose::Reinvite => self.refuse_reinvite(id, refusal),
+                    Purpose::Mute(_) => {}
+                    Purpose::Answer => {
+                        return self.end(turn.now, id, call, &refusal, HangUpCause::AnswerUnusable);
+                    }
                 }
                 self.keep(id, call);
             }
-            stage @ (Stage::AwaitKms { .. } | Stage::Established(_)) => {
+            stage @ (Stage::AwaitKms { .. } | Stage::AwaitAnswer(_) | Stage::Established(_)) => {
                 call.stage = stage;
                 self.keep(id, call);
             }
@@ -163,5 +174,5 @@ impl Mrfc {
     }
 }
 
-/// sess-version of a first answer.
-const SDP_VERSION_FIRST: u64 = 1;
+/// sess-version of a first description.
+pub(super) const SDP_VERSION_FIRST: u64 = 1;

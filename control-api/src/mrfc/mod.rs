@@ -12,8 +12,10 @@ mod ending;
 mod engine;
 mod keys;
 mod media_plane;
+mod offering;
 mod offers;
 mod realms;
+mod refer;
 mod reinvite;
 mod rooms;
 mod subscriptions;
@@ -30,11 +32,12 @@ pub use administration::{Administration, AdministrationError};
 pub use conference_document::CONFERENCE_INFO;
 pub use config::{
     ChatPolicy, FocusConfig, KMS_TIMEOUT_NS, MrfcConfig, RETRY_AFTER, ROOM_NAME_SIZE_MAX,
-    RoomPolicy, SHARD_TIMEOUT_NS, SUBTRACT_TIMEOUT_NS, SecurityPolicy, ShardDescription,
-    SubscriptionPolicy,
+    ReferPolicy, RoomPolicy, SHARD_TIMEOUT_NS, SUBTRACT_TIMEOUT_NS, SecurityPolicy,
+    ShardDescription, SubscriptionPolicy,
 };
 pub use counters::{HangUpCause, MrfcCounters};
 pub use engine::{Mrfc, Now};
+pub use offering::DIAL_TIMEOUT_NS;
 pub use realms::{Network, REALM_DEFAULT, Realms};
 pub use rooms::{MemberState, MemberView, RoomView};
 pub use subscriptions::DEPARTED_SHOWN_NS;
@@ -144,6 +147,43 @@ pub enum Event {
         /// It was taken; else the subscription is over.
         delivered: bool,
     },
+    /// Somebody refers the conference to somebody else (RFC 3515). Answered like
+    /// [`Event::Subscribe`]; the notifications tell how far it is.
+    Refer {
+        /// The subscription that this makes.
+        subscription: SubscriptionId,
+        /// User part of the Request-URI, unescaped: the room.
+        room: String,
+        /// Who asks.
+        from: Caller,
+        /// The answered call in whose dialog it asks.
+        within: Option<CallId>,
+        /// The call this leads to, should it lead to one.
+        call: CallId,
+        /// Whom to call or to throw out; with parameters, without headers and method.
+        target: String,
+        /// Which of both.
+        method: ReferMethod,
+    },
+    /// It rings where [`Action::Dial`] led.
+    Ringing {
+        /// Which call.
+        call: CallId,
+    },
+    /// The answer to an offer of ours came: in the 200 to our INVITE, or in the ACK to our 200.
+    Answered {
+        /// Which call.
+        call: CallId,
+        /// The SDP answer.
+        answer: Option<Vec<u8>>,
+    },
+    /// A call of ours came to nothing.
+    DialFailed {
+        /// Which call.
+        call: CallId,
+        /// Why: the SIP status.
+        status: u16,
+    },
     /// A shard answered or notified.
     Mp {
         /// Which shard.
@@ -194,7 +234,23 @@ pub enum Action {
         /// Of what.
         notice: Notice,
     },
-    /// Hang an answered call up.
+    /// Call somebody with this offer. [`Event::Answered`] or [`Event::DialFailed`] follows, unless
+    /// it is hung up before.
+    Dial {
+        /// The new call.
+        call: CallId,
+        /// Whom.
+        target: String,
+        /// User part of our Contact.
+        room: String,
+        /// As whom: the conference URI.
+        uri: String,
+        /// Who wanted it (RFC 3892).
+        referred_by: Option<String>,
+        /// The SDP offer.
+        sdp: Vec<u8>,
+    },
+    /// Hang an answered call up, or give up one of ours that is unanswered.
     HangUp {
         /// Which.
         call: CallId,
@@ -267,14 +323,32 @@ pub enum Notice {
     Active {
         /// For so long.
         expires: Duration,
-        /// Document of the type [`CONFERENCE_INFO`].
-        body: Vec<u8>,
+        /// What is new.
+        content: Content,
     },
     /// The subscription is over; nobody hears what becomes of this notification.
     Terminated {
         /// Why (RFC 6665 section 4.1.3).
         reason: &'static str,
-        /// Document of the type [`CONFERENCE_INFO`].
-        body: Option<Vec<u8>>,
+        /// The last word.
+        content: Option<Content>,
     },
+}
+
+/// Body of a notification.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Content {
+    /// Document of the type [`CONFERENCE_INFO`].
+    ConferenceInfo(Vec<u8>),
+    /// How far a REFER is: the SIP status, to be sent as `message/sipfrag`.
+    Status(u16),
+}
+
+/// What a REFER asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ReferMethod {
+    /// To call somebody.
+    Invite,
+    /// To throw somebody out.
+    Bye,
 }

@@ -47,6 +47,8 @@ pub(super) enum Purpose {
     Reinvite,
     /// The operator wants the member (not) to be heard.
     Mute(bool),
+    /// The answer to an offer of ours has come.
+    Answer,
 }
 
 /// What only we can say about our end.
@@ -113,7 +115,6 @@ impl Negotiation {
     }
 
     /// An offer of ours that was answered.
-    #[expect(dead_code, reason = "for calls that the node makes")]
     pub(super) fn answered(offering: &Offering, answered: Answered) -> Self {
         let Answered { message, setup } = answered;
         Self {
@@ -137,6 +138,9 @@ impl Negotiation {
         // 3.1.3); a refresh repeats the old one.
         if old.key_management != new.key_management {
             return Err(Refusal::change("keys cannot change"));
+        }
+        if old.fingerprints != new.fingerprints {
+            return Err(Refusal::change("the certificate cannot change"));
         }
         let role_possible = match new.setup {
             OfferedSetup::Active => !self.active,
@@ -204,11 +208,11 @@ impl Negotiation {
         let setup = if self.active { OfferedSetup::Active } else { OfferedSetup::Passive };
         LocalMedia::Served(Box::new(LocalMessage {
             secure: self.message.secure,
-            fingerprint: self.fingerprint.clone(),
             session_id,
             setup,
             direction: reversed(self.message.direction),
             cema: self.cema,
+            fingerprint: self.fingerprint.clone(),
             capabilities: self.capabilities.clone(),
             file: self.message.file.as_ref().map(FileTransfer::answer).unwrap_or_default(),
         }))

@@ -15,14 +15,17 @@ impl Mrfc {
     pub(super) fn reinvite(&mut self, turn: &Turn<'_>, id: CallId, offer: Option<&[u8]>) {
         // We may have hung up while the re-INVITE was on its way.
         let Some(mut call) = self.calls.remove(&id) else {
-            return self.refuse_reinvite(id, Refusal::status(481));
+            return self.refuse_reinvite(id, Refusal::of_status(481));
         };
-        let Stage::Established(agreed) = call.stage else {
+        if !matches!(call.stage, Stage::Established(_)) {
             self.refuse_reinvite(id, Refusal::overlapping());
-            self.keep(id, call);
-            return;
+            return self.keep(id, call);
+        }
+        let again = call.agreed().again(offer, &self.config, &call.room);
+        let Stage::Established(agreed) = call.stage else {
+            unreachable!("just seen");
         };
-        match call.negotiation.again(offer, &self.config, &call.room) {
+        match again {
             Ok(negotiation) => {
                 let description = negotiation.answer_again(&agreed.description);
                 let purpose = Purpose::Reinvite;
@@ -43,7 +46,7 @@ impl Mrfc {
         let Stage::AwaitModified(_, change) = &call.stage else {
             unreachable!("the caller made it so");
         };
-        let Some((direction, remote)) = call.negotiation.difference(&change.negotiation) else {
+        let Some((direction, remote)) = call.agreed().difference(&change.negotiation) else {
             return self.modified(id, call);
         };
         let termination = call.termination;
@@ -61,16 +64,23 @@ impl Mrfc {
         };
         self.timers.clear(Timer::Call(id));
         let Change { negotiation, description, purpose } = *change;
-        if let Purpose::Mute(muted) = purpose {
-            call.muted = muted;
-            call.stage = Stage::Established(agreed);
-            return self.keep(id, call);
+        match purpose {
+            Purpose::Reinvite => {}
+            Purpose::Mute(muted) => {
+                call.muted = muted;
+                call.stage = Stage::Established(agreed);
+                return self.keep(id, call);
+            }
+            Purpose::Answer => {
+                call.stage = Stage::Established(agreed);
+                return self.keep(id, call);
+            }
         }
         let version = next_version(&agreed, description != agreed.description);
         let sdp = description.to_bytes(version);
         agreed.description = description;
         agreed.version = version;
-        call.negotiation = negotiation;
+        call.negotiation = Some(negotiation);
         call.stage = Stage::Established(agreed);
         self.counters.reinvites_accepted += 1;
         self.answer(id, Answer::Accepted { sdp });
@@ -78,7 +88,7 @@ impl Mrfc {
     }
 
     pub(super) fn refuse_reinvite(&mut self, id: CallId, refusal: Refusal) {
-        count(&mut self.counters.reinvites_refused, refusal.status);
+        count(&mut self.counters.reinvites_refused, refusal.status());
         self.answer(id, refusal.into());
     }
 }

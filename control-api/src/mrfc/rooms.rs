@@ -92,6 +92,8 @@ pub enum MemberState {
     AwaitingKeys,
     /// The shard is asked.
     Reserving,
+    /// An offer of ours is unanswered.
+    Calling,
     /// Answered, no connection yet.
     Answered,
     /// Connected.

@@ -18,7 +18,7 @@ use super::config::SubscriptionPolicy;
 use super::counters::count;
 use super::engine::Now;
 use super::timers::Timer;
-use super::{Action, CallId, Caller, Mrfc, Notice, SubscribeAnswer, SubscriptionId};
+use super::{Action, CallId, Caller, Content, Mrfc, Notice, SubscribeAnswer, SubscriptionId};
 
 /// The subscriptions of the node and the rooms they are to.
 #[derive(Debug, Default)]
@@ -204,6 +204,9 @@ impl Mrfc {
 
     /// SUBSCRIBE within a subscription: a refresh, or its end.
     pub(super) fn resubscribe(&mut self, now: Now, id: SubscriptionId, asked: Option<Duration>) {
+        if self.resubscribe_refer(id, asked) {
+            return;
+        }
         if !self.subscriptions.subscriptions.contains_key(&id) {
             let answer = SubscribeAnswer::Refused { status: 481, retry: false };
             return self.actions.push_back(Action::AnswerSubscribe { subscription: id, answer });
@@ -231,7 +234,7 @@ impl Mrfc {
         let (point, body) = self.full_document(id);
         self.subscription_mut(id).seen = point;
         self.counters.notifications_full += 1;
-        let notice = Notice::Active { expires, body };
+        let notice = Notice::Active { expires, content: Content::ConferenceInfo(body) };
         self.actions.push_back(Action::Notify { subscription: id, notice });
         self.arm(context);
     }
@@ -246,6 +249,9 @@ impl Mrfc {
     /// A notification was answered, or came to nothing.
     pub(super) fn notified(&mut self, id: SubscriptionId, delivered: bool) {
         let Some(subscription) = self.subscriptions.subscriptions.get_mut(&id) else {
+            if !delivered {
+                self.refer_forgotten(id);
+            }
             return;
         };
         if !delivered {
@@ -270,7 +276,8 @@ impl Mrfc {
         // Who may not know any more is told no more than that.
         let body = (reason != REJECTED).then(|| self.full_document(id).1);
         self.counters.notifications_full += u64::from(body.is_some());
-        let notice = Notice::Terminated { reason, body };
+        let content = body.map(Content::ConferenceInfo);
+        let notice = Notice::Terminated { reason, content };
         self.actions.push_back(Action::Notify { subscription: id, notice });
         self.drop_subscription(id);
     }
@@ -368,7 +375,8 @@ impl Mrfc {
             let subscription = self.subscriptions.subscriptions.remove(&id);
             let version = subscription.expect("a watch's subscription exists").next_version();
             let body = document(&watch.state.uri, Extent::Deleted, version, b"");
-            let notice = Notice::Terminated { reason: "noresource", body: Some(body) };
+            let content = Some(Content::ConferenceInfo(body));
+            let notice = Notice::Terminated { reason: "noresource", content };
             self.actions.push_back(Action::Notify { subscription: id, notice });
         }
     }
@@ -434,7 +442,7 @@ impl Mrfc {
             subscription.unanswered += 1;
             let expires = subscription.remaining(now);
             self.counters.notifications_partial += 1;
-            let notice = Notice::Active { expires, body };
+            let notice = Notice::Active { expires, content: Content::ConferenceInfo(body) };
             self.actions.push_back(Action::Notify { subscription: *id, notice });
         }
         let subscriptions = &self.subscriptions.subscriptions;

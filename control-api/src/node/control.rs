@@ -219,6 +219,7 @@ impl Control {
                 Action::Answer { .. }
                 | Action::HangUp { .. }
                 | Action::Room { .. }
+                | Action::Dial { .. }
                 | Action::AnswerSubscribe { .. }
                 | Action::Notify { .. } => {
                     let left = self.parts.sip.act(action);
@@ -411,6 +412,7 @@ fn state_name(state: MemberState) -> &'static str {
     match state {
         MemberState::AwaitingKeys => "awaiting-keys",
         MemberState::Reserving => "reserving",
+        MemberState::Calling => "calling",
         MemberState::Answered => "answered",
         MemberState::Connected => "connected",
         MemberState::Modifying => "modifying",

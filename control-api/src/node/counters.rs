@@ -54,6 +54,15 @@ fn mrfc_families(counters: &MrfcCounters) -> Vec<Family> {
             "Commands a shard did not answer in time",
             counters.shard_timeouts,
         ),
+        counter("calls_dialled", "Calls of the focus", counters.calls_dialled),
+        labelled(
+            "dials_failed",
+            "Calls of the focus that failed",
+            "status",
+            &counters.dials_failed,
+        ),
+        counter("refers_accepted", "REFERs answered 202", counters.refers_accepted),
+        labelled("refers_refused", "REFERs refused", "status", &counters.refers_refused),
         counter(
             "subscriptions_accepted",
             "Subscriptions to conferences begun",
@@ -136,6 +145,7 @@ fn sip_families(sip: &SipMetrics) -> Vec<Family> {
         labelled("sip_answers", "Final answers to INVITE and UPDATE", "class", &answers),
         labelled("sip_refused", "Requests the validity gate refused", "reason", &refused),
         labelled("sip_dropped", "Messages dropped without an answer", "reason", &dropped),
+        counter("sip_invites_sent", "Calls of the node", sip.dials.get()),
         counter("sip_subscribes_accepted", "SUBSCRIBE answered 2xx", sip.subscribes_accepted.get()),
         counter(
             "sip_subscribes_refused",
@@ -198,6 +208,8 @@ fn cause_name(cause: HangUpCause) -> &'static str {
         HangUpCause::Bearer(ReleaseCause::TooSlow) => "too-slow",
         HangUpCause::Bearer(ReleaseCause::Idle) => "idle",
         HangUpCause::ShardLost => "shard-lost",
+        HangUpCause::AnswerUnusable => "answer-unusable",
+        HangUpCause::Unanswered => "unanswered",
         HangUpCause::Kicked => "kicked",
         HangUpCause::Shutdown => "shutdown",
     }

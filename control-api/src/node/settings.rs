@@ -10,15 +10,15 @@ use mrfp_protocol::tls::ProfileConfig;
 use zeroize::Zeroizing;
 
 use crate::config::{
-    Certificate, CertificateProblem, Config, Cpim, Creation, KmsKey, Plain, PortMode, Room,
-    Subscribers,
+    Certificate, CertificateProblem, Config, Cpim, Creation, KmsKey, Plain, PortMode, Referrers,
+    Room, Subscribers,
 };
 use crate::kms::KmsConfig;
 use crate::mikey::uri::normalise;
 use crate::mikey::{Parameters, PreSharedKey, ResponderConfig, TicketProtectionKey, UriPattern};
 use crate::mrfc::{
-    ChatPolicy, FocusConfig, MrfcConfig, Realms, RoomPolicy, SecurityPolicy, ShardDescription,
-    SubscriptionPolicy,
+    ChatPolicy, FocusConfig, MrfcConfig, Realms, ReferPolicy, RoomPolicy, SecurityPolicy,
+    ShardDescription, SubscriptionPolicy,
 };
 use crate::sdp::Fingerprint;
 use crate::sip::SipConfig;
@@ -91,6 +91,7 @@ pub(super) fn sip(config: &Config) -> SipConfig {
         udp: config.sip.udp,
         tcp: config.sip.tcp,
         contact_host: config.sip.contact_host.clone(),
+        outbound_proxy: config.conference.outbound_proxy,
         user_agent: concat!("mrf/", env!("CARGO_PKG_VERSION")).to_owned(),
         calls_max: config.limits.calls_max as usize,
         connections_max: config.sip.connections_max,
@@ -133,6 +134,11 @@ fn focus(config: &Config) -> FocusConfig {
             Subscribers::Members => SubscriptionPolicy::Members,
             Subscribers::Anyone => SubscriptionPolicy::Anyone,
         },
+        referrers: match conference.referrers {
+            Referrers::Members => ReferPolicy::Members,
+            Referrers::Operators => ReferPolicy::Operators,
+        },
+        dials_max: conference.dials_max as usize,
         operators: conference.operators.iter().map(|uri| normalise(uri)).collect(),
         subscriptions_max: conference.subscriptions_max as usize,
         room_subscriptions_max: conference.subscriptions_per_room_max as usize,

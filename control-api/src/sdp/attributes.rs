@@ -1,12 +1,10 @@
 //! Attributes that have a grammar of their own: `a=key-mgmt`, `a=setup` and the direction.
 
-use std::fmt;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use mrfp_core::mp::Direction;
+use mrfp_protocol::tls::Fingerprint;
 use sdp_types::Attribute;
-use sha2::{Digest, Sha256};
 
 use super::message::{Half, Unservable};
 
@@ -48,6 +46,25 @@ pub enum OfferedSetup {
     Passive,
     /// Either, in offers only.
     ActPass,
+}
+
+/// The certificates a peer has announced (RFC 8122 section 5): under the m-line or, where there are
+/// none, for the session. Those of hashes we do not take are passed over, but not all of them.
+pub(super) fn fingerprints(
+    session: &[Attribute],
+    media: &[Attribute],
+) -> Result<Vec<Fingerprint>, Unservable> {
+    for attributes in [media, session] {
+        let announced = attributes.iter().filter(|attribute| attribute.attribute == "fingerprint");
+        let mut announced = announced.peekable();
+        if announced.peek().is_some() {
+            let known: Vec<Fingerprint> = announced
+                .filter_map(|attribute| Fingerprint::parse(attribute.value.as_deref()?).ok())
+                .collect();
+            return if known.is_empty() { Err(Unservable::Fingerprint) } else { Ok(known) };
+        }
+    }
+    Ok(Vec::new())
 }
 
 impl KeyManagement {
@@ -131,26 +148,6 @@ impl OfferedSetup {
             Self::Passive => "passive",
             Self::ActPass => "actpass",
         }
-    }
-}
-
-/// `a=fingerprint` of a certificate (RFC 8122 section 5, RFC 4975 section 14.4).
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Fingerprint(String);
-
-impl Fingerprint {
-    /// That of a certificate in DER, by SHA-256, which every peer must know.
-    #[must_use]
-    pub fn of(certificate: &[u8]) -> Self {
-        let bytes = Sha256::digest(certificate);
-        let bytes: Vec<String> = bytes.iter().map(|byte| format!("{byte:02X}")).collect();
-        Self(format!("SHA-256 {}", bytes.join(":")))
-    }
-}
-
-impl fmt::Display for Fingerprint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
     }
 }
 

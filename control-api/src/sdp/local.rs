@@ -3,10 +3,11 @@
 use std::net::SocketAddr;
 
 use mrfp_core::mp::Direction;
+use mrfp_protocol::tls::Fingerprint;
 use sdp_types::{Attribute, Connection, Media, Origin, Session, Time};
 
 use super::MediaLine;
-use super::attributes::{Fingerprint, KeyManagementLevel, OfferedSetup, direction_name};
+use super::attributes::{KeyManagementLevel, OfferedSetup, direction_name};
 use super::chatroom::Chatroom;
 use super::message::{PROTOCOL_PLAIN, PROTOCOL_TLS};
 

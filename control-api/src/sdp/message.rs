@@ -1,6 +1,7 @@
 //! One `m=message` description: what it says, and whether this node can serve it.
 
 use mrfp_core::mp::Direction;
+use mrfp_protocol::tls::Fingerprint;
 use sdp_types::{Attribute, Media, Session};
 
 use super::attributes::{self, KeyManagement, OfferedSetup};
@@ -40,6 +41,8 @@ pub struct MessageDescription {
     pub connection_port: u16,
     /// `a=key-mgmt` in effect.
     pub key_management: Option<KeyManagement>,
+    /// `a=fingerprint` in effect, of a TLS session.
+    pub fingerprints: Vec<Fingerprint>,
 }
 
 /// Which half of an exchange a description is.
@@ -95,6 +98,8 @@ pub enum Unservable {
     KeyManagement,
     /// TCP/TLS/MSRP without `a=key-mgmt`: no key to authenticate with.
     KeyManagementMissing,
+    /// `a=fingerprint` that cannot be read, or of no hash that proves anything.
+    Fingerprint,
     /// `a=key-mgmt` for TCP/MSRP, which has nothing to key.
     KeyManagementOnPlain,
     /// An attribute of RFC 5547 is malformed, or `a=file-transfer-id` is missing.
@@ -152,6 +157,11 @@ impl MessageDescription {
             connection_host: connection_host(session, media)?,
             connection_port: media.port,
             key_management: KeyManagement::in_effect(&session.attributes, &media.attributes)?,
+            fingerprints: if secure {
+                attributes::fingerprints(&session.attributes, &media.attributes)?
+            } else {
+                Vec::new()
+            },
         })
     }
 
@@ -254,6 +264,7 @@ impl Unservable {
             Self::AddressMismatch => (399, "Connection address differs from path"),
             Self::DomainName => (301, "Domain name where an address is needed"),
             Self::KeyManagement => (306, "Attribute not understood: key-mgmt"),
+            Self::Fingerprint => (399, "Unusable a=fingerprint"),
             Self::KeyManagementMissing => (399, "TCP/TLS/MSRP needs key-mgmt"),
             Self::KeyManagementOnPlain => (399, "key-mgmt without TLS"),
             Self::FileAttribute => (306, "Attribute not understood: file transfer"),

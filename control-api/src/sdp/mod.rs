@@ -17,9 +17,11 @@ mod offering;
 mod ue;
 mod uri;
 
+pub use mrfp_protocol::tls::Fingerprint;
+
 pub use attributes::{
-    Fingerprint, KEY_MANAGEMENT_COUNT_MAX, KEY_MANAGEMENT_SIZE_MAX, KeyManagement,
-    KeyManagementEntry, KeyManagementLevel, OfferedSetup, reversed,
+    KEY_MANAGEMENT_COUNT_MAX, KEY_MANAGEMENT_SIZE_MAX, KeyManagement, KeyManagementEntry,
+    KeyManagementLevel, OfferedSetup, reversed,
 };
 pub use chatroom::Chatroom;
 pub use file::{FileRange, FileSelector, FileTransfer};

@@ -3,7 +3,7 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rsipstack::EndpointBuilder;
 use rsipstack::transaction::TransactionReceiver;
@@ -33,6 +33,8 @@ pub(super) struct Agent {
     /// BYEs and NOTIFYs without a final response.
     pub(super) requests_open: Gauge,
     pub(super) connections: Connections,
+    /// The UDP socket as the stack has it; set when it is served.
+    pub(super) udp: OnceLock<SipConnection>,
     /// `host:port` of our Contact, by transport.
     pub(super) contact_udp: String,
     pub(super) contact_tcp: String,
@@ -58,6 +60,8 @@ impl Agent {
             t2: config.t1 * 8,
             t4: config.t1 * 10,
             t1x64: config.t1 * 64,
+            // The ACK of a 2xx is ours: the stack would look for another way to the callee.
+            auto_ack_2xx: false,
             ..EndpointOption::default()
         };
         let endpoint = EndpointBuilder::new()
@@ -84,6 +88,7 @@ impl Agent {
             tasks,
             requests_open: Gauge::default(),
             connections: Connections::default(),
+            udp: OnceLock::new(),
         })
     }
 

@@ -9,6 +9,7 @@ use rsipstack::sip::{HeadersExt, Method, Request, Response};
 use rsipstack::transaction::transaction::TransactionEventSender;
 use tokio::time::Instant;
 
+use super::dialing::{Dial, Sent};
 use super::peer::Peer;
 use super::session::{Refresher, Terms};
 use super::subscriptions::SubscriptionTable;
@@ -25,6 +26,10 @@ pub(super) struct Dialog {
     /// CSeq number of an INVITE answered with 2xx whose ACK is due.
     pub(super) ack_due: Option<u32>,
     pub(super) terms: Option<Terms>,
+    /// Of a call of ours: the ACK, for when the 2xx comes again.
+    pub(super) ack: Option<Sent>,
+    /// The 2xx carries an offer of ours: its answer comes with the ACK.
+    pub(super) offered: bool,
     /// What the sweep does next, and when.
     deadline: Option<(Instant, Deadline)>,
 }
@@ -71,6 +76,23 @@ impl Dialog {
             pending: Some(pending),
             ack_due: None,
             terms: None,
+            ack: None,
+            offered: false,
+            deadline: None,
+        }
+    }
+
+    /// The dialog of a call of ours that was answered and acknowledged.
+    pub(super) fn confirmed(peer: Arc<Peer>, contact: String, ack: Sent) -> Self {
+        Self {
+            peer,
+            contact,
+            phase: Phase::Confirmed,
+            pending: None,
+            ack_due: None,
+            terms: None,
+            ack: Some(ack),
+            offered: false,
             deadline: None,
         }
     }
@@ -91,6 +113,8 @@ pub(super) struct Table {
     unanswered: VecDeque<(Instant, CallId)>,
     last_number: u64,
     pub(super) subscriptions: SubscriptionTable,
+    /// Calls of ours that are unanswered.
+    pub(super) dials: HashMap<CallId, Dial>,
 }
 
 /// What an INVITE that came along two paths has in common with itself.
@@ -117,8 +141,10 @@ impl Table {
     }
 
     pub(super) fn insert(&mut self, call: CallId, dialog: Dialog) {
-        self.merging.insert(merge_key(&dialog.peer), call);
-        self.unanswered.push_back((Instant::now() + RINGING_AFTER, call));
+        if dialog.phase == Phase::Early {
+            self.merging.insert(merge_key(&dialog.peer), call);
+            self.unanswered.push_back((Instant::now() + RINGING_AFTER, call));
+        }
         let before = self.dialogs.insert(call, dialog);
         assert!(before.is_none(), "a call id is given once");
     }

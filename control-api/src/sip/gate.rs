@@ -11,17 +11,17 @@ use super::wire::{self, Message, Name};
 use crate::mrfc::CONFERENCE_INFO;
 
 /// The methods we take, as the Allow header says it.
-pub const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE, SUBSCRIBE";
+pub const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE, SUBSCRIBE, REFER";
 
 /// The event packages there are, as the Allow-Events header says it.
 pub const ALLOW_EVENTS: &str = "conference";
 
 /// The extensions we know, as the Supported header says it.
-pub const SUPPORTED: &str = "timer";
+pub const SUPPORTED: &str = "timer, norefersub";
 
 /// Methods that exist but that we do not take: 405, not 501 (RFC 3261 section 21.4.6).
-const METHODS_REFUSED: [&[u8]; 7] =
-    [b"REGISTER", b"INFO", b"MESSAGE", b"NOTIFY", b"PRACK", b"PUBLISH", b"REFER"];
+const METHODS_REFUSED: [&[u8]; 6] =
+    [b"REGISTER", b"INFO", b"MESSAGE", b"NOTIFY", b"PRACK", b"PUBLISH"];
 
 /// What a body may be, as the Accept header says it.
 pub const ACCEPT: &str = "application/sdp, multipart/related, multipart/mixed";
@@ -193,6 +193,10 @@ fn check_request(
         let description = check_content(message, bytes, body)?;
         check_accept(message, &["application/sdp", "application/*", "*/*"])?;
         return Ok(description);
+    }
+    //= RFC 3515 section 2.4.1: a REFER request implicitly MUST contain exactly one Refer-To header
+    if line.method == b"REFER" && message.count(Name::ReferTo) != 1 {
+        return Err(malformed("Not One Refer-To"));
     }
     if line.method == b"SUBSCRIBE" {
         check_subscribe(message, body.is_empty())?;
@@ -390,7 +394,8 @@ fn check_require(message: &Message<'_>) -> Result<(), Refusal> {
     let mut unsupported = String::new();
     for value in message.all(Name::Require) {
         for tag in value.split(|&byte| byte == b',').map(wire::trim) {
-            if tag.is_empty() || tag.eq_ignore_ascii_case(b"timer") {
+            let known = [&b"timer"[..], b"norefersub"];
+            if tag.is_empty() || known.iter().any(|known| tag.eq_ignore_ascii_case(known)) {
                 continue;
             }
             if !wire::is_token(tag) {
@@ -443,7 +448,10 @@ fn check_subscribe(message: &Message<'_>, body_is_empty: bool) -> Result<(), Ref
     }
     let event = message.first(Name::Event).unwrap_or_default();
     let package = wire::trim(event.split(|&byte| byte == b';').next().unwrap_or_default());
-    if !package.eq_ignore_ascii_case(b"conference") {
+    // What a REFER has begun may be refreshed and ended, but not begun otherwise.
+    let within = message.first(Name::To).is_some_and(wire::has_tag);
+    let referred = within && package.eq_ignore_ascii_case(b"refer");
+    if !referred && !package.eq_ignore_ascii_case(b"conference") {
         let extra = format!("Allow-Events: {ALLOW_EVENTS}\r\n");
         return Err(Refusal { status: 489, reason: "Bad Event", extra });
     }
@@ -457,6 +465,9 @@ fn check_subscribe(message: &Message<'_>, body_is_empty: bool) -> Result<(), Ref
     if !body_is_empty {
         let extra = "Accept:\r\n".to_owned();
         return Err(Refusal { status: 415, reason: "Unsupported Media Type", extra });
+    }
+    if referred {
+        return check_accept(message, &["message/sipfrag", "message/*", "*/*"]);
     }
     check_accept(message, &[CONFERENCE_INFO, "application/*", "*/*"])
 }

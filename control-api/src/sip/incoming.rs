@@ -35,8 +35,9 @@ impl Agent {
             }
         };
         self.metrics.messages.increment();
-        let begins =
-            [&b"INVITE "[..], b"SUBSCRIBE "].iter().any(|method| bytes.starts_with(method));
+        let begins = [&b"INVITE "[..], b"SUBSCRIBE ", b"REFER "]
+            .iter()
+            .any(|method| bytes.starts_with(method));
         if begins && self.is_overloaded(bytes) && !self.is_known(bytes) {
             // Without a transaction: a flood beyond the limits must not cost memory.
             self.metrics.overloads.increment();
@@ -114,10 +115,12 @@ impl Agent {
             gate::Transport::Udp => sip::Transport::Udp,
             gate::Transport::Tcp => sip::Transport::Tcp,
         };
-        if let SipMessage::Request(request) = &message
-            && request.method == Method::Ack
-        {
-            self.acknowledged(request);
+        match &message {
+            SipMessage::Request(request) if request.method == Method::Ack => {
+                self.acknowledged(request).await;
+            }
+            SipMessage::Response(response) => self.repeat_ack(response).await,
+            SipMessage::Request(_) => {}
         }
         let message = SipConnection::update_msg_received(message, source, transport)?;
         let from = SipAddr::new(transport, source.into());
@@ -148,7 +151,7 @@ impl Agent {
             (Method::Invite, false) => self.handle_invite(transaction).await,
             (Method::Invite | Method::Update, true) => self.handle_reinvite(transaction).await,
             (Method::Bye, true) => self.handle_bye(transaction).await,
-            (Method::Subscribe, _) => self.handle_subscribe(transaction).await,
+            (Method::Subscribe | Method::Refer, _) => self.handle_subscribe(transaction).await,
             (Method::Options, _) => {
                 let mut headers = vec![
                     Header::Allow(ALLOW.into()),

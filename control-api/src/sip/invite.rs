@@ -84,7 +84,8 @@ impl Agent {
         };
         let peer = Peer::new(&transaction.original, local_tag, connection, source);
         let peer = Arc::new(peer.ok_or(Refusal::new(400))?);
-        let dialog = Dialog::new(peer, contact, pending);
+        let mut dialog = Dialog::new(peer, contact, pending);
+        dialog.offered = transaction.original.body.is_empty();
         table.insert(call, dialog);
         self.metrics.dialogs_active.add(1);
         self.metrics.invites.increment();
@@ -175,11 +176,11 @@ impl Agent {
 
     /// An ACK, looked at before the stack queues it for its transaction: a request right behind
     /// it must find the dialog confirmed.
-    pub(super) fn acknowledged(self: &Arc<Self>, ack: &Request) {
+    pub(super) async fn acknowledged(self: &Arc<Self>, ack: &Request) {
         let Ok(cseq) = ack.cseq_header().and_then(|cseq| cseq.seq()) else {
             return;
         };
-        let bye = {
+        let (call, offered, bye) = {
             let mut table = self.table();
             let Some(call) = table.find(ack) else { return };
             let Some(dialog) = table.get_mut(call) else {
@@ -189,16 +190,20 @@ impl Agent {
                 return;
             }
             dialog.ack_due = None;
-            match std::mem::replace(&mut dialog.phase, Phase::Confirmed) {
+            let offered = std::mem::take(&mut dialog.offered);
+            let bye = match std::mem::replace(&mut dialog.phase, Phase::Confirmed) {
                 Phase::Answered { hang_up: Some(reason) } => {
                     table.remove(call).map(|dialog| (dialog, reason))
                 }
                 Phase::Answered { hang_up: None } | Phase::Confirmed | Phase::Early => None,
-            }
+            };
+            (call, offered, bye)
         };
         if let Some((dialog, reason)) = bye {
             self.metrics.dialogs_active.add(-1);
             self.send_bye(dialog, &reason);
+        } else if offered {
+            self.send(Event::Answered { call, answer: offer(ack) }).await;
         }
     }
 }

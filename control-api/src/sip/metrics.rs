@@ -53,6 +53,8 @@ pub struct SipMetrics {
     pub answers_5xx: Counter,
     /// The same with 3xx or 6xx.
     pub answers_other: Counter,
+    /// Calls of ours.
+    pub dials: Counter,
     /// SUBSCRIBE answered with 2xx.
     pub subscribes_accepted: Counter,
     /// SUBSCRIBE answered otherwise.

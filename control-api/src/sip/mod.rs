@@ -6,6 +6,7 @@
 //! are one table here, with one task per INVITE only while it is unanswered or unacknowledged.
 
 mod agent;
+mod dialing;
 mod dialog;
 pub mod framer;
 pub mod gate;
@@ -35,6 +36,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::mrfc::{Action, Event};
 use agent::Agent;
+use dialing::Wanted;
 pub use metrics::{Counter, Gauge, SipMetrics};
 
 /// How the SIP front is set up.
@@ -47,6 +49,8 @@ pub struct SipConfig {
     /// Host of our Contact URI; `None`: the bound address, or the first interface where that is
     /// a wildcard.
     pub contact_host: Option<String>,
+    /// Where calls of ours go; `None`: only callees whose URI has a numeric host are reached.
+    pub outbound_proxy: Option<SocketAddr>,
     /// User-Agent of what we send.
     pub user_agent: String,
     /// Calls at once; a further INVITE gets 503.
@@ -82,6 +86,7 @@ impl Default for SipConfig {
             udp: SocketAddr::from(([127, 0, 0, 1], 5060)),
             tcp: SocketAddr::from(([127, 0, 0, 1], 5060)),
             contact_host: None,
+            outbound_proxy: None,
             user_agent: "mrf".to_owned(),
             calls_max: 100_000,
             // 1.5 GB at worst; 16,000 calls/s for the 32 s they are held, two each.
@@ -156,6 +161,11 @@ impl SipHandle {
             }
             Action::HangUp { call, reason } => {
                 self.agent.hang_up(call, &reason);
+                None
+            }
+            Action::Dial { call, target, room, uri, referred_by, sdp } => {
+                let wanted = Wanted { target, room, uri, referred_by, sdp };
+                self.agent.dial(call, wanted);
                 None
             }
             Action::Room { call, room } => {

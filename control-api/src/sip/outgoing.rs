@@ -79,6 +79,9 @@ impl Agent {
 
     /// The MRFC ends a call.
     pub(super) fn hang_up(self: &Arc<Self>, call: CallId, reason: &str) {
+        if self.cancel_dial(call) {
+            return;
+        }
         let mut table = self.table();
         let Some(dialog) = table.get_mut(call) else {
             return;

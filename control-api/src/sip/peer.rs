@@ -124,7 +124,11 @@ impl Peer {
 
 /// The URI of the first Contact.
 pub(super) fn contact_uri(request: &Request) -> Option<Uri> {
-    let value = request.contact_header().ok()?.value();
+    contact_of(request.contact_header().ok()?.value())
+}
+
+/// The URI of a Contact value.
+pub(super) fn contact_of(value: &str) -> Option<Uri> {
     let uri = match value.split_once('<') {
         Some((_, rest)) => rest.split('>').next()?,
         None => value.split(';').next()?,

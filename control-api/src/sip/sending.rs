@@ -40,11 +40,21 @@ impl Agent {
     /// A client transaction for a request without Via.
     pub(super) fn transaction(
         &self,
-        mut request: Request,
+        request: Request,
         connection: SipConnection,
         next_hop: SipAddr,
     ) -> Option<Transaction> {
-        let (transport, sent_by) = match &connection {
+        let request = self.with_via(request, &connection);
+        let key = TransactionKey::from_request(&request, TransactionRole::Client).ok()?;
+        let endpoint = self.endpoint.clone();
+        let mut transaction = Transaction::new_client(key, request, endpoint, Some(connection));
+        transaction.destination = Some(next_hop);
+        Some(transaction)
+    }
+
+    /// The request as it leaves on that connection.
+    pub(super) fn with_via(&self, mut request: Request, connection: &SipConnection) -> Request {
+        let (transport, sent_by) = match connection {
             SipConnection::Udp(_) => ("UDP", &self.contact_udp),
             _ => ("TCP", &self.contact_tcp),
         };
@@ -52,11 +62,7 @@ impl Agent {
         let via = format!("SIP/2.0/{transport} {sent_by}{branch};rport");
         request.headers.push_front(Header::Via(via.into()));
         request.headers.push(Header::UserAgent(self.config.user_agent.clone().into()));
-        let key = TransactionKey::from_request(&request, TransactionRole::Client).ok()?;
-        let endpoint = self.endpoint.clone();
-        let mut transaction = Transaction::new_client(key, request, endpoint, Some(connection));
-        transaction.destination = Some(next_hop);
-        Some(transaction)
+        request
     }
 
     /// The connection for so many bytes to that hop: the one given, unless it is closed or the

@@ -1,21 +1,25 @@
-//! SUBSCRIBE and NOTIFY (RFC 6665), for the conference event package (RFC 4575).
+//! SUBSCRIBE, REFER and NOTIFY (RFC 6665, RFC 3515), for the conference event package (RFC 4575)
+//! and for what becomes of a REFER.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rsipstack::sip::{Header, HeadersExt, Method, Request};
+use rsipstack::sip::{Header, HeadersExt, Method, Param, Request, Scheme, StatusCode, Uri};
 use rsipstack::transaction::transaction::Transaction;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::agent::Agent;
-use super::dialog::dialog_number;
+use super::dialog::{Table, dialog_number};
 use super::gate::{ALLOW, ALLOW_EVENTS};
 use super::incoming::{Refusal, respond};
 use super::invite::{add_to_tag, caller, new_tag, room, source_of};
-use super::peer::{Peer, contact_uri};
-use crate::mrfc::{CONFERENCE_INFO, Event, Notice, SubscribeAnswer, SubscriptionId};
+use super::peer::{Peer, contact_uri, unescape_user};
+use crate::mrfc::{
+    CONFERENCE_INFO, CallId, Caller, Content, Event, Notice, ReferMethod, SubscribeAnswer,
+    SubscriptionId,
+};
 
 /// One subscription.
 pub(super) struct Subscription {
@@ -33,6 +37,10 @@ pub(super) struct Subscription {
     answered: CancellationToken,
     /// It was granted once.
     established: bool,
+    /// A REFER began it: that is answered 202 (RFC 3515 section 2.4.2).
+    refer: bool,
+    /// Its subscriber does not want to be notified (RFC 4488).
+    silent: bool,
 }
 
 /// The answer to a SUBSCRIBE.
@@ -47,6 +55,124 @@ pub(super) struct SubscriptionTable {
     subscriptions: HashMap<SubscriptionId, Subscription>,
     /// By dialog and event: RFC 6665 section 4.5.1 tells subscriptions in one dialog apart so.
     by_dialog: BTreeMap<(u64, String), SubscriptionId>,
+}
+
+/// What a SUBSCRIBE or REFER wants.
+struct Wanted {
+    event: String,
+    expires: Option<Duration>,
+    refer: Option<Refer>,
+}
+
+/// What a REFER wants.
+struct Refer {
+    target: String,
+    method: ReferMethod,
+    silent: bool,
+}
+
+/// Of what, by whom and in which call.
+struct Asked {
+    room: String,
+    from: Caller,
+    within: Option<CallId>,
+}
+
+impl Wanted {
+    fn read(request: &Request) -> Result<Self, Refusal> {
+        if request.method != Method::Refer {
+            let event = event(request).ok_or(Refusal::new(489))?;
+            return Ok(Self { event, expires: expires(request)?, refer: None });
+        }
+        let refer = Refer::read(request)?;
+        // RFC 3515 section 2.4.6: the number of the REFER tells its notifications from others'.
+        let cseq = request.cseq_header().and_then(|cseq| cseq.seq());
+        let event = format!("refer;id={}", cseq.map_err(|_| Refusal::new(400))?);
+        Ok(Self { event, expires: None, refer: Some(refer) })
+    }
+
+    fn into_event(self, subscription: SubscriptionId, asked: Asked, table: &mut Table) -> Event {
+        let Asked { room, from, within } = asked;
+        match self.refer {
+            None => Event::Subscribe { subscription, room, from, within, expires: self.expires },
+            Some(Refer { target, method, .. }) => {
+                let call = CallId(table.next_number());
+                Event::Refer { subscription, room, from, within, call, target, method }
+            }
+        }
+    }
+}
+
+impl Refer {
+    fn read(request: &Request) -> Result<Self, Refusal> {
+        let value = request.headers.iter().find_map(|header| match header {
+            Header::ReferTo(value) => Some(value.value().to_owned()),
+            Header::Other(name, value)
+                if name.eq_ignore_ascii_case("refer-to") || name.eq_ignore_ascii_case("r") =>
+            {
+                Some(value.clone())
+            }
+            _ => None,
+        });
+        let value = value.ok_or(Refusal::new(400))?;
+        let uri = match value.split_once('<') {
+            Some((_, rest)) => rest.split('>').next().unwrap_or_default(),
+            None => value.split(';').next().unwrap_or_default(),
+        };
+        let mut uri = Uri::try_from(uri.trim()).map_err(|_| Refusal::new(400))?;
+        if !matches!(uri.scheme, Some(Scheme::Sip)) {
+            return Err(Refusal::new(416));
+        }
+        let mut method = None;
+        uri.params.retain(|parameter| match parameter {
+            Param::Method(value) => {
+                method = Some(value.to_string());
+                false
+            }
+            Param::Other(name, value) if name.value().eq_ignore_ascii_case("method") => {
+                method = value.as_ref().map(|value| value.value().to_owned());
+                false
+            }
+            _ => true,
+        });
+        uri.headers.clear();
+        unescape_user(&mut uri);
+        let method = match method.as_deref() {
+            None | Some("INVITE") => ReferMethod::Invite,
+            Some("BYE") => ReferMethod::Bye,
+            // RFC 4579 section 5.7 has others; none is supported.
+            Some(_) => return Err(Refusal::new(501)),
+        };
+        let silent = request.headers.iter().any(|header| {
+            matches!(header, Header::Other(name, value)
+                if name.eq_ignore_ascii_case("refer-sub")
+                    && value.trim().eq_ignore_ascii_case("false"))
+        });
+        Ok(Self { target: uri.to_string(), method, silent })
+    }
+}
+
+impl Subscription {
+    fn new(
+        peer: Arc<Peer>,
+        dialog: u64,
+        contact: String,
+        wanted: &Wanted,
+        pending: Option<oneshot::Sender<Reply>>,
+        answered: CancellationToken,
+    ) -> Self {
+        Self {
+            peer,
+            dialog,
+            event: wanted.event.clone(),
+            contact,
+            pending,
+            answered,
+            established: false,
+            refer: wanted.refer.is_some(),
+            silent: wanted.refer.as_ref().is_some_and(|refer| refer.silent),
+        }
+    }
 }
 
 /// A SUBSCRIBE on its way through the MRFC.
@@ -101,13 +227,11 @@ impl Agent {
         respond(&mut transaction, refusal.status, refusal.headers).await;
     }
 
-    /// Makes a subscription of a SUBSCRIBE, or finds the one it is for.
+    /// Makes a subscription of a SUBSCRIBE or REFER, or finds the one it is for.
     fn admit_subscribe(&self, transaction: &mut Transaction) -> Result<Admitted, Refusal> {
-        let in_dialog = dialog_number(&transaction.original).is_some();
-        let expires = expires(&transaction.original)?;
-        let event = event(&transaction.original).ok_or(Refusal::new(489))?;
-        if !in_dialog {
-            return self.admit_new_subscription(transaction, expires, event);
+        let wanted = Wanted::read(&transaction.original)?;
+        if dialog_number(&transaction.original).is_none() {
+            return self.admit_new_subscription(transaction, wanted);
         }
         let request = &transaction.original;
         let mut table = self.table();
@@ -128,7 +252,7 @@ impl Agent {
         let (sender, reply) = oneshot::channel();
         let pending = Some(sender);
         let answered = CancellationToken::new();
-        let known = table.subscriptions.by_dialog.get(&(number, event.clone())).copied();
+        let known = table.subscriptions.by_dialog.get(&(number, wanted.event.clone())).copied();
         if let Some(id) = known {
             let subscription = table.subscriptions.subscriptions.get_mut(&id);
             let subscription = subscription.expect("the tables agree");
@@ -138,7 +262,7 @@ impl Agent {
             }
             subscription.pending = pending;
             subscription.answered = answered.clone();
-            let event = Event::Resubscribe { subscription: id, expires };
+            let event = Event::Resubscribe { subscription: id, expires: wanted.expires };
             return Ok(Admitted { event, reply, answered });
         }
         // A subscription that was never there, in a dialog that is no call's (any more).
@@ -146,26 +270,18 @@ impl Agent {
         let id = SubscriptionId(table.next_number());
         let room = room(&transaction.original.uri).ok_or(Refusal::new(404))?;
         let contact = self.contact(&room_user(&transaction.original), &peer.connection);
-        let subscription = Subscription {
-            peer,
-            dialog: number,
-            event,
-            contact,
-            pending,
-            answered: answered.clone(),
-            established: false,
-        };
+        let subscription =
+            Subscription::new(peer, number, contact, &wanted, pending, answered.clone());
         table.subscriptions.insert(id, subscription);
-        let from = caller(&transaction.original);
-        let event = Event::Subscribe { subscription: id, room, from, within: Some(call), expires };
+        let asked = Asked { room, from: caller(&transaction.original), within: Some(call) };
+        let event = wanted.into_event(id, asked, &mut table);
         Ok(Admitted { event, reply, answered })
     }
 
     fn admit_new_subscription(
         &self,
         transaction: &mut Transaction,
-        expires: Option<Duration>,
-        event: String,
+        wanted: Wanted,
     ) -> Result<Admitted, Refusal> {
         let request = &mut transaction.original;
         if contact_uri(request).is_none() {
@@ -185,17 +301,10 @@ impl Agent {
         let (sender, reply) = oneshot::channel();
         let answered = CancellationToken::new();
         let id = SubscriptionId(number);
-        let subscription = Subscription {
-            peer,
-            dialog: number,
-            event,
-            contact,
-            pending: Some(sender),
-            answered: answered.clone(),
-            established: false,
-        };
+        let subscription =
+            Subscription::new(peer, number, contact, &wanted, Some(sender), answered.clone());
         table.subscriptions.insert(id, subscription);
-        let event = Event::Subscribe { subscription: id, room, from, within: None, expires };
+        let event = wanted.into_event(id, Asked { room, from, within: None }, &mut table);
         Ok(Admitted { event, reply, answered })
     }
 
@@ -216,8 +325,10 @@ impl Agent {
                 headers.push(Header::Allow(ALLOW.into()));
                 headers.push(Header::Other("Allow-Events".into(), ALLOW_EVENTS.into()));
                 headers.extend(subscription.peer.record_route());
-                subscription.established = true;
-                200
+                if subscription.silent {
+                    headers.push(Header::Other("Refer-Sub".into(), "false".into()));
+                }
+                if subscription.refer && !subscription.established { 202 } else { 200 }
             }
             SubscribeAnswer::TooBrief { expires_min } => {
                 headers.push(Header::MinExpires(expires_min.as_secs().to_string().into()));
@@ -231,9 +342,11 @@ impl Agent {
                 status
             }
         };
+        let granted = (200..300).contains(&status);
+        subscription.established |= granted;
         // A refused refresh leaves the subscription as it was (RFC 6665 section 4.2.1.3); one that
         // never came to be is forgotten.
-        if status != 200 && !subscription.established {
+        if !subscription.established {
             table.subscriptions.remove(id);
         }
         drop(table);
@@ -248,23 +361,38 @@ impl Agent {
         let Some(subscription) = table.subscriptions.subscriptions.get(&id) else {
             return;
         };
+        if subscription.silent {
+            if matches!(notice, Notice::Terminated { .. }) {
+                table.subscriptions.remove(id);
+            }
+            return;
+        }
         let peer = Arc::clone(&subscription.peer);
         let answered = subscription.answered.clone();
         let mut request = peer.request(Method::Notify);
         request.headers.push(Header::Contact(subscription.contact.clone().into()));
         request.headers.push(Header::Event(subscription.event.clone().into()));
-        let (state, body, last) = match notice {
-            Notice::Active { expires, body } => {
-                (format!("active;expires={}", expires.as_secs()), Some(body), false)
+        let (state, content, last) = match notice {
+            Notice::Active { expires, content } => {
+                (format!("active;expires={}", expires.as_secs()), Some(content), false)
             }
-            Notice::Terminated { reason, body } => {
-                (format!("terminated;reason={reason}"), body, true)
+            Notice::Terminated { reason, content } => {
+                (format!("terminated;reason={reason}"), content, true)
             }
         };
         request.headers.push(Header::SubscriptionState(state.into()));
-        if let Some(body) = body {
-            request.headers.push(Header::ContentType(CONFERENCE_INFO.into()));
-            request.body = body;
+        match content {
+            Some(Content::ConferenceInfo(document)) => {
+                request.headers.push(Header::ContentType(CONFERENCE_INFO.into()));
+                request.body = document;
+            }
+            Some(Content::Status(status)) => {
+                // RFC 3515 section 2.4.5 and RFC 3420.
+                let status = StatusCode::from(status);
+                request.headers.push(Header::ContentType("message/sipfrag;version=2.0".into()));
+                request.body = format!("SIP/2.0 {} {}\r\n", status.code(), status.text()).into();
+            }
+            None => {}
         }
         if last {
             table.subscriptions.remove(id);

@@ -59,6 +59,7 @@ pub(super) async fn serve_udp(agent: Arc<Agent>, socket: Arc<UdpSocket>) {
             return;
         }
     };
+    let _ = agent.udp.set(connection.clone());
     let mut buffer = vec![0; DATAGRAM_SIZE_MAX];
     loop {
         let (length, source) = match socket.recv_from(&mut buffer).await {

@@ -35,13 +35,15 @@ pub enum Name {
     Event,
     /// Expires.
     Expires,
+    /// Refer-To, `r`.
+    ReferTo,
     /// Any other field.
     Other,
 }
 
 impl Name {
     fn of(name: &[u8]) -> Self {
-        const NAMES: [(&[u8], &[u8], Name); 14] = [
+        const NAMES: [(&[u8], &[u8], Name); 15] = [
             (b"via", b"v", Name::Via),
             (b"from", b"f", Name::From),
             (b"to", b"t", Name::To),
@@ -56,6 +58,7 @@ impl Name {
             (b"accept", b"", Name::Accept),
             (b"event", b"o", Name::Event),
             (b"expires", b"", Name::Expires),
+            (b"refer-to", b"r", Name::ReferTo),
         ];
         NAMES
             .iter()

@@ -151,6 +151,18 @@ impl Peer {
         message
     }
 
+    /// The body of the next message, in however many chunks it comes.
+    pub(crate) fn next_body(&mut self) -> Vec<u8> {
+        let mut body = Vec::new();
+        loop {
+            let chunk = self.next_send();
+            body.extend(chunk.body);
+            if chunk.flag == '$' {
+                return body;
+            }
+        }
+    }
+
     fn parse(&mut self) {
         let mut taken = 0;
         while let Some(piece) = self.framer.next(&self.unparsed[taken..]).expect("well-formed") {

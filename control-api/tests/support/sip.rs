@@ -35,6 +35,8 @@ pub(crate) struct Call {
     call_id: String,
     to_tag: String,
     cseq: u32,
+    /// The text of its description.
+    pub(crate) description: String,
     /// What the node answered.
     pub(crate) answer: MessageSessionAnswer,
     /// What keys the media.
@@ -143,7 +145,9 @@ impl Call {
         let answer = parse_answer(&ok.body).expect("an answer");
         let paths = Paths { to: answer.path.clone(), from: from.to_owned() };
         let (name, room) = (name.to_owned(), room.to_owned());
-        Self { link, name, room, call_id, to_tag, cseq: 1, answer, credential: None, paths }
+        let description = String::from_utf8(ok.body).expect("text");
+        let credential = None;
+        Self { link, name, room, call_id, to_tag, cseq: 1, description, answer, credential, paths }
     }
 
     /// Where the media goes.

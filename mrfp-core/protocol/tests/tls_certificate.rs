@@ -401,6 +401,47 @@ fn a_certificate_nobody_vouches_for_proves_nothing_but_does_no_harm() {
 }
 
 #[test]
+fn a_fingerprint_makes_up_for_name_issuer_and_time() {
+    let nobody = Authority::new("nobody");
+    let expired = nobody.issue_with(&["other.example.com"], |params| {
+        params.not_before = date_time_ymd(2020, 1, 1);
+        params.not_after = date_time_ymd(2021, 1, 1);
+    });
+    let announced = [expired.identity().fingerprint()];
+    let wrong = [nobody.issue(&[HOST]).identity().fingerprint()];
+    let (ours, _) = host_profile();
+    let serving = profile(&expired, &nobody);
+    for (fingerprints, error) in
+        [(&announced, None), (&wrong, fault(CertificateFault::Fingerprint))]
+    {
+        let handshake = Handshake::fingerprint_client(&ours, HOST, fingerprints).unwrap();
+        let (mut client, mut server) = (End::new(handshake, None), server(&serving));
+        run(&mut client, &mut server);
+        assert_eq!(client.error, error);
+        assert_eq!(server.error.is_some(), error.is_some());
+    }
+}
+
+#[test]
+fn a_client_is_known_by_its_fingerprint() {
+    let authority = Authority::new("authority");
+    let serving = profile(&authority.issue(&[HOST]), &authority);
+    let own = Authority::new("nobody").issue(&["b.example.com"]);
+    for version in [&TLS12, &TLS13] {
+        let versions = vec![version];
+        let identity = Some(Issued { chain: own.chain.clone(), key: own.key.clone() });
+        let mut stock =
+            StockConfig { versions, identity, ..StockConfig::default() }.client(&authority);
+        let mut ours = server(&serving);
+        stock.shake(&mut ours);
+        let shown = ours.handshake.take_peer_certificate().expect("it was asked for");
+        assert!(shown.is_known_by(&[own.identity().fingerprint()]));
+        assert!(!shown.is_known_by(&[authority.issue(&[HOST]).identity().fingerprint()]));
+        assert!(!shown.is_known_by(&[]));
+    }
+}
+
+#[test]
 fn a_client_without_certificate_is_served() {
     let (profile, authority) = host_profile();
     let mut stock = StockConfig::default().client(&authority);

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use rustls::client::danger::HandshakeSignatureValid;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::crypto::{
     CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
@@ -16,6 +16,8 @@ use rustls::{
     ClientConfig, DigitallySignedStruct, DistinguishedName, InconsistentKeys, RootCertStore,
     ServerConfig, SignatureScheme,
 };
+
+use super::fingerprint::Fingerprint;
 
 /// What TLS with certificates needs to know.
 #[derive(Clone, Debug)]
@@ -72,16 +74,18 @@ impl Identity {
         }
     }
 
-    /// The certificate itself, DER, for whoever fingerprints it.
-    #[must_use]
-    pub fn certificate(&self) -> &[u8] {
-        self.0.cert.first().expect("a key is certified by a certificate")
-    }
-
     /// Whether the certificate carries this name (DNS name or IP address).
     #[must_use]
     pub fn is_for(&self, host: &str) -> bool {
         self.0.end_entity_cert().is_ok_and(|certificate| carries_name(certificate, host))
+    }
+}
+
+impl Identity {
+    /// What the certificate is known by in SDP.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of(self.0.end_entity_cert().map_or(&[], |certificate| certificate))
     }
 }
 
@@ -143,6 +147,12 @@ impl PeerCertificate {
     #[must_use]
     pub fn proves(&self, host: &str) -> bool {
         self.trusted && carries_name(&self.certificate, host)
+    }
+
+    /// Whether it is the one that one of these stands for, whoever vouches for it.
+    #[must_use]
+    pub fn is_known_by(&self, fingerprints: &[Fingerprint]) -> bool {
+        Fingerprint::any_is_of(fingerprints, &self.certificate)
     }
 }
 
@@ -274,6 +284,49 @@ impl ClientCertVerifier for AnyClient {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.supported_schemes()
+    }
+}
+
+/// Takes the certificate that was announced and no other (RFC 4975 section 14.4).
+#[derive(Debug)]
+pub(super) struct Announced(pub(super) Vec<Fingerprint>);
+
+impl ServerCertVerifier for Announced {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if Fingerprint::any_is_of(&self.0, end_entity) {
+            Ok(ServerCertVerified::assertion())
+        } else {
+            Err(rustls::CertificateError::ApplicationVerificationFailure.into())
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &PROVIDER.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &PROVIDER.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        PROVIDER.signature_verification_algorithms.supported_schemes()
     }
 }
 

@@ -9,7 +9,8 @@ use rustls::{
 };
 
 use super::Session;
-use super::certificate::{Certificates, PeerCertificate, server_name};
+use super::certificate::{Announced, Certificates, PeerCertificate, server_name};
+use super::fingerprint::Fingerprint;
 use super::handshake::{CertificateFault, HandshakeError, Progress, front_record};
 use super::keys::{DirectionKeys, Role, TrafficKeys, TrafficSecrets};
 use super::record::RecordLayer;
@@ -36,12 +37,20 @@ impl CertificateHandshake {
         Ok(Self::new(connection.into(), secrets, Some(certificates.clone())))
     }
 
-    /// We begin.
-    pub(super) fn client(certificates: &Certificates, host: &str) -> Result<Self, HandshakeError> {
+    /// We begin. Without fingerprints the name counts.
+    pub(super) fn client(
+        certificates: &Certificates,
+        host: &str,
+        fingerprints: &[Fingerprint],
+    ) -> Result<Self, HandshakeError> {
         let name = server_name(host).ok_or(HandshakeError::ServerName)?;
         let secrets = Arc::<SecretLog>::default();
         let mut config = (*certificates.client).clone();
         config.key_log = Arc::clone(&secrets) as _;
+        if !fingerprints.is_empty() {
+            let announced = Announced(fingerprints.to_vec());
+            config.dangerous().set_certificate_verifier(Arc::new(announced));
+        }
         let connection =
             ClientConnection::new(Arc::new(config), name).map_err(|error| reason_of(&error))?;
         Ok(Self::new(connection.into(), secrets, None))
@@ -256,6 +265,7 @@ fn fault_of(error: &rustls::CertificateError) -> CertificateFault {
         E::NotValidForName | E::NotValidForNameContext { .. } => CertificateFault::NameMismatch,
         E::InvalidPurpose | E::InvalidPurposeContext { .. } => CertificateFault::Purpose,
         E::BadSignature => CertificateFault::Signature,
+        E::ApplicationVerificationFailure => CertificateFault::Fingerprint,
         _ => CertificateFault::Unusable,
     }
 }

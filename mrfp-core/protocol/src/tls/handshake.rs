@@ -5,7 +5,7 @@ use super::certificate::PeerCertificate;
 use super::certificate_handshake::CertificateHandshake;
 use super::client_hello::{Wanted, wanted};
 use super::psk_handshake::PskHandshake;
-use super::{Profile, Psk, RECORD_BYTES_MAX, Session};
+use super::{Fingerprint, Profile, Psk, RECORD_BYTES_MAX, Session};
 
 /// A handshake in progress, driven in memory.
 pub struct Handshake {
@@ -70,6 +70,8 @@ pub enum CertificateFault {
     UnknownIssuer,
     /// It is for other names than the one we connected to.
     NameMismatch,
+    /// It is another one than was announced.
+    Fingerprint,
     /// Its time is over.
     Expired,
     /// Its time has not begun.
@@ -103,7 +105,19 @@ impl Handshake {
     /// (an IPv6 address may stand in brackets, as in a URI). If it asks for ours, it gets it.
     pub fn certificate_client(profile: &Profile, host: &str) -> Result<Self, HandshakeError> {
         let certificates = profile.certificates.as_ref().ok_or(HandshakeError::NotConfigured)?;
-        let handshake = CertificateHandshake::client(certificates, host)?;
+        let handshake = CertificateHandshake::client(certificates, host, &[])?;
+        Ok(Self::new(Engine::Certificate(Box::new(handshake))))
+    }
+
+    /// The same, and the certificate is the one that one of these stands for, whatever its names
+    /// and issuer. Without any it is [`Handshake::certificate_client`].
+    pub fn fingerprint_client(
+        profile: &Profile,
+        host: &str,
+        fingerprints: &[Fingerprint],
+    ) -> Result<Self, HandshakeError> {
+        let certificates = profile.certificates.as_ref().ok_or(HandshakeError::NotConfigured)?;
+        let handshake = CertificateHandshake::client(certificates, host, fingerprints)?;
         Ok(Self::new(Engine::Certificate(Box::new(handshake))))
     }
 
@@ -233,6 +247,7 @@ impl std::fmt::Display for CertificateFault {
             Self::Missing => "the peer presented no certificate",
             Self::UnknownIssuer => "the certificate of the peer has no trusted issuer",
             Self::NameMismatch => "the certificate of the peer is for another name",
+            Self::Fingerprint => "the certificate of the peer is not the one announced",
             Self::Expired => "the certificate of the peer has expired",
             Self::NotYetValid => "the certificate of the peer is not valid yet",
             Self::Purpose => "the certificate of the peer is for another purpose",

@@ -7,6 +7,7 @@ mod certificate;
 mod certificate_handshake;
 mod client_hello;
 mod exchange;
+mod fingerprint;
 mod handshake;
 mod keys;
 mod memory_stream;
@@ -24,6 +25,7 @@ use record::{ALERT_CLOSE_NOTIFY, LEVEL_FATAL, LEVEL_WARNING, RecordLayer};
 pub use certificate::{
     Authorities, CertificateConfig, CertificateError, Identity, PeerCertificate,
 };
+pub use fingerprint::{BadFingerprint, Fingerprint};
 pub use handshake::{CertificateFault, Handshake, HandshakeError, IDENTITY_BYTES_MAX, Progress};
 pub use keys::TrafficKeys;
 pub use profile::{Profile, ProfileConfig, ProfileError};
