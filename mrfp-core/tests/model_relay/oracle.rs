@@ -78,9 +78,11 @@ impl Relays {
                 self.network.cut && (gone || message.failure_report == FailureReport::Partial);
             let wants_to_know =
                 message.failure_report != FailureReport::No && !unknowable && !is_abort(chunk);
-            // Where a connection on the way has broken, the end of a message may have arrived
-            // without what the sender was told is missing.
-            let broken = self.network.cut || gone;
+            // Where a connection on the way has broken, or a chunk was refused, the end of a message
+            // may have arrived without what the sender was told is missing.
+            let refuses = |party: &Party| party.declined.contains(&message.id);
+            let refused_there = receivers.iter().any(|(party, _)| refuses(party));
+            let broken = self.network.cut || gone || refused_there;
             let hole = broken && message.reports.iter().any(|it| it.code != 200);
             // The peer outside has been reached anew, and there the rest has no beginning.
             let anew = receivers.len() > 1;
