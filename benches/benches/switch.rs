@@ -131,6 +131,9 @@ fn room() -> Switching {
         nicknames_reserved: Vec::new(),
         private_messages: true,
         cpim: CpimPolicy::Wrap,
+        accept_types: String::new(),
+        accept_wrapped_types: String::new(),
+        message_bytes_max: None,
     }))
 }
 

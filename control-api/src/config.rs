@@ -235,6 +235,8 @@ pub struct Http {
     /// Connections at a time, for this listener and for the KMS each. Scrapers and UEs fetching
     /// tickets need few; more than that is somebody's mistake.
     pub connections_max: usize,
+    /// Length of the window in which traffic is shown beside that of the whole life.
+    pub statistics_window_seconds: u64,
 }
 
 /// Section `[timers]`.
@@ -248,6 +250,9 @@ pub struct Timers {
     pub unbound_seconds: u64,
     /// From the SDP answer to a bound connection; without one the call is ended.
     pub establishment_seconds: u64,
+    /// How long a member whose connection was lost may take to re-create its session with a
+    /// re-INVITE (RFC 4975 section 5.4); 0: its call ends with the connection.
+    pub recovery_seconds: u64,
     /// A connection on which nothing arrives for this long is released, and its call with it.
     pub idle_seconds: u64,
     /// A connection whose kernel buffer takes nothing for this long is broken.
@@ -355,7 +360,11 @@ impl KmsKey {
 
 impl Default for Http {
     fn default() -> Self {
-        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)), connections_max: 128 }
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            connections_max: 128,
+            statistics_window_seconds: 300,
+        }
     }
 }
 
@@ -365,6 +374,7 @@ impl Default for Timers {
             shutdown_seconds: 10,
             unbound_seconds: 5,
             establishment_seconds: 32,
+            recovery_seconds: 0,
             idle_seconds: 3600,
             send_stall_seconds: 60,
             slow_member_milliseconds: 200,

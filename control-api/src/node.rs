@@ -10,6 +10,7 @@ mod counters;
 mod error;
 mod relay;
 pub(crate) mod settings;
+mod statistics;
 
 use std::io;
 use std::net::SocketAddr;
@@ -145,6 +146,7 @@ impl Node {
         let responder = Responder::new(settings::responder(config));
         let mut mrfc_config = settings::mrfc(config, &ports, certificate);
         mrfc_config.focus.contact_hosts = sip.contact_hosts();
+        let realm_names = mrfc_config.realms.names().to_vec();
         let mrfc = Mrfc::new(mrfc_config, Some(responder));
         let stop = CancellationToken::new();
         let parts = control::Parts {
@@ -157,6 +159,10 @@ impl Node {
             kms,
             readiness: Arc::clone(readiness),
             resolver: relay::Resolver::new(config),
+            windows: statistics::Windows::new(
+                Duration::from_secs(config.http.statistics_window_seconds),
+                realm_names,
+            ),
             stop: stop.clone(),
             servers: [http, kms_http],
             own_ports: settings::own_ports(config),

@@ -64,6 +64,7 @@ impl Bench {
             cema: true,
             certificate: None,
             realms: Realms::default(),
+            recovery: Duration::ZERO,
             focus: FocusConfig::default(),
         };
         adjust(&mut config);
@@ -227,7 +228,13 @@ fn the_shard_learns_the_rooms_policy_and_what_the_members_client_can() {
     let mut bench = Bench::with(|config| {
         config.rooms.chat.nicknames = false;
         config.rooms.chat.nicknames_reserved = vec!["admin".to_owned()];
-        let lounge = ChatPolicy { cpim: CpimPolicy::Required, ..ChatPolicy::default() };
+        let lounge = ChatPolicy {
+            cpim: CpimPolicy::Required,
+            accept_types: "text/plain".to_owned(),
+            accept_wrapped_types: "text/plain image/*".to_owned(),
+            message_bytes_max: Some(65_536),
+            ..ChatPolicy::default()
+        };
         config.rooms.exceptions.insert("lounge".to_owned(), lounge);
     });
     let (_, plain) = reservation(bench.invite(1, "tea", "sip:alice@example.com", Some(OFFER)));
@@ -236,6 +243,8 @@ fn the_shard_learns_the_rooms_policy_and_what_the_members_client_can() {
     assert!(!policy.nicknames && policy.private_messages);
     assert_eq!(policy.nicknames_reserved, ["admin"]);
     assert_eq!(policy.cpim, CpimPolicy::Wrap);
+    assert_eq!((&*policy.accept_types, &*policy.accept_wrapped_types), ("text/plain *", "*"));
+    assert_eq!(policy.message_bytes_max, None);
     assert!(!plain.member.private_messages && !plain.file_transfer);
 
     let chatroom = format!("{OFFER}a=chatroom:nickname private-messages\r\n");
@@ -243,6 +252,9 @@ fn the_shard_learns_the_rooms_policy_and_what_the_members_client_can() {
     let (_, member) = reservation(bob);
     let Switching::ChatRoom(policy) = member.switching else { panic!("{:?}", member.switching) };
     assert_eq!(policy.cpim, CpimPolicy::Required);
+    assert_eq!(policy.accept_types, "text/plain");
+    assert_eq!(policy.accept_wrapped_types, "text/plain image/*");
+    assert_eq!(policy.message_bytes_max, Some(65_536));
     assert!(policy.nicknames && member.member.private_messages);
 
     let text = OFFER.replace("message/cpim text/plain", "text/plain");
@@ -487,9 +499,8 @@ fn refresh_repeats_the_answer_and_hold_raises_its_version() {
 
     let moved = OFFER.replace("q7Fz0K2m9XbA4cD1", "movedmovedmoved1");
     match only(bench.reinvite(1, &moved)) {
-        Action::Command { command: Command::Modify(modify), .. } => {
-            assert_eq!(modify.direction, Direction::SendRecv);
-            assert!(modify.remote.unwrap().path.contains("/movedmovedmoved1;"));
+        Action::Command { command: Command::ReplaceSession(replace), .. } => {
+            assert!(replace.remote.unwrap().path.contains("/movedmovedmoved1;"));
         }
         other => panic!("{other:?}"),
     }

@@ -84,6 +84,7 @@ impl Bench {
             cema: true,
             certificate: None,
             realms: Realms::default(),
+            recovery: Duration::ZERO,
             focus: FocusConfig::default(),
         };
         Self { mrfc: Mrfc::new(config, Some(responder)), kms, ticket_key, drawn: 0 }

@@ -2,6 +2,7 @@
 //! gave up first, and nothing is left at the end.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use control_api::mikey::NtpTime;
 use control_api::mrfc::{
@@ -20,7 +21,7 @@ const OFFER: &str = "v=0\r\no=ue 1 1 IN IP4 198.51.100.10\r\ns=-\r\nc=IN IP4 198
 #[derive(Clone, Debug)]
 enum Step {
     Invite { room: u8, broken: bool },
-    Reinvite { call: u64, hold: bool },
+    Reinvite { call: u64, hold: bool, path: u8 },
     Ended { call: u64 },
     ShardAnswers { refuse: bool },
     ShardReleases { termination: u64 },
@@ -32,7 +33,8 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => (0..3u8, any::<bool>()).prop_map(|(room, broken)| Step::Invite { room, broken }),
-        4 => (0..20u64, any::<bool>()).prop_map(|(call, hold)| Step::Reinvite { call, hold }),
+        4 => (0..20u64, any::<bool>(), 0..2u8)
+            .prop_map(|(call, hold, path)| Step::Reinvite { call, hold, path }),
         4 => (0..20u64).prop_map(|call| Step::Ended { call }),
         8 => prop::bool::weighted(0.2).prop_map(|refuse| Step::ShardAnswers { refuse }),
         2 => (0..40u64).prop_map(|termination| Step::ShardReleases { termination }),
@@ -81,6 +83,7 @@ impl World {
                 cema: true,
                 certificate: None,
                 realms: Realms::default(),
+                recovery: Duration::from_secs(5),
                 focus: FocusConfig::default(),
             },
             None,
@@ -145,11 +148,12 @@ impl World {
                     offer: Some(offer),
                 });
             }
-            Step::Reinvite { call, hold } if self.answered.contains(&CallId(call)) => {
+            Step::Reinvite { call, hold, path } if self.answered.contains(&CallId(call)) => {
                 let call = CallId(call);
                 *self.due.entry((call, Due::Reinvite)).or_insert(0) += 1;
                 let direction = if hold { "a=inactive\r\n" } else { "" };
-                let offer = Some(format!("{OFFER}{direction}").into_bytes());
+                let offer = format!("{OFFER}{direction}").replace("K2m9", &format!("K2m{path}"));
+                let offer = Some(offer.into_bytes());
                 self.event(Event::Reinvite { call, offer });
             }
             Step::Reinvite { .. } => (),
@@ -199,6 +203,9 @@ impl World {
                 Mp::Refused { termination: modify.termination, reason: Refusal::Transport }
             }
             Command::Modify(modify) => Mp::Modified { termination: modify.termination },
+            Command::ReplaceSession(replace) if refuse => {
+                Mp::Refused { termination: replace.termination, reason: Refusal::IdentityInUse }
+            }
             Command::ReplaceSession(replace) => Mp::Reserved {
                 termination: replace.termination,
                 address: "203.0.113.5:2855".parse().unwrap(),

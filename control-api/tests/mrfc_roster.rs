@@ -145,6 +145,7 @@ impl World {
             cema: true,
             realms: Realms::default(),
             certificate: None,
+            recovery: Duration::ZERO,
             focus: FocusConfig {
                 notify_interval: INTERVAL,
                 operators: (0..SUBSCRIBERS).map(operator).collect(),

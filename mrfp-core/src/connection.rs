@@ -184,7 +184,7 @@ impl Connection {
         let Some(open) = self.outgoing.take() else { return Ok(()) };
         let end_line = EndLine::new(&open.transaction, Some(end), true);
         self.egress.extend(open.lane, send_buffers, &[end_line.bytes()])?;
-        self.outstanding.close(self.egress.position());
+        self.outstanding.close(self.egress.position(open.lane));
         Ok(())
     }
 

@@ -170,6 +170,11 @@ impl Plane {
                     let end = Some(Continuation::Abort);
                     let given_up = self.deliver_to(member, &none, end, outbound);
                     requests += given_up.map_or(0, |delivered| u64::from(delivered.as_request));
+                    // Nor does it get what may come once more of what would have fitted.
+                    let connection = self.terminations.get(member).and_then(|t| t.connection);
+                    if let Some(key) = connection.filter(|_| !outbound.is_last()) {
+                        self.decline(key, member, outbound.message);
+                    }
                     continue;
                 }
                 Some(Verdict::Unacceptable | Verdict::TooLarge) => {
@@ -268,14 +273,15 @@ impl Plane {
             None => Some(OpenChunk { receiver, message, transaction: own, lane, bytes }),
             Some(_) => None,
         };
-        if open.is_none() && has_body {
+        // An end without a body completes a message, so it matters whether it is taken.
+        if open.is_none() && (has_body || end == Some(Continuation::Last)) {
             let request = Outstanding::new(own, member, outbound.message, outbound.start);
             self.expect_answer(key, request, outbound.failure_report);
         }
         if let Some(connection) = self.connections.get_mut(key) {
             connection.outstanding.extend(outbound.bytes);
             if end.is_some() {
-                connection.outstanding.close(connection.egress.position());
+                connection.outstanding.close(connection.egress.position(lane));
             }
         }
         self.mark(key);

@@ -31,19 +31,48 @@ pub(crate) struct Egress {
     bytes: usize,
     /// Bytes of the buffer in flight, as queued; 0 when none is.
     in_flight_bytes: usize,
-    /// Bytes that have left, as queued.
-    position_sent: u64,
+    /// Those of them that are in the lane of the large ones, or have come out of it.
+    large_bytes: usize,
+    in_flight_lane: Lane,
+    left: Left,
     /// Bytes that have overtaken what waits in `large`.
     overtaken_bytes: usize,
 }
 
 /// Which way through the queue.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) enum Lane {
     /// In order, and before what is large.
+    #[default]
     First,
     /// Parts of large messages.
     Large,
+}
+
+/// A place in what goes through a lane. Where one lane overtakes the other, only its own bytes tell
+/// what has left.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Position {
+    pub(crate) lane: Lane,
+    pub(crate) bytes: u64,
+}
+
+/// Bytes that have left through each lane, as queued.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Left {
+    pub(crate) first: u64,
+    pub(crate) large: u64,
+}
+
+impl Left {
+    /// Whether everything up to `position` has left.
+    pub(crate) fn reaches(self, position: Position) -> bool {
+        position.bytes
+            <= match position.lane {
+                Lane::First => self.first,
+                Lane::Large => self.large,
+            }
+    }
 }
 
 #[derive(Debug)]
@@ -73,14 +102,18 @@ impl Egress {
         self.bytes
     }
 
-    /// Where in the stream the next byte to be queued will lie, if nothing overtakes it.
-    pub(crate) fn position(&self) -> u64 {
-        self.position_sent + self.bytes as u64
+    /// Behind everything that is queued in a lane.
+    pub(crate) fn position(&self, lane: Lane) -> Position {
+        let bytes = match lane {
+            Lane::First => self.left.first + (self.bytes - self.large_bytes) as u64,
+            Lane::Large => self.left.large + self.large_bytes as u64,
+        };
+        Position { lane, bytes }
     }
 
-    /// Up to where the stream has left.
-    pub(crate) fn position_sent(&self) -> u64 {
-        self.position_sent
+    /// How far the lanes have left.
+    pub(crate) fn left(&self) -> Left {
+        self.left
     }
 
     /// Form of the next buffer.
@@ -181,6 +214,9 @@ impl Egress {
             }
         }
         self.bytes += length;
+        if lane == Lane::Large {
+            self.large_bytes += length;
+        }
         Ok(())
     }
 
@@ -227,7 +263,8 @@ impl Egress {
         if self.is_in_flight() {
             return None;
         }
-        let queued = match self.next_lane() {
+        let lane = self.next_lane();
+        let queued = match lane {
             Lane::First => {
                 let queued = self.first.pop_front()?;
                 if !self.large.is_empty() {
@@ -240,6 +277,7 @@ impl Egress {
                 self.large.pop_front()?
             }
         };
+        self.in_flight_lane = lane;
         self.in_flight_bytes = queued.buffer.range().len();
         assert!(self.in_flight_bytes > 0);
         Some((queued.buffer, queued.form))
@@ -263,11 +301,23 @@ impl Egress {
         }
     }
 
-    /// The buffer in flight has left (or failed to).
+    /// The buffer in flight has left.
     pub(crate) fn sent(&mut self) {
+        let bytes = self.in_flight_bytes as u64;
+        self.lost();
+        match self.in_flight_lane {
+            Lane::First => self.left.first += bytes,
+            Lane::Large => self.left.large += bytes,
+        }
+    }
+
+    /// The buffer in flight has not left, or not whole, and will not be sent again.
+    pub(crate) fn lost(&mut self) {
         assert!(self.in_flight_bytes > 0);
         self.bytes -= self.in_flight_bytes;
-        self.position_sent += self.in_flight_bytes as u64;
+        if self.in_flight_lane == Lane::Large {
+            self.large_bytes -= self.in_flight_bytes;
+        }
         self.in_flight_bytes = 0;
     }
 
@@ -287,6 +337,10 @@ impl Egress {
 
     /// Gives everything that waits back to the pool.
     pub(crate) fn discard(&mut self, pool: &mut SendBuffers) {
+        self.large_bytes = match self.in_flight_lane {
+            Lane::First => 0,
+            Lane::Large => self.in_flight_bytes,
+        };
         for queued in self.first.drain(..).chain(self.large.drain(..)) {
             self.bytes -= queued.buffer.range().len();
             pool.put(queued.buffer);

@@ -35,6 +35,7 @@ pub(crate) struct Forward {
     pub(crate) transaction: Transaction,
     /// The message it is a chunk of.
     pub(crate) message: Key,
+    /// Its success is ours to report.
     pub(crate) success_report: bool,
     /// First byte of this chunk in the message, 1-based.
     pub(crate) start: u64,

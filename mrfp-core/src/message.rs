@@ -25,6 +25,8 @@ pub(crate) struct Message {
     pub(crate) route: Option<Route>,
     /// Its beginning, until there is a route.
     pub(crate) held: Option<CarryBuffer>,
+    /// The success of a held beginning is to be reported once it has been passed on.
+    pub(crate) held_success_report: bool,
     /// Next byte, for the chunk that gives it up.
     pub(crate) next: u64,
     /// It waits where others overtake it.
@@ -43,7 +45,7 @@ pub(crate) struct Message {
     pub(crate) outstanding: u32,
     /// 200, or why none of its recipients got it.
     pub(crate) status: u16,
-    /// Between two parties: how large it may become (`a=max-size` of the recipient).
+    /// How large it may become: `a=max-size` of the recipient between two parties, else of the room.
     pub(crate) size_bytes_max: u64,
 }
 
@@ -61,12 +63,7 @@ impl Plane {
         let context = self.contexts.get(termination.context).ok_or(481u16)?;
         let epoch = context.epoch;
         let size_bytes_max = self.size_bytes_max(context, session);
-        let connection = self.connections.get(key).ok_or(481u16)?;
-        let known = connection.messages.iter().copied().find(|&message| {
-            self.messages.get(message).is_some_and(|message| {
-                message.sender == session && message.id.as_bytes() == id.as_bytes()
-            })
-        });
+        let known = self.known_message(key, session, id.as_bytes());
         let start = head.byte_range.map_or(1, |range| range.start);
         match known {
             // What has failed may be begun anew; its rest would be a tail without a beginning.
@@ -92,6 +89,7 @@ impl Plane {
             epoch,
             route: None,
             held: None,
+            held_success_report: false,
             next: start,
             large: false,
             total: head.byte_range.and_then(|range| range.total),
@@ -107,6 +105,25 @@ impl Plane {
         let connection = self.connections.get_mut(key).ok_or(481u16)?;
         connection.messages.push(message);
         Ok(message)
+    }
+
+    /// Whether a chunk without a body goes on with a message: it may end one (RFC 4975 section 7.1),
+    /// and otherwise is a message of its own that nobody needs.
+    pub(crate) fn continues_message(&self, key: Key, session: Key, head: &Head<'_>) -> bool {
+        let start = head.byte_range.map_or(1, |range| range.start);
+        head.message_id
+            .and_then(|id| self.known_message(key, session, id))
+            .is_some_and(|known| start > 1 || !self.is_failed(known))
+    }
+
+    /// The message of that Message-ID that is in progress in a session.
+    fn known_message(&self, key: Key, session: Key, id: &[u8]) -> Option<Key> {
+        let mut messages = self.connections.get(key)?.messages.iter().copied();
+        messages.find(|&message| {
+            self.messages
+                .get(message)
+                .is_some_and(|message| message.sender == session && message.id.as_bytes() == id)
+        })
     }
 
     fn is_failed(&self, key: Key) -> bool {

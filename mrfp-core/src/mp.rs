@@ -135,6 +135,13 @@ pub struct ChatRoomPolicy {
     pub private_messages: bool,
     /// What becomes of a message without a CPIM wrapper.
     pub cpim: CpimPolicy,
+    /// What may be said without a wrapper (`a=accept-types` of our SDP), a space between entries;
+    /// empty or with `*`: everything. That somebody types, and what became of a message, always may.
+    pub accept_types: String,
+    /// The same for what is in a wrapper (`a=accept-wrapped-types`).
+    pub accept_wrapped_types: String,
+    /// Largest message, with its wrapper (`a=max-size`); `None` names no limit.
+    pub message_bytes_max: Option<u64>,
 }
 
 /// What becomes of a message without a CPIM wrapper.

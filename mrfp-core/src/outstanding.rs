@@ -8,6 +8,7 @@ use mrfp_protocol::msrp::{FailureReport, Head, TransactionId};
 
 use crate::config::{OUTSTANDING_PARTIAL_MAX, TRANSACTION_TIMEOUT_NS};
 use crate::connection::OpenChunk;
+use crate::egress::{Left, Position};
 use crate::incoming::Incoming;
 use crate::mp::ReleaseCause;
 use crate::plane::{Ending, Plane};
@@ -28,8 +29,8 @@ pub(crate) struct Outstanding {
     pub(crate) next: u64,
     /// Failure-Report: partial. The receiver answers errors only, so silence means nothing.
     pub(crate) partial: bool,
-    /// Where its last byte lies in the stream of the connection; `None` while it is open.
-    end: Option<u64>,
+    /// Where its last byte lies in its lane of the connection; `None` while it is open.
+    end: Option<Position>,
     /// When the kernel had taken it all.
     left_ns: Option<u64>,
 }
@@ -66,8 +67,8 @@ impl OutstandingRequests {
         }
     }
 
-    /// The open request ends at `position` of the stream.
-    pub(crate) fn close(&mut self, position: u64) {
+    /// The open request ends at `position`.
+    pub(crate) fn close(&mut self, position: Position) {
         if let Some(open) = self.open() {
             open.end = Some(position);
         }
@@ -94,23 +95,21 @@ impl OutstandingRequests {
         (before - self.queue.len()) as u32
     }
 
-    /// Notes what has left by now, up to `position` of the stream.
-    fn note_left(&mut self, position: u64, now_ns: u64) {
+    /// Notes what has left by now.
+    fn note_left(&mut self, left: Left, now_ns: u64) {
         for request in &mut self.queue {
-            if request.end.is_none_or(|end| end > position) {
-                return;
+            if request.end.is_some_and(|end| left.reaches(end)) {
+                request.left_ns.get_or_insert(now_ns);
             }
-            request.left_ns.get_or_insert(now_ns);
         }
     }
 
-    /// The next request whose time is over.
+    /// The next request whose time is over; what is large leaves later than what overtakes it.
     fn take_overdue(&mut self, now_ns: u64) -> Option<Outstanding> {
-        let left_ns = self.queue.front()?.left_ns?;
-        if now_ns - left_ns < TRANSACTION_TIMEOUT_NS {
-            return None;
-        }
-        self.queue.pop_front()
+        let at = self.queue.iter().position(|request| {
+            request.left_ns.is_some_and(|left_ns| now_ns - left_ns >= TRANSACTION_TIMEOUT_NS)
+        })?;
+        self.queue.remove(at)
     }
 
     /// Gives back the memory a burst has left behind, once it is over.
@@ -211,8 +210,7 @@ impl Plane {
         if connection.outstanding.queue.is_empty() {
             return;
         }
-        let position = connection.egress.position_sent();
-        connection.outstanding.note_left(position, now_ns);
+        connection.outstanding.note_left(connection.egress.left(), now_ns);
         while let Some(request) = self
             .connections
             .get_mut(key)

@@ -208,6 +208,9 @@ impl Plane {
             self.close_chunk(key);
         }
         let Some(connection) = self.connections.get_mut(key) else { return };
+        // First of all: what is answered now must not wait for anybody in the Context it has left.
+        connection.sessions.retain(|&other| other != session);
+        connection.declined.retain(|&(receiver, _)| receiver != session);
         match std::mem::replace(&mut connection.incoming, Incoming::Idle) {
             Incoming::Forward(forward) if forward.transaction.session == session => {
                 self.refuse_forward(key, forward, None, 481);
@@ -218,9 +221,6 @@ impl Plane {
             }
             other => connection.incoming = other,
         }
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        connection.sessions.retain(|&other| other != session);
-        connection.declined.retain(|&(receiver, _)| receiver != session);
         if let Some(termination) = self.terminations.get_mut(session) {
             termination.connection = None;
         }

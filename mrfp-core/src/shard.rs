@@ -563,7 +563,11 @@ impl<D: Driver> Shard<D> {
                 return self.driver.send(socket, buffer, token);
             }
         }
-        connection.egress.sent();
+        if buffer.bytes().is_empty() {
+            connection.egress.sent();
+        } else {
+            connection.egress.lost();
+        }
         self.plane.send_buffers.put(buffer);
         self.plane.relax(key);
         self.plane.mark(key);
@@ -657,7 +661,7 @@ impl<D: Driver> Shard<D> {
             match session.seal(buffer.memory_mut(), plaintext) {
                 Ok(record) => buffer.set_range(record),
                 Err(error) => {
-                    connection.egress.sent();
+                    connection.egress.lost();
                     self.plane.send_buffers.put(buffer);
                     return self.plane.record_failed(key, error);
                 }

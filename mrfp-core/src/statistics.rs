@@ -87,6 +87,23 @@ impl Statistics {
         }
     }
 
+    /// The sum of both.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        self.with(other, u64::wrapping_add)
+    }
+
+    /// What has been added since `earlier`.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Self {
+        self.with(earlier, u64::saturating_sub)
+    }
+
+    fn with(self, other: Self, combine: impl Fn(u64, u64) -> u64) -> Self {
+        let (words, others) = (self.to_words(), other.to_words());
+        Self::from_words(std::array::from_fn(|index| combine(words[index], others[index])))
+    }
+
     pub(crate) fn to_words(self) -> [u64; COUNTERS] {
         let mut words = [0; COUNTERS];
         let (responses, others) = words.split_at_mut(RESPONSE_CODES.len());
@@ -126,6 +143,38 @@ impl Statistics {
             responses,
             responses_other: next(),
             bytes: next(),
+        }
+    }
+}
+
+impl Traffic {
+    /// The sum of both.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self { received: self.received.plus(other.received), sent: self.sent.plus(other.sent) }
+    }
+
+    /// What has been added since `earlier`.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Self {
+        Self {
+            received: self.received.since(earlier.received),
+            sent: self.sent.since(earlier.sent),
+        }
+    }
+}
+
+impl ContextStatistics {
+    /// What has been added since `earlier`.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Self {
+        Self {
+            traffic: self.traffic.since(earlier.traffic),
+            members_dropped: self.members_dropped.saturating_sub(earlier.members_dropped),
+            messages_skipped: self.messages_skipped.saturating_sub(earlier.messages_skipped),
+            messages_undelivered: self
+                .messages_undelivered
+                .saturating_sub(earlier.messages_undelivered),
         }
     }
 }

@@ -135,6 +135,7 @@ impl Plane {
                 return Err(501);
             }
         }
+        let is_empty = head.content_type.is_none() && !self.continues_message(key, session, head);
         let termination = self.terminations.get_mut(session).ok_or(481u16)?;
         termination.statistics.messages_received += 1;
         let transaction = Transaction {
@@ -149,7 +150,7 @@ impl Plane {
         if head.message_id.is_none() || head.byte_range.is_some_and(beyond) {
             return Err(400);
         }
-        if head.content_type.is_none() {
+        if is_empty {
             self.count_received(session, |received| received.send_empty += 1);
             return Ok(Incoming::Empty(transaction));
         }
@@ -164,6 +165,11 @@ impl Plane {
         }
         self.acceptable(context, session, head)?;
         let message = self.open_message(key, session, head)?;
+        let total = head.byte_range.and_then(|range| range.total).unwrap_or(0);
+        if self.messages.get(message).is_some_and(|message| total > message.size_bytes_max) {
+            // A later chunk may be the first to say so: who has got a part must not wait for more.
+            self.abandon_message(key, message, 413);
+        }
         let status = self.messages.get(message).map_or(413, |message| message.status);
         if status != 200 {
             self.count_request(session, head, method);
@@ -173,7 +179,10 @@ impl Plane {
         let start = head.byte_range.map_or(1, |range| range.start);
         let lines = &mut self.scratch.lines;
         lines.clear();
-        keep_lines(head.header_lines, end_to_end, lines);
+        // A chunk without a body ends a message, if anything: the chunks before it have said the rest.
+        if head.content_type.is_some() {
+            keep_lines(head.header_lines, end_to_end, lines);
+        }
         Ok(Incoming::Forward(Forward {
             transaction,
             message,
@@ -186,31 +195,27 @@ impl Plane {
         }))
     }
 
-    /// Between two parties: whether the other one takes messages like this (RFC 4975 sections 8.6
-    /// and 8.7). In a room that is asked for each member.
+    /// Between two parties: whether the other one takes content like this (RFC 4975 section 8.6).
+    /// In a room that is asked for each member.
     fn acceptable(&self, context: &Context, session: Key, head: &Head<'_>) -> Result<(), u16> {
-        let content_type = head.content_type.unwrap_or_default();
+        let Some(content_type) = head.content_type else { return Ok(()) };
         // RFC 4975 section 7.3.1: every endpoint takes these.
         let always = [&b"multipart/mixed"[..], b"multipart/alternative"];
         let takes = |other: &Termination| {
             always.iter().any(|always| accepts(always, content_type))
                 || accepts(&other.accept_types, content_type)
         };
-        let total = head.byte_range.and_then(|range| range.total).unwrap_or(0);
         if !context.is_between_parties() {
             return Ok(());
-        }
-        if total > self.size_bytes_max(context, session) {
-            return Err(413);
         }
         let mut others = self.others(context, session).peekable();
         if others.peek().is_some() && !others.any(takes) { Err(415) } else { Ok(()) }
     }
 
-    /// Between two parties: the largest message the other one takes.
+    /// The largest message the room passes on, or the other one takes (RFC 4975 section 8.7).
     pub(crate) fn size_bytes_max(&self, context: &Context, session: Key) -> u64 {
-        if !context.is_between_parties() {
-            return u64::MAX;
+        if let Some(room) = &context.room {
+            return room.message_bytes_max;
         }
         let max = self.others(context, session).map(|other| other.size_bytes_max).max();
         max.unwrap_or(u64::MAX)
@@ -245,7 +250,14 @@ impl Plane {
             Opening::Held => {
                 self.note_progress(&mut forward, piece);
                 return match piece.end {
-                    Some(end) => self.finish(key, forward, end),
+                    // Nobody has got it yet; its success is reported when somebody has.
+                    Some(end) => {
+                        if let Some(message) = self.messages.get_mut(forward.message) {
+                            message.held_success_report |= forward.success_report;
+                        }
+                        forward.success_report = false;
+                        self.finish(key, forward, end);
+                    }
                     None => self.keep_forward(key, forward),
                 };
             }
@@ -260,6 +272,7 @@ impl Plane {
             return self.give_back(forward.lines);
         };
         let held = message.held.take();
+        let held_success_report = held.is_some() && message.held_success_report;
         let begun = message.recipients.is_some();
         let checked_bytes = message.route.map_or(0, |route| route.checked_bytes());
         let mut at = if held.is_some() { 1 } else { forward.next };
@@ -290,6 +303,9 @@ impl Plane {
             }
         }
         self.give_back(held);
+        if held_success_report && passed_on.is_ok() && forward.start > 1 {
+            self.report(forward.message, 1, forward.start - 1, forward.total, 200);
+        }
         match (passed_on, piece.end) {
             (Err(status), end) => self.refuse_forward(key, forward, end, status),
             (Ok(()), Some(end)) => self.finish(key, forward, end),

@@ -58,6 +58,9 @@ impl Talk {
                 nicknames_reserved: Vec::new(),
                 private_messages: true,
                 cpim: mp::CpimPolicy::Wrap,
+                accept_types: String::new(),
+                accept_wrapped_types: String::new(),
+                message_bytes_max: None,
             })),
         }
     }

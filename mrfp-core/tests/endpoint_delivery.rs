@@ -198,6 +198,43 @@ fn an_empty_last_chunk_that_is_refused_is_reported_as_what_it_was_to_complete() 
     world.subtract_all([1, 2]);
 }
 
+/// A chunk without a body; RFC 4975 section 9: then there is no Content-Type either.
+fn bare_end(ue: &Ue, transaction_id: &str, message_id: &str, range: &str, flag: char) -> Vec<u8> {
+    let text = String::from_utf8(ue.chunk(transaction_id, message_id, range, b"", flag)).unwrap();
+    text.replace("Content-Type: text/plain\r\n\r\n\r\n", "").into_bytes()
+}
+
+#[test]
+fn a_chunk_without_a_body_ends_the_message_it_belongs_to() {
+    for (flag, status) in [('$', 200), ('#', 200), ('$', 413)] {
+        for further in [false, true] {
+            let (mut world, mut alice, mut bob) = two();
+            let carol = further.then(|| world.member(1, 3, None));
+            let first = alice.chunk("chunk001", "long", "1-*/*", b"abc", '+');
+            say(&mut world, &mut alice, &first);
+            let end = bare_end(&alice, "chunk002", "long", "4-3/*", flag);
+            say(&mut world, &mut alice, &end);
+            assert_eq!(alice.take_statuses(), [200; 2]);
+            bob.read(&mut world);
+            let messages = bob.messages();
+            assert_eq!(messages.len(), 1, "{flag}: it is at its end");
+            assert_eq!((messages[0].1.as_slice(), messages[0].2), (&b"abc"[..], flag));
+            assert_eq!(bob.received.last().unwrap().header("Content-Type"), None);
+            let first_id = bob.received[0].transaction_id.clone();
+            let (to, from) = (bob.remote_uri.clone(), bob.local_uri.clone());
+            bob.send_raw(&mut world, &response(&first_id, 200, &to, &from));
+            bob.received.remove(0);
+            hear(&mut world, &mut bob, status);
+            alice.read(&mut world);
+            let due = status != 200 && !further;
+            let expected = due.then(|| report(status, "long", "1-3/3"));
+            assert_eq!(alice.take_reports(), expected.into_iter().collect::<Vec<_>>());
+            drop(carol);
+            world.subtract_all([1, 2, 3]);
+        }
+    }
+}
+
 #[test]
 fn what_was_taken_over_of_a_message_that_is_given_up_is_reported_all_the_same() {
     let (mut world, mut alice, _bob) = two();

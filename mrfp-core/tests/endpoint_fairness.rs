@@ -48,6 +48,41 @@ fn a_new_message_overtakes_what_is_queued_of_a_large_one() {
 }
 
 #[test]
+fn what_is_overtaken_has_not_left_and_its_time_has_not_begun() {
+    let mut world = World::calm();
+    let mut alice = world.member(1, 1, None);
+    let mut bob = world.member(1, 2, None);
+    let body = file(1, 200_000);
+    let message = alice.chunk("file0001", "file", "1-*/200000", &body, '$');
+    world.shard.driver_mut().peer_stop_reading(bob.peer);
+    alice.send_raw(&mut world, &message);
+    world.settle();
+    for n in 0..120 {
+        let chat = alice.send(&format!("tran{n:04}"), &format!("chat{n}"), &[b'x'; 1000]);
+        alice.send_raw(&mut world, &chat);
+    }
+    world.settle();
+    // The first chunk of the file leaves, all that overtakes the others, and a little of those.
+    world.shard.driver_mut().peer_limit_window(bob.peer, 300_000);
+    world.settle();
+    bob.read(&mut world);
+    assert_eq!(bob.bodies(), vec![vec![b'x'; 1000]; 120]);
+    bob.answer(&mut world, 200);
+    world.pass(40);
+    alice.read(&mut world);
+    assert!(alice.take_reports().is_empty(), "the file still waits for its turn");
+    world.shard.driver_mut().peer_resume_reading(bob.peer);
+    world.settle();
+    bob.read(&mut world);
+    bob.answer(&mut world, 200);
+    assert!(bob.bodies().contains(&body));
+    world.pass(40);
+    alice.read(&mut world);
+    assert!(alice.take_reports().is_empty());
+    world.subtract_all([1, 2]);
+}
+
+#[test]
 fn responses_and_reports_overtake_it_too() {
     let mut world = World::calm();
     let mut alice = world.member(1, 1, None);

@@ -294,6 +294,38 @@ fn a_sender_paused_by_two_contexts_goes_on_when_both_have_caught_up() {
 }
 
 #[test]
+fn a_laggard_whose_session_ends_in_the_middle_of_a_chunk_is_read_from_again() {
+    let limits = Limits { egress_bytes_max: EGRESS_BYTES_MAX, ..Limits::default() };
+    let mut world = World::new(Simulator::without_faults(), limits);
+    let mut alice = world.member(1, 1, None);
+    let _bob = world.member(1, 2, None);
+    let mut carol = world.member(2, 3, None);
+    let second = join(&mut world, &mut alice, 2, 4);
+    world.shard.driver_mut().peer_stop_reading(alice.peer);
+    for n in 0..500 {
+        let message = carol.send(&format!("tran{n}"), &format!("flood{n}"), &[b'x'; 1000]);
+        carol.send_raw(&mut world, &message);
+    }
+    world.settle();
+    let chunk = alice.chunk("chunk001", "long", "1-*/9000", &[b'x'; 9000], '$');
+    alice.send_raw(&mut world, &chunk[..4000]);
+    world.settle();
+    subtract(&mut world, 1);
+    world.shard.driver_mut().peer_resume_reading(alice.peer);
+    world.settle();
+    world.pass(1);
+    alice.read(&mut world);
+    alice.answer(&mut world, 200);
+    let message = second.apply(&alice, &alice.send("tran0001", "message1", b"still here"));
+    alice.send_raw(&mut world, &chunk[4000..]);
+    alice.send_raw(&mut world, &message);
+    world.settle();
+    carol.read(&mut world);
+    assert_eq!(carol.bodies(), [b"still here"]);
+    world.subtract_all([2, 3, 4]);
+}
+
+#[test]
 fn a_conference_drops_its_slow_member_and_spares_the_other_session_of_the_connection() {
     let limits = Limits { egress_bytes_max: EGRESS_BYTES_MAX, ..Limits::default() };
     let mut world = World::new(Simulator::without_faults(), limits);

@@ -3,10 +3,10 @@
 mod common;
 mod room_support;
 
-use common::World;
+use common::{Ue, World};
 use room_support::{
-    ROOM, audit, chunk, client, cpim, heard, join, policy, say, send, send_cpim, three, typed_cpim,
-    uri,
+    Client, ROOM, audit, chunk, client, cpim, heard, join, policy, say, send, send_cpim, three,
+    typed_cpim, uri,
 };
 
 #[test]
@@ -224,7 +224,7 @@ fn a_head_that_was_checked_cannot_be_replaced() {
 fn a_participant_on_hold_or_muted_is_not_heard() {
     use mrfp_core::mp::{Command, Direction, Modify, TerminationId};
     let mut world = World::calm();
-    let muted = room_support::Client { muted: true, ..client("alice") };
+    let muted = Client { muted: true, ..client("alice") };
     let mut alice = join(&mut world, 1, &policy(), muted);
     let mut bob = join(&mut world, 2, &policy(), client("bob"));
     let message = send_cpim(&alice, "message1", &cpim(&uri("alice"), ROOM, "hello"));
@@ -261,7 +261,7 @@ fn a_participant_on_hold_or_muted_is_not_heard() {
 fn what_a_client_does_not_take_is_not_sent_to_it() {
     let mut world = World::calm();
     let mut alice = join(&mut world, 1, &policy(), client("alice"));
-    let takes = |types, wrapped| room_support::Client {
+    let takes = |types, wrapped| Client {
         accept_types: types,
         accept_wrapped_types: wrapped,
         ..client("somebody")
@@ -293,11 +293,8 @@ fn a_message_nobody_takes_is_refused() {
     let body = typed_cpim(&uri("alice"), ROOM, "image/png", b"content");
     let message = send_cpim(&alice, "m1", &body);
     assert_eq!(say(&mut world, &mut alice, &message), [200], "into an empty room");
-    let picky = room_support::Client {
-        accept_wrapped_types: "text/plain",
-        max_size_bytes: Some(300),
-        ..client("bob")
-    };
+    let picky =
+        Client { accept_wrapped_types: "text/plain", max_size_bytes: Some(300), ..client("bob") };
     let mut bob = join(&mut world, 2, &policy(), picky);
     let message = send_cpim(&alice, "m2", &body);
     assert_eq!(say(&mut world, &mut alice, &message), [415]);
@@ -313,7 +310,7 @@ fn a_message_too_large_for_one_goes_to_the_others() {
     for announced in [true, false] {
         let mut world = World::calm();
         let mut alice = join(&mut world, 1, &policy(), client("alice"));
-        let small = room_support::Client { max_size_bytes: Some(1_000), ..client("bob") };
+        let small = Client { max_size_bytes: Some(1_000), ..client("bob") };
         let mut bob = join(&mut world, 2, &policy(), small);
         let mut carol = join(&mut world, 3, &policy(), client("carol"));
         let body = cpim(&uri("alice"), ROOM, &"x".repeat(3_000));
@@ -396,4 +393,56 @@ fn faults_of_the_network_change_nothing_in_a_room() {
         }
         world.subtract_all([1, 2, 3]);
     }
+}
+
+#[test]
+fn success_is_not_reported_before_the_head_has_been_checked() {
+    for (author, statuses, ranges) in
+        [("alice", [200, 200], vec!["1-10/200", "11-180/200"]), ("bob", [200, 403], Vec::new())]
+    {
+        let (mut world, mut alice, _bob, _carol) = three(&policy());
+        let mut body = cpim(&uri(author), ROOM, "hello");
+        body.resize(200, b'!');
+        let ask = |world: &mut World, alice: &mut Ue, range: &str, part: &[u8]| {
+            let chunk = chunk(alice, "held", range, "message/cpim", part, '+');
+            let text = String::from_utf8(chunk).unwrap();
+            let text = text
+                .replace("Content-Type: message", "Success-Report: yes\r\nContent-Type: message");
+            say(world, alice, text.as_bytes())
+        };
+        assert_eq!(ask(&mut world, &mut alice, "1-*/200", &body[..10]), [statuses[0]]);
+        assert!(alice.take_reports().is_empty(), "nobody knows yet whom it is for");
+        assert_eq!(ask(&mut world, &mut alice, "11-*/200", &body[10..180]), [statuses[1]]);
+        let reported: Vec<_> = alice.take_reports().into_iter().map(|(.., range)| range).collect();
+        assert_eq!(reported, ranges);
+    }
+}
+
+#[test]
+fn a_message_that_has_become_too_large_for_somebody_never_resumes() {
+    let mut world = World::calm();
+    let mut alice = join(&mut world, 1, &policy(), client("alice"));
+    let small = Client { max_size_bytes: Some(300), ..client("bob") };
+    let mut bob = join(&mut world, 2, &policy(), small);
+    let mut carol = join(&mut world, 3, &policy(), client("carol"));
+    let mut body = cpim(&uri("alice"), ROOM, "hello");
+    body.resize(500, b'!');
+    for (start, end) in [(1, 250), (251, 400)] {
+        let part = &body[start - 1..end];
+        let chunk = chunk(&alice, "grows", &format!("{start}-*/*"), "message/cpim", part, '+');
+        assert_eq!(say(&mut world, &mut alice, &chunk), [200]);
+    }
+    bob.read(&mut world);
+    assert_eq!(bob.received.last().unwrap().end, Some('#'));
+    let chunks = bob.received.len();
+    // Some of it once more, and the rest.
+    for (start, end, flag) in [(240, 260, '+'), (401, 500, '$')] {
+        let part = &body[start - 1..end];
+        let chunk = chunk(&alice, "grows", &format!("{start}-*/*"), "message/cpim", part, flag);
+        assert_eq!(say(&mut world, &mut alice, &chunk), [200]);
+    }
+    bob.read(&mut world);
+    assert_eq!(bob.received.len(), chunks, "{:?}", bob.received.last());
+    carol.read(&mut world);
+    assert_eq!(carol.received.last().unwrap().end, Some('$'));
 }

@@ -174,6 +174,7 @@ impl Config {
             ("shutdown_seconds", self.timers.shutdown_seconds, 1),
             ("unbound_seconds", self.timers.unbound_seconds, 1),
             ("establishment_seconds", self.timers.establishment_seconds, 1),
+            ("recovery_seconds", self.timers.recovery_seconds, 0),
             ("idle_seconds", self.timers.idle_seconds, 1),
             ("send_stall_seconds", self.timers.send_stall_seconds, 1),
         ];
@@ -223,6 +224,12 @@ impl Config {
             &["http", "connections_max"],
             || "without connections neither health nor metrics can be read".to_owned(),
             || "use 1 or more".to_owned(),
+        )?;
+        ensure(
+            (1..=STATISTICS_WINDOW_SECONDS_MAX).contains(&self.http.statistics_window_seconds),
+            &["http", "statistics_window_seconds"],
+            || "a window is between a second and a day".to_owned(),
+            || "300 is what operators are used to".to_owned(),
         )
     }
 
@@ -357,3 +364,6 @@ const SECONDS_MAX: u64 = 86_400;
 const EGRESS_BYTES_MIN: u32 = 64 * 1024;
 /// AES-128 and AES-256, the algorithms of RFC 6043's messages and tickets.
 const KEY_BYTES: [usize; 2] = [16, 32];
+
+/// Beyond a day the difference to the lifetime is of little use.
+const STATISTICS_WINDOW_SECONDS_MAX: u64 = 86_400;

@@ -15,8 +15,8 @@ use tokio::sync::oneshot;
 
 use super::metrics::{CONTENT_TYPE, Snapshot, shard_families};
 use super::process::{ProcessAccounts, epoch_seconds};
-use super::rooms;
 use super::{ContextView, Queries, Query, Readiness, ReadinessState};
+use super::{rooms, statistics};
 
 /// What the handlers read.
 #[derive(Clone, Debug)]
@@ -39,8 +39,10 @@ pub fn router(services: AdminServices) -> Router {
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/api/v1/contexts", get(contexts))
+        .route("/api/v1/statistics", get(statistics::realms))
         .route("/api/v1/rooms", get(rooms::list))
         .route("/api/v1/rooms/{room}", get(rooms::show))
+        .route("/api/v1/rooms/{room}/statistics", get(statistics::room))
         .route("/api/v1/rooms/{room}/lock", post(rooms::lock))
         .route("/api/v1/rooms/{room}/unlock", post(rooms::unlock))
         .route("/api/v1/rooms/{room}/members/{call}/kick", post(rooms::kick))
@@ -77,8 +79,13 @@ async fn metrics(State(admin): State<Admin>) -> Response {
     let Some(control) = ask(&admin, Query::Counters).await else {
         return overloaded();
     };
+    let Some((_, realms)) = ask(&admin, Query::Realms).await else {
+        return overloaded();
+    };
+    let mut shards = shard_families(&admin.services.shards);
+    shards.extend(statistics::families(&realms));
     let snapshot = Snapshot {
-        shards: shard_families(&admin.services.shards),
+        shards,
         control,
         process: ProcessAccounts::read(),
         start_time_seconds: admin.start_time_seconds,
@@ -117,6 +124,8 @@ async fn status_page(State(admin): State<Admin>) -> Response {
          <li><a href=\"/metrics\">/metrics</a>: counters, OpenMetrics text\
          <li><a href=\"/api/v1/contexts\">/api/v1/contexts</a>: who is in which conference, JSON\
          <li><a href=\"/api/v1/rooms\">/api/v1/rooms</a>: rooms and their members, JSON\
+         <li><a href=\"/api/v1/statistics\">/api/v1/statistics</a>: MSRP traffic by realm, JSON; by \
+         room under /api/v1/rooms/NAME/statistics\
          </ul>",
         version = env!("CARGO_PKG_VERSION"),
         shards = admin.services.shards.len(),

@@ -9,6 +9,7 @@ mod metrics;
 mod process;
 mod rooms;
 mod server;
+mod statistics;
 
 use std::sync::Arc;
 
@@ -20,6 +21,7 @@ use crate::mrfc::{Administration, AdministrationError};
 pub use admin::{AdminServices, router as admin_router};
 pub use kms::{KmsHandler, KmsResponse, router as kms_router};
 pub use server::{HttpServer, HttpServerConfig};
+pub use statistics::{RealmStatistics, RoomStatistics};
 
 /// What an HTTP handler asks of the loop that owns the calls.
 #[derive(Debug)]
@@ -41,6 +43,15 @@ pub enum Query {
         administration: Administration,
         /// Where the outcome goes.
         reply: oneshot::Sender<Result<(), AdministrationError>>,
+    },
+    /// What every realm has carried, and the length of the window in seconds.
+    Realms(oneshot::Sender<(u64, Vec<RealmStatistics>)>),
+    /// What a room has carried; `None`: there is no such room.
+    RoomStatistics {
+        /// Which.
+        room: String,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Option<RoomStatistics>>,
     },
     /// The control plane's counters, by metric.
     Counters(oneshot::Sender<Vec<Family>>),
@@ -86,7 +97,8 @@ pub struct MemberDetail {
     pub uri: String,
     /// Its nickname.
     pub nickname: Option<String>,
-    /// `awaiting-keys`, `reserving`, `calling`, `answered`, `connected` or `modifying`.
+    /// `awaiting-keys`, `reserving`, `calling`, `answered`, `connected`, `recovering` or
+    /// `modifying`.
     pub state: &'static str,
     /// What it sends is not passed on.
     pub muted: bool,

@@ -102,6 +102,7 @@ impl Mrfc {
             negotiation,
             description: agreed.description.clone(),
             purpose: Purpose::Mute(muted),
+            replacement: None,
         };
         call.stage = Stage::AwaitModified(agreed, Box::new(change));
         self.calls.insert(id, call);

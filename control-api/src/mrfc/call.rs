@@ -1,6 +1,6 @@
 //! One call and its stages.
 
-use mrfp_core::mp::{ContextId, Direction, Member, ShardId, TerminationId};
+use mrfp_core::mp::{ContextId, Direction, Member, ReleaseCause, ShardId, TerminationId};
 
 use super::conference_state::{Endpoint, Joining, Status};
 use super::config::FocusConfig;
@@ -70,8 +70,18 @@ pub(super) struct Offered {
 pub(super) struct Agreed {
     pub(super) description: LocalDescription,
     pub(super) version: u64,
-    /// The peer's connection stands.
-    pub(super) bound: bool,
+    pub(super) bearer: Bearer,
+}
+
+/// The peer's connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Bearer {
+    /// It is to come.
+    Awaited,
+    /// It is bound to the session.
+    Bound,
+    /// It is gone, and a new session may take the place of the one it carried.
+    Lost(ReleaseCause),
 }
 
 impl Call {
@@ -85,8 +95,11 @@ impl Call {
                 Stage::AwaitKms { .. } => MemberState::AwaitingKeys,
                 Stage::AwaitReserved(_) => MemberState::Reserving,
                 Stage::AwaitAnswer(_) => MemberState::Calling,
-                Stage::Established(agreed) if agreed.bound => MemberState::Connected,
-                Stage::Established(_) => MemberState::Answered,
+                Stage::Established(agreed) => match agreed.bearer {
+                    Bearer::Awaited => MemberState::Answered,
+                    Bearer::Bound => MemberState::Connected,
+                    Bearer::Lost(_) => MemberState::Recovering,
+                },
                 Stage::AwaitModified(..) => MemberState::Modifying,
             },
             secure: self.negotiation.as_ref().is_some_and(|agreed| agreed.message.secure),
@@ -147,7 +160,8 @@ impl Call {
 
     fn status(&self, agreed: &Agreed, direction: Direction) -> Status {
         match direction {
-            _ if !agreed.bound => Status::Pending,
+            // Section 5.7.3: it "is not yet in the session, but it is anticipated".
+            _ if agreed.bearer != Bearer::Bound => Status::Pending,
             Direction::Inactive => Status::OnHold,
             _ if self.muted => Status::MutedViaFocus,
             Direction::SendRecv | Direction::SendOnly | Direction::RecvOnly => Status::Connected,
@@ -166,6 +180,14 @@ impl Offered {
 }
 
 impl Stage {
+    /// The description in force, once there is one.
+    pub(super) fn agreed_mut(&mut self) -> Option<&mut Agreed> {
+        match self {
+            Self::Established(agreed) | Self::AwaitModified(agreed, _) => Some(agreed),
+            Self::AwaitKms { .. } | Self::AwaitReserved(_) | Self::AwaitAnswer(_) => None,
+        }
+    }
+
     /// The shard has heard of the call.
     pub(super) fn has_termination(&self) -> bool {
         match self {

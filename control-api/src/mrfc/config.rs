@@ -31,6 +31,9 @@ pub struct MrfcConfig {
     pub certificate: Option<Fingerprint>,
     /// Networks whose traffic is counted on its own.
     pub realms: Realms,
+    /// How long a member whose connection was lost may take to re-create its session (RFC 4975
+    /// section 5.4); zero: its call ends at once.
+    pub recovery: Duration,
     /// What the conference focus does besides taking calls.
     pub focus: FocusConfig,
 }
@@ -173,6 +176,9 @@ impl ChatPolicy {
             nicknames_reserved: self.nicknames_reserved.clone(),
             private_messages: self.private_messages,
             cpim: self.cpim,
+            accept_types: self.accept_types.clone(),
+            accept_wrapped_types: self.accept_wrapped_types.clone(),
+            message_bytes_max: self.message_bytes_max,
         }))
     }
 }

@@ -179,6 +179,7 @@ impl Mrfc {
         termination: mp::TerminationId,
     ) {
         self.timers.clear(Timer::Call(id));
+        self.timers.clear(Timer::Recovery(id));
         if let Some(context) = self.rooms.leave(room, id) {
             self.conference_ended(context);
         }

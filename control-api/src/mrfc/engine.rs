@@ -115,7 +115,7 @@ impl Mrfc {
                     self.refuse(call, refusal);
                 }
             }
-            Event::Reinvite { call, offer } => self.reinvite(&turn, call, offer.as_deref()),
+            Event::Reinvite { call, offer } => self.reinvite(&mut turn, call, offer.as_deref()),
             Event::Ended { call } => self.ended(&turn, call),
             Event::Mp { shard, event } => self.media_plane(&mut turn, shard, event),
             Event::Resolved { resolve, response } => {
@@ -146,6 +146,7 @@ impl Mrfc {
         while let Some(timer) = self.timers.expired(now.monotonic_ns) {
             match timer {
                 Timer::Call(call) => self.call_timed_out(now, call),
+                Timer::Recovery(call) => self.recovery_over(now, call),
                 Timer::Subtract(termination) => {
                     // The shard is past help; what it holds is not ours to count any more.
                     self.counters.shard_timeouts += 1;
@@ -352,10 +353,9 @@ impl Mrfc {
             Some(keys) => {
                 mp::Security::TlsPsk { identity: keys.identity.clone(), psk: keys.psk.clone() }
             }
-            None if secure => mp::Security::TlsCertificate {
-                fingerprints: message.map_or_else(Vec::new, |it| it.fingerprints.clone()),
-            },
-            None => mp::Security::Plain,
+            None => {
+                call.negotiation.as_ref().map_or(mp::Security::Plain, Negotiation::unkeyed_security)
+            }
         };
         let command = mp::Command::ReserveAndConfigure(Box::new(mp::ReserveAndConfigure {
             context: call.context,

@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use mrfp_core::mp;
 
 use super::admission::Refusal;
-use super::call::{Agreed, Call, Reservation, Stage};
+use super::call::{Agreed, Bearer, Call, Reservation, Stage};
 use super::counters::HangUpCause;
 use super::engine::{Turn, random_sdp_session_id, random_session_id};
-use super::offers::{OwnEnd, Purpose};
+use super::offers::{OwnEnd, Purpose, Replacement};
 use super::timers::Timer;
 use super::{Answer, CallId, Mrfc};
 
@@ -45,21 +45,15 @@ impl Mrfc {
             }
             mp::Event::Bound { termination } => {
                 if let Some((id, mut call)) = self.take(shard, termination) {
-                    match &mut call.stage {
-                        Stage::Established(agreed) | Stage::AwaitModified(agreed, _) => {
-                            agreed.bound = true;
-                        }
-                        Stage::AwaitKms { .. }
-                        | Stage::AwaitReserved(_)
-                        | Stage::AwaitAnswer(_) => (),
+                    if let Some(agreed) = call.stage.agreed_mut() {
+                        agreed.bearer = Bearer::Bound;
                     }
                     self.keep(id, call);
                 }
             }
             mp::Event::BearerReleased { termination, cause } => {
                 if let Some((id, call)) = self.take(shard, termination) {
-                    let refusal = Refusal::with_text(500, "The media connection failed");
-                    self.end(turn.now, id, call, &refusal, HangUpCause::Bearer(cause));
+                    self.bearer_released(turn.now, id, call, cause);
                 }
             }
             mp::Event::NicknameChanged { termination, nickname } => {
@@ -91,7 +85,7 @@ impl Mrfc {
 
     fn reserved(&mut self, turn: &mut Turn<'_>, id: CallId, mut call: Call, address: SocketAddr) {
         if !matches!(call.stage, Stage::AwaitReserved(_)) {
-            return self.keep(id, call);
+            return self.session_replaced(turn, id, call);
         }
         self.timers.clear(Timer::Call(id));
         let mut address = address;
@@ -115,7 +109,7 @@ impl Mrfc {
         call.stage = Stage::Established(Box::new(Agreed {
             description,
             version: SDP_VERSION_FIRST,
-            bound: false,
+            bearer: Bearer::Awaited,
         }));
         self.counters.calls_accepted += 1;
         self.answer(id, Answer::Accepted { sdp });
@@ -158,7 +152,14 @@ impl Mrfc {
                 self.timers.clear(Timer::Call(id));
                 call.stage = Stage::Established(agreed);
                 match change.purpose {
-                    Purpose::Reinvite => self.refuse_reinvite(id, refusal),
+                    Purpose::Reinvite => {
+                        self.refuse_reinvite(id, refusal.clone());
+                        if change.replacement == Some(Replacement::Done) {
+                            // The session that was is no more, and the new one is not as agreed.
+                            let cause = HangUpCause::ShardLost;
+                            return self.end(turn.now, id, call, &refusal, cause);
+                        }
+                    }
                     Purpose::Mute(_) => {}
                     Purpose::Answer => {
                         return self.end(turn.now, id, call, &refusal, HangUpCause::AnswerUnusable);

@@ -15,6 +15,7 @@ mod media_plane;
 mod offering;
 mod offers;
 mod realms;
+mod recovery;
 mod refer;
 mod reinvite;
 mod rooms;

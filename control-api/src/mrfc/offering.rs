@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use mrfp_core::mp::{self, Direction};
 
-use super::call::{Agreed, Call, Offered, Stage};
+use super::call::{Agreed, Bearer, Call, Offered, Stage};
 use super::conference_state::{Disconnection, Joining};
 use super::config::SHARD_TIMEOUT_NS;
 use super::counters::{HangUpCause, count};
@@ -111,11 +111,12 @@ impl Mrfc {
                 let agreed = Agreed {
                     description: offered.description.clone(),
                     version: SDP_VERSION_FIRST,
-                    bound: false,
+                    bearer: Bearer::Awaited,
                 };
                 call.negotiation = Some(negotiation.clone());
                 let description = offered.description;
-                let change = Change { negotiation, description, purpose: Purpose::Answer };
+                let purpose = Purpose::Answer;
+                let change = Change { negotiation, description, purpose, replacement: None };
                 call.stage = Stage::AwaitModified(Box::new(agreed), Box::new(change));
                 self.keep(id, call);
                 self.refer_progress(id, 200);

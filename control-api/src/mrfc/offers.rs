@@ -38,6 +38,17 @@ pub(super) struct Change {
     /// Its answer.
     pub(super) description: LocalDescription,
     pub(super) purpose: Purpose,
+    /// A new session is to carry it.
+    pub(super) replacement: Option<Replacement>,
+}
+
+/// How far a new session is that takes the place of another.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Replacement {
+    /// The shard is asked for it, under this session-id.
+    Asked(String),
+    /// The old session is no more.
+    Done,
 }
 
 /// Who wants a session changed.
@@ -93,6 +104,10 @@ impl Negotiation {
         }
         let next = Self::of(offer, self.index, config, room)
             .map_err(|reason| Refusal::offer(reason.warning()))?;
+        if self.is_replaced_by(&next) {
+            self.check_replacement(&next)?;
+            return Ok(next);
+        }
         self.check_change(&next)?;
         Ok(Self { active: self.active, ..next })
     }
@@ -129,11 +144,24 @@ impl Negotiation {
         }
     }
 
+    /// Another path of the peer is another session on another connection (RFC 4975 sections 5.4
+    /// and 8.4): whatever has it is not who is bound to the old one.
+    pub(super) fn is_replaced_by(&self, next: &Self) -> bool {
+        self.message.path != next.message.path
+    }
+
+    /// What a new session in the place of this one may not differ in: its connection is a new one,
+    /// so that roles, addresses and certificates are negotiated anew.
+    fn check_replacement(&self, next: &Self) -> Result<(), Refusal> {
+        // A new connection needs a new key, as the old one is wiped with its session.
+        if next.message.key_management.is_some() {
+            return Err(Refusal::change("keys cannot change"));
+        }
+        self.check_stream(next)
+    }
+
     fn check_change(&self, next: &Self) -> Result<(), Refusal> {
         let (old, new) = (&self.message, &next.message);
-        if old.secure != new.secure {
-            return Err(Refusal::change("the transport cannot change"));
-        }
         // A new TRANSFER_INIT asks for new keys, and so for a new connection (RFC 4567 section
         // 3.1.3); a refresh repeats the old one.
         if old.key_management != new.key_management {
@@ -153,6 +181,16 @@ impl Negotiation {
         }
         if self.active && old.connect_to(self.cema) != new.connect_to(next.cema) {
             return Err(Refusal::change("the connection cannot move"));
+        }
+        self.check_stream(next)
+    }
+
+    /// What stays for the life of a call.
+    fn check_stream(&self, next: &Self) -> Result<(), Refusal> {
+        let (old, new) = (&self.message, &next.message);
+        if old.secure != new.secure || old.key_management.is_some() != new.key_management.is_some()
+        {
+            return Err(Refusal::change("the transport cannot change"));
         }
         match (&old.file, &new.file) {
             (Some(before), Some(after)) if before.contradicts(after) => {
@@ -193,14 +231,19 @@ impl Negotiation {
         }
     }
 
-    /// The answer to a later offer: our end stays as `before` has it.
-    pub(super) fn answer_again(&self, before: &LocalDescription) -> LocalDescription {
+    /// The answer to a later offer: our end stays as `before` has it, except that a new session has
+    /// a name of its own.
+    pub(super) fn answer_again(
+        &self,
+        before: &LocalDescription,
+        session_id: Option<&str>,
+    ) -> LocalDescription {
         let mut media: Vec<LocalMedia> =
             self.lines.iter().cloned().map(LocalMedia::Refused).collect();
         let LocalMedia::Served(served) = &before.media[self.index] else {
             unreachable!("the chosen m-line is served");
         };
-        media[self.index] = self.served(served.session_id.clone());
+        media[self.index] = self.served(session_id.unwrap_or(&served.session_id).to_owned());
         LocalDescription { times: self.times.clone(), media, ..before.clone() }
     }
 
@@ -222,11 +265,33 @@ impl Negotiation {
     pub(super) fn difference(&self, next: &Self) -> Option<(Direction, Option<Remote>)> {
         let (old, new) = (&self.message, &next.message);
         let capabilities = Some(taken_by(new)).filter(|taken| *taken != taken_by(old));
-        let remote_changed = old.path != new.path || capabilities.is_some();
-        let changed = remote_changed || old.direction != new.direction;
+        let changed = capabilities.is_some() || old.direction != new.direction;
         let path = new.path.clone();
-        let remote = remote_changed.then(|| Remote { path, setup: self.setup(), capabilities });
+        let remote = capabilities.map(|taken| Remote {
+            path,
+            setup: self.setup(),
+            capabilities: Some(taken),
+        });
         changed.then_some((new.direction, remote))
+    }
+
+    /// The peer's end of a session that begins with this.
+    pub(super) fn remote(&self) -> Remote {
+        Remote {
+            path: self.message.path.clone(),
+            setup: self.setup(),
+            capabilities: Some(taken_by(&self.message)),
+        }
+    }
+
+    /// How a stream without key management is protected.
+    pub(super) fn unkeyed_security(&self) -> mp::Security {
+        if self.message.secure {
+            let fingerprints = self.message.fingerprints.clone();
+            mp::Security::TlsCertificate { fingerprints }
+        } else {
+            mp::Security::Plain
+        }
     }
 }
 

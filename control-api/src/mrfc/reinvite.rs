@@ -6,13 +6,13 @@ use super::admission::Refusal;
 use super::call::{Agreed, Call, Stage};
 use super::config::SHARD_TIMEOUT_NS;
 use super::counters::count;
-use super::engine::Turn;
-use super::offers::{Change, Purpose};
+use super::engine::{Now, Turn, random_session_id};
+use super::offers::{Change, Purpose, Replacement};
 use super::timers::Timer;
 use super::{Action, Answer, CallId, Mrfc};
 
 impl Mrfc {
-    pub(super) fn reinvite(&mut self, turn: &Turn<'_>, id: CallId, offer: Option<&[u8]>) {
+    pub(super) fn reinvite(&mut self, turn: &mut Turn<'_>, id: CallId, offer: Option<&[u8]>) {
         // We may have hung up while the re-INVITE was on its way.
         let Some(mut call) = self.calls.remove(&id) else {
             return self.refuse_reinvite(id, Refusal::of_status(481));
@@ -27,11 +27,22 @@ impl Mrfc {
         };
         match again {
             Ok(negotiation) => {
-                let description = negotiation.answer_again(&agreed.description);
+                let replaced = call
+                    .negotiation
+                    .as_ref()
+                    .is_some_and(|before| before.is_replaced_by(&negotiation));
+                let session_id = replaced.then(|| random_session_id(turn.random));
+                let description =
+                    negotiation.answer_again(&agreed.description, session_id.as_deref());
                 let purpose = Purpose::Reinvite;
-                let change = Box::new(Change { negotiation, description, purpose });
+                let replacement = session_id.map(Replacement::Asked);
+                let change = Box::new(Change { negotiation, description, purpose, replacement });
                 call.stage = Stage::AwaitModified(agreed, change);
-                self.modify(turn, id, call);
+                if replaced {
+                    self.replace_session(turn.now, id, call);
+                } else {
+                    self.modify(turn.now, id, call);
+                }
             }
             Err(refusal) => {
                 self.refuse_reinvite(id, refusal);
@@ -42,7 +53,7 @@ impl Mrfc {
     }
 
     /// Asks the shard where the change concerns it, else agrees at once.
-    fn modify(&mut self, turn: &Turn<'_>, id: CallId, call: Call) {
+    pub(super) fn modify(&mut self, now: Now, id: CallId, call: Call) {
         let Stage::AwaitModified(_, change) = &call.stage else {
             unreachable!("the caller made it so");
         };
@@ -53,7 +64,7 @@ impl Mrfc {
         let modify = mp::Modify { termination, direction, muted: call.muted, remote };
         let command = mp::Command::Modify(Box::new(modify));
         self.actions.push_back(Action::Command { shard: call.shard, command });
-        self.timers.set(Timer::Call(id), turn.now.monotonic_ns + SHARD_TIMEOUT_NS);
+        self.timers.set(Timer::Call(id), now.monotonic_ns + SHARD_TIMEOUT_NS);
         self.keep(id, call);
     }
 
@@ -63,7 +74,7 @@ impl Mrfc {
             return;
         };
         self.timers.clear(Timer::Call(id));
-        let Change { negotiation, description, purpose } = *change;
+        let Change { negotiation, description, purpose, .. } = *change;
         match purpose {
             Purpose::Reinvite => {}
             Purpose::Mute(muted) => {

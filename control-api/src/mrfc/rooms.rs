@@ -98,6 +98,8 @@ pub enum MemberState {
     Answered,
     /// Connected.
     Connected,
+    /// The connection was lost; the call waits for a new session.
+    Recovering,
     /// A re-INVITE is being carried out.
     Modifying,
 }

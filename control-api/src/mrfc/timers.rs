@@ -11,6 +11,8 @@ use super::{CallId, SubscriptionId};
 pub(super) enum Timer {
     /// The KMS or a shard owes this call an answer.
     Call(CallId),
+    /// The connection of this call was lost, and its session may be re-created until then.
+    Recovery(CallId),
     /// A shard owes `Subtracted`.
     Subtract(TerminationId),
     /// A room has changes to tell.

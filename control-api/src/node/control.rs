@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::relay::{Resolved, Resolver};
+use super::statistics::Windows;
 use super::{Stopped, ask_kms, counters, fill_random, ntp_now};
 use crate::http::{
     ContextView, HttpServer, MemberDetail, MemberView, Query, Readiness, ReadinessState, RoomDetail,
@@ -40,6 +41,8 @@ pub(super) struct Parts {
     pub(super) readiness: Arc<Readiness>,
     /// Looks up the hosts the relay has to connect to.
     pub(super) resolver: Resolver,
+    /// Traffic in windows.
+    pub(super) windows: Windows,
     pub(super) stop: CancellationToken,
     /// Kept until the end, so that health and metrics can be watched while the node drains.
     pub(super) servers: [HttpServer; 2],
@@ -192,10 +195,14 @@ impl Control {
             while let Some(event) = self.parts.ports[index].receive() {
                 if matches!(event, MpEvent::Stopped) {
                     self.shards[index].ended = true;
+                    self.parts.windows.forget_questions();
                 }
                 match event {
                     MpEvent::Resolve { id, host, port, secure: _ } => {
                         self.parts.resolver.ask(index, id, host, port);
+                    }
+                    MpEvent::Audited { context, statistics } => {
+                        self.parts.windows.audited(context, statistics.map(|it| *it));
                     }
                     event => self.handle(Event::Mp { shard, event }),
                 }
@@ -265,6 +272,11 @@ impl Control {
             return;
         }
         self.shards_checked = Instant::now();
+        let rooms = self.parts.mrfc.rooms().map(|room| (room.shard, room.context));
+        self.parts.windows.turn(&self.parts.ports, rooms);
+        for (shard, context) in self.parts.windows.due() {
+            self.shards[usize::from(shard.0)].outbox.push_back(Command::Audit { context });
+        }
         let mut answering = true;
         for index in 0..self.parts.ports.len() {
             let port = &self.parts.ports[index];
@@ -277,6 +289,7 @@ impl Control {
             answering &= !shard.ended && shard.checks_without_turn < CHECKS_WITHOUT_TURN_MAX;
             if gone {
                 shard.ended = true;
+                self.parts.windows.forget_questions();
                 answering = false;
                 tracing::error!(shard = id.0, "the shard has ended; its calls are lost");
                 self.handle(Event::Mp { shard: id, event: MpEvent::Stopped });
@@ -302,6 +315,27 @@ impl Control {
                 let outcome = self.parts.mrfc.administer(now, &room, administration);
                 self.act();
                 let _ = reply.send(outcome);
+            }
+            Query::Realms(reply) => {
+                let _ = reply.send(self.parts.windows.realms(&self.parts.ports));
+            }
+            Query::RoomStatistics { room, reply } => {
+                let mut rooms = self.parts.mrfc.rooms();
+                let place = rooms.find(|view| view.name == room).map(|it| (it.shard, it.context));
+                drop(rooms);
+                let live = place.filter(|(shard, _)| !self.shards[usize::from(shard.0)].ended);
+                match live {
+                    Some((shard, context)) => {
+                        if self.parts.windows.ask(context, reply) {
+                            let outbox = &mut self.shards[usize::from(shard.0)].outbox;
+                            outbox.push_back(Command::Audit { context });
+                        }
+                    }
+                    None => {
+                        let _ = reply.send(None);
+                    }
+                }
+                self.flush();
             }
             Query::Counters(reply) => {
                 let deferred = self.deferred() as u64;
@@ -415,6 +449,7 @@ fn state_name(state: MemberState) -> &'static str {
         MemberState::Calling => "calling",
         MemberState::Answered => "answered",
         MemberState::Connected => "connected",
+        MemberState::Recovering => "recovering",
         MemberState::Modifying => "modifying",
     }
 }

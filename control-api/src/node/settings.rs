@@ -120,6 +120,7 @@ pub(crate) fn mrfc(
         cema: config.media.cema,
         realms: realms(config),
         certificate,
+        recovery: Duration::from_secs(config.timers.recovery_seconds),
         focus: focus(config),
     }
 }

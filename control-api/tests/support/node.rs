@@ -70,13 +70,19 @@ impl Node {
         values.map(|value| value.parse::<u64>().expect("a number")).sum()
     }
 
-    /// The scrape, as text.
-    pub(crate) fn metrics(&self) -> String {
+    /// What the admin listener answers, head and all.
+    pub(crate) fn get(&self, path: &str) -> String {
         let mut stream = TcpStream::connect(self.http).expect("connects");
-        write!(stream, "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             .expect("sent");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("answered");
+        answer
+    }
+
+    /// The scrape, as text.
+    pub(crate) fn metrics(&self) -> String {
+        let answer = self.get("/metrics");
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
         answer
     }

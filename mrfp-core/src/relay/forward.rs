@@ -42,8 +42,7 @@ impl Plane {
     ) -> Result<(), u16> {
         let relay = self.relay.as_mut().ok_or(481u16)?;
         let route = relay.routes.get(forward.route).ok_or(481u16)?;
-        let registration = relay.registrations.get(route.registration).ok_or(481u16)?;
-        if registration.expires_ns <= self.now_ns {
+        if !route.is_valid(&relay.registrations, self.now_ns) {
             return Err(481);
         }
         let egress_key = route.egress;
@@ -101,7 +100,7 @@ impl Plane {
                 .end_chunk(&mut self.send_buffers, Continuation::More)
                 .and_then(|()| egress.egress.append_to(lane, &mut self.send_buffers, parts))
         };
-        let mark = egress.egress.position();
+        let mark = egress.egress.position(lane);
         egress.outgoing = match end {
             None => Some(OpenChunk {
                 receiver: forward.route,
@@ -122,7 +121,7 @@ impl Plane {
             match forward.method {
                 ForwardMethod::Send => {
                     if forward.failure_report != FailureReport::No {
-                        let left = egress.egress.position_sent();
+                        let left = egress.egress.left();
                         link.outstanding.make_room(relay.config.limits.outstanding_max, left);
                         link.outstanding.push(Sent {
                             transaction: own,

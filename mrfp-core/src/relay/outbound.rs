@@ -119,7 +119,7 @@ impl Plane {
     pub(crate) fn relay_ended(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Some(mut link) = connection.relay.take() else { return };
-        let left = connection.egress.position_sent();
+        let left = connection.egress.left();
         if let Some(relay) = &mut self.relay {
             for registration in link.registrations.drain(..) {
                 // What another relay's certificate vouches for does not hang on one connection.
@@ -141,7 +141,7 @@ impl Plane {
         }
         while let Some(sent) = link.outstanding.pop() {
             // Where only errors are answered, silence about what has left means that it arrived.
-            if sent.answer_expected || sent.mark > left {
+            if sent.answer_expected || !left.reaches(sent.mark) {
                 self.relay_undelivered(&sent, 408);
             }
         }

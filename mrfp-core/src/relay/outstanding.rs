@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use mrfp_io::Key;
 use mrfp_protocol::msrp::TransactionId;
 
+use crate::egress::{Left, Position};
 use crate::incoming::Identifier;
 
 /// Entries of queue memory a quiet connection keeps.
@@ -25,8 +26,8 @@ pub(super) struct Sent {
     pub(super) total: Option<u64>,
     /// RFC 4976 section 6.4.1: a timer runs for `yes`; for `partial` only errors are answered.
     pub(super) answer_expected: bool,
-    /// Has left when this many bytes of the connection have.
-    pub(super) mark: u64,
+    /// Where its last byte lies in its lane of the connection.
+    pub(super) mark: Position,
     /// Until when it must be answered; set once it has left.
     pub(super) deadline_ns: Option<u64>,
 }
@@ -44,9 +45,12 @@ impl Outstanding {
 
     /// Of a SEND whose success nobody answers the end is never known: the oldest one that has left
     /// makes way for the next.
-    pub(super) fn make_room(&mut self, max: usize, left: u64) {
+    pub(super) fn make_room(&mut self, max: usize, left: Left) {
         if self.queue.len() >= max
-            && self.queue.front().is_some_and(|sent| !sent.answer_expected && sent.mark <= left)
+            && self
+                .queue
+                .front()
+                .is_some_and(|sent| !sent.answer_expected && left.reaches(sent.mark))
         {
             self.queue.pop_front();
         }
@@ -57,7 +61,7 @@ impl Outstanding {
     }
 
     /// More of a SEND has been queued.
-    pub(super) fn extend(&mut self, transaction: &TransactionId, next: u64, mark: u64) {
+    pub(super) fn extend(&mut self, transaction: &TransactionId, next: u64, mark: Position) {
         let newest_first = self.queue.iter_mut().rev();
         if let Some(sent) = { newest_first }.find(|sent| sent.transaction == *transaction) {
             (sent.next, sent.mark) = (next, mark);
@@ -80,15 +84,18 @@ impl Outstanding {
         self.queue.pop_front()
     }
 
-    /// Starts the timers of what has left, `left` bytes in all; the chunk `open` has not ended yet.
+    /// Starts the timers of what has left; the chunk `open` has not ended yet.
     pub(super) fn start_timers(
         &mut self,
-        left: u64,
+        left: Left,
         open: Option<TransactionId>,
         deadline_ns: u64,
     ) {
         for sent in &mut self.queue {
-            if sent.deadline_ns.is_none() && sent.mark <= left && Some(sent.transaction) != open {
+            if sent.deadline_ns.is_none()
+                && left.reaches(sent.mark)
+                && Some(sent.transaction) != open
+            {
                 sent.deadline_ns = Some(deadline_ns);
             }
         }
@@ -112,6 +119,7 @@ impl Outstanding {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::egress::Lane;
 
     fn sent(number: u64, mark: u64) -> Sent {
         Sent {
@@ -123,9 +131,17 @@ mod tests {
             next: 1,
             total: None,
             answer_expected: true,
-            mark,
+            mark: at(mark),
             deadline_ns: None,
         }
+    }
+
+    fn at(bytes: u64) -> Position {
+        Position { lane: Lane::First, bytes }
+    }
+
+    fn left(first: u64) -> Left {
+        Left { first, large: 0 }
     }
 
     #[test]
@@ -134,16 +150,16 @@ mod tests {
         for (number, mark) in [(1, 100), (2, 200), (3, 300)] {
             outstanding.push(sent(number, mark));
         }
-        outstanding.start_timers(250, Some(TransactionId::from_u64(2)), 30);
+        outstanding.start_timers(left(250), Some(TransactionId::from_u64(2)), 30);
         assert_eq!(outstanding.expired(29).map(|sent| sent.transaction), None);
         let first = outstanding.expired(30).map(|sent| sent.transaction);
         assert_eq!(first, Some(TransactionId::from_u64(1)));
         assert!(outstanding.expired(1_000).is_none());
-        outstanding.extend(&TransactionId::from_u64(2), 500, 400);
-        outstanding.start_timers(399, None, 60);
+        outstanding.extend(&TransactionId::from_u64(2), 500, at(400));
+        outstanding.start_timers(left(399), None, 60);
         let third = outstanding.expired(60).map(|sent| sent.transaction);
         assert_eq!(third, Some(TransactionId::from_u64(3)));
-        outstanding.start_timers(400, None, 90);
+        outstanding.start_timers(left(400), None, 90);
         assert_eq!(outstanding.expired(90).map(|sent| sent.next), Some(500));
     }
 

@@ -131,12 +131,15 @@ impl Plane {
                 self.relay_respond(key, head.transaction_id, status, to, from, b"");
             }
         }
-        self.relay_failure(key);
-        //= RFC 4976 section 6.2: whoever sends us what is for others is cut off. Not so where others
-        //= use the connection, too, and do better.
+        // Others may use the connection, too, and do better; nor is a lack of buffers its fault.
         let unproven =
             self.connections.get(key).is_some_and(|connection| connection.life == Life::Unbound);
-        if status == 481 && unproven && !self.is_own(from) {
+        if !unproven || status == 413 {
+            return;
+        }
+        self.relay_failure(key);
+        //= RFC 4976 section 6.2: whoever sends us what is for others is cut off.
+        if status == 481 && !self.is_own(from) {
             self.release(key, ReleaseCause::ProtocolViolation, Ending::Graceful);
         }
     }

@@ -5,6 +5,7 @@ use mrfp_protocol::msrp::{MessageId, Uri};
 
 use super::Relay;
 use super::config::PEERS_PER_REGISTRATION_MAX;
+use super::path::same_host;
 use crate::plane::Plane;
 
 /// A URI of ours that leads to a client.
@@ -43,6 +44,13 @@ impl Relay {
         let registration = self.registrations.get(key)?;
         let own = Uri::parse(&registration.uri).ok()?;
         (own.same_as(&uri) && registration.expires_ns > now_ns).then_some(key)
+    }
+
+    /// Whether a URI names the port of this shard, as only those handed out here do.
+    pub(super) fn would_be(&self, uri: &[u8]) -> bool {
+        Uri::parse(uri).is_ok_and(|uri| {
+            uri.port == Some(self.port) && same_host(uri.host, self.config.host.as_bytes())
+        })
     }
 
     /// Makes a URI and the registration behind it. `None`: the table is full.

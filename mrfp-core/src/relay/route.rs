@@ -7,14 +7,17 @@ use super::path::{same_authority, split_first};
 use super::registration::Registration;
 use crate::connection::Transport;
 use crate::plane::Plane;
+use crate::table::Table;
 
 /// A path through the relay.
 pub(crate) struct Route {
     /// Where its requests come in.
     pub(super) ingress: Key,
-    /// Our URI that comes first in the To-Path: it must stay valid.
+    /// Our URI that comes first in the To-Path: it must stay valid, and its limit counts.
     pub(super) registration: Key,
-    /// Whose limit it counts against: the URI that leads to or from a client.
+    /// Our last URI at the front of the To-Path, often the same: it must stay valid, too.
+    pub(super) last: Key,
+    /// Its key among the paths.
     pub(super) hash: u128,
     /// Where they leave. Made anew where it has ended.
     pub(super) egress: Key,
@@ -34,6 +37,12 @@ impl Route {
     /// The URI by which the previous hop knows us.
     pub(super) fn own_uri(&self) -> &[u8] {
         Path(&self.to_path).first()
+    }
+
+    /// Whether every URI of ours on the way is.
+    pub(super) fn is_valid(&self, registrations: &Table<Registration>, now_ns: u64) -> bool {
+        let valid = |key| registrations.get(key).is_some_and(|it| it.expires_ns > now_ns);
+        valid(self.registration) && (self.last == self.registration || valid(self.last))
     }
 
     /// The previous hop.
@@ -70,8 +79,7 @@ impl Plane {
         let now_ns = self.now_ns;
         let relay = self.relay.as_mut().ok_or(481u16)?;
         let route = relay.routes.get_mut(key).ok_or(481u16)?;
-        let registration = relay.registrations.get(route.registration).ok_or(481u16)?;
-        if registration.expires_ns <= now_ns {
+        if !route.is_valid(&relay.registrations, now_ns) {
             return Err(481);
         }
         route.used_ns = now_ns;
@@ -129,6 +137,7 @@ impl Plane {
         let route = Route {
             ingress,
             registration: way.registration,
+            last: way.last,
             hash,
             egress,
             to_path: to.into(),
@@ -168,6 +177,10 @@ impl Plane {
             let Some(key) = relay.named(first, self.now_ns) else {
                 // Beyond our last URI, going out.
                 let Some((registration, last)) = first_registration else { return Err(481) };
+                // Or once ours: it leads to nobody but this relay.
+                if relay.would_be(first) {
+                    return Err(481);
+                }
                 return Ok(Way { registration, hops: hops - 1, last, towards: Towards::Network });
             };
             let registration = relay.registrations.get(key).ok_or(481u16)?;

@@ -43,7 +43,7 @@ impl Plane {
         let Some(key) = relay.routes.key_at(index) else { return };
         let Some(route) = relay.routes.get(key) else { return };
         let idle_ns = self.now_ns - route.used_ns;
-        let orphaned = relay.registrations.get(route.registration).is_none();
+        let orphaned = !route.is_valid(&relay.registrations, self.now_ns);
         let unused =
             idle_ns >= ROUTE_IDLE_NS || (orphaned && idle_ns >= 2 * TRANSACTION_TIMEOUT_NS);
         if !self.is_linked(route.ingress) || (unused && !self.is_busy(key, route)) {
@@ -63,7 +63,7 @@ impl Plane {
     pub(crate) fn relay_check_connection(&mut self, key: Key) {
         let now_ns = self.now_ns;
         let Some(connection) = self.connections.get_mut(key) else { return };
-        let left = connection.egress.position_sent();
+        let left = connection.egress.left();
         let open = connection.outgoing.map(|open| open.transaction);
         let Some(link) = connection.relay.as_deref_mut() else { return };
         link.outstanding.start_timers(left, open, now_ns + TRANSACTION_TIMEOUT_NS);

@@ -1,7 +1,7 @@
 //! Which messages a participant takes. A room has many participants and few kinds of clients: what
 //! clients accept is kept once, and decided once for all who accept the same.
 
-use mrfp_protocol::cpim::accepts;
+use mrfp_protocol::cpim::{ContentClass, accepts};
 
 use super::Route;
 use super::rendition::{Form, Passage};
@@ -17,6 +17,9 @@ pub(crate) struct Accepts {
     /// `a=max-size`.
     pub(super) size_bytes_max: Option<u64>,
 }
+
+/// What may be said in a room that does not take everything.
+pub(super) struct TypeList(Vec<u8>);
 
 /// The same for everybody in the room who has said the same.
 #[derive(Debug)]
@@ -49,6 +52,22 @@ impl Verdict {
         match self {
             Self::TooLarge | Self::Overflow | Self::Overflown => true,
             Self::AsSent | Self::Converted | Self::Unacceptable => false,
+        }
+    }
+}
+
+impl TypeList {
+    /// `None`: everything, so that there is nothing to look up for a message.
+    pub(super) fn new(list: String) -> Option<Self> {
+        let everything = list.is_empty() || list.split(' ').any(|entry| entry == "*");
+        (!everything).then(|| Self(list.into_bytes()))
+    }
+
+    /// What is said about a conversation belongs to every conversation, whatever it is held in.
+    pub(super) fn takes(&self, class: ContentClass, content_type: &[u8]) -> bool {
+        match class {
+            ContentClass::IsComposing | ContentClass::Imdn => true,
+            ContentClass::Chat | ContentClass::File => accepts(&self.0, content_type),
         }
     }
 }

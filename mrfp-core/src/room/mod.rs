@@ -28,6 +28,7 @@ pub(crate) use participant::Participant;
 pub(crate) use rendition::{Passage, Rendition};
 pub(crate) use route::{Audience, Route};
 
+use acceptance::TypeList;
 use nickname::Nicknames;
 use participant::is_unidentifying;
 
@@ -37,6 +38,10 @@ pub(crate) struct Room {
     uris: Vec<Uri>,
     private_messages: bool,
     cpim: CpimPolicy,
+    types: Option<TypeList>,
+    wrapped_types: Option<TypeList>,
+    /// Largest message it passes on.
+    pub(crate) message_bytes_max: u64,
     nicknames: Nicknames,
     /// The URIs of the participants that are there.
     addresses: Table<Address>,
@@ -74,6 +79,9 @@ impl Room {
             uris: policy.uris.into_iter().filter_map(Uri::new).collect(),
             private_messages: policy.private_messages,
             cpim: policy.cpim,
+            types: TypeList::new(policy.accept_types),
+            wrapped_types: TypeList::new(policy.accept_wrapped_types),
+            message_bytes_max: policy.message_bytes_max.unwrap_or(u64::MAX),
             nicknames: Nicknames::new(policy.nicknames, &policy.nicknames_reserved),
             addresses: Table::new(Key::INDEX_MAX as usize),
             address_by_uri: HashMap::new(),

@@ -95,18 +95,19 @@ impl Room {
             return Err(403);
         }
         let class = ContentClass::of_wrapped(head);
+        // RFC 2045 section 5.2: content without a type is text.
+        let content_type = head.content_type.unwrap_or(b"text/plain");
+        if self.wrapped_types.as_ref().is_some_and(|types| !types.takes(class, content_type)) {
+            return Err(415);
+        }
         let mut route = Route {
             audience: Audience::Everybody,
             class,
             name: name.min(usize::from(u8::MAX)) as u8,
             form: Form::Wrapped,
             head_bytes: u16::try_from(head_bytes).map_err(|_| 400u16)?,
-            // RFC 2045 section 5.2: content without a type is text.
-            content: ContentLines::new(
-                head.content_type.unwrap_or(b"text/plain"),
-                content_lines(head.content_headers),
-            )
-            .ok_or(415u16)?,
+            content: ContentLines::new(content_type, content_lines(head.content_headers))
+                .ok_or(415u16)?,
             total: None,
         };
         if !self.is_named(to.uri) {
@@ -144,11 +145,15 @@ impl Room {
             CpimPolicy::Wrap => {}
         }
         let content_type = head.content_type.ok_or(415u16)?;
+        let class = ContentClass::of_bare(head);
+        if self.types.as_ref().is_some_and(|types| !types.takes(class, content_type)) {
+            return Err(415);
+        }
         let mut route = Route {
             form: Form::Bare,
             content: ContentLines::new(content_type, content_lines(head.header_lines))
                 .ok_or(415u16)?,
-            ..Route::transparent(ContentClass::of_bare(head))
+            ..Route::transparent(class)
         };
         route.head_bytes = match self.wrapper(participant, &route) {
             Some(wrapper) => u16::try_from(wrapper.bytes_len()).map_err(|_| 413u16)?,

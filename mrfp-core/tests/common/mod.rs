@@ -501,10 +501,11 @@ impl Ue {
         let mut complete = Vec::new();
         for chunk in self.received.iter().filter(|m| m.method.as_deref() == Some("Send")) {
             let id = chunk.message_id.clone().expect("every SEND has one");
-            if chunk.content_type.is_none() && chunk.end == Some('$') {
+            let position = open.iter().position(|(open_id, _)| *open_id == id);
+            // The request that binds; otherwise the end of a message.
+            if chunk.content_type.is_none() && chunk.end == Some('$') && position.is_none() {
                 continue;
             }
-            let position = open.iter().position(|(open_id, _)| *open_id == id);
             let position = position.unwrap_or_else(|| {
                 open.push((id.clone(), Vec::new()));
                 open.len() - 1

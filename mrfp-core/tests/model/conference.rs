@@ -496,5 +496,8 @@ fn policy() -> ChatRoomPolicy {
         nicknames_reserved: Vec::new(),
         private_messages: true,
         cpim: CpimPolicy::Required,
+        accept_types: String::new(),
+        accept_wrapped_types: String::new(),
+        message_bytes_max: None,
     }
 }

@@ -258,3 +258,57 @@ fn a_request_the_far_end_does_not_answer_gets_408() {
     assert_eq!(alice.peer.take_starts(), [] as [&str; 0]);
     finish(&mut world, &[&alice.peer, &bob]);
 }
+
+/// Where only errors are answered, silence of a recipient that is lost says that it got what had
+/// left: everything else is reported, whatever has left instead of it.
+#[test]
+fn what_has_not_left_is_reported_even_where_something_else_overtook_it() {
+    const LENGTH: usize = 600_000;
+    for overtaking in [false, true] {
+        let mut world = world();
+        let (mut alice, mut bob) = pair(&mut world);
+        let mut carol = Client::new(&mut world, "bob", "msrp://carol.example:9892/carol;tcp");
+        world.shard.driver_mut().peer_stop_reading(bob.id);
+        let to = format!("{} {BOB_URI}", alice.through);
+        let body = vec![b'x'; LENGTH];
+        let bytes = send("large1", &to, ALICE_URI, "Failure-Report: partial\r\n", &body);
+        alice.peer.send(&mut world, bytes);
+        world.settle();
+        if overtaking {
+            let to = format!("{} {BOB_URI}", carol.through);
+            for number in 0..4 {
+                let headers = "Failure-Report: no\r\n";
+                let bytes =
+                    send(&format!("small{number}"), &to, &carol.uri, headers, &body[..50_000]);
+                carol.peer.send(&mut world, bytes);
+            }
+            world.settle();
+        }
+        world.shard.driver_mut().peer_limit_window(bob.id, 320_000);
+        world.settle();
+        bob.read(&mut world);
+        world.shard.driver_mut().peer_reset(bob.id);
+        world.settle();
+        alice.peer.run(&mut world);
+        let mut known = vec![false; LENGTH];
+        let of_alice =
+            |m: &&Message| m.header("Message-ID") == Some("msg1") && m.from.contains("alice");
+        for chunk in bob.take().iter().filter(of_alice) {
+            let range = chunk.header("Byte-Range").unwrap();
+            let start: usize = range.split('-').next().unwrap().parse().unwrap();
+            known[start - 1..start - 1 + chunk.body.len()].fill(true);
+        }
+        let got = known.iter().filter(|&&got| got).count();
+        assert!(got > 0 && got < LENGTH, "{got}");
+        for report in alice.peer.take() {
+            assert_eq!(report.start, "REPORT");
+            let range = report.header("Byte-Range").unwrap();
+            let (start, end) = range.split('/').next().unwrap().split_once('-').unwrap();
+            let (start, end): (usize, usize) = (start.parse().unwrap(), end.parse().unwrap());
+            known[start - 1..end].fill(true);
+        }
+        let lost = known.iter().filter(|&&known| !known).count();
+        assert_eq!(lost, 0, "overtaking: {overtaking}");
+        finish(&mut world, &[&alice.peer, &carol.peer, &bob]);
+    }
+}

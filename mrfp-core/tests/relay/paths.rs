@@ -374,3 +374,53 @@ fn past_the_limit_of_connections_the_idle_one_makes_way_and_else_403_is_said() {
     let all: Vec<&Peer> = peers.iter().chain([&alice.peer]).collect();
     finish(&mut world, &all);
 }
+
+#[test]
+fn a_uri_that_runs_out_ends_the_path_of_another_client_through_it() {
+    let mut world = world();
+    let mut alice = Client::new(&mut world, "alice", ALICE_URI);
+    let mut bob = Client::new(&mut world, "bob", BOB_URI);
+    let to = format!("{} {} {BOB_URI}", alice.through, bob.through);
+    alice.peer.send(&mut world, send("both1", &to, ALICE_URI, "", b"in time"));
+    exchange(&mut world, &mut [&mut alice.peer, &mut bob.peer]);
+    assert_eq!(alice.peer.take_starts(), ["200"]);
+    assert_eq!(bob.peer.take_starts(), ["SEND"]);
+    // Alice's URI is made to last longer than bob's, and the path is in use all the time.
+    world.pass(600);
+    let renewed = authenticate(&mut world, &mut alice.peer, "alice", &alice.through, ALICE_URI);
+    assert_eq!(renewed, alice.through);
+    for (seconds, status, received) in
+        [(0, "200", 1), (250, "200", 1), (100, "481", 0), (400, "481", 0)]
+    {
+        world.pass(seconds);
+        alice.peer.send(&mut world, send("both2", &to, ALICE_URI, "", b"hello"));
+        exchange(&mut world, &mut [&mut alice.peer, &mut bob.peer]);
+        assert_eq!(alice.peer.take_starts(), [status], "after {seconds} s more");
+        assert_eq!(bob.peer.take_starts(), vec!["SEND"; received]);
+    }
+    // Nor does the relay look for itself where the URI is no longer known.
+    assert!(!world.seen.iter().any(|event| matches!(event, Event::Resolve { .. })));
+    finish(&mut world, &[&alice.peer, &bob.peer]);
+}
+
+#[test]
+fn requests_for_one_session_that_is_gone_do_not_end_the_others_on_the_connection() {
+    let mut world = world();
+    let (mut alice, bob) = pair(&mut world);
+    let mut peer = Peer::connect(&mut world, OWN_PORT);
+    let good = format!("{} {ALICE_URI}", alice.through);
+    let gone = format!("msrp://relay.example:2900/expired;tcp {ALICE_URI}");
+    peer.send(&mut world, send("good1", &good, BOB_URI, "", b"hello"));
+    exchange(&mut world, &mut [&mut alice.peer, &mut peer]);
+    assert_eq!(peer.take_starts(), ["200"]);
+    for number in 0..8 {
+        peer.send(&mut world, send(&format!("gone{number}"), &gone, BOB_URI, "", b"hello"));
+    }
+    peer.send(&mut world, send("good2", &good, BOB_URI, "", b"still there"));
+    exchange(&mut world, &mut [&mut alice.peer, &mut peer]);
+    let mut expected = vec!["481"; 8];
+    expected.push("200");
+    assert_eq!(peer.take_starts(), expected);
+    assert_eq!(alice.peer.take().len(), 2);
+    finish(&mut world, &[&alice.peer, &bob, &peer]);
+}

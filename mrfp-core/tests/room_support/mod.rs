@@ -17,6 +17,9 @@ pub fn policy() -> ChatRoomPolicy {
         nicknames_reserved: vec!["Room".into(), "admin".into()],
         private_messages: true,
         cpim: CpimPolicy::Required,
+        accept_types: String::new(),
+        accept_wrapped_types: String::new(),
+        message_bytes_max: None,
     }
 }
 
