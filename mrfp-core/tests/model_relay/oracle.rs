@@ -74,8 +74,9 @@ impl Relays {
             // Nobody can say what of a broken connection arrived, where no answer is the good one.
             // A REPORT may be on the connection that breaks, too: nobody answers it.
             let gone = receivers.iter().any(|(party, _)| party.ended);
-            let unknowable =
-                self.network.cut && (gone || message.failure_report == FailureReport::Partial);
+            let partial = message.failure_report == FailureReport::Partial;
+            let cut = self.network.cut;
+            let unknowable = cut && gone || partial && (cut || gone);
             let wants_to_know =
                 message.failure_report != FailureReport::No && !unknowable && !is_abort(chunk);
             // Where a connection on the way has broken, or a chunk was refused, the end of a message
