@@ -118,6 +118,10 @@ fn plain_keys_and_certificates_meet_in_one_room_on_one_port() {
             }
         }
     }
+    let rooms = node.get("/api/v1/rooms");
+    for security in ["none", "tls-psk", "tls-certificate"] {
+        assert!(rooms.contains(&format!("\"security\":\"{security}\"")), "{rooms}");
+    }
     for ue in &mut ues {
         ue.call.hang_up();
     }

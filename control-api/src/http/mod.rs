@@ -102,7 +102,7 @@ pub struct MemberDetail {
     pub state: &'static str,
     /// What it sends is not passed on.
     pub muted: bool,
-    /// `none` or `tls-psk`.
+    /// `none`, `tls-psk` or `tls-certificate`.
     pub security: &'static str,
 }
 
@@ -113,7 +113,7 @@ pub struct MemberView {
     pub uri: String,
     /// `joining`, `connected` or `leaving`.
     pub state: &'static str,
-    /// `none` or `tls-psk`.
+    /// `none`, `tls-psk` or `tls-certificate`.
     pub security: &'static str,
 }
 

@@ -103,6 +103,10 @@ impl Call {
                 Stage::AwaitModified(..) => MemberState::Modifying,
             },
             secure: self.negotiation.as_ref().is_some_and(|agreed| agreed.message.secure),
+            keyed: self
+                .negotiation
+                .as_ref()
+                .is_some_and(|agreed| agreed.message.key_management.is_some()),
             since_ns: self.since_ns,
         }
     }

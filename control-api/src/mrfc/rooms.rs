@@ -79,8 +79,10 @@ pub struct MemberView<'a> {
     pub muted: bool,
     /// How far the call is.
     pub state: MemberState,
-    /// TLS-PSK.
+    /// TLS.
     pub secure: bool,
+    /// With a key of MIKEY, not with certificates.
+    pub keyed: bool,
     /// Monotonic time of the INVITE, nanoseconds.
     pub since_ns: u64,
 }

@@ -358,7 +358,7 @@ impl Control {
                     .map(|member| MemberView {
                         uri: member.uri.to_owned(),
                         state: state_name(member.state),
-                        security: security_name(member.secure),
+                        security: security_name(member.secure, member.keyed),
                     })
                     .collect(),
             })
@@ -384,7 +384,7 @@ impl Control {
                         nickname: member.nickname.map(str::to_owned),
                         state: state_name(member.state),
                         muted: member.muted,
-                        security: security_name(member.secure),
+                        security: security_name(member.secure, member.keyed),
                     })
                     .collect(),
             })
@@ -454,8 +454,12 @@ fn state_name(state: MemberState) -> &'static str {
     }
 }
 
-fn security_name(secure: bool) -> &'static str {
-    if secure { "tls-psk" } else { "none" }
+fn security_name(secure: bool, keyed: bool) -> &'static str {
+    match (secure, keyed) {
+        (true, true) => "tls-psk",
+        (true, false) => "tls-certificate",
+        (false, _) => "none",
+    }
 }
 
 /// SIP events taken before the shards' events are looked at again.
