@@ -13,7 +13,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::net::SocketAddr;
 
 use clap::Parser;
@@ -283,9 +283,11 @@ impl Relay {
         }
     }
 
+    /// The kernel reports an error. That a peer is gone is none.
     fn fail(&mut self, index: u32, operation: &str, errno: Errno) {
-        if !self.connection(index).ending {
-            let error = io::Error::from_raw_os_error(errno.0);
+        let error = io::Error::from_raw_os_error(errno.0);
+        let gone = matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe);
+        if !gone && !self.connection(index).ending {
             eprintln!("bare: {operation}: {error}; the pair ends");
         }
         self.end(index);
