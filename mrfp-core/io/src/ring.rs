@@ -45,8 +45,8 @@ pub struct RingConfig {
     /// Bytes of one receive buffer, and so the most that one completion brings.
     pub recv_buffer_size_bytes: u32,
     /// While completions come in crowds: how long a sleeping turn gathers more of them, in
-    /// nanoseconds (rounded to microseconds; needs Linux 6.12). 0: never. Waking up costs more than
-    /// this much patience once many connections talk, and it costs an idle node nothing.
+    /// nanoseconds (rounded to microseconds; needs Linux 6.12). 0: never. Where waking up is dear it
+    /// saves something; it costs a sleep and a timer per turn, which is dearer where work is at hand.
     pub gather_ns: u32,
     /// Sockets that memory is set aside for at the start; more are possible.
     pub sockets_expected: usize,
@@ -61,7 +61,7 @@ impl Default for RingConfig {
             completion_entries: 16_384,
             recv_buffer_count: 2048,
             recv_buffer_size_bytes: 8192,
-            gather_ns: 20_000,
+            gather_ns: 0,
             sockets_expected: 4096,
         }
     }
