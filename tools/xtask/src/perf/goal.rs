@@ -17,6 +17,11 @@ pub(crate) struct Goal {
 }
 
 impl Goal {
+    /// Whether anything is asked for.
+    pub(crate) fn is_set(&self) -> bool {
+        [self.ratio_max, self.ratio_min, self.ours_max, self.ours_min].iter().any(Option::is_some)
+    }
+
     /// How far beyond the goal we are, by the bound that is nearest to being missed: 1 is just
     /// reached, 2 twice as good, 0.5 half as good. `None`: a figure that is asked for is missing.
     pub(crate) fn margin(&self, ours: Option<f64>, ratio: Option<f64>) -> Option<f64> {

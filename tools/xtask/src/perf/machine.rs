@@ -14,10 +14,8 @@ pub(crate) struct Processors {
     pub(crate) node: String,
     /// The generator, and the far ends it brings along.
     pub(crate) generator: String,
-    /// One of the node's and one that it shares with the generator, where there are but two.
+    /// Two for two shards: where there are but two processors one is shared with the generator.
     pub(crate) two_shards: String,
-    /// The two shards have to share with the generator.
-    pub(crate) two_shards_share: bool,
 }
 
 impl Processors {
@@ -33,12 +31,10 @@ impl Processors {
             return None;
         }
         let (node, generator) = processors.split_at(processors.len() / 2);
-        let two_shards_share = node.len() < 2;
         Some(Self {
             node: list(node),
             generator: list(generator),
-            two_shards: if two_shards_share { list(&processors[..2]) } else { list(&node[..2]) },
-            two_shards_share,
+            two_shards: list(&processors[..2]),
         })
     }
 }
@@ -111,10 +107,10 @@ mod tests {
     fn the_first_half_is_the_nodes() {
         let processors = Processors::split(&parse_list("0-3,8").unwrap()).unwrap();
         assert_eq!((processors.node.as_str(), processors.generator.as_str()), ("0,1", "2,3,8"));
-        assert_eq!((processors.two_shards.as_str(), processors.two_shards_share), ("0,1", false));
+        assert_eq!(processors.two_shards, "0,1");
         let processors = Processors::split(&[4, 6]).unwrap();
         assert_eq!((processors.node.as_str(), processors.generator.as_str()), ("4", "6"));
-        assert_eq!((processors.two_shards.as_str(), processors.two_shards_share), ("4,6", true));
+        assert_eq!(processors.two_shards, "4,6");
         assert!(Processors::split(&[0]).is_none());
     }
 

@@ -43,6 +43,9 @@ pub(crate) struct Options {
     /// Keep what the programs said and their configurations, and say where
     #[arg(long)]
     keep_logs: bool,
+    /// Take mrf, mrf-load, bare and plane from there instead of building them
+    #[arg(long, value_name = "DIR")]
+    binaries: Option<PathBuf>,
     /// Put the table into README.md, too
     #[arg(long)]
     publish: bool,
@@ -75,7 +78,10 @@ fn measure(options: &Options) -> Result<bool, String> {
     let rounds = select(&options.only)?;
     let processors = Processors::of_this_process()
         .ok_or("node and generator need a processor each, and there is but one")?;
-    let binaries = build()?;
+    let binaries = match &options.binaries {
+        Some(directory) => Binaries::of(|name| Some(directory.join(name))),
+        None => build(),
+    }?;
     process::watch_for_signals().map_err(|error| error.to_string())?;
     let peers = say_what_is_missing(&rounds);
     let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
@@ -153,15 +159,7 @@ fn build() -> Result<Binaries, String> {
             Some((name, PathBuf::from(message["executable"].as_str()?)))
         })
         .collect();
-    let find = |name: &str| {
-        executables.get(name).cloned().ok_or_else(|| format!("cargo has built no {name}"))
-    };
-    Ok(Binaries {
-        node: find("mrf")?,
-        generator: find("mrf-load")?,
-        bare: find("bare")?,
-        plane: find("plane")?,
-    })
+    Binaries::of(|name| executables.get(name).cloned())
 }
 
 /// Of everything the rounds need: its version, or that it is missing.

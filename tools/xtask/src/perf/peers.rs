@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
+use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -33,7 +34,7 @@ pub(crate) enum Subject {
 #[derive(Debug)]
 pub(crate) struct Running {
     pub(crate) processes: Vec<Process>,
-    /// Names of ports: `sip`, `media`, `relay` of the node; `in`, and `out` where a far end has to
+    /// By the words of the plan: `SIP`, `RELAY` of the node; `IN`, and `OUT` where a far end has to
     /// listen, of the others.
     pub(crate) addresses: BTreeMap<&'static str, SocketAddr>,
 }
@@ -54,6 +55,21 @@ pub(crate) struct Stage {
     pub(crate) processors: Processors,
     /// Configurations, certificates, what the programs say.
     pub(crate) directory: PathBuf,
+}
+
+impl Binaries {
+    /// Where each of them is.
+    pub(crate) fn of(find: impl Fn(&str) -> Option<PathBuf>) -> Result<Self, String> {
+        let find = |name: &str| {
+            find(name).filter(|path| path.is_file()).ok_or_else(|| format!("there is no {name}"))
+        };
+        Ok(Self {
+            node: find("mrf")?,
+            generator: find("mrf-load")?,
+            bare: find("bare")?,
+            plane: find("plane")?,
+        })
+    }
 }
 
 impl Subject {
@@ -139,21 +155,20 @@ impl Running {
     }
 
     fn one(process: Process, address: SocketAddr) -> Self {
-        Self { processes: vec![process], addresses: BTreeMap::from([("in", address)]) }
+        Self { processes: vec![process], addresses: BTreeMap::from([("IN", address)]) }
     }
 }
 
 impl Stage {
-    /// Prepares the directory: a certificate for 127.0.0.1 as everybody shows it.
+    /// Prepares the directory: a certificate for 127.0.0.1 as everybody shows it, the authority that
+    /// vouches for it, and the secrets the generator has to know.
     pub(crate) fn prepare(&self) -> Result<(), String> {
-        let names = ["127.0.0.1".to_owned(), "localhost".to_owned()];
-        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256);
-        let key = key.map_err(|error| error.to_string())?;
-        let certificate = rcgen::CertificateParams::new(names)
-            .and_then(|parameters| parameters.self_signed(&key))
-            .map_err(|error| error.to_string())?;
-        self.write("chain.pem", &certificate.pem()).map_err(|error| error.to_string())?;
-        self.write("key.pem", &key.serialize_pem()).map_err(|error| error.to_string())?;
+        let files = certificates().map_err(|error| error.to_string())?;
+        for (name, content) in files {
+            self.write(name, &content)?;
+        }
+        self.write("password", PASSWORD)?;
+        self.write("psk.hex", BULK_KEY)?;
         Ok(())
     }
 
@@ -166,11 +181,12 @@ impl Stage {
             include_str!("../../../../perf/peers/mrf.toml"),
             &[
                 ("SHARDS", shards.to_string()),
+                ("AUTHORITY", self.path("ca.pem").display().to_string()),
                 ("CHAIN", self.path("chain.pem").display().to_string()),
                 ("KEY", self.path("key.pem").display().to_string()),
             ],
         );
-        let file = self.write("mrf.toml", &configuration).map_err(|error| error.to_string())?;
+        let file = self.write("mrf.toml", &configuration)?;
         let arguments = words(&["serve", "--config", &file.display().to_string()]);
         let processors =
             if shards == 1 { &self.processors.node } else { &self.processors.two_shards };
@@ -208,7 +224,7 @@ impl Stage {
                 ("PORT", address.port().to_string()),
             ],
         );
-        let file = self.write("kamailio.cfg", &configuration).map_err(|error| error.to_string())?;
+        let file = self.write("kamailio.cfg", &configuration)?;
         let directory = self.directory.display().to_string();
         // No daemon, no names looked up; shared memory for thousands of connections with TLS.
         let file = file.display().to_string();
@@ -230,19 +246,17 @@ impl Stage {
                 ("SPLICE", if splice { "option splice-auto" } else { "" }.to_owned()),
             ],
         );
-        let file = self.write("haproxy.cfg", &configuration).map_err(|error| error.to_string())?;
+        let file = self.write("haproxy.cfg", &configuration)?;
         let file = file.display().to_string();
         let mut process = self.start("haproxy", &["-db", "-f", &file], "haproxy.log")?;
         process.await_listening(address)?;
-        let addresses = BTreeMap::from([("in", address), ("out", far_end)]);
+        let addresses = BTreeMap::from([("IN", address), ("OUT", far_end)]);
         Ok(Running { processes: vec![process], addresses })
     }
 
     fn stunnel(&self) -> Result<Running, String> {
         let (address, second, far_end) = (free_address()?, free_address()?, free_address()?);
-        let secrets = self
-            .write("stunnel.secrets", &format!("perf:{BULK_KEY}\n"))
-            .map_err(|error| error.to_string())?;
+        let secrets = self.write("stunnel.secrets", &format!("perf:{BULK_KEY}\n"))?;
         let mut processes = Vec::new();
         let hops = [
             ("stunnel-server", include_str!("../../../../perf/peers/stunnel-server.conf"), second),
@@ -259,13 +273,13 @@ impl Stage {
                     ("SECRETS", secrets.display().to_string()),
                 ],
             );
-            let file = self.write(&format!("{name}.conf"), &configuration);
-            let file = file.map_err(|error| error.to_string())?.display().to_string();
+            let file = self.write(&format!("{name}.conf"), &configuration)?;
+            let file = file.display().to_string();
             let mut process = self.start("stunnel", &[&file], &format!("{name}.log"))?;
             process.await_listening(listen)?;
             processes.push(process);
         }
-        Ok(Running { processes, addresses: BTreeMap::from([("in", address), ("out", far_end)]) })
+        Ok(Running { processes, addresses: BTreeMap::from([("IN", address), ("OUT", far_end)]) })
     }
 
     fn openssl_server(&self) -> Result<Running, String> {
@@ -298,15 +312,30 @@ impl Stage {
     }
 
     /// Readable by nobody else: some of it is keys, be it of an hour.
-    fn write(&self, name: &str, content: &str) -> io::Result<PathBuf> {
-        use std::io::Write as _;
-        use std::os::unix::fs::OpenOptionsExt as _;
+    fn write(&self, name: &str, content: &str) -> Result<PathBuf, String> {
         let path = self.path(name);
         let mut options = fs::OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o600);
-        options.open(&path)?.write_all(content.as_bytes())?;
+        let written = options.open(&path).and_then(|mut file| file.write_all(content.as_bytes()));
+        written.map_err(|error| format!("{}: {error}", path.display()))?;
         Ok(path)
     }
+}
+
+/// ca.pem vouches for chain.pem, whose key is key.pem.
+fn certificates() -> Result<[(&'static str, String); 3], rcgen::Error> {
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+    let mut authority = CertificateParams::new(Vec::new())?;
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate()?)?;
+    let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
+    let names = ["127.0.0.1".to_owned(), "localhost".to_owned()];
+    let certificate = CertificateParams::new(names)?.signed_by(&key, &authority)?;
+    Ok([
+        ("ca.pem", authority.pem()),
+        ("chain.pem", certificate.pem()),
+        ("key.pem", key.serialize_pem()),
+    ])
 }
 
 /// Of the line that begins with `mrf ready`.
@@ -314,14 +343,13 @@ fn node_addresses(line: &str) -> Option<BTreeMap<&'static str, SocketAddr>> {
     let value =
         |key: &str| line.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
     Some(BTreeMap::from([
-        ("sip", value("sip")?.split(',').next()?.strip_prefix("udp:")?.parse().ok()?),
-        ("media", value("media")?.split(',').next()?.parse().ok()?),
-        ("relay", value("relay")?.parse().ok()?),
+        ("SIP", value("sip")?.split(',').next()?.strip_prefix("udp:")?.parse().ok()?),
+        ("RELAY", value("relay")?.parse().ok()?),
     ]))
 }
 
 /// Puts values in the place of `@WORDS@`; the first may bring words of its own.
-fn fill(template: &str, values: &[(&str, String)]) -> String {
+pub(crate) fn fill(template: &str, values: &[(&str, String)]) -> String {
     values
         .iter()
         .fold(template.to_owned(), |text, (word, value)| text.replace(&format!("@{word}@"), value))
@@ -340,6 +368,8 @@ fn words(arguments: &[&str]) -> Vec<String> {
 
 /// Suite of what is compared with stunnel and s_server.
 const SUITE: &str = "PSK-AES128-GCM-SHA256";
+/// Of alice in perf/peers/mrf.toml.
+const PASSWORD: &str = "correct horse battery staple";
 /// A key for an hour on loopback.
 const BULK_KEY: &str = "00112233445566778899aabbccddeeff";
 /// Where Debian has Kamailio's modules.
@@ -356,7 +386,7 @@ mod tests {
                     relay=127.0.0.1:5 http=127.0.0.1:6 kms=127.0.0.1:7 shards=2";
         let addresses = node_addresses(line).unwrap();
         let ports: Vec<_> = addresses.values().map(SocketAddr::port).collect();
-        assert_eq!(ports, [3, 5, 1]);
+        assert_eq!(ports, [5, 1]);
         assert_eq!(node_addresses("mrf ready sip=udp:127.0.0.1:1"), None);
     }
 

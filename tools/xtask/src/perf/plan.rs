@@ -17,10 +17,20 @@ pub(crate) struct Case {
     pub(crate) name: &'static str,
     pub(crate) subject: Subject,
     /// Words for the generator. `@SIP@`, `@RELAY@`, `@IN@`, `@OUT@` are the subject's addresses,
-    /// `@TIME@` is how long a run lasts, `@RATE@` half of what `saturation` showed.
+    /// `@DIRECTORY@` is where keys and certificates are, `@TIME@` and `@WARMUP@` are how long a run
+    /// lasts, `@RATE@` is half of what `saturation` showed, per sender.
     pub(crate) load: String,
-    /// Run once before everything else, to find what the subject can carry.
-    pub(crate) saturation: Option<String>,
+    pub(crate) saturation: Option<Saturation>,
+    /// A run in which messages were lost has figures all the same, as the loss is what is looked for.
+    pub(crate) counts_when_failed: bool,
+}
+
+/// Run once before everything else, to find what the subject can carry.
+#[derive(Clone, Debug)]
+pub(crate) struct Saturation {
+    pub(crate) load: String,
+    /// Among how many senders that is divided.
+    pub(crate) senders: u32,
 }
 
 /// One line of the table.
@@ -30,7 +40,6 @@ pub(crate) struct Entry {
     pub(crate) identifier: &'static str,
     pub(crate) title: &'static str,
     pub(crate) shows: &'static str,
-    pub(crate) unit: &'static str,
     pub(crate) value: Value,
     /// Name of a case of the round.
     pub(crate) ours: &'static str,
@@ -40,18 +49,63 @@ pub(crate) struct Entry {
     pub(crate) goal: Goal,
 }
 
-/// Which of the generator's figures.
+/// Which of the generator's figures, and its unit.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Value {
     /// As it is; a path with dots.
-    Figure(&'static str),
+    Figure(&'static str, &'static str),
     /// Microseconds each as events per second of one core.
-    PerSecond(&'static str),
+    PerSecond(&'static str, &'static str),
     /// One by the other.
-    Quotient(&'static str, &'static str),
+    Quotient(&'static str, &'static str, &'static str),
+}
+
+impl Value {
+    pub(crate) fn unit(self) -> &'static str {
+        match self {
+            Self::Figure(_, unit) | Self::PerSecond(_, unit) | Self::Quotient(_, _, unit) => unit,
+        }
+    }
 }
 
 impl Entry {
+    /// A line that has no figures yet.
+    pub(crate) fn new(identifier: &'static str, title: &'static str, value: Value) -> Self {
+        Self {
+            identifier,
+            title,
+            shows: "",
+            value,
+            ours: "",
+            anchor: None,
+            is_share: false,
+            goal: Goal { text: "(reported)".to_owned(), ..Goal::default() },
+        }
+    }
+
+    /// Nobody beside it.
+    pub(crate) fn alone(self, ours: &'static str) -> Self {
+        Self { ours, ..self }
+    }
+
+    /// The ratio is ours by the anchor's.
+    pub(crate) fn between(self, ours: &'static str, anchor: &'static str) -> Self {
+        Self { ours, anchor: Some(anchor), ..self }
+    }
+
+    /// The ratio is the anchor's by ours.
+    pub(crate) fn share(self, ours: &'static str, anchor: &'static str) -> Self {
+        Self { is_share: true, ..self.between(ours, anchor) }
+    }
+
+    pub(crate) fn judged(self, goal: Goal) -> Self {
+        Self { goal, ..self }
+    }
+
+    pub(crate) fn shows(self, shows: &'static str) -> Self {
+        Self { shows, ..self }
+    }
+
     /// `P2` of `P2-psk`.
     pub(crate) fn goal_identifier(&self) -> &'static str {
         self.identifier.split('-').next().unwrap_or(self.identifier)

@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
 
-use super::goal::Goal;
-use super::peers::{Running, Stage};
+use super::peers::{Running, Stage, fill};
 use super::plan::{Case, Entry, Round, Value};
 use super::process::{Process, check_interrupt, is_interrupted};
 use super::results::{CaseRecord, Measure, RunRecord, Spread, figure};
@@ -69,11 +68,16 @@ impl<'a> Turn<'a> {
             return;
         }
         progress.say(&format!("{}: what it can carry", self.case.subject.name()));
-        match self.measure(stage, saturation, "saturation") {
-            Ok(report) => {
-                let rate = figure(&report["figures"], "messages_per_second");
-                let senders = figure(&report["figures"], "senders");
-                self.rate = rate.zip(senders).map(|(rate, senders)| rate / 2.0 / senders);
+        let outcome = self.measure(stage, &saturation.load, "saturation");
+        let rate = outcome.and_then(|report| {
+            failure(&report).map_or(Ok(()), Err)?;
+            let rate = figure(&report["figures"], "messages_per_second");
+            rate.ok_or_else(|| "no message came through".to_owned())
+        });
+        match rate {
+            Ok(rate) => {
+                progress.say(&format!("    {rate:.0} messages per second"));
+                self.rate = Some(rate / 2.0 / f64::from(saturation.senders));
             }
             Err(error) => self.hopeless = Some(format!("no saturation found: {error}")),
         }
@@ -93,7 +97,7 @@ impl<'a> Turn<'a> {
             },
             Ok(report) => RunRecord {
                 repetition,
-                failure: failure(&report),
+                failure: failure(&report).filter(|_| !self.case.counts_when_failed),
                 warnings: warnings(&report),
                 figures: report["figures"].clone(),
             },
@@ -104,12 +108,11 @@ impl<'a> Turn<'a> {
     fn measure(&mut self, stage: &Stage, load: &str, suffix: &str) -> Result<Json, String> {
         check_interrupt()?;
         let running = self.case.subject.start(stage)?;
-        let words = self.words(load, &running);
+        let words = self.words(load, stage, &running);
         let report = stage.path(&format!("{}-{suffix}.json", self.case.name));
         let mut arguments = words.clone();
-        for pid in running.pids() {
-            arguments.extend(["--node-pid".to_owned(), pid.to_string()]);
-        }
+        let pids: Vec<_> = running.pids().iter().map(u32::to_string).collect();
+        arguments.extend(["--node-pid".to_owned(), pids.join(",")]);
         arguments.extend(["--json".to_owned(), report.display().to_string()]);
         if load == self.case.load {
             self.record.load = format!("mrf-load {}", words.join(" "));
@@ -127,18 +130,17 @@ impl<'a> Turn<'a> {
         })
     }
 
-    fn words(&self, load: &str, running: &Running) -> Vec<String> {
-        let mut load = load.to_owned();
-        for (name, address) in &running.addresses {
-            load = load.replace(&format!("@{}@", name.to_uppercase()), &address.to_string());
-        }
-        let time = format!("{}ms", (self.extent.run_seconds * 1e3).round());
-        let rate = format!("{:.3}", self.rate.unwrap_or(1.0));
-        load.replace("@TIME@", &time)
-            .replace("@RATE@", &rate)
-            .split(' ')
-            .map(str::to_owned)
-            .collect()
+    fn words(&self, load: &str, stage: &Stage, running: &Running) -> Vec<String> {
+        let milliseconds = |seconds: f64| format!("{}ms", (seconds * 1e3).round());
+        let mut values = vec![
+            ("TIME", milliseconds(self.extent.run_seconds)),
+            ("WARMUP", milliseconds(self.extent.run_seconds / 4.0)),
+            ("RATE", format!("{:.3}", self.rate.unwrap_or(1.0))),
+            ("DIRECTORY", stage.directory.display().to_string()),
+        ];
+        let addresses = running.addresses.iter();
+        values.extend(addresses.map(|(name, address)| (*name, address.to_string())));
+        load.split_whitespace().map(|word| fill(word, &values)).collect()
     }
 }
 
@@ -161,7 +163,7 @@ pub(crate) fn judge(
     Measure {
         title: entry.title.to_owned(),
         shows: entry.shows.to_owned(),
-        unit: entry.unit.to_owned(),
+        unit: entry.value.unit().to_owned(),
         ours: median(ours),
         anchor: median(anchor),
         anchor_name: entry.anchor.and_then(|name| Some(cases.get(name)?.subject.clone())),
@@ -187,7 +189,7 @@ pub(crate) fn join_parts(measures: &[(String, Measure)]) -> Vec<(String, Measure
     let mut goals: BTreeMap<&str, Vec<(&String, &Measure)>> = BTreeMap::new();
     for (identifier, measure) in measures {
         if let Some((goal, _)) = identifier.split_once('-')
-            && measure.goal != Goal::default()
+            && measure.goal.is_set()
         {
             goals.entry(goal).or_default().push((identifier, measure));
         }
@@ -216,9 +218,9 @@ fn values(value: Value, record: Option<&CaseRecord>) -> BTreeMap<u32, f64> {
     let runs = record.map_or(&[][..], |record| &record.runs);
     let of = |run: &RunRecord| {
         let value = match value {
-            Value::Figure(path) => figure(&run.figures, path)?,
-            Value::PerSecond(path) => 1e6 / figure(&run.figures, path)?,
-            Value::Quotient(above, below) => {
+            Value::Figure(path, _) => figure(&run.figures, path)?,
+            Value::PerSecond(path, _) => 1e6 / figure(&run.figures, path)?,
+            Value::Quotient(above, below, _) => {
                 figure(&run.figures, above)? / figure(&run.figures, below)?
             }
         };
@@ -273,7 +275,14 @@ fn warnings(report: &Json) -> Vec<String> {
 
 fn read_report(path: &PathBuf) -> Result<Json, String> {
     let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
-    serde_json::from_str(&text).map_err(|error| error.to_string())
+    let mut report: Json = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+    if report.get("figures").is_none() {
+        report["figures"] = serde_json::json!({
+            "messages_per_second": report["messages"]["sent_per_second"],
+            "node_cpu_us_per_message": report["cpu"]["node_us_per_message"],
+        });
+    }
+    Ok(report)
 }
 
 /// Tells on standard error what is being done, and how long that will go on.
