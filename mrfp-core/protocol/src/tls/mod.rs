@@ -1,5 +1,5 @@
-//! TLS for the media plane: OpenSSL performs the PSK handshake in memory, rustls the one with
-//! certificates, and our record layer carries the data, in place.
+//! TLS for the media plane: an engine of our own or OpenSSL performs the PSK handshake in memory, rustls
+//! the one with certificates, and our record layer carries the data, in place.
 
 use std::ops::Range;
 
@@ -14,6 +14,7 @@ mod memory_stream;
 mod openssl_session;
 mod profile;
 mod psk;
+mod psk12;
 mod psk_handshake;
 mod record;
 mod ssl_reason;

@@ -130,7 +130,7 @@ impl RecordLayer {
     }
 
     /// Opens one whole record: its content type and where its plaintext lies.
-    fn decrypt(&mut self, record: &mut [u8]) -> Result<(u8, Range<usize>), RecordError> {
+    pub(super) fn decrypt(&mut self, record: &mut [u8]) -> Result<(u8, Range<usize>), RecordError> {
         let keys = &mut self.keys.read;
         if keys.sequence >= SEQUENCE_MAX {
             return Err(RecordError::KeysExhausted);
@@ -382,7 +382,8 @@ impl RecordLayer {
         self.seal_small(ALERT, &[level, description])
     }
 
-    fn seal_small(&mut self, content_type: u8, plaintext: &[u8]) -> Vec<u8> {
+    /// Seals one record of a few bytes.
+    pub(super) fn seal_small(&mut self, content_type: u8, plaintext: &[u8]) -> Vec<u8> {
         let range = SEAL_HEADROOM_BYTES..SEAL_HEADROOM_BYTES + plaintext.len();
         let mut memory = vec![0; range.end + SEAL_TAILROOM_BYTES];
         memory[range.clone()].copy_from_slice(plaintext);
@@ -468,7 +469,7 @@ const RENEGOTIATIONS_MAX: u16 = 8;
 /// (RFC 8446 section 4.6.1).
 const MESSAGE_BYTES_MAX: usize = 65 * 1024 + 512;
 
-const ALERT: u8 = 21;
+pub(super) const ALERT: u8 = 21;
 const HANDSHAKE: u8 = 22;
 const APPLICATION_DATA: u8 = 23;
 
