@@ -166,6 +166,16 @@ impl Session {
         }
     }
 
+    /// For a session nothing has been said in for a while: keeps the raw keys alone, a sixth of what it
+    /// has cost. It goes on where it stopped; the next record takes a microsecond more. A session that
+    /// OpenSSL carries (CBC) stays as it is.
+    pub fn rest(&mut self) {
+        match &mut self.records {
+            Records::Own(records) => records.rest(),
+            Records::OpenSsl(_) => {}
+        }
+    }
+
     /// Reduces the session to its raw keys, so that it costs little while idle;
     /// [`TrafficKeys::into_session`] is the way back. A session that OpenSSL carries (CBC), that has
     /// output pending or was closed by the peer cannot be reduced and comes back as it was.
