@@ -96,6 +96,7 @@ impl Framer {
     /// [`HEAD_BYTES_MAX`] is malformed.
     ///
     /// Inside a body at most 43 bytes stay unconsumed: what may turn out to be the end-line.
+    #[inline]
     pub fn next<'a>(&mut self, input: &'a [u8]) -> Result<Option<Piece<'a>>, Malformed> {
         match &mut self.state {
             State::Head(scan) => {
@@ -124,6 +125,7 @@ impl Framer {
     }
 
     /// Reads a head that the scan has found complete; its header lines end at `headers`.
+    #[cold]
     fn read_scanned<'a>(
         &mut self,
         input: &'a [u8],
@@ -137,7 +139,7 @@ impl Framer {
     }
 
     /// Begins a message with its head and as much of the body as is there.
-    #[inline]
+    #[inline(always)]
     fn open<'a>(
         &mut self,
         input: &'a [u8],
