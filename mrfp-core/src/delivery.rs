@@ -10,7 +10,7 @@ use crate::egress::Lane;
 use crate::incoming::Incoming;
 use crate::outstanding::Outstanding;
 use crate::plane::Plane;
-use crate::request::{EndLine, MESSAGE_LINES_BYTES_MAX, message_lines};
+use crate::request::{EndLine, MESSAGE_LINES_BYTES_MAX, StartLine, message_lines};
 use crate::room::{Passage, Rendition, Route, Verdict};
 use crate::termination::Termination;
 
@@ -122,12 +122,12 @@ impl Plane {
     pub(crate) fn pass_as_sent(
         &mut self,
         key: Key,
+        route: &Route,
         passage: &Passage<'_>,
         lines: &[u8],
         end: Option<Continuation>,
     ) -> Result<(), u16> {
         let Some(message) = self.messages.get(key) else { return Ok(()) };
-        let Some(route) = message.route else { return Ok(()) };
         let Some(termination) = self.terminations.get(message.sender) else { return Ok(()) };
         let context_key = termination.context;
         let Some(context) = self.contexts.get(context_key) else { return Ok(()) };
@@ -148,7 +148,7 @@ impl Plane {
             message: key,
             sender: message.sender,
             epoch: message.epoch,
-            route: &route,
+            route,
             failure_report: message.failure_report,
             lane: Lane::First,
             start: passage.at,
@@ -287,10 +287,9 @@ impl Plane {
             self.metrics.messages_sent += 1;
             termination.statistics.messages_sent += 1;
             let blank: &[u8] = if written.lines.is_empty() { b"" } else { b"\r\n" };
+            let start_line = StartLine::new(&own);
             let parts: &[&[u8]] = &[
-                b"MSRP ",
-                own.as_bytes(),
-                b" SEND\r\n",
+                start_line.bytes(),
                 &termination.request_paths,
                 written.message_lines,
                 written.lines,

@@ -200,6 +200,9 @@ impl Egress {
             Lane::First => begins && others_wait && !fits_behind(queue, length),
             Lane::Large => begins,
         };
+        if !afresh {
+            outgrow(queue, pool, length);
+        }
         let start = tail_with_room(queue, pool, length, begins, afresh)?;
         let mut index = start;
         for part in parts {
@@ -351,6 +354,25 @@ impl Egress {
 /// Whether the last buffer has room for so many bytes.
 fn fits_behind(queue: &VecDeque<Queued>, length: usize) -> bool {
     queue.back().is_some_and(|tail| tail.form == Form::Plaintext && room(&tail.buffer) >= length)
+}
+
+/// What does not fit into the small buffer it begins in moves to a large one, as long as there are
+/// plenty: a copy costs less than another send, and than another TLS record.
+fn outgrow(queue: &mut VecDeque<Queued>, pool: &mut SendBuffers, length: usize) {
+    let Some(tail) = queue.back_mut() else { return };
+    if tail.form != Form::Plaintext
+        || tail.buffer.class() == SendBufferClass::Large
+        || room(&tail.buffer) >= length
+    {
+        return;
+    }
+    let (in_use, all) = pool.large_in_use();
+    if in_use >= all / 4 {
+        return;
+    }
+    let Some(mut large) = pool.take(SendBufferClass::Large, SEAL_HEADROOM_BYTES) else { return };
+    fill(&mut large, tail.buffer.bytes());
+    pool.put(std::mem::replace(&mut tail.buffer, large));
 }
 
 /// Makes room for `length` bytes behind what is queued; the index of the first buffer to fill.
