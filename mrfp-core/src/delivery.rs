@@ -2,7 +2,7 @@
 //! for, as the continuation of the chunk that is open there or as a new one.
 
 use mrfp_io::Key;
-use mrfp_protocol::msrp::{Continuation, FailureReport};
+use mrfp_protocol::msrp::{Continuation, FailureReport, TransactionId};
 
 use crate::config::{CHUNK_RECEPTION_TIMEOUT_NS, INTERRUPTIBLE_BYTES_MIN, LARGE_MESSAGE_BYTES_MIN};
 use crate::connection::OpenChunk;
@@ -14,8 +14,13 @@ use crate::request::{EndLine, MESSAGE_LINES_BYTES_MAX, message_lines};
 use crate::room::{Passage, Rendition, Route, Verdict};
 use crate::termination::Termination;
 
+/// In a Context of so many members a piece that ends a chunk is written once and copied to each.
+const WHOLE_MEMBERS_MIN: usize = 4;
+const START_BYTES: usize = 5 + TransactionId::BYTES + 7;
+const END_BYTES: usize = TransactionId::BYTES + 3;
+
 /// A piece of a message on its way to the receivers.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Outbound<'a> {
     message: Key,
     /// The sending Termination.
@@ -41,6 +46,9 @@ struct Written<'a> {
     lines: &'a [u8],
     front: &'a [u8],
     body: &'a [u8],
+    /// All of it as it stands between the paths and the transaction identifier of the end-line, where
+    /// it ends a chunk and goes to many; else empty.
+    whole: &'a [u8],
 }
 
 /// A piece that has been queued for a receiver.
@@ -49,6 +57,21 @@ struct Delivered {
     /// It begins a request.
     as_request: bool,
     bytes: u64,
+}
+
+impl<'a> Written<'a> {
+    /// Writes it once for all who begin with it.
+    fn with_whole(self, memory: &'a mut Vec<u8>) -> Self {
+        memory.clear();
+        memory.extend_from_slice(self.message_lines);
+        if !self.lines.is_empty() {
+            for part in [self.lines, b"\r\n", self.front, self.body, b"\r\n"] {
+                memory.extend_from_slice(part);
+            }
+        }
+        memory.extend_from_slice(b"-------");
+        Self { whole: memory, ..self }
+    }
 }
 
 impl Outbound<'_> {
@@ -138,6 +161,24 @@ impl Plane {
 
     /// Copies a piece to every member of the Context it is for; says to how many.
     fn deliver(&mut self, context_key: Key, outbound: &Outbound<'_>) -> u32 {
+        let mut memory = std::mem::take(&mut self.scratch.whole);
+        let [of_sent, of_converted] = &mut memory;
+        let members = self.contexts.get(context_key).map_or(0, |context| context.members.len());
+        let reached = if members >= WHOLE_MEMBERS_MIN && outbound.end.is_some() {
+            let as_sent = outbound.as_sent.with_whole(of_sent);
+            let converted = match self.scratch.verdicts.contains(&Verdict::Converted) {
+                true => outbound.converted.with_whole(of_converted),
+                false => as_sent,
+            };
+            self.deliver_to_all(context_key, &Outbound { as_sent, converted, ..*outbound })
+        } else {
+            self.deliver_to_all(context_key, outbound)
+        };
+        self.scratch.whole = memory;
+        reached
+    }
+
+    fn deliver_to_all(&mut self, context_key: Key, outbound: &Outbound<'_>) -> u32 {
         let mut reached = 0;
         let (mut requests, mut bytes) = (0, 0);
         let mut index = 0;
@@ -164,6 +205,7 @@ impl Plane {
                         lines: nothing,
                         front: nothing,
                         body: nothing,
+                        whole: nothing,
                         ..outbound.as_sent
                     };
                     self.skip(context_key);
@@ -228,40 +270,53 @@ impl Plane {
             .filter(|open| open.receiver == member && open.message == outbound.message);
         let length = written.front.len() + written.body.len();
         let bytes = open.map_or(0, |open| open.bytes) + length;
-        let makes_room = connection.egress.chunk_makes_room(outbound.lane, bytes);
-        let end = end.or(makes_room.then_some(Continuation::More));
+        let makes_room = || connection.egress.chunk_makes_room(outbound.lane, bytes);
+        let end = end.or_else(|| makes_room().then_some(Continuation::More));
         // Each receiver gets a transaction identifier of its own: a receiver in league with the
         // sender must not learn how the chunks of the others end.
         let own = open.map_or_else(|| self.identifiers.transaction(), |open| open.transaction);
         let has_body = !written.lines.is_empty() || open.is_some();
-        let end_line = EndLine::new(&own, end, has_body);
         let lane = open.map_or(outbound.lane, |open| open.lane);
-        let queued = if open.is_some() {
-            let parts: &[&[u8]] = &[written.front, written.body, end_line.bytes()];
-            connection.egress.extend(lane, &mut self.send_buffers, parts)
-        } else {
-            self.metrics.messages_sent += 1;
-            termination.statistics.messages_sent += 1;
-            let blank: &[u8] = if written.lines.is_empty() { b"" } else { b"\r\n" };
-            let parts: &[&[u8]] = &[
-                b"MSRP ",
-                own.as_bytes(),
-                b" SEND\r\n",
-                &termination.request_paths,
-                written.message_lines,
-                written.lines,
-                blank,
-                written.front,
-                written.body,
-                end_line.bytes(),
-            ];
-            connection
-                .end_chunk(&mut self.send_buffers, Continuation::More)
-                .and_then(|()| connection.egress.append_to(lane, &mut self.send_buffers, parts))
+        let queued = match (open, end) {
+            (Some(_), _) => {
+                let end_line = EndLine::new(&own, end, has_body);
+                let parts: &[&[u8]] = &[written.front, written.body, end_line.bytes()];
+                connection.egress.extend(lane, &mut self.send_buffers, parts)
+            }
+            (None, Some(end)) if !written.whole.is_empty() => {
+                let (start, end) = start_and_end(&own, end);
+                let parts: &[&[u8]] = &[&start, &termination.request_paths, written.whole, &end];
+                connection
+                    .end_chunk(&mut self.send_buffers, Continuation::More)
+                    .and_then(|()| connection.egress.append_to(lane, &mut self.send_buffers, parts))
+            }
+            (None, _) => {
+                let end_line = EndLine::new(&own, end, has_body);
+                let blank: &[u8] = if written.lines.is_empty() { b"" } else { b"\r\n" };
+                let parts: &[&[u8]] = &[
+                    b"MSRP ",
+                    own.as_bytes(),
+                    b" SEND\r\n",
+                    &termination.request_paths,
+                    written.message_lines,
+                    written.lines,
+                    blank,
+                    written.front,
+                    written.body,
+                    end_line.bytes(),
+                ];
+                connection
+                    .end_chunk(&mut self.send_buffers, Continuation::More)
+                    .and_then(|()| connection.egress.append_to(lane, &mut self.send_buffers, parts))
+            }
         };
         if queued.is_err() {
             self.unserved.push(key);
             return None;
+        }
+        if open.is_none() {
+            self.metrics.messages_sent += 1;
+            termination.statistics.messages_sent += 1;
         }
         termination.statistics.bytes_sent += length as u64;
         let of_realm = &mut self.realms[usize::from(termination.realm.0)].sent;
@@ -379,6 +434,20 @@ impl Plane {
     }
 }
 
+/// What stands before the paths of a SEND that ends with `end`, and behind the hyphens of its end-line.
+fn start_and_end(
+    transaction: &TransactionId,
+    end: Continuation,
+) -> ([u8; START_BYTES], [u8; END_BYTES]) {
+    let id = transaction.as_bytes();
+    let mut start = *b"MSRP ............. SEND\r\n";
+    start[5..5 + TransactionId::BYTES].copy_from_slice(id);
+    let mut line_end = *b".............$\r\n";
+    line_end[..TransactionId::BYTES].copy_from_slice(id);
+    line_end[TransactionId::BYTES] = end.as_byte();
+    (start, line_end)
+}
+
 /// A piece of a message with its lines, as it goes to a receiver.
 fn written<'a>(
     memory: &'a mut [u8; MESSAGE_LINES_BYTES_MAX],
@@ -391,5 +460,5 @@ fn written<'a>(
         end == Some(Continuation::Last) && rendition.bytes_len() <= INTERRUPTIBLE_BYTES_MIN as u64;
     let range_end = uninterrupted.then(|| rendition.end());
     let message_lines = message_lines(memory, id, rendition.start, range_end, rendition.total);
-    Written { message_lines, lines, front: rendition.front, body: rendition.body }
+    Written { message_lines, lines, front: rendition.front, body: rendition.body, whole: b"" }
 }

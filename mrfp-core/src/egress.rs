@@ -200,16 +200,25 @@ impl Egress {
             Lane::First => begins && others_wait && !fits_behind(queue, length),
             Lane::Large => begins,
         };
-        let start = tail_with_room(queue, pool, length, begins, afresh)?;
-        let mut index = start;
-        for part in parts {
-            let mut rest = *part;
-            while !rest.is_empty() {
-                let queued = &mut queue[index];
-                let taken = fill(&mut queued.buffer, rest);
-                rest = &rest[taken..];
-                if taken == 0 {
-                    index += 1;
+        match queue.back_mut() {
+            Some(tail)
+                if !afresh && tail.form == Form::Plaintext && room(&tail.buffer) >= length =>
+            {
+                fill_whole(&mut tail.buffer, parts);
+            }
+            Some(_) | None => {
+                let start = tail_with_room(queue, pool, length, begins, afresh)?;
+                let mut index = start;
+                for part in parts {
+                    let mut rest = *part;
+                    while !rest.is_empty() {
+                        let queued = &mut queue[index];
+                        let taken = fill(&mut queued.buffer, rest);
+                        rest = &rest[taken..];
+                        if taken == 0 {
+                            index += 1;
+                        }
+                    }
                 }
             }
         }
@@ -362,6 +371,9 @@ fn tail_with_room(
     afresh: bool,
 ) -> Result<usize, PoolExhausted> {
     let queued_before = queue.len();
+    if !afresh {
+        grow_tail(queue, pool);
+    }
     let (start, mut missing) = match queue.back() {
         Some(tail) if tail.form == Form::Plaintext && !afresh => {
             (queued_before - 1, length.saturating_sub(room(&tail.buffer)))
@@ -387,6 +399,18 @@ fn tail_with_room(
     Ok(start)
 }
 
+/// What no longer fits a small buffer goes on in a large one together with what waits in it: one send
+/// carries it all. Where the large ones are out it goes on in the next.
+fn grow_tail(queue: &mut VecDeque<Queued>, pool: &mut SendBuffers) {
+    let Some(tail) = queue.back_mut() else { return };
+    if tail.form != Form::Plaintext || tail.buffer.class() != SendBufferClass::Small {
+        return;
+    }
+    let Some(mut large) = pool.take(SendBufferClass::Large, SEAL_HEADROOM_BYTES) else { return };
+    fill_whole(&mut large, &[tail.buffer.bytes()]);
+    pool.put(std::mem::replace(&mut tail.buffer, large));
+}
+
 /// The smallest buffer that will do; a large one where the small ones are out.
 fn take(pool: &mut SendBuffers, length: usize) -> Result<SendBuffer, PoolExhausted> {
     let small = if length <= SMALL_PAYLOAD_BYTES {
@@ -399,6 +423,18 @@ fn take(pool: &mut SendBuffers, length: usize) -> Result<SendBuffer, PoolExhaust
 
 fn room(buffer: &SendBuffer) -> usize {
     buffer.capacity_bytes() - SEAL_TAILROOM_BYTES - buffer.range().end
+}
+
+/// Appends what is known to fit.
+fn fill_whole(buffer: &mut SendBuffer, parts: &[&[u8]]) {
+    let range = buffer.range();
+    let mut end = range.end;
+    let memory = buffer.memory_mut();
+    for part in parts {
+        memory[end..end + part.len()].copy_from_slice(part);
+        end += part.len();
+    }
+    buffer.set_range(range.start..end);
 }
 
 /// Appends what fits and says how much that was.
