@@ -123,6 +123,12 @@ impl Framer {
         }
     }
 
+    /// Whether the next byte is the first of a message, and has not been presented before: a caller
+    /// that knows what comes may take that message itself.
+    pub fn is_between_messages(&self) -> bool {
+        matches!(self.state, State::Head(Scan { scanned: 0, .. }))
+    }
+
     /// Reads a head that the scan has found complete; its header lines end at `headers`.
     fn read_scanned<'a>(
         &mut self,

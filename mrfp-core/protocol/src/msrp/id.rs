@@ -47,6 +47,7 @@ impl TransactionId {
     /// The text of 64 bits; different bits, different text.
     pub fn from_u64(bits: u64) -> Self {
         let mut rest = bits;
+        // Nothing is longer than a word here, so nothing of the arithmetic is.
         Self(std::array::from_fn(|_| {
             let character = ALPHABET[(rest & 31) as usize];
             rest >>= 5;
