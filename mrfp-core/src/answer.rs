@@ -18,7 +18,20 @@ const REPORT_PARTS_MAX: usize = 4 + 9 + 3;
 impl Plane {
     /// Answers a member's request as its Failure-Report demands (RFC 4975 section 7.1.1).
     pub(crate) fn answer(&mut self, key: Key, transaction: &Transaction, status: u16) {
-        let due = match transaction.failure_report {
+        let Transaction { session, id, failure_report } = transaction;
+        self.answer_request(key, *session, id.as_bytes(), *failure_report, status);
+    }
+
+    /// The same from what stood in its head.
+    pub(crate) fn answer_request(
+        &mut self,
+        key: Key,
+        session: Key,
+        transaction_id: &[u8],
+        failure_report: FailureReport,
+        status: u16,
+    ) {
+        let due = match failure_report {
             FailureReport::Yes => true,
             FailureReport::Partial => status != 200,
             FailureReport::No => false,
@@ -26,11 +39,11 @@ impl Plane {
         if !due {
             return;
         }
-        let Some(termination) = self.terminations.get(transaction.session) else { return };
+        let Some(termination) = self.terminations.get(session) else { return };
         let (to, from) = (&termination.remote_first, &termination.local_uri);
-        let response = Response { transaction_id: transaction.id.as_bytes(), status, to, from };
+        let response = Response { transaction_id, status, to, from };
         let queued = append_response(&mut self.connections, &mut self.send_buffers, key, &response);
-        self.responded(key, Some(transaction.session), status, queued);
+        self.responded(key, Some(session), status, queued);
     }
 
     /// Answers a request from what stood in its head.

@@ -118,6 +118,50 @@ impl Plane {
         self.count_recipients(key, context_key, reached)
     }
 
+    /// Passes a whole message on to everybody as it was sent.
+    pub(crate) fn pass_as_sent(
+        &mut self,
+        key: Key,
+        passage: &Passage<'_>,
+        lines: &[u8],
+        end: Option<Continuation>,
+    ) -> Result<(), u16> {
+        let Some(message) = self.messages.get(key) else { return Ok(()) };
+        let Some(route) = message.route else { return Ok(()) };
+        let Some(termination) = self.terminations.get(message.sender) else { return Ok(()) };
+        let context_key = termination.context;
+        let Some(context) = self.contexts.get(context_key) else { return Ok(()) };
+        let (id, hashed);
+        let id = match context.is_end_to_end() {
+            true => {
+                id = message.id;
+                id.as_bytes()
+            }
+            false => {
+                hashed = self.identifiers.message(termination.id, message.id.as_bytes());
+                hashed.as_bytes()
+            }
+        };
+        let mut memory = [0; MESSAGE_LINES_BYTES_MAX];
+        let as_sent = written(&mut memory, id, passage.as_sent(), lines, end);
+        let outbound = Outbound {
+            message: key,
+            sender: message.sender,
+            epoch: message.epoch,
+            route: &route,
+            failure_report: message.failure_report,
+            lane: Lane::First,
+            start: passage.at,
+            bytes: passage.bytes_len(),
+            as_sent,
+            converted: as_sent,
+            end,
+        };
+        self.scratch.verdicts.clear();
+        let reached = self.deliver(context_key, &outbound);
+        self.count_recipients(key, context_key, reached)
+    }
+
     /// Whether a piece has reached somebody of those the message is for.
     fn count_recipients(&mut self, key: Key, context_key: Key, reached: u32) -> Result<(), u16> {
         let context = self.contexts.get_mut(context_key).ok_or(481u16)?;

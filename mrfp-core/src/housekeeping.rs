@@ -29,6 +29,11 @@ impl Plane {
         if self.now_ns - connection.sent_ns >= EGRESS_QUIET_NS {
             connection.egress.shrink();
             connection.outstanding.shrink();
+            for &session in &connection.sessions {
+                let termination = self.terminations.get_mut(session);
+                let participant = termination.and_then(|it| it.participant.as_mut());
+                participant.into_iter().for_each(|participant| participant.forget_head());
+            }
         }
         let overdue = self.now_ns >= connection.deadline_ns;
         let stalled = connection.egress.is_in_flight()

@@ -17,11 +17,26 @@ impl Plane {
     /// The Termination a request on this connection is for; binds it now where this is its first
     /// request and no key has bound it (RFC 4975 sections 5.4 and 7.3).
     pub(crate) fn session(&mut self, key: Key, head: &Head<'_>) -> Result<Key, u16> {
+        if let Some(session) = self.session_as_announced(key, head) {
+            return Ok(session);
+        }
         let Some(session) = self.session_named(key, head.to_path.first()) else {
             return self.bind_named(key, head);
         };
         let termination = self.terminations.get(session).ok_or(481u16)?;
         if concerns(head, termination) { Ok(session) } else { Err(481) }
+    }
+
+    /// The first session of this connection, where both paths are to the letter what was announced for
+    /// it: as nearly always.
+    fn session_as_announced(&self, key: Key, head: &Head<'_>) -> Option<Key> {
+        let connection = self.connections.get(key)?;
+        let first = *connection.sessions.first()?;
+        let termination = self.terminations.get(first)?;
+        (connection.life == Life::Open
+            && head.to_path.0 == termination.local_uri
+            && head.from_path.0 == termination.remote_first)
+            .then_some(first)
     }
 
     /// The session of this connection whose URI of ours this is.

@@ -1,0 +1,103 @@
+//! The simulated network behind functions that callgrind can tell from the shard: called from what is
+//! counted, each turns counting off while it runs, by
+//! `--toggle-collect=<instructions::boundary::Boundary as *`. From elsewhere it would turn it on, so the
+//! rest of this program calls the simulator itself.
+
+use std::hint::black_box;
+use std::io;
+use std::net::SocketAddr;
+
+use mrfp_io::{Completion, Driver, Listen, RecvBuffer, SendBuffer, Simulator, Socket, Token};
+
+pub(crate) struct Boundary(pub(crate) Simulator);
+
+/// `black_box` keeps every call a call: a jump would leave no return to be seen.
+impl Driver for Boundary {
+    #[inline(never)]
+    fn now_ns(&self) -> u64 {
+        black_box(self.0.now_ns())
+    }
+
+    #[inline(never)]
+    fn listen(
+        &mut self,
+        address: SocketAddr,
+        listen: Listen,
+        token: Token,
+    ) -> io::Result<(Socket, SocketAddr)> {
+        black_box(self.0.listen(address, listen, token))
+    }
+
+    #[inline(never)]
+    fn accept(&mut self, listener: Socket, token: Token) {
+        self.0.accept(listener, token);
+        black_box(());
+    }
+
+    #[inline(never)]
+    fn connect(&mut self, address: SocketAddr, token: Token) -> io::Result<Socket> {
+        black_box(self.0.connect(address, token))
+    }
+
+    #[inline(never)]
+    fn recv(&mut self, socket: Socket, token: Token) {
+        self.0.recv(socket, token);
+        black_box(());
+    }
+
+    #[inline(never)]
+    fn cancel(&mut self, token: Token) {
+        self.0.cancel(token);
+        black_box(());
+    }
+
+    #[inline(never)]
+    fn send(&mut self, socket: Socket, buffer: SendBuffer, token: Token) {
+        self.0.send(socket, buffer, token);
+        black_box(());
+    }
+
+    #[inline(never)]
+    fn shutdown(&mut self, socket: Socket) {
+        self.0.shutdown(socket);
+        black_box(());
+    }
+
+    #[inline(never)]
+    fn shutdown_write(&mut self, socket: Socket) {
+        self.0.shutdown_write(socket);
+        black_box(());
+    }
+
+    #[inline(never)]
+    fn close(&mut self, socket: Socket, token: Token) {
+        self.0.close(socket, token);
+        black_box(());
+    }
+
+    #[inline(never)]
+    fn next_completion(&mut self) -> Option<Completion> {
+        black_box(self.0.next_completion())
+    }
+
+    #[inline(never)]
+    fn recv_bytes(&mut self, buffer: &RecvBuffer) -> &mut [u8] {
+        black_box(self.0.recv_bytes(buffer))
+    }
+
+    #[inline(never)]
+    fn recv_release(&mut self, buffer: RecvBuffer) {
+        self.0.recv_release(buffer);
+        black_box(());
+    }
+
+    #[inline(never)]
+    fn recv_buffers_free(&self) -> (usize, usize) {
+        black_box(self.0.recv_buffers_free())
+    }
+
+    #[inline(never)]
+    fn wait(&mut self, deadline_ns: Option<u64>) -> io::Result<()> {
+        black_box(self.0.wait(deadline_ns))
+    }
+}
