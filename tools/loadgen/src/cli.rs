@@ -1,5 +1,7 @@
 //! The command line.
 
+mod wire;
+
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,6 +13,8 @@ use crate::media::message::{CHUNK_BODY_BYTES, STAMP_BYTES, TextSizes};
 use crate::media::{FileTraffic, Stall, Traffic};
 use crate::scenario::{ROOM_MEMBERS_MAX, Rooms, Scenario};
 use crate::security::KmsOptions;
+
+pub use self::wire::{PlaneRun, RawRun, RelayRun, RelayUri, Sources, WireOptions};
 
 /// A fleet of UEs that takes a media node to its limit and checks every message it delivers.
 #[derive(Parser, Debug)]
@@ -25,8 +29,81 @@ pub struct Cli {
 #[derive(Subcommand, Debug)]
 pub enum Command {
     /// Run a scenario against a node.
+    #[command(subcommand, after_help = EXAMPLES)]
+    Run(Scenarios),
+}
+
+/// What is run.
+#[derive(Subcommand, Debug)]
+pub enum Scenarios {
+    /// Everybody talks in a chat room (SIP, MSRP, RFC 7701).
     #[command(after_help = EXAMPLES)]
-    Run(Box<Run>),
+    Chat(Box<Run>),
+    /// Rooms of two, closed loop, eight messages on their way: is every pair served alike?
+    Pairs(Box<Run>),
+    /// As `pairs`, but nobody speaks, not even to bind, before everybody is connected; then all do
+    /// in the same moment.
+    Burst(Box<Run>),
+    /// Rooms of two, ten chat messages a second; the first of each room sends files as well, one
+    /// after the other, on the same connection.
+    FileAndChat(Box<Run>),
+    /// Rooms of two, fifty chat messages a second. After --duration the receiver of the first room
+    /// stops reading for --stall while its sender pushes one file.
+    StalledReceiver(Box<Run>),
+    /// Pairs through a relay of RFC 4976, any: AUTH, Use-Path, and what it forwards. No SIP.
+    #[command(after_help = WIRE_EXAMPLES)]
+    Relay(Box<RelayRun>),
+    /// Pairs through whoever joins two connections and answers SENDs. No SIP, no AUTH.
+    #[command(after_help = WIRE_EXAMPLES)]
+    Raw(Box<RawRun>),
+    /// TLS-PSK connections to a server of it, idle or handshake after handshake. No SIP.
+    #[command(after_help = WIRE_EXAMPLES)]
+    Plane(Box<PlaneRun>),
+}
+
+const WIRE_EXAMPLES: &str = "\
+Examples:
+  What a message costs a relay on this machine, 10 pairs, 8 messages of each end on their way:
+    mrf-load run relay --target 'msrp://127.0.0.1:2855;tcp' --pairs 10 --window 8 \\
+        --node-pid $(pidof kamailio | tr ' ' ,)
+
+  The same over TLS with one suite, for a relay that wants to know its users:
+    mrf-load run relay --target 'msrps://relay.example:2855;tcp' --ca ca.pem \\
+        --suite TLS_AES_256_GCM_SHA384 --relay-user alice --relay-password-file secret
+
+  Latency at 20,000 messages a second, counted from the moment each was due:
+    mrf-load run relay --target 'msrp://127.0.0.1:2855;tcp' --pairs 200 --message-rate 50
+
+  1,000 connections that all speak for the first time in one moment:
+    mrf-load run relay --target 'msrp://127.0.0.1:2855;tcp' --pairs 500 --burst
+
+  Memory of 15,000 idle TLS-PSK sessions; handshakes per second, 64 under way:
+    mrf-load run plane --target tls-psk://127.0.0.1:4433 --idle --sessions 15000 --node-pid PID
+    mrf-load run plane --target tls-psk://127.0.0.1:4433 --handshakes --concurrency 64 \\
+        --suite PSK-AES128-GCM-SHA256 --node-pid PID
+
+A message is a SEND in, its 200 out, a SEND out, its 200 in; it is over when its sender has the 200
+and its receiver has the message. Every byte of every message is compared with what was sent. Figures
+are of --duration, which begins when --warmup has passed; `figures` of --json has them, flat.
+
+Exit status: 0 if every connection came up and every message was answered and arrived exactly once, in
+order and unchanged; 1 if not; 2 if the command line is wrong.";
+
+/// What is on record, and whose processor time is.
+#[derive(Args, Clone, Default, Debug)]
+pub struct Recording {
+    /// Writes all figures to a file, with the machine and the command line.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+
+    /// What is measured, for the file of --json: a revision, a release.
+    #[arg(long, value_name = "TEXT")]
+    pub commit: Option<String>,
+
+    /// Processes of the node (on this machine), each with all it has forked: their processor time
+    /// (user and system) and memory are reported.
+    #[arg(long, visible_alias = "node-pid-tree", value_name = "PID,…", value_delimiter = ',')]
+    pub node_pid: Vec<u32>,
 }
 
 const EXAMPLES: &str = "\
@@ -74,6 +151,7 @@ the command line is wrong.";
 #[derive(Args, Clone, Debug)]
 pub struct Run {
     /// What the UEs do.
+    #[arg(skip)]
     pub scenario: ScenarioName,
 
     /// Whom to call: rooms are named after the user part, `room-0`, `room-1`, …
@@ -148,23 +226,16 @@ pub struct Run {
         value_parser = clap::value_parser!(u32).range(1..=THREADS_MAX))]
     pub threads: u32,
 
-    /// Writes all figures to a file, with the machine and the command line.
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
-
-    /// What is measured, for the file of --json: a revision, a release.
-    #[arg(long, value_name = "TEXT")]
-    pub commit: Option<String>,
-
-    /// Process of the node (on this machine): its processor time per message is reported.
-    #[arg(long, value_name = "PID")]
-    pub node_pid: Option<u32>,
+    /// What is on record, and whose processor time is.
+    #[command(flatten)]
+    pub recording: Recording,
 }
 
 /// What the UEs do.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, ValueEnum)]
 pub enum ScenarioName {
     /// Everybody talks in a chat room (MSRP, RFC 7701).
+    #[default]
     Chat,
     /// Rooms of two, closed loop, eight messages on their way: is every pair served alike?
     Pairs,
@@ -377,8 +448,10 @@ mod tests {
     fn run(options: &[&str]) -> Result<Run, clap::Error> {
         let mut line = vec!["mrf-load", "run", "chat", "--target", "sip:room@127.0.0.1:5060"];
         line.extend(options);
-        let Command::Run(run) = Cli::try_parse_from(line)?.command;
-        Ok(*run)
+        match Cli::try_parse_from(line)?.command {
+            Command::Run(Scenarios::Chat(run)) => Ok(*run),
+            Command::Run(other) => panic!("{other:?}"),
+        }
     }
 
     #[test]

@@ -170,7 +170,7 @@ impl<'a> Fleet<'a> {
             bound_latency: latency_histogram(),
             violations: Violations::default(),
             media_reports: Vec::new(),
-            steady: Steady::default(),
+            steady: Steady::of(options),
             display: Display::new(scenario.sessions),
         })
     }
@@ -246,7 +246,7 @@ impl<'a> Fleet<'a> {
             self.transport.send(&message);
         }
         if matches!(self.phase, Phase::Talking | Phase::Draining) {
-            self.steady.sample_memory(self.options.node_pid);
+            self.steady.sample_memory();
         }
         if self.display.is_due(now) {
             let figures = self.figures();
@@ -316,13 +316,13 @@ impl<'a> Fleet<'a> {
             for thread in &self.threads {
                 thread.command(Command::Start);
             }
-            self.steady.begin(self.options.node_pid, now);
+            self.steady.begin(now);
             self.enter(Phase::Talking, now);
         }
     }
 
     fn stop(&mut self, now: Instant) {
-        self.steady.end(self.options.node_pid, &self.threads, now);
+        self.steady.end(&self.threads, now);
         for thread in &self.threads {
             thread.command(Command::Stop);
         }
@@ -366,15 +366,15 @@ impl<'a> Fleet<'a> {
             }
         }
         let (mut sent_total, mut delivered_total) = (0, 0);
-        let mut busiest_ticks = 0;
+        let mut busiest_ns = 0;
         for thread in std::mem::take(&mut self.threads) {
             let progress = Arc::clone(&thread.progress);
             thread.join()?;
             sent_total += progress.messages.load(Ordering::Relaxed);
             delivered_total += progress.deliveries.load(Ordering::Relaxed);
-            busiest_ticks = progress.thread_cpu_ticks.load(Ordering::Relaxed).max(busiest_ticks);
+            busiest_ns = progress.thread_cpu_ns.load(Ordering::Relaxed).max(busiest_ns);
         }
-        Ok(self.report(sent_total, delivered_total, busiest_ticks))
+        Ok(self.report(sent_total, delivered_total, busiest_ns))
     }
 }
 

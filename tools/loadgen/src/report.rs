@@ -1,6 +1,7 @@
 //! What a run has shown: a table for people, JSON for machines.
 
 mod figures;
+mod shared;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -9,6 +10,8 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 pub use self::figures::{FairnessReport, FilesReport, MemoryReport, StallReport};
+pub use self::shared::{BOUND_SHARE, Figures, LatencyUs, PairFairness};
+pub(crate) use self::shared::{SLIP_US_MAX, bound_warning, slip_warning};
 use crate::expectation::Violations;
 
 /// All figures of a run.
@@ -26,6 +29,8 @@ pub struct Report {
     pub command_line: Vec<String>,
     /// What was asked for.
     pub config: ConfigReport,
+    /// The figures every kind of run has.
+    pub figures: Figures,
     /// Calls.
     pub calls: CallsReport,
     /// Messages.
@@ -354,23 +359,27 @@ impl Report {
         for warning in &self.warnings {
             let _ = writeln!(text, "  warning: {warning}");
         }
-        if self.passed {
-            let _ = writeln!(
-                text,
-                "\nPASSED: every call came up and ended, every message arrived once and in order"
-            );
-            return;
-        }
         if self.interrupted {
             let _ = writeln!(text, "\nINTERRUPTED by the user");
         }
-        if self.violations.total() == 0 {
+        let promise = "every call came up and ended, every message arrived once and in order";
+        self.violations.write_verdict(text, self.passed, promise);
+    }
+}
+
+impl Violations {
+    /// Says what was found, or that `promise` held.
+    pub(crate) fn write_verdict(&self, text: &mut String, passed: bool, promise: &str) {
+        if passed {
+            let _ = writeln!(text, "\nPASSED: {promise}");
+        }
+        if self.total() == 0 {
             return;
         }
-        let _ = writeln!(text, "\nFAILED: {}", plural(self.violations.total(), "violation"));
-        for (violation, count) in &self.violations.counts {
+        let _ = writeln!(text, "\nFAILED: {}", plural(self.total(), "violation"));
+        for (violation, count) in &self.counts {
             let _ = writeln!(text, "  {count:>9}  {}", violation.describe());
-            for example in self.violations.examples.get(violation).into_iter().flatten() {
+            for example in self.examples.get(violation).into_iter().flatten() {
                 let _ = writeln!(text, "             {example}");
             }
         }

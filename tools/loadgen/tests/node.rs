@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use clap::Parser as _;
 use control_api::config::{Config, Creation, Shards};
 use control_api::node::{Addresses, Node, Stopped};
-use loadgen::cli::{Cli, Command};
+use loadgen::Outcome;
+use loadgen::cli::Cli;
 use loadgen::expectation::Violation;
 use loadgen::report::Report;
 
@@ -61,8 +62,10 @@ impl RunningNode {
         let target = format!("sip:room@{}", self.addresses.sip_udp);
         let mut line = vec!["mrf-load", "run", scenario, "--target", &target, "--rate", "500/s"];
         line.extend(options);
-        let Command::Run(options) = Cli::parse_from(line).command;
-        loadgen::run(&options).unwrap()
+        match loadgen::run(Cli::parse_from(line).command).unwrap() {
+            Outcome::Calls(report) => *report,
+            Outcome::Wire(report) => panic!("{report:?}"),
+        }
     }
 
     /// Body of a 200 to GET.

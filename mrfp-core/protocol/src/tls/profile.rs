@@ -70,8 +70,18 @@ impl Profile {
 
     /// Serves and uses certificates beside pre-shared keys: TLS 1.2 and 1.3, whatever the
     /// configuration says about versions with keys.
-    pub fn with_certificates(mut self, config: &CertificateConfig) -> Result<Self, ProfileError> {
-        let certificates = Certificates::new(config)
+    pub fn with_certificates(self, config: &CertificateConfig) -> Result<Self, ProfileError> {
+        self.with_certificates_and_suites(config, &[])
+    }
+
+    /// The same with these suites alone, by OpenSSL name (`TLS_AES_128_GCM_SHA256`,
+    /// `ECDHE-ECDSA-AES128-GCM-SHA256`); without any it is [`Profile::with_certificates`].
+    pub fn with_certificates_and_suites(
+        mut self,
+        config: &CertificateConfig,
+        suites: &[String],
+    ) -> Result<Self, ProfileError> {
+        let certificates = Certificates::new(config, suites)
             .map_err(|error| ProfileError(format!("rustls refuses the TLS profile: {error}")))?;
         self.certificates = Some(certificates);
         Ok(self)

@@ -72,8 +72,8 @@ pub struct Progress {
     pub recent_p99_ns: AtomicU64,
     /// When those two were computed, in nanoseconds of the media clock.
     pub recent_at_ns: AtomicU64,
-    /// Processor time of the thread while there was traffic, in clock ticks.
-    pub thread_cpu_ticks: AtomicU64,
+    /// Processor time of the thread while there was traffic, in nanoseconds.
+    pub thread_cpu_ns: AtomicU64,
 }
 
 /// What a media thread has measured.
@@ -99,6 +99,8 @@ pub struct WorkerReport {
     pub file_latency: Histogram<u64>,
     /// Chat messages delivered in each room while there was talk.
     pub delivered_by_room: Vec<u64>,
+    /// The same with the mean latency of the deliveries, in nanoseconds.
+    pub latency_by_room: Vec<(u64, f64)>,
 }
 
 /// One media thread, seen from the fleet.
@@ -166,16 +168,4 @@ pub fn resident_kib(process: u32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     line.trim().strip_suffix(" kB")?.parse().ok()
-}
-
-/// utime + stime of a `/proc/.../stat` file, in clock ticks (proc(5), fields 14 and 15).
-#[must_use]
-pub fn cpu_ticks(stat_path: &str) -> Option<u64> {
-    let stat = std::fs::read_to_string(stat_path).ok()?;
-    // The second field may contain anything, parentheses included; the last one ends it.
-    let fields = &stat[stat.rfind(')')? + 1..];
-    let mut fields = fields.split_ascii_whitespace().skip(11);
-    let user: u64 = fields.next()?.parse().ok()?;
-    let system: u64 = fields.next()?.parse().ok()?;
-    Some(user + system)
 }

@@ -20,6 +20,7 @@ use self::files::StallTimes;
 use self::shared::{Room, Shared};
 use super::connection::{Connection, Stage};
 use super::{Progress, Traffic, WorkerReport};
+use crate::accounting::thread_cpu_ns;
 use crate::expectation::Violation;
 
 /// What the fleet asks of a media thread.
@@ -247,8 +248,8 @@ impl<D: Driver> Worker<D> {
                     self.shared.due.clear();
                     let timeout = self.shared.traffic.drain_timeout.as_nanos() as u64;
                     self.drain_deadline_ns = self.shared.now() + timeout;
-                    let cpu = thread_cpu_ticks().saturating_sub(self.thread_cpu_at_start);
-                    self.shared.progress.thread_cpu_ticks.store(cpu, Ordering::Relaxed);
+                    let cpu = thread_cpu_ns().saturating_sub(self.thread_cpu_at_start);
+                    self.shared.progress.thread_cpu_ns.store(cpu, Ordering::Relaxed);
                 }
             }
             Command::Release { session } => {
@@ -348,15 +349,19 @@ impl<D: Driver> Worker<D> {
             stalled_bytes: self.stalled_bytes,
             file_latency: take(&mut shared.file_latency),
             delivered_by_room: shared.rooms.iter().map(|room| room.delivered).collect(),
+            latency_by_room: shared
+                .rooms
+                .iter()
+                .map(|room| {
+                    let mean = room.latency_ns as f64 / room.delivered.max(1) as f64;
+                    (room.delivered, mean)
+                })
+                .collect(),
         }
     }
 }
 
 /// Processor time of this thread in clock ticks; 0 where the system does not tell.
-fn thread_cpu_ticks() -> u64 {
-    super::cpu_ticks("/proc/thread-self/stat").unwrap_or(0)
-}
-
 /// Longest latency a histogram tells from longer ones.
 const LATENCY_NS_MAX: u64 = 120_000_000_000;
 

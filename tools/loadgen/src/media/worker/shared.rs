@@ -56,6 +56,8 @@ pub(super) struct Room {
     pub(super) files: FileBook,
     /// Deliveries of chat messages while there was talk.
     pub(super) delivered: u64,
+    /// The sum of their latencies.
+    pub(super) latency_ns: u64,
 }
 
 /// Indices, each at most once, in the order they came.
@@ -153,6 +155,7 @@ impl Shared {
                 ledger: None,
                 files: FileBook::default(),
                 delivered: 0,
+                latency_ns: 0,
             });
             rooms.len() as u32 - 1
         })

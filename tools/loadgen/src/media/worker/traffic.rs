@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering;
 
 use mrfp_io::Driver;
 
-use super::{BIND_TIMEOUT_NS, Event, Phase, Worker, thread_cpu_ticks};
+use super::{BIND_TIMEOUT_NS, Event, Phase, Worker};
+use crate::accounting::thread_cpu_ns;
 use crate::expectation::{Ledger, Violation};
 use crate::media::connection::{Failure, Heard, Stage};
 use crate::media::message::{ChunkOf, FILE_BIT, Stamp, Transaction};
@@ -19,7 +20,7 @@ impl<D: Driver> Worker<D> {
             return;
         }
         self.phase = Phase::Talking;
-        self.thread_cpu_at_start = thread_cpu_ticks();
+        self.thread_cpu_at_start = thread_cpu_ns();
         let now = self.shared.now();
         self.schedule_stall(now);
         let total = self.connections.len().max(1) as u64;
@@ -178,6 +179,9 @@ impl<D: Driver> Worker<D> {
             Ok(delivered) => {
                 let latency = now.saturating_sub(delivered.intended_ns);
                 self.shared.delivery_latency.saturating_record(latency);
+                if self.phase == Phase::Talking {
+                    room.latency_ns += latency;
+                }
                 match self.stall {
                     Some(stall) if stamp.intended_ns < stall.from_ns => {
                         self.shared.unstalled_latency.saturating_record(latency);
