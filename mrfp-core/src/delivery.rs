@@ -175,7 +175,7 @@ impl Plane {
             let verdicts = &self.scratch.verdicts;
             let too_large = verdicts.iter().any(|verdict| verdict.is_by_size());
             message.status = if too_large { 413 } else { 408 };
-            context.statistics.messages_undelivered += 1;
+            context.statistics_mut().messages_undelivered += 1;
         }
         Err(message.status)
     }
@@ -236,7 +236,7 @@ impl Plane {
             }
         }
         if let Some(context) = self.contexts.get_mut(context_key) {
-            let sent = &mut context.statistics.traffic.sent;
+            let sent = &mut context.statistics_mut().traffic.sent;
             sent.count_sends(outbound.route.class, requests);
             sent.bytes += bytes;
         }
@@ -246,7 +246,7 @@ impl Plane {
     /// A member does not get a message because it does not take such.
     fn skip(&mut self, context_key: Key) {
         if let Some(context) = self.contexts.get_mut(context_key) {
-            context.statistics.messages_skipped += 1;
+            context.statistics_mut().messages_skipped += 1;
         }
     }
 
@@ -291,7 +291,7 @@ impl Plane {
                 b"MSRP ",
                 own.as_bytes(),
                 b" SEND\r\n",
-                &termination.request_paths,
+                termination.request_paths(),
                 written.message_lines,
                 written.lines,
                 blank,
@@ -325,7 +325,8 @@ impl Plane {
         if let Some(connection) = self.connections.get_mut(key) {
             connection.outstanding.extend(outbound.bytes);
             if end.is_some() {
-                connection.outstanding.close(connection.egress.position(lane));
+                let position = connection.egress.position(lane);
+                connection.outstanding.close(position);
             }
         }
         self.mark(key);

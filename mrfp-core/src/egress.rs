@@ -201,6 +201,15 @@ impl Egress {
             Lane::Large => begins,
         };
         let start = tail_with_room(queue, pool, length, begins, afresh)?;
+        self.bytes += length;
+        if lane == Lane::Large {
+            self.large_bytes += length;
+        }
+        if start + 1 == queue.len() {
+            // Nearly always.
+            fill_whole(&mut queue[start].buffer, parts, length);
+            return Ok(());
+        }
         let mut index = start;
         for part in parts {
             let mut rest = *part;
@@ -212,10 +221,6 @@ impl Egress {
                     index += 1;
                 }
             }
-        }
-        self.bytes += length;
-        if lane == Lane::Large {
-            self.large_bytes += length;
         }
         Ok(())
     }
@@ -399,6 +404,19 @@ fn take(pool: &mut SendBuffers, length: usize) -> Result<SendBuffer, PoolExhaust
 
 fn room(buffer: &SendBuffer) -> usize {
     buffer.capacity_bytes() - SEAL_TAILROOM_BYTES - buffer.range().end
+}
+
+/// Appends parts of this length altogether, which fit.
+fn fill_whole(buffer: &mut SendBuffer, parts: &[&[u8]], length: usize) {
+    let range = buffer.range();
+    let end = range.end + length;
+    let mut rest = &mut buffer.memory_mut()[range.end..end];
+    for part in parts {
+        let (memory, after) = rest.split_at_mut(part.len());
+        memory.copy_from_slice(part);
+        rest = after;
+    }
+    buffer.set_range(range.start..end);
 }
 
 /// Appends what fits and says how much that was.

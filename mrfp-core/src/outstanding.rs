@@ -210,7 +210,8 @@ impl Plane {
         if connection.outstanding.queue.is_empty() {
             return;
         }
-        connection.outstanding.note_left(connection.egress.left(), now_ns);
+        let left = connection.egress.left();
+        connection.outstanding.note_left(left, now_ns);
         while let Some(request) = self
             .connections
             .get_mut(key)
@@ -290,7 +291,7 @@ impl Plane {
         let Some(termination) = self.terminations.get(sender) else { return };
         let connection_key = termination.connection;
         if let Some(context) = self.contexts.get_mut(termination.context) {
-            context.statistics.messages_undelivered += 1;
+            context.statistics_mut().messages_undelivered += 1;
         }
         let Some(key) = connection_key else { return };
         let mut next = undelivered.next;
