@@ -47,11 +47,17 @@ impl TransactionId {
 
     /// The text of 64 bits; different bits, different text.
     pub fn from_u64(bits: u64) -> Self {
-        Self(base32(u128::from(bits)))
+        let mut rest = bits;
+        // Nothing is longer than a word here, so nothing of the arithmetic is.
+        Self(std::array::from_fn(|_| {
+            let character = ALPHABET[(rest & 31) as usize];
+            rest >>= 5;
+            character
+        }))
     }
 
     /// The text.
-    pub fn as_bytes(&self) -> &[u8] {
+    pub fn as_bytes(&self) -> &[u8; Self::BYTES] {
         &self.0
     }
 }
@@ -87,10 +93,11 @@ impl fmt::Debug for MessageId {
     }
 }
 
-/// Five bits a character, lowest first. Letters and digits only, so that every character may
-/// stand first in an ident.
+/// Letters and digits only, so that every character may stand first in an ident.
+const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+
+/// Five bits a character, lowest first.
 fn base32<const N: usize>(bits: u128) -> [u8; N] {
-    const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
     let mut rest = bits;
     let text = std::array::from_fn(|_| {
         let character = ALPHABET[(rest & 31) as usize];
