@@ -104,6 +104,7 @@ impl Framer {
     /// [`HEAD_BYTES_MAX`] is malformed.
     ///
     /// Inside a body at most 43 bytes stay unconsumed: what may turn out to be the end-line.
+    #[inline]
     pub fn next<'a>(&mut self, input: &'a [u8]) -> Result<Option<Piece<'a>>, Malformed> {
         match &mut self.state {
             State::Head(scan) => {
@@ -132,6 +133,7 @@ impl Framer {
     }
 
     /// Reads a head that the scan has found complete; its header lines end at `headers`.
+    #[cold]
     fn read_scanned<'a>(
         &mut self,
         input: &'a [u8],
@@ -145,7 +147,7 @@ impl Framer {
     }
 
     /// Begins a message with its head and as much of the body as is there.
-    #[inline]
+    #[inline(always)]
     fn open<'a>(
         &mut self,
         input: &'a [u8],

@@ -20,16 +20,17 @@ pub fn is_message_id(text: &[u8]) -> bool {
 
 /// Whether `text` is an `ident`: ALPHANUM and 3 to 31 of ALPHANUM . - + % =
 pub fn is_ident(text: &[u8]) -> bool {
-    if text.len() < IDENT_BYTES_MIN || text.len() > IDENT_BYTES_MAX {
-        return false;
-    }
-    text[0].is_ascii_alphanumeric() && text[1..].iter().all(|&byte| is_ident_character(byte))
+    split_ident(text).is_some_and(|(_, rest)| rest.is_empty())
 }
 
-/// Whether the character may stand in an `ident`, behind the first one.
+/// The `ident` at the front as far as its characters go, and what follows it.
 #[inline]
-pub(super) fn is_ident_character(byte: u8) -> bool {
-    IDENT_CHARACTERS[usize::from(byte)]
+pub(super) fn split_ident(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let first = text.first()?;
+    let end = text.iter().position(|&byte| !IDENT_CHARACTERS[usize::from(byte)]);
+    let (ident, rest) = text.split_at(end.unwrap_or(text.len()));
+    let fits = (IDENT_BYTES_MIN..=IDENT_BYTES_MAX).contains(&ident.len());
+    (fits && first.is_ascii_alphanumeric()).then_some((ident, rest))
 }
 
 /// A transaction identifier: 13 characters that carry 64 bits.
