@@ -2,7 +2,7 @@
 //! for, as the continuation of the chunk that is open there or as a new one.
 
 use mrfp_io::Key;
-use mrfp_protocol::msrp::{Continuation, FailureReport, TransactionId};
+use mrfp_protocol::msrp::{Continuation, FailureReport};
 
 use crate::config::{CHUNK_RECEPTION_TIMEOUT_NS, INTERRUPTIBLE_BYTES_MIN, LARGE_MESSAGE_BYTES_MIN};
 use crate::connection::OpenChunk;
@@ -10,14 +10,12 @@ use crate::egress::Lane;
 use crate::incoming::Incoming;
 use crate::outstanding::Outstanding;
 use crate::plane::Plane;
-use crate::request::{EndLine, MESSAGE_LINES_BYTES_MAX, message_lines};
+use crate::request::{EndLine, MESSAGE_LINES_BYTES_MAX, StartLine, message_lines};
 use crate::room::{Passage, Rendition, Route, Verdict};
 use crate::termination::Termination;
 
 /// In a Context of so many members a piece that ends a chunk is written once and copied to each.
 const WHOLE_MEMBERS_MIN: usize = 4;
-const START_BYTES: usize = 5 + TransactionId::BYTES + 7;
-const END_BYTES: usize = TransactionId::BYTES + 3;
 
 /// A piece of a message on its way to the receivers.
 #[derive(Clone, Copy, Debug)]
@@ -46,8 +44,8 @@ struct Written<'a> {
     lines: &'a [u8],
     front: &'a [u8],
     body: &'a [u8],
-    /// All of it as it stands between the paths and the transaction identifier of the end-line, where
-    /// it ends a chunk and goes to many; else empty.
+    /// All of it as it stands between the paths and the end-line, where it ends a chunk and goes to
+    /// many; else empty.
     whole: &'a [u8],
 }
 
@@ -65,11 +63,10 @@ impl<'a> Written<'a> {
         memory.clear();
         memory.extend_from_slice(self.message_lines);
         if !self.lines.is_empty() {
-            for part in [self.lines, b"\r\n", self.front, self.body, b"\r\n"] {
+            for part in [self.lines, b"\r\n", self.front, self.body] {
                 memory.extend_from_slice(part);
             }
         }
-        memory.extend_from_slice(b"-------");
         Self { whole: memory, ..self }
     }
 }
@@ -145,12 +142,12 @@ impl Plane {
     pub(crate) fn pass_as_sent(
         &mut self,
         key: Key,
+        route: &Route,
         passage: &Passage<'_>,
         lines: &[u8],
         end: Option<Continuation>,
     ) -> Result<(), u16> {
         let Some(message) = self.messages.get(key) else { return Ok(()) };
-        let Some(route) = message.route else { return Ok(()) };
         let Some(termination) = self.terminations.get(message.sender) else { return Ok(()) };
         let context_key = termination.context;
         let Some(context) = self.contexts.get(context_key) else { return Ok(()) };
@@ -171,7 +168,7 @@ impl Plane {
             message: key,
             sender: message.sender,
             epoch: message.epoch,
-            route: &route,
+            route,
             failure_report: message.failure_report,
             lane: Lane::First,
             start: passage.at,
@@ -198,7 +195,7 @@ impl Plane {
             let verdicts = &self.scratch.verdicts;
             let too_large = verdicts.iter().any(|verdict| verdict.is_by_size());
             message.status = if too_large { 413 } else { 408 };
-            context.statistics.messages_undelivered += 1;
+            context.statistics_mut().messages_undelivered += 1;
         }
         Err(message.status)
     }
@@ -278,7 +275,7 @@ impl Plane {
             }
         }
         if let Some(context) = self.contexts.get_mut(context_key) {
-            let sent = &mut context.statistics.traffic.sent;
+            let sent = &mut context.statistics_mut().traffic.sent;
             sent.count_sends(outbound.route.class, requests);
             sent.bytes += bytes;
         }
@@ -288,7 +285,7 @@ impl Plane {
     /// A member does not get a message because it does not take such.
     fn skip(&mut self, context_key: Key) {
         if let Some(context) = self.contexts.get_mut(context_key) {
-            context.statistics.messages_skipped += 1;
+            context.statistics_mut().messages_skipped += 1;
         }
     }
 
@@ -328,8 +325,14 @@ impl Plane {
                 connection.egress.extend(lane, &mut self.send_buffers, parts)
             }
             (None, Some(end)) if !written.whole.is_empty() => {
-                let (start, end) = start_and_end(&own, end);
-                let parts: &[&[u8]] = &[&start, &termination.request_paths, written.whole, &end];
+                let (start_line, end_line) =
+                    (StartLine::new(&own), EndLine::new(&own, Some(end), has_body));
+                let parts: &[&[u8]] = &[
+                    start_line.bytes(),
+                    termination.request_paths(),
+                    written.whole,
+                    end_line.bytes(),
+                ];
                 connection
                     .end_chunk(&mut self.send_buffers, Continuation::More)
                     .and_then(|()| connection.egress.append_to(lane, &mut self.send_buffers, parts))
@@ -337,11 +340,10 @@ impl Plane {
             (None, _) => {
                 let end_line = EndLine::new(&own, end, has_body);
                 let blank: &[u8] = if written.lines.is_empty() { b"" } else { b"\r\n" };
+                let start_line = StartLine::new(&own);
                 let parts: &[&[u8]] = &[
-                    b"MSRP ",
-                    own.as_bytes(),
-                    b" SEND\r\n",
-                    &termination.request_paths,
+                    start_line.bytes(),
+                    termination.request_paths(),
                     written.message_lines,
                     written.lines,
                     blank,
@@ -380,7 +382,8 @@ impl Plane {
         if let Some(connection) = self.connections.get_mut(key) {
             connection.outstanding.extend(outbound.bytes);
             if end.is_some() {
-                connection.outstanding.close(connection.egress.position(lane));
+                let position = connection.egress.position(lane);
+                connection.outstanding.close(position);
             }
         }
         self.mark(key);
@@ -476,20 +479,6 @@ impl Plane {
             message.failure_report = failure_report;
         }
     }
-}
-
-/// What stands before the paths of a SEND that ends with `end`, and behind the hyphens of its end-line.
-fn start_and_end(
-    transaction: &TransactionId,
-    end: Continuation,
-) -> ([u8; START_BYTES], [u8; END_BYTES]) {
-    let id = transaction.as_bytes();
-    let mut start = *b"MSRP ............. SEND\r\n";
-    start[5..5 + TransactionId::BYTES].copy_from_slice(id);
-    let mut line_end = *b".............$\r\n";
-    line_end[..TransactionId::BYTES].copy_from_slice(id);
-    line_end[TransactionId::BYTES] = end.as_byte();
-    (start, line_end)
 }
 
 /// A piece of a message with its lines, as it goes to a receiver.

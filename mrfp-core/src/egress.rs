@@ -200,31 +200,34 @@ impl Egress {
             Lane::First => begins && others_wait && !fits_behind(queue, length),
             Lane::Large => begins,
         };
-        match queue.back_mut() {
+        let start = match queue.back() {
+            // Nearly always.
             Some(tail)
                 if !afresh && tail.form == Form::Plaintext && room(&tail.buffer) >= length =>
             {
-                fill_whole(&mut tail.buffer, parts);
+                queue.len() - 1
             }
-            Some(_) | None => {
-                let start = tail_with_room(queue, pool, length, begins, afresh)?;
-                let mut index = start;
-                for part in parts {
-                    let mut rest = *part;
-                    while !rest.is_empty() {
-                        let queued = &mut queue[index];
-                        let taken = fill(&mut queued.buffer, rest);
-                        rest = &rest[taken..];
-                        if taken == 0 {
-                            index += 1;
-                        }
-                    }
-                }
-            }
-        }
+            Some(_) | None => tail_with_room(queue, pool, length, begins, afresh)?,
+        };
         self.bytes += length;
         if lane == Lane::Large {
             self.large_bytes += length;
+        }
+        if start + 1 == queue.len() {
+            fill_whole(&mut queue[start].buffer, parts);
+            return Ok(());
+        }
+        let mut index = start;
+        for part in parts {
+            let mut rest = *part;
+            while !rest.is_empty() {
+                let queued = &mut queue[index];
+                let taken = fill(&mut queued.buffer, rest);
+                rest = &rest[taken..];
+                if taken == 0 {
+                    index += 1;
+                }
+            }
         }
         Ok(())
     }
@@ -400,10 +403,15 @@ fn tail_with_room(
 }
 
 /// What no longer fits a small buffer goes on in a large one together with what waits in it: one send
-/// carries it all. Where the large ones are out it goes on in the next.
+/// and one TLS record carry it all, which a copy is worth. Where many of the large ones are out it goes
+/// on in the next.
 fn grow_tail(queue: &mut VecDeque<Queued>, pool: &mut SendBuffers) {
     let Some(tail) = queue.back_mut() else { return };
     if tail.form != Form::Plaintext || tail.buffer.class() != SendBufferClass::Small {
+        return;
+    }
+    let (in_use, all) = pool.large_in_use();
+    if in_use >= all / 4 {
         return;
     }
     let Some(mut large) = pool.take(SendBufferClass::Large, SEAL_HEADROOM_BYTES) else { return };

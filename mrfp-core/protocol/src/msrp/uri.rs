@@ -51,8 +51,14 @@ impl<'a> Path<'a> {
 
     /// Printable ASCII without a space at either end or two in a row.
     pub(super) fn is_list(&self) -> bool {
-        let foreign = self.0.iter().fold(false, |found, &b| found | !(b' '..=b'~').contains(&b));
-        !foreign && self.iter().all(|uri| !uri.is_empty())
+        let [first, rest @ ..] = self.0 else { return false };
+        let last = rest.last().unwrap_or(first);
+        // Without a branch for each, so that many are looked at in one step.
+        let foreign = |byte: u8| byte.wrapping_sub(b' ') > b'~' - b' ';
+        let wrong = self.0.iter().zip(rest).fold(false, |found, (&byte, &next)| {
+            found | foreign(byte) | ((byte == b' ') & (next == b' '))
+        });
+        !wrong && !foreign(*last) && *first != b' ' && *last != b' '
     }
 }
 
