@@ -41,8 +41,26 @@ impl Plane {
         }
         let Some(termination) = self.terminations.get(session) else { return };
         let (to, from) = (termination.remote_first(), termination.local_uri());
-        let response = Response { transaction_id, status, to, from };
-        let queued = append_response(&mut self.connections, &mut self.send_buffers, key, &response);
+        let (connections, send_buffers) = (&mut self.connections, &mut self.send_buffers);
+        let queued = match (status, termination.response_paths()) {
+            // The one that is given nearly always.
+            (200, Some(paths)) => {
+                let parts: &[&[u8]] = &[
+                    b"MSRP ",
+                    transaction_id,
+                    b" 200 OK\r\n",
+                    paths,
+                    b"-------",
+                    transaction_id,
+                    b"$\r\n",
+                ];
+                append_whole(connections, send_buffers, key, parts)
+            }
+            (_, _) => {
+                let response = Response { transaction_id, status, to, from };
+                append_response(connections, send_buffers, key, &response)
+            }
+        };
         self.responded(key, Some(session), status, queued);
     }
 
@@ -201,10 +219,6 @@ fn append_response(
     key: Key,
     response: &Response<'_>,
 ) -> Result<(), PoolExhausted> {
-    let Some(connection) = connections.get_mut(key) else { return Ok(()) };
-    if connection.life >= Life::Draining {
-        return Ok(());
-    }
     let mut number = Decimal::default();
     let parts: &[&[u8]] = &[
         b"MSRP ",
@@ -221,5 +235,19 @@ fn append_response(
         response.transaction_id,
         b"$\r\n",
     ];
-    connection.append(send_buffers, parts)
+    append_whole(connections, send_buffers, key, parts)
+}
+
+fn append_whole(
+    connections: &mut Table<Connection>,
+    send_buffers: &mut SendBuffers,
+    key: Key,
+    parts: &[&[u8]],
+) -> Result<(), PoolExhausted> {
+    match connections.get_mut(key) {
+        Some(connection) if connection.life < Life::Draining => {
+            connection.append(send_buffers, parts)
+        }
+        Some(_) | None => Ok(()),
+    }
 }

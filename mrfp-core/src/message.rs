@@ -167,10 +167,13 @@ impl Plane {
 
     /// Forgets a message of which nothing is to come and nothing is unanswered.
     pub(crate) fn settle_message(&mut self, key: Key) {
-        if self.messages.get(key).is_some_and(|m| !m.in_progress && m.outstanding == 0) {
-            let message = self.messages.remove(key);
-            let held = message.and_then(|message| message.held);
-            held.into_iter().for_each(|buffer| self.carry_buffers.put(buffer));
+        if let Some(message) = self.messages.get_mut(key)
+            && !message.in_progress
+            && message.outstanding == 0
+        {
+            let held = message.held.take();
+            self.messages.discard(key);
+            self.give_back(held);
         }
     }
 }

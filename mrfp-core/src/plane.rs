@@ -80,6 +80,8 @@ pub(crate) struct Scratch {
     pub(crate) converted_lines: Vec<u8>,
     /// The CPIM wrapper of a message that came without.
     pub(crate) wrapper: Vec<u8>,
+    /// A piece that ends a chunk, written once for all who get it: as it was sent, and converted.
+    pub(crate) whole: [Vec<u8>; 2],
     /// What becomes of a piece, for every acceptance of a room.
     pub(crate) verdicts: Vec<Verdict>,
 }

@@ -401,6 +401,11 @@ impl Plane {
                 return bytes.len();
             }
             let is_relay = connection.relay.is_some();
+            if let Some(consumed) = self.answered_as_expected(key, &bytes[taken..]) {
+                taken += consumed;
+                continue;
+            }
+            let Some(connection) = self.connections.get_mut(key) else { return bytes.len() };
             match connection.framer.next(&bytes[taken..]) {
                 Ok(Some(piece)) => {
                     taken += piece.consumed;

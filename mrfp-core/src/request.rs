@@ -3,7 +3,7 @@
 
 use std::io::Write;
 
-use mrfp_protocol::msrp::{Continuation, END_LINE_BYTES_MAX, TransactionId, write_end_line};
+use mrfp_protocol::msrp::{Continuation, TransactionId};
 
 /// Message-ID and Byte-Range lines of a request.
 pub(crate) const MESSAGE_LINES_BYTES_MAX: usize = 192;
@@ -57,32 +57,48 @@ impl Decimal {
     }
 }
 
+/// The start line of a SEND of ours.
+pub(crate) struct StartLine([u8; 5 + TransactionId::BYTES + 7]);
+
+impl StartLine {
+    pub(crate) fn new(transaction: &TransactionId) -> Self {
+        const ID: usize = 5;
+        let mut line = *b"MSRP ............. SEND\r\n";
+        line[ID..ID + TransactionId::BYTES].copy_from_slice(transaction.as_bytes());
+        Self(line)
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 /// An end-line (with the CRLF that ends the body before it), or nothing.
 pub(crate) struct EndLine {
-    bytes: [u8; END_LINE_BYTES_MAX],
-    length: usize,
+    bytes: [u8; 2 + 7 + TransactionId::BYTES + 3],
+    start: usize,
 }
 
 impl EndLine {
-    pub(crate) fn none() -> Self {
-        Self { bytes: [0; END_LINE_BYTES_MAX], length: 0 }
-    }
-
     pub(crate) fn new(
         transaction: &TransactionId,
         end: Option<Continuation>,
         has_body: bool,
     ) -> Self {
-        let mut line = Self::none();
-        if let Some(end) = end {
-            let written = write_end_line(transaction.as_bytes(), end, has_body, &mut line.bytes);
-            line.length = written.unwrap_or_else(|| unreachable!("the memory fits any end-line"));
-        }
-        line
+        const ID: usize = 2 + 7;
+        let mut bytes = *b"\r\n-------.............?\r\n";
+        bytes[ID..ID + TransactionId::BYTES].copy_from_slice(transaction.as_bytes());
+        let start = match (end, has_body) {
+            (Some(_), true) => 0,
+            (Some(_), false) => 2,
+            (None, _) => bytes.len(),
+        };
+        bytes[ID + TransactionId::BYTES] = end.map_or(0, Continuation::as_byte);
+        Self { bytes, start }
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
-        &self.bytes[..self.length]
+        &self.bytes[self.start..]
     }
 }
 
@@ -122,8 +138,9 @@ pub(crate) fn keep_lines(header_lines: &[u8], end_to_end: bool, kept: &mut Vec<u
 
 fn is_set_by_us(line: &[u8], end_to_end: bool) -> bool {
     match line.first() {
-        Some(b'M' | b'm') => starts_with(line, b"message-id:"),
-        Some(b'B' | b'b') => starts_with(line, b"byte-range:"),
+        // Nearly everybody writes the names as the RFC does.
+        Some(b'M' | b'm') => line.starts_with(b"Message-ID:") || starts_with(line, b"message-id:"),
+        Some(b'B' | b'b') => line.starts_with(b"Byte-Range:") || starts_with(line, b"byte-range:"),
         Some(b'S' | b's') => !end_to_end && starts_with(line, b"success-report:"),
         Some(_) | None => false,
     }
@@ -144,7 +161,7 @@ fn starts_with(line: &[u8], start: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mrfp_protocol::msrp::MESSAGE_ID_BYTES_MAX;
+    use mrfp_protocol::msrp::{END_LINE_BYTES_MAX, MESSAGE_ID_BYTES_MAX, write_end_line};
 
     #[test]
     fn keeps_foreign_header_lines_and_drops_those_that_are_ours() {
@@ -177,6 +194,24 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_a_request_is_written_from_is_what_the_serializer_writes() {
+        let transaction = TransactionId::from_u64(0x0123_4567_89ab_cdef);
+        for end in [Continuation::Last, Continuation::More, Continuation::Abort] {
+            for has_body in [false, true] {
+                let mut memory = [0; END_LINE_BYTES_MAX];
+                let id = transaction.as_bytes();
+                let length = write_end_line(id, end, has_body, &mut memory).unwrap();
+                let line = EndLine::new(&transaction, Some(end), has_body);
+                assert_eq!(line.bytes(), &memory[..length]);
+            }
+        }
+        assert_eq!(EndLine::new(&transaction, None, true).bytes(), b"");
+        let id = std::str::from_utf8(transaction.as_bytes()).unwrap();
+        let line = StartLine::new(&transaction);
+        assert_eq!(line.bytes(), format!("MSRP {id} SEND\r\n").as_bytes());
     }
 
     #[test]

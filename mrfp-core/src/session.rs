@@ -36,7 +36,7 @@ impl Plane {
         (connection.life == Life::Open
             && head.to_path.0 == termination.local_uri()
             && head.from_path.0 == termination.remote_first())
-            .then_some(first)
+        .then_some(first)
     }
 
     /// The session of this connection whose URI of ours this is.

@@ -92,6 +92,17 @@ impl<T> Table<T> {
         Some(value)
     }
 
+    /// As [`remove`](Self::remove), for an entry that is of no further use: it is not moved.
+    pub(crate) fn discard(&mut self, key: Key) {
+        let Some(slot) = self.slots.get_mut(key.index as usize) else { return };
+        if slot.generation == key.generation && slot.value.is_some() {
+            slot.value = None;
+            slot.generation = slot.generation.wrapping_add(1);
+            self.free.push(key.index);
+            self.occupied -= 1;
+        }
+    }
+
     /// The current tenant's key of a slot, `None` where it is free.
     pub(crate) fn key_at(&self, index: u32) -> Option<Key> {
         let slot = self.slots.get(index as usize)?;
@@ -146,6 +157,14 @@ mod tests {
         assert_eq!(table.get(first), None);
         assert_eq!(table.remove(first), None);
         assert_eq!(table.get(second), Some(&"second"));
+        assert_eq!(table.len(), 1);
+        table.discard(first);
+        assert_eq!(table.get(second), Some(&"second"));
+        table.discard(second);
+        assert_eq!((table.get(second), table.len()), (None, 0));
+        table.discard(second);
+        let third = table.insert("third").unwrap();
+        assert_ne!(third, second);
         assert_eq!(table.len(), 1);
     }
 }

@@ -176,6 +176,14 @@ impl Termination {
         &self.paths.lines
     }
 
+    /// To-Path and From-Path lines of every response to the peer (RFC 4975 section 7.2), where they
+    /// are those of a request: its path has one URI.
+    pub(crate) fn response_paths(&self) -> Option<&[u8]> {
+        let names_and_ends = b"To-Path: \r\nFrom-Path: \r\n".len();
+        let length = names_and_ends + self.remote_first().len() + self.local_uri().len();
+        Some(self.request_paths()).filter(|paths| paths.len() == length)
+    }
+
     /// Whether this member takes messages that began at `epoch`.
     pub(crate) fn receives(&self, epoch: u64) -> bool {
         self.may_receive() && self.stage == Stage::Bound && self.joined_epoch <= epoch

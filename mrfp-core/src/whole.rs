@@ -15,6 +15,16 @@ use crate::room::{Passage, Route, class};
 use crate::switch::BUFFERS_PER_MEMBER_MIN;
 use crate::termination::Termination;
 
+/// A message that may be passed on at once.
+struct Whole {
+    route: Route,
+    context_key: Key,
+    end_to_end: bool,
+    size_bytes_max: u64,
+    epoch: u64,
+    id: Identifier,
+}
+
 impl Plane {
     /// Passes a message on, answers it and closes it. False: nothing has been done, as there is more
     /// to it.
@@ -25,23 +35,30 @@ impl Plane {
         head: &Head<'_>,
         piece: &Piece<'_>,
     ) -> bool {
-        let Some((message, context_key, end_to_end)) = self.whole(key, session, head, piece) else {
-            return false;
+        let Some(whole) = self.whole(key, session, head, piece) else { return false };
+        let Whole { route, context_key, end_to_end, size_bytes_max, epoch, id } = whole;
+        let bytes = piece.body.len() as u64;
+        let message = Message {
+            route: Some(route),
+            next: bytes + 1,
+            total: Some(bytes),
+            received_ns: self.now_ns,
+            size_bytes_max,
+            ..Message::new(session, id, head.failure_report, epoch)
         };
-        let (route, bytes) = (message.route, piece.body.len() as u64);
         let Ok(message) = self.messages.insert(message) else { return false };
         if let Some(sender) = self.terminations.get_mut(session) {
             sender.statistics.messages_received += 1;
             sender.statistics.bytes_received += bytes;
         }
         self.count_received(session, |received| {
-            route.iter().for_each(|route| received.count_sends(route.class, 1));
+            received.count_sends(route.class, 1);
             received.bytes += bytes;
         });
         let mut memory = std::mem::take(&mut self.scratch.lines);
         let lines = kept_lines(head.header_lines, end_to_end, &mut memory);
         let passage = Passage { at: 1, front: b"", body: piece.body, total: Some(bytes) };
-        let passed_on = self.pass_as_sent(message, &passage, lines, piece.end);
+        let passed_on = self.pass_as_sent(message, &route, &passage, lines, piece.end);
         self.scratch.lines = memory;
         self.hold_back(key, context_key);
         let status = passed_on.err().unwrap_or(200);
@@ -53,14 +70,8 @@ impl Plane {
         true
     }
 
-    /// The message that a piece is the whole of, its Context, and whether that is end to end.
-    fn whole(
-        &self,
-        key: Key,
-        session: Key,
-        head: &Head<'_>,
-        piece: &Piece<'_>,
-    ) -> Option<(Message, Key, bool)> {
+    /// What is to be known of the message that a piece is the whole of.
+    fn whole(&self, key: Key, session: Key, head: &Head<'_>, piece: &Piece<'_>) -> Option<Whole> {
         let id = head.message_id?;
         let bytes = piece.body.len() as u64;
         let announced = head.byte_range.and_then(|range| range.total);
@@ -90,14 +101,14 @@ impl Plane {
         self.acceptable(context, session, head).ok()?;
         let mut route = route(context, termination, head, piece)?;
         route.total = announced;
-        let message = Message {
-            route: Some(route),
-            next: bytes + 1,
-            total: Some(bytes),
-            ..Message::new(session, Identifier::new(id)?, head.failure_report, context.epoch)
-        };
-        let message = Message { received_ns: self.now_ns, size_bytes_max, ..message };
-        Some((message, termination.context, context.is_end_to_end()))
+        Some(Whole {
+            route,
+            context_key: termination.context,
+            end_to_end: context.is_end_to_end(),
+            size_bytes_max,
+            epoch: context.epoch,
+            id: Identifier::new(id)?,
+        })
     }
 }
 

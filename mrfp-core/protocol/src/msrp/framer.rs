@@ -92,7 +92,9 @@ impl Default for State {
 }
 
 impl Framer {
-    /// Whether nothing is known of a message yet: a new framer would do as well.
+    /// Whether nothing is known of a message yet: the next byte is the first of one, and has not been
+    /// presented before. A new framer would do as well, and a caller that knows what comes may take that
+    /// message itself.
     #[must_use]
     pub fn is_between_messages(&self) -> bool {
         matches!(self.state, State::Head(Scan { line_start: 0, scanned: 0 }))
@@ -102,6 +104,7 @@ impl Framer {
     /// [`HEAD_BYTES_MAX`] is malformed.
     ///
     /// Inside a body at most 43 bytes stay unconsumed: what may turn out to be the end-line.
+    #[inline]
     pub fn next<'a>(&mut self, input: &'a [u8]) -> Result<Option<Piece<'a>>, Malformed> {
         match &mut self.state {
             State::Head(scan) => {
@@ -130,6 +133,7 @@ impl Framer {
     }
 
     /// Reads a head that the scan has found complete; its header lines end at `headers`.
+    #[cold]
     fn read_scanned<'a>(
         &mut self,
         input: &'a [u8],
@@ -143,7 +147,7 @@ impl Framer {
     }
 
     /// Begins a message with its head and as much of the body as is there.
-    #[inline]
+    #[inline(always)]
     fn open<'a>(
         &mut self,
         input: &'a [u8],

@@ -1,8 +1,9 @@
 //! Start line and headers (RFC 4975 section 9).
 
 use super::MalformedReason as Reason;
-use super::id::is_ident_character;
-use super::{ByteRange, Path, is_ident, is_message_id};
+use super::id::split_ident;
+use super::uri::any_pair;
+use super::{ByteRange, Path, is_message_id};
 
 /// Start line and headers, borrowed from the input.
 #[derive(Clone, Debug)]
@@ -118,7 +119,6 @@ impl<'a> Head<'a> {
         let from_path = parse_path(from_line, b"From-Path: ", Reason::FromPath)?;
         let mut headers = Headers::default();
         let first = lines.at;
-        let mut count = 0;
         let (tail, last) = loop {
             let last = lines.at;
             let Some(line) = lines.next()? else { return Ok(None) };
@@ -132,10 +132,9 @@ impl<'a> Head<'a> {
                 }
                 [_, ..] => headers.add(line)?,
             }
-            count += 1;
         };
         let header_lines = &lines.bytes[first..last];
-        if !are_lines(header_lines, count) {
+        if !is_text(header_lines) {
             return Err(Reason::LineEnd);
         }
         match (tail, start, headers.content_type) {
@@ -307,14 +306,13 @@ fn once<T>(slot: &mut Option<T>, value: T) -> Result<(), Reason> {
 /// `MSRP SP transact-id SP (method / status-code [SP comment])`, without the CRLF.
 pub(super) fn parse_start(line: &[u8]) -> Result<(&[u8], Start<'_>), Reason> {
     let rest = line.strip_prefix(b"MSRP ").ok_or(Reason::StartLine)?;
-    let ident = rest.iter().position(|&byte| !is_ident_character(byte));
-    let ident = ident.ok_or(Reason::StartLine)?;
-    let transaction_id = &rest[..ident];
-    if rest[ident] != b' ' || !is_ident(transaction_id) {
-        let parts = memchr::memchr(b' ', rest).is_some();
-        return Err(if parts { Reason::TransactionId } else { Reason::StartLine });
-    }
-    let rest = &rest[ident + 1..];
+    let (transaction_id, rest) = match split_ident(rest) {
+        Some((ident, [b' ', rest @ ..])) => (ident, rest),
+        Some(_) | None if memchr::memchr(b' ', rest).is_some() => {
+            return Err(Reason::TransactionId);
+        }
+        Some(_) | None => return Err(Reason::StartLine),
+    };
     let start = match rest {
         b"SEND" => Start::Request(Method::Send),
         b"REPORT" => Start::Request(Method::Report),
@@ -322,7 +320,7 @@ pub(super) fn parse_start(line: &[u8]) -> Result<(&[u8], Start<'_>), Reason> {
         b"NICKNAME" => Start::Request(Method::Nickname),
         [first, ..] if first.is_ascii_digit() => {
             let (code, comment) = parse_code(rest).ok_or(Reason::StartLine)?;
-            if !are_lines(comment, 0) {
+            if !is_text(comment) {
                 return Err(Reason::LineEnd);
             }
             Start::Response(code, comment)
@@ -399,19 +397,19 @@ fn is_media_type(value: &[u8]) -> bool {
     }
 }
 
-/// Whether so many lines hold no control character beside their ends but HTAB (RFC 4975 section 9,
-/// utf8text); each is known to end with CRLF. One pass over all lines costs less than one over each. Of
+/// Whether a head may hold this: line ends apart, no control character but HTAB (RFC 4975 section 9,
+/// utf8text), and CR nowhere but before LF. One pass over all lines costs less than one over each. Of
 /// the start line only a comment is left to look at, and paths allow fewer characters anyway.
-fn are_lines(bytes: &[u8], count: usize) -> bool {
-    let foreign = bytes.iter().fold(false, |found, &byte| {
-        let allowed = (byte == b'\t') | (byte == b'\r') | (byte == b'\n');
-        found | ((byte < 0x20) & !allowed) | (byte == 0x7f)
-    });
-    !foreign && memchr::memchr_iter(b'\r', bytes).count() == count
+fn is_text(bytes: &[u8]) -> bool {
+    let wrong = |byte: u8, next: u8| {
+        let end = (byte == b'\n') | ((byte == b'\r') & (next == b'\n'));
+        ((byte < b' ') & (byte != b'\t') & !end) | (byte == 0x7f)
+    };
+    bytes.last().is_none_or(|&last| !wrong(last, b' ')) && !any_pair(bytes, wrong)
 }
 
 /// Goes from line to line. Looks for line ends only: that no other CR stands in a line has to be
-/// checked for all of them at once ([`are_lines`]) or, where one is refused, afterwards.
+/// checked for all of them at once ([`is_text`]) or, where one is refused, afterwards.
 struct Lines<'a> {
     bytes: &'a [u8],
     at: usize,
