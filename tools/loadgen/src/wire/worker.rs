@@ -279,6 +279,7 @@ impl Worker {
         progress.messages.store(counts.messages, Ordering::Relaxed);
         progress.deliveries.store(counts.deliveries, Ordering::Relaxed);
         progress.handshakes.store(counts.handshakes, Ordering::Relaxed);
+        progress.speaking.store(self.shared.phase >= Phase::Speaking, Ordering::Release);
     }
 
     /// What is still owed will not come.
