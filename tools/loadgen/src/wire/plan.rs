@@ -137,12 +137,7 @@ impl Protection {
             None => Authorities::web(),
             Some(pem) => Authorities::from_pem(pem).map_err(|error| error.to_string())?,
         };
-        let profile = Profile::new(&ProfileConfig::default())
-            .and_then(|profile| {
-                let config = CertificateConfig { identity: own_identity(), authorities };
-                profile.with_certificates_and_suites(&config, suites)
-            })
-            .map_err(|error| error.to_string())?;
+        let profile = certificate_profile(authorities, suites)?;
         Ok(Self::Certificate { profile, host: host.to_owned() })
     }
 
@@ -156,6 +151,19 @@ impl Protection {
         let profile = Profile::new(&config).map_err(|error| error.to_string())?;
         Ok(Self::Psk { profile, keys })
     }
+}
+
+/// TLS in which one of these authorities vouches for the other side.
+pub(crate) fn certificate_profile(
+    authorities: Authorities,
+    suites: &[String],
+) -> Result<Profile, String> {
+    Profile::new(&ProfileConfig::default())
+        .and_then(|profile| {
+            let config = CertificateConfig { identity: own_identity(), authorities };
+            profile.with_certificates_and_suites(&config, suites)
+        })
+        .map_err(|error| error.to_string())
 }
 
 /// A certificate nobody vouches for: relays ask for one and take any (RFC 4976 section 9.2).
