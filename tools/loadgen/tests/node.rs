@@ -466,8 +466,8 @@ fn sessions_are_secured_by_the_certificate_that_the_node_announces() {
     config.tls.certificate =
         Some(Certificate { chain, key, authorities: Vec::new(), web_authorities: true });
     let node = start(config);
-    let options =
-        ["--sessions", "6", "--window", "4", "--duration", "500ms", "--security", "certificate"];
+    let talk = ["--sessions", "6", "--rooms", "2", "--window", "4", "--duration", "500ms"];
+    let options = [&talk[..], &["--security", "certificate"]].concat();
     let report = node.load(&options);
     assert_everything_held(&report, 6);
     node.assert_clean_and_stop();
