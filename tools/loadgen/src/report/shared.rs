@@ -36,7 +36,8 @@ pub struct Figures {
     pub deliveries_per_node_cpu_second: Option<f64>,
     /// CPU of the generator's process by messages.
     pub generator_cpu_us_per_message: Option<f64>,
-    /// How busy the busiest media thread of the generator was, 0 to 1.
+    /// How busy the busiest media thread of the generator was, 0 to 1. Without SIP an open loop does
+    /// not sleep; there it is the share of its time in which it had something to do.
     pub generator_busy: f64,
     /// It was more than 0.95: rates and latencies may be the generator's.
     pub generator_bound: bool,

@@ -28,6 +28,8 @@ pub struct Plan {
     pub protection: Protection,
     /// Connections.
     pub links: u32,
+    /// Keys that numbered connections share, at least as many as those.
+    pub identities: u32,
     /// Media threads.
     pub threads: u32,
     /// What pairs say.
@@ -185,6 +187,14 @@ impl Plan {
         bound(thread)..bound(thread + 1)
     }
 
+    /// The keys of a thread.
+    pub(super) fn identities_of(&self, thread: u32) -> Range<u32> {
+        let bound = |thread: u32| {
+            (u64::from(self.identities) * u64::from(thread) / u64::from(self.threads)) as u32
+        };
+        bound(thread)..bound(thread + 1)
+    }
+
     /// Our address for a link.
     pub(super) fn source(&self, number: u32) -> Option<IpAddr> {
         let sources = &self.sources;
@@ -275,6 +285,7 @@ mod tests {
             work: Work::Raw,
             protection: Protection::Plain,
             links,
+            identities: links,
             threads,
             traffic: Traffic { window: 1, interval_ns: None, body_bytes: 200, ramp_ns: 0 },
             warmup: Duration::ZERO,
