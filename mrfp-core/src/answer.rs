@@ -18,7 +18,20 @@ const REPORT_PARTS_MAX: usize = 4 + 9 + 3;
 impl Plane {
     /// Answers a member's request as its Failure-Report demands (RFC 4975 section 7.1.1).
     pub(crate) fn answer(&mut self, key: Key, transaction: &Transaction, status: u16) {
-        let due = match transaction.failure_report {
+        let Transaction { session, id, failure_report } = transaction;
+        self.answer_request(key, *session, id.as_bytes(), *failure_report, status);
+    }
+
+    /// The same from what stood in its head.
+    pub(crate) fn answer_request(
+        &mut self,
+        key: Key,
+        session: Key,
+        transaction_id: &[u8],
+        failure_report: FailureReport,
+        status: u16,
+    ) {
+        let due = match failure_report {
             FailureReport::Yes => true,
             FailureReport::Partial => status != 200,
             FailureReport::No => false,
@@ -26,11 +39,29 @@ impl Plane {
         if !due {
             return;
         }
-        let Some(termination) = self.terminations.get(transaction.session) else { return };
-        let (to, from) = (&termination.remote_first, &termination.local_uri);
-        let response = Response { transaction_id: transaction.id.as_bytes(), status, to, from };
-        let queued = append_response(&mut self.connections, &mut self.send_buffers, key, &response);
-        self.responded(key, Some(transaction.session), status, queued);
+        let Some(termination) = self.terminations.get(session) else { return };
+        let (to, from) = (termination.remote_first(), termination.local_uri());
+        let (connections, send_buffers) = (&mut self.connections, &mut self.send_buffers);
+        let queued = match (status, termination.response_paths()) {
+            // The one that is given nearly always.
+            (200, Some(paths)) => {
+                let parts: &[&[u8]] = &[
+                    b"MSRP ",
+                    transaction_id,
+                    b" 200 OK\r\n",
+                    paths,
+                    b"-------",
+                    transaction_id,
+                    b"$\r\n",
+                ];
+                append_whole(connections, send_buffers, key, parts)
+            }
+            (_, _) => {
+                let response = Response { transaction_id, status, to, from };
+                append_response(connections, send_buffers, key, &response)
+            }
+        };
+        self.responded(key, Some(session), status, queued);
     }
 
     /// Answers a request from what stood in its head.
@@ -131,7 +162,7 @@ impl Plane {
         }
         let mut parts: [&[u8]; REPORT_PARTS_MAX] = [b""; REPORT_PARTS_MAX];
         let head: [&[u8]; 4] =
-            [b"MSRP ", transaction.as_bytes(), b" REPORT\r\n", &termination.request_paths];
+            [b"MSRP ", transaction.as_bytes(), b" REPORT\r\n", termination.request_paths()];
         let tail: [&[u8]; 3] = [b"-------", transaction.as_bytes(), b"$\r\n"];
         let all = head.iter().chain(lines).chain(&tail);
         for (part, from) in parts.iter_mut().zip(all) {
@@ -157,7 +188,7 @@ impl Plane {
             b"MSRP ",
             transaction.as_bytes(),
             b" SEND\r\n",
-            &termination.request_paths,
+            termination.request_paths(),
             b"Message-ID: ",
             id.as_bytes(),
             b"\r\nByte-Range: 1-0/0\r\n-------",
@@ -188,10 +219,6 @@ fn append_response(
     key: Key,
     response: &Response<'_>,
 ) -> Result<(), PoolExhausted> {
-    let Some(connection) = connections.get_mut(key) else { return Ok(()) };
-    if connection.life >= Life::Draining {
-        return Ok(());
-    }
     let mut number = Decimal::default();
     let parts: &[&[u8]] = &[
         b"MSRP ",
@@ -208,5 +235,19 @@ fn append_response(
         response.transaction_id,
         b"$\r\n",
     ];
-    connection.append(send_buffers, parts)
+    append_whole(connections, send_buffers, key, parts)
+}
+
+fn append_whole(
+    connections: &mut Table<Connection>,
+    send_buffers: &mut SendBuffers,
+    key: Key,
+    parts: &[&[u8]],
+) -> Result<(), PoolExhausted> {
+    match connections.get_mut(key) {
+        Some(connection) if connection.life < Life::Draining => {
+            connection.append(send_buffers, parts)
+        }
+        Some(_) | None => Ok(()),
+    }
 }

@@ -10,12 +10,15 @@ use crate::egress::Lane;
 use crate::incoming::Incoming;
 use crate::outstanding::Outstanding;
 use crate::plane::Plane;
-use crate::request::{EndLine, MESSAGE_LINES_BYTES_MAX, message_lines};
+use crate::request::{EndLine, MESSAGE_LINES_BYTES_MAX, StartLine, message_lines};
 use crate::room::{Passage, Rendition, Route, Verdict};
 use crate::termination::Termination;
 
+/// In a Context of so many members a piece that ends a chunk is written once and copied to each.
+const WHOLE_MEMBERS_MIN: usize = 4;
+
 /// A piece of a message on its way to the receivers.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Outbound<'a> {
     message: Key,
     /// The sending Termination.
@@ -41,6 +44,9 @@ struct Written<'a> {
     lines: &'a [u8],
     front: &'a [u8],
     body: &'a [u8],
+    /// All of it as it stands between the paths and the end-line, where it ends a chunk and goes to
+    /// many; else empty.
+    whole: &'a [u8],
 }
 
 /// A piece that has been queued for a receiver.
@@ -49,6 +55,20 @@ struct Delivered {
     /// It begins a request.
     as_request: bool,
     bytes: u64,
+}
+
+impl<'a> Written<'a> {
+    /// Writes it once for all who begin with it.
+    fn with_whole(self, memory: &'a mut Vec<u8>) -> Self {
+        memory.clear();
+        memory.extend_from_slice(self.message_lines);
+        if !self.lines.is_empty() {
+            for part in [self.lines, b"\r\n", self.front, self.body] {
+                memory.extend_from_slice(part);
+            }
+        }
+        Self { whole: memory, ..self }
+    }
 }
 
 impl Outbound<'_> {
@@ -118,6 +138,50 @@ impl Plane {
         self.count_recipients(key, context_key, reached)
     }
 
+    /// Passes a whole message on to everybody as it was sent.
+    pub(crate) fn pass_as_sent(
+        &mut self,
+        key: Key,
+        route: &Route,
+        passage: &Passage<'_>,
+        lines: &[u8],
+        end: Option<Continuation>,
+    ) -> Result<(), u16> {
+        let Some(message) = self.messages.get(key) else { return Ok(()) };
+        let Some(termination) = self.terminations.get(message.sender) else { return Ok(()) };
+        let context_key = termination.context;
+        let Some(context) = self.contexts.get(context_key) else { return Ok(()) };
+        let (id, hashed);
+        let id = match context.is_end_to_end() {
+            true => {
+                id = message.id;
+                id.as_bytes()
+            }
+            false => {
+                hashed = self.identifiers.message(termination.id, message.id.as_bytes());
+                hashed.as_bytes()
+            }
+        };
+        let mut memory = [0; MESSAGE_LINES_BYTES_MAX];
+        let as_sent = written(&mut memory, id, passage.as_sent(), lines, end);
+        let outbound = Outbound {
+            message: key,
+            sender: message.sender,
+            epoch: message.epoch,
+            route,
+            failure_report: message.failure_report,
+            lane: Lane::First,
+            start: passage.at,
+            bytes: passage.bytes_len(),
+            as_sent,
+            converted: as_sent,
+            end,
+        };
+        self.scratch.verdicts.clear();
+        let reached = self.deliver(context_key, &outbound);
+        self.count_recipients(key, context_key, reached)
+    }
+
     /// Whether a piece has reached somebody of those the message is for.
     fn count_recipients(&mut self, key: Key, context_key: Key, reached: u32) -> Result<(), u16> {
         let context = self.contexts.get_mut(context_key).ok_or(481u16)?;
@@ -131,13 +195,31 @@ impl Plane {
             let verdicts = &self.scratch.verdicts;
             let too_large = verdicts.iter().any(|verdict| verdict.is_by_size());
             message.status = if too_large { 413 } else { 408 };
-            context.statistics.messages_undelivered += 1;
+            context.statistics_mut().messages_undelivered += 1;
         }
         Err(message.status)
     }
 
     /// Copies a piece to every member of the Context it is for; says to how many.
     fn deliver(&mut self, context_key: Key, outbound: &Outbound<'_>) -> u32 {
+        let mut memory = std::mem::take(&mut self.scratch.whole);
+        let [of_sent, of_converted] = &mut memory;
+        let members = self.contexts.get(context_key).map_or(0, |context| context.members.len());
+        let reached = if members >= WHOLE_MEMBERS_MIN && outbound.end.is_some() {
+            let as_sent = outbound.as_sent.with_whole(of_sent);
+            let converted = match self.scratch.verdicts.contains(&Verdict::Converted) {
+                true => outbound.converted.with_whole(of_converted),
+                false => as_sent,
+            };
+            self.deliver_to_all(context_key, &Outbound { as_sent, converted, ..*outbound })
+        } else {
+            self.deliver_to_all(context_key, outbound)
+        };
+        self.scratch.whole = memory;
+        reached
+    }
+
+    fn deliver_to_all(&mut self, context_key: Key, outbound: &Outbound<'_>) -> u32 {
         let mut reached = 0;
         let (mut requests, mut bytes) = (0, 0);
         let mut index = 0;
@@ -164,6 +246,7 @@ impl Plane {
                         lines: nothing,
                         front: nothing,
                         body: nothing,
+                        whole: nothing,
                         ..outbound.as_sent
                     };
                     self.skip(context_key);
@@ -192,7 +275,7 @@ impl Plane {
             }
         }
         if let Some(context) = self.contexts.get_mut(context_key) {
-            let sent = &mut context.statistics.traffic.sent;
+            let sent = &mut context.statistics_mut().traffic.sent;
             sent.count_sends(outbound.route.class, requests);
             sent.bytes += bytes;
         }
@@ -202,7 +285,7 @@ impl Plane {
     /// A member does not get a message because it does not take such.
     fn skip(&mut self, context_key: Key) {
         if let Some(context) = self.contexts.get_mut(context_key) {
-            context.statistics.messages_skipped += 1;
+            context.statistics_mut().messages_skipped += 1;
         }
     }
 
@@ -228,40 +311,58 @@ impl Plane {
             .filter(|open| open.receiver == member && open.message == outbound.message);
         let length = written.front.len() + written.body.len();
         let bytes = open.map_or(0, |open| open.bytes) + length;
-        let makes_room = connection.egress.chunk_makes_room(outbound.lane, bytes);
-        let end = end.or(makes_room.then_some(Continuation::More));
+        let makes_room = || connection.egress.chunk_makes_room(outbound.lane, bytes);
+        let end = end.or_else(|| makes_room().then_some(Continuation::More));
         // Each receiver gets a transaction identifier of its own: a receiver in league with the
         // sender must not learn how the chunks of the others end.
         let own = open.map_or_else(|| self.identifiers.transaction(), |open| open.transaction);
         let has_body = !written.lines.is_empty() || open.is_some();
-        let end_line = EndLine::new(&own, end, has_body);
         let lane = open.map_or(outbound.lane, |open| open.lane);
-        let queued = if open.is_some() {
-            let parts: &[&[u8]] = &[written.front, written.body, end_line.bytes()];
-            connection.egress.extend(lane, &mut self.send_buffers, parts)
-        } else {
-            self.metrics.messages_sent += 1;
-            termination.statistics.messages_sent += 1;
-            let blank: &[u8] = if written.lines.is_empty() { b"" } else { b"\r\n" };
-            let parts: &[&[u8]] = &[
-                b"MSRP ",
-                own.as_bytes(),
-                b" SEND\r\n",
-                &termination.request_paths,
-                written.message_lines,
-                written.lines,
-                blank,
-                written.front,
-                written.body,
-                end_line.bytes(),
-            ];
-            connection
-                .end_chunk(&mut self.send_buffers, Continuation::More)
-                .and_then(|()| connection.egress.append_to(lane, &mut self.send_buffers, parts))
+        let queued = match (open, end) {
+            (Some(_), _) => {
+                let end_line = EndLine::new(&own, end, has_body);
+                let parts: &[&[u8]] = &[written.front, written.body, end_line.bytes()];
+                connection.egress.extend(lane, &mut self.send_buffers, parts)
+            }
+            (None, Some(end)) if !written.whole.is_empty() => {
+                let (start_line, end_line) =
+                    (StartLine::new(&own), EndLine::new(&own, Some(end), has_body));
+                let parts: &[&[u8]] = &[
+                    start_line.bytes(),
+                    termination.request_paths(),
+                    written.whole,
+                    end_line.bytes(),
+                ];
+                connection
+                    .end_chunk(&mut self.send_buffers, Continuation::More)
+                    .and_then(|()| connection.egress.append_to(lane, &mut self.send_buffers, parts))
+            }
+            (None, _) => {
+                let end_line = EndLine::new(&own, end, has_body);
+                let blank: &[u8] = if written.lines.is_empty() { b"" } else { b"\r\n" };
+                let start_line = StartLine::new(&own);
+                let parts: &[&[u8]] = &[
+                    start_line.bytes(),
+                    termination.request_paths(),
+                    written.message_lines,
+                    written.lines,
+                    blank,
+                    written.front,
+                    written.body,
+                    end_line.bytes(),
+                ];
+                connection
+                    .end_chunk(&mut self.send_buffers, Continuation::More)
+                    .and_then(|()| connection.egress.append_to(lane, &mut self.send_buffers, parts))
+            }
         };
         if queued.is_err() {
             self.unserved.push(key);
             return None;
+        }
+        if open.is_none() {
+            self.metrics.messages_sent += 1;
+            termination.statistics.messages_sent += 1;
         }
         termination.statistics.bytes_sent += length as u64;
         let of_realm = &mut self.realms[usize::from(termination.realm.0)].sent;
@@ -281,7 +382,8 @@ impl Plane {
         if let Some(connection) = self.connections.get_mut(key) {
             connection.outstanding.extend(outbound.bytes);
             if end.is_some() {
-                connection.outstanding.close(connection.egress.position(lane));
+                let position = connection.egress.position(lane);
+                connection.outstanding.close(position);
             }
         }
         self.mark(key);
@@ -391,5 +493,5 @@ fn written<'a>(
         end == Some(Continuation::Last) && rendition.bytes_len() <= INTERRUPTIBLE_BYTES_MIN as u64;
     let range_end = uninterrupted.then(|| rendition.end());
     let message_lines = message_lines(memory, id, rendition.start, range_end, rendition.total);
-    Written { message_lines, lines, front: rendition.front, body: rendition.body }
+    Written { message_lines, lines, front: rendition.front, body: rendition.body, whole: b"" }
 }

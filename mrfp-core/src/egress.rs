@@ -199,7 +199,23 @@ impl Egress {
             Lane::First => begins && others_wait && !fits_behind(queue, length),
             Lane::Large => begins,
         };
-        let start = tail_with_room(queue, pool, length, begins, afresh)?;
+        let start = match queue.back() {
+            // Nearly always.
+            Some(tail)
+                if !afresh && tail.form == Form::Plaintext && room(&tail.buffer) >= length =>
+            {
+                queue.len() - 1
+            }
+            Some(_) | None => tail_with_room(queue, pool, length, begins, afresh)?,
+        };
+        self.bytes += length;
+        if lane == Lane::Large {
+            self.large_bytes += length;
+        }
+        if start + 1 == queue.len() {
+            fill_whole(&mut queue[start].buffer, parts);
+            return Ok(());
+        }
         let mut index = start;
         for part in parts {
             let mut rest = *part;
@@ -211,10 +227,6 @@ impl Egress {
                     index += 1;
                 }
             }
-        }
-        self.bytes += length;
-        if lane == Lane::Large {
-            self.large_bytes += length;
         }
         Ok(())
     }
@@ -376,6 +388,9 @@ fn tail_with_room(
     afresh: bool,
 ) -> Result<usize, PoolExhausted> {
     let queued_before = queue.len();
+    if !afresh {
+        grow_tail(queue, pool);
+    }
     let (start, mut missing) = match queue.back() {
         Some(tail) if tail.form == Form::Plaintext && !afresh => {
             (queued_before - 1, length.saturating_sub(room(&tail.buffer)))
@@ -401,6 +416,23 @@ fn tail_with_room(
     Ok(start)
 }
 
+/// What no longer fits a small buffer goes on in a large one together with what waits in it: one send
+/// and one TLS record carry it all, which a copy is worth. Where many of the large ones are out it goes
+/// on in the next.
+fn grow_tail(queue: &mut VecDeque<Queued>, pool: &mut SendBuffers) {
+    let Some(tail) = queue.back_mut() else { return };
+    if tail.form != Form::Plaintext || tail.buffer.class() != SendBufferClass::Small {
+        return;
+    }
+    let (in_use, all) = pool.large_in_use();
+    if in_use >= all / 4 {
+        return;
+    }
+    let Some(mut large) = pool.take(SendBufferClass::Large, SEAL_HEADROOM_BYTES) else { return };
+    fill_whole(&mut large, &[tail.buffer.bytes()]);
+    pool.put(std::mem::replace(&mut tail.buffer, large));
+}
+
 /// The smallest buffer that will do; a large one where the small ones are out.
 fn take(pool: &mut SendBuffers, length: usize) -> Result<SendBuffer, PoolExhausted> {
     let small = if length <= SMALL_PAYLOAD_BYTES {
@@ -413,6 +445,18 @@ fn take(pool: &mut SendBuffers, length: usize) -> Result<SendBuffer, PoolExhaust
 
 fn room(buffer: &SendBuffer) -> usize {
     buffer.capacity_bytes() - SEAL_TAILROOM_BYTES - buffer.range().end
+}
+
+/// Appends what is known to fit.
+fn fill_whole(buffer: &mut SendBuffer, parts: &[&[u8]]) {
+    let range = buffer.range();
+    let mut end = range.end;
+    let memory = buffer.memory_mut();
+    for part in parts {
+        memory[end..end + part.len()].copy_from_slice(part);
+        end += part.len();
+    }
+    buffer.set_range(range.start..end);
 }
 
 /// Appends what fits and says how much that was.

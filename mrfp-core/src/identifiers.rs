@@ -4,8 +4,7 @@
 use std::hash::Hasher;
 
 use mrfp_protocol::msrp::{MessageId, TransactionId};
-use siphasher::sip::SipHasher24;
-use siphasher::sip128::{Hasher128, SipHasher24 as SipHasher128};
+use siphasher::sip128::{Hasher128, SipHasher24};
 
 use crate::mp::TerminationId;
 
@@ -14,6 +13,8 @@ pub(crate) struct Identifiers {
     transaction_key: (u64, u64),
     message_key: (u64, u64),
     transactions: u64,
+    /// The other half of the last hash.
+    spare: Option<u64>,
 }
 
 impl Identifiers {
@@ -28,6 +29,7 @@ impl Identifiers {
             transaction_key: (word(0), word(1)),
             message_key: (word(2), word(3)),
             transactions: 0,
+            spare: None,
         }
     }
 
@@ -35,17 +37,22 @@ impl Identifiers {
     /// 64 bits nobody else knows make sure of that without a scan, also against a sender who
     /// would like to end our chunk early.
     pub(crate) fn transaction(&mut self) -> TransactionId {
+        if let Some(spare) = self.spare.take() {
+            return TransactionId::from_u64(spare);
+        }
         self.transactions += 1;
         let mut hasher = SipHasher24::new_with_keys(self.transaction_key.0, self.transaction_key.1);
         hasher.write_u64(self.transactions);
-        TransactionId::from_u64(hasher.finish())
+        let hash = hasher.finish128();
+        self.spare = Some(hash.h2);
+        TransactionId::from_u64(hash.h1)
     }
 
     /// The Message-ID under which a member's message goes to the others: the same for every chunk
     /// of it, different for every sender (RFC 4975 section 7.1.1 wants it unique in the session of
     /// the receiver, and two members may choose the same).
     pub(crate) fn message(&self, sender: TerminationId, message_id: &[u8]) -> MessageId {
-        let mut hasher = SipHasher128::new_with_keys(self.message_key.0, self.message_key.1);
+        let mut hasher = SipHasher24::new_with_keys(self.message_key.0, self.message_key.1);
         hasher.write_u64(sender.0);
         hasher.write(message_id);
         MessageId::from_u128(hasher.finish128().as_u128())

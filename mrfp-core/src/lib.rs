@@ -15,7 +15,7 @@
 //!
 //! `receive`: the first byte tells TLS from MSRP; a handshake takes whole records until it yields
 //! a session; records are opened in the receive buffer; the framer cuts pieces. `session`: whose
-//! they are. `switch`: a SEND is passed on piece by piece; `delivery`: one copy per receiver into
+//! they are. `whole`: a SEND that is all there is passed on at once; `switch`: any other piece by piece; `delivery`: one copy per receiver into
 //! its `egress`; `outstanding`: until it is answered. The shard seals what a turn has gathered as
 //! one record when it sends it. What is incomplete waits in a `carry` buffer;
 //! an idle connection owns none.
@@ -55,6 +55,7 @@ mod statistics;
 mod switch;
 mod table;
 mod termination;
+mod whole;
 
 pub use config::{Config, Limits, ShardConfig};
 pub use mrfp_protocol::tls::Psk;

@@ -49,6 +49,36 @@ pub(crate) struct Message {
     pub(crate) size_bytes_max: u64,
 }
 
+impl Message {
+    /// A message of which nothing has come.
+    pub(crate) fn new(
+        sender: Key,
+        id: Identifier,
+        failure_report: FailureReport,
+        epoch: u64,
+    ) -> Self {
+        Self {
+            sender,
+            id,
+            failure_report,
+            epoch,
+            route: None,
+            held: None,
+            held_success_report: false,
+            next: 1,
+            large: false,
+            total: None,
+            in_progress: true,
+            received_ns: 0,
+            recipients: None,
+            failed: 0,
+            outstanding: 0,
+            status: 200,
+            size_bytes_max: u64::MAX,
+        }
+    }
+}
+
 impl Plane {
     /// The message a chunk belongs to: one that is in progress in this session, or a new one. The
     /// error is the status to answer.
@@ -83,23 +113,11 @@ impl Plane {
             self.end_message(failed);
         }
         let message = Message {
-            sender: session,
-            id,
-            failure_report: head.failure_report,
-            epoch,
-            route: None,
-            held: None,
-            held_success_report: false,
             next: start,
-            large: false,
             total: head.byte_range.and_then(|range| range.total),
-            in_progress: true,
             received_ns: self.now_ns,
-            recipients: None,
-            failed: 0,
-            outstanding: 0,
-            status: 200,
             size_bytes_max,
+            ..Message::new(session, id, head.failure_report, epoch)
         };
         let message = self.messages.insert(message).map_err(|_| 413u16)?;
         let connection = self.connections.get_mut(key).ok_or(481u16)?;
@@ -117,7 +135,7 @@ impl Plane {
     }
 
     /// The message of that Message-ID that is in progress in a session.
-    fn known_message(&self, key: Key, session: Key, id: &[u8]) -> Option<Key> {
+    pub(crate) fn known_message(&self, key: Key, session: Key, id: &[u8]) -> Option<Key> {
         let mut messages = self.connections.get(key)?.messages.iter().copied();
         messages.find(|&message| {
             self.messages
@@ -149,10 +167,13 @@ impl Plane {
 
     /// Forgets a message of which nothing is to come and nothing is unanswered.
     pub(crate) fn settle_message(&mut self, key: Key) {
-        if self.messages.get(key).is_some_and(|m| !m.in_progress && m.outstanding == 0) {
-            let message = self.messages.remove(key);
-            let held = message.and_then(|message| message.held);
-            held.into_iter().for_each(|buffer| self.carry_buffers.put(buffer));
+        if let Some(message) = self.messages.get_mut(key)
+            && !message.in_progress
+            && message.outstanding == 0
+        {
+            let held = message.held.take();
+            self.messages.discard(key);
+            self.give_back(held);
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::io::Write;
 
-use mrfp_protocol::msrp::{Continuation, END_LINE_BYTES_MAX, TransactionId, write_end_line};
+use mrfp_protocol::msrp::{Continuation, TransactionId};
 
 /// Message-ID and Byte-Range lines of a request.
 pub(crate) const MESSAGE_LINES_BYTES_MAX: usize = 192;
@@ -57,65 +57,111 @@ impl Decimal {
     }
 }
 
+/// The start line of a SEND of ours.
+pub(crate) struct StartLine([u8; 5 + TransactionId::BYTES + 7]);
+
+impl StartLine {
+    pub(crate) fn new(transaction: &TransactionId) -> Self {
+        const ID: usize = 5;
+        let mut line = *b"MSRP ............. SEND\r\n";
+        line[ID..ID + TransactionId::BYTES].copy_from_slice(transaction.as_bytes());
+        Self(line)
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 /// An end-line (with the CRLF that ends the body before it), or nothing.
 pub(crate) struct EndLine {
-    bytes: [u8; END_LINE_BYTES_MAX],
-    length: usize,
+    bytes: [u8; 2 + 7 + TransactionId::BYTES + 3],
+    start: usize,
 }
 
 impl EndLine {
-    pub(crate) fn none() -> Self {
-        Self { bytes: [0; END_LINE_BYTES_MAX], length: 0 }
-    }
-
     pub(crate) fn new(
         transaction: &TransactionId,
         end: Option<Continuation>,
         has_body: bool,
     ) -> Self {
-        let mut line = Self::none();
-        if let Some(end) = end {
-            let written = write_end_line(transaction.as_bytes(), end, has_body, &mut line.bytes);
-            line.length = written.unwrap_or_else(|| unreachable!("the memory fits any end-line"));
-        }
-        line
+        const ID: usize = 2 + 7;
+        let mut bytes = *b"\r\n-------.............?\r\n";
+        bytes[ID..ID + TransactionId::BYTES].copy_from_slice(transaction.as_bytes());
+        let start = match (end, has_body) {
+            (Some(_), true) => 0,
+            (Some(_), false) => 2,
+            (None, _) => bytes.len(),
+        };
+        bytes[ID + TransactionId::BYTES] = end.map_or(0, Continuation::as_byte);
+        Self { bytes, start }
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
-        &self.bytes[..self.length]
+        &self.bytes[self.start..]
     }
+}
+
+/// The header lines that go on to the receivers, as by [`keep_lines`]. Where they stand together, as
+/// nearly always, they are not copied.
+pub(crate) fn kept_lines<'a>(
+    header_lines: &'a [u8],
+    end_to_end: bool,
+    memory: &'a mut Vec<u8>,
+) -> &'a [u8] {
+    let (mut start, mut end, mut at) = (0, 0, 0);
+    while let Some(length) = memchr::memchr(b'\n', &header_lines[at..]) {
+        let line_end = at + length + 1;
+        if !is_set_by_us(&header_lines[at..line_end], end_to_end) {
+            if start == end {
+                start = at;
+            } else if end < at {
+                memory.clear();
+                keep_lines(header_lines, end_to_end, memory);
+                return memory;
+            }
+            end = line_end;
+        }
+        at = line_end;
+    }
+    &header_lines[start..end]
 }
 
 /// Keeps the header lines that go on to the receivers: all but the ones that are ours to set. What
 /// the sender wants to know of failures goes on, so that nobody answers who is not asked to; of
 /// successes only where the receivers themselves report them (`end_to_end`).
 pub(crate) fn keep_lines(header_lines: &[u8], end_to_end: bool, kept: &mut Vec<u8>) {
-    const SET_BY_US: [&[u8]; 3] = [b"message-id:", b"byte-range:", b"success-report:"];
-    let set_by_us = if end_to_end { &SET_BY_US[..2] } else { &SET_BY_US };
-    keep_lines_but(set_by_us, header_lines, kept);
+    let lines = header_lines.split_inclusive(|&byte| byte == b'\n');
+    let kept_lines = lines.filter(|line| !is_set_by_us(line, end_to_end));
+    kept_lines.for_each(|line| kept.extend_from_slice(line));
+}
+
+fn is_set_by_us(line: &[u8], end_to_end: bool) -> bool {
+    match line.first() {
+        // Nearly everybody writes the names as the RFC does.
+        Some(b'M' | b'm') => line.starts_with(b"Message-ID:") || starts_with(line, b"message-id:"),
+        Some(b'B' | b'b') => line.starts_with(b"Byte-Range:") || starts_with(line, b"byte-range:"),
+        Some(b'S' | b's') => !end_to_end && starts_with(line, b"success-report:"),
+        Some(_) | None => false,
+    }
 }
 
 /// Keeps the header lines of a REPORT that goes on; it goes without its body, which tells a person
 /// something at most (RFC 4975 section 7.1.2).
 pub(crate) fn keep_report_lines(header_lines: &[u8], kept: &mut Vec<u8>) {
-    keep_lines_but(&[b"content-"], header_lines, kept);
+    let lines = header_lines.split_inclusive(|&byte| byte == b'\n');
+    let kept_lines = lines.filter(|line| !starts_with(line, b"content-"));
+    kept_lines.for_each(|line| kept.extend_from_slice(line));
 }
 
-fn keep_lines_but(dropped: &[&[u8]], header_lines: &[u8], kept: &mut Vec<u8>) {
-    for line in header_lines.split_inclusive(|&byte| byte == b'\n') {
-        let drop = dropped.iter().any(|name| {
-            line.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name))
-        });
-        if !drop {
-            kept.extend_from_slice(line);
-        }
-    }
+fn starts_with(line: &[u8], start: &[u8]) -> bool {
+    line.get(..start.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(start))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mrfp_protocol::msrp::MESSAGE_ID_BYTES_MAX;
+    use mrfp_protocol::msrp::{END_LINE_BYTES_MAX, MESSAGE_ID_BYTES_MAX, write_end_line};
 
     #[test]
     fn keeps_foreign_header_lines_and_drops_those_that_are_ours() {
@@ -127,6 +173,45 @@ mod tests {
         kept.clear();
         keep_lines(lines, true, &mut kept);
         assert!(kept.windows(19).any(|line| line == b"Success-Report: yes"));
+    }
+
+    #[test]
+    fn lines_are_kept_the_same_with_and_without_a_copy() {
+        let ours = ["Message-ID: 1\r\n", "bYTE-rANGE: 1-5/5\r\n", "Success-Report: yes\r\n"];
+        let theirs = ["X-Tag: a\r\n", "Message-IDs: b\r\n", "Failure-Report: no\r\n"];
+        let all: Vec<&str> = ours.into_iter().chain(theirs).collect();
+        // Every choice of lines, from every one of them on.
+        for choice in 0..1 << all.len() {
+            for first in 0..all.len() {
+                let order = (0..all.len()).map(|at| (at + first) % all.len());
+                let lines: String =
+                    order.filter(|at| choice & (1 << at) != 0).map(|at| all[at]).collect();
+                for end_to_end in [false, true] {
+                    let (mut copied, mut memory) = (Vec::new(), b"stale".to_vec());
+                    keep_lines(lines.as_bytes(), end_to_end, &mut copied);
+                    let kept = kept_lines(lines.as_bytes(), end_to_end, &mut memory);
+                    assert_eq!(kept, copied, "{lines}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_request_is_written_from_is_what_the_serializer_writes() {
+        let transaction = TransactionId::from_u64(0x0123_4567_89ab_cdef);
+        for end in [Continuation::Last, Continuation::More, Continuation::Abort] {
+            for has_body in [false, true] {
+                let mut memory = [0; END_LINE_BYTES_MAX];
+                let id = transaction.as_bytes();
+                let length = write_end_line(id, end, has_body, &mut memory).unwrap();
+                let line = EndLine::new(&transaction, Some(end), has_body);
+                assert_eq!(line.bytes(), &memory[..length]);
+            }
+        }
+        assert_eq!(EndLine::new(&transaction, None, true).bytes(), b"");
+        let id = std::str::from_utf8(transaction.as_bytes()).unwrap();
+        let line = StartLine::new(&transaction);
+        assert_eq!(line.bytes(), format!("MSRP {id} SEND\r\n").as_bytes());
     }
 
     #[test]

@@ -16,30 +16,33 @@ use crate::termination::Termination;
 
 /// Send buffers that must be free per member before a message is begun: its head and body may start
 /// in one and end in the next.
-const BUFFERS_PER_MEMBER_MIN: usize = 2;
+pub(crate) const BUFFERS_PER_MEMBER_MIN: usize = 2;
 
 impl Plane {
     /// Takes one piece from the framer.
     pub(crate) fn piece(&mut self, key: Key, piece: &Piece<'_>) {
-        if let Some(head) = &piece.head {
-            let incoming = self.begin(key, head);
-            let Some(connection) = self.connections.get_mut(key) else { return };
-            connection.incoming = incoming;
-        }
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        match (std::mem::replace(&mut connection.incoming, Incoming::Idle), piece.end) {
+        let incoming = match (&piece.head, self.connections.get_mut(key)) {
+            (Some(head), _) => self.begin(key, head, piece),
+            (None, Some(waiting)) => std::mem::replace(&mut waiting.incoming, Incoming::Idle),
+            (None, None) => return,
+        };
+        match (incoming, piece.end) {
             (Incoming::Forward(forward), _) => self.forward(key, forward, piece),
             (Incoming::Empty(transaction), Some(_)) => self.answer(key, &transaction, 200),
             (Incoming::Refused(message), Some(Continuation::Last | Continuation::Abort)) => {
                 self.close_message(key, message);
             }
-            (waiting, None) => connection.incoming = waiting,
+            (waiting, None) => {
+                if let Some(connection) = self.connections.get_mut(key) {
+                    connection.incoming = waiting;
+                }
+            }
             (Incoming::Idle | Incoming::Discard | Incoming::Refused(_), Some(_)) => {}
         }
     }
 
     /// Decides from the head what happens to a message.
-    fn begin(&mut self, key: Key, head: &Head<'_>) -> Incoming {
+    fn begin(&mut self, key: Key, head: &Head<'_>, piece: &Piece<'_>) -> Incoming {
         let method = match head.start {
             Start::Request(method) => method,
             Start::Response(status, _) => {
@@ -59,6 +62,7 @@ impl Plane {
         let session = self.session(key, head);
         let decided = session.and_then(|session| match method {
             Method::Nickname => Err(self.nickname(session, head)),
+            Method::Send if self.pass_whole(key, session, head, piece) => Ok(Incoming::Idle),
             _ => self.accept(key, session, head, method),
         });
         let status = match decided {
@@ -197,7 +201,12 @@ impl Plane {
 
     /// Between two parties: whether the other one takes content like this (RFC 4975 section 8.6).
     /// In a room that is asked for each member.
-    fn acceptable(&self, context: &Context, session: Key, head: &Head<'_>) -> Result<(), u16> {
+    pub(crate) fn acceptable(
+        &self,
+        context: &Context,
+        session: Key,
+        head: &Head<'_>,
+    ) -> Result<(), u16> {
         let Some(content_type) = head.content_type else { return Ok(()) };
         // RFC 4975 section 7.3.1: every endpoint takes these.
         let always = [&b"multipart/mixed"[..], b"multipart/alternative"];

@@ -33,7 +33,7 @@ pub fn msrp(input: &[u8], out: &mut impl Write) -> io::Result<bool> {
                 return Ok(false);
             }
         };
-        let Piece { head, body, end, consumed } = piece;
+        let Piece { head, body, end, consumed, after_paths: _ } = piece;
         if let Some(head) = head {
             message = Message { number: message.number + 1, ..Message::default() };
             // Only the first chunk of a message has the head of its wrapper.

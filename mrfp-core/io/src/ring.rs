@@ -6,7 +6,7 @@ mod sockets;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::net::{Shutdown, SocketAddr};
+use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
@@ -134,6 +134,39 @@ impl Ring {
         ring.doorbell = Some(doorbell);
         ring.poll_doorbell();
         Ok(ring)
+    }
+
+    /// [`Driver::connect`] from an address of the caller's choice; the kernel picks the port.
+    ///
+    /// # Errors
+    ///
+    /// As [`Driver::connect`], and where the source is no address of this machine.
+    pub fn connect_from(
+        &mut self,
+        source: IpAddr,
+        address: SocketAddr,
+        token: Token,
+    ) -> io::Result<Socket> {
+        let socket = sockets::tcp_socket(address)?;
+        socket.bind(&SockAddr::from(SocketAddr::new(source, 0)))?;
+        Ok(self.connect_socket(socket, address, token))
+    }
+
+    fn connect_socket(
+        &mut self,
+        socket: socket2::Socket,
+        address: SocketAddr,
+        token: Token,
+    ) -> Socket {
+        let mut open = OpenSocket::new(socket);
+        let address = Box::new(SockAddr::from(address));
+        let descriptor = Fd(open.raw_descriptor());
+        let entry = opcode::Connect::new(descriptor, address.as_ptr().cast(), address.len());
+        open.connect_address = Some(address);
+        let socket = self.sockets.insert(open);
+        // SAFETY: the boxed address stays in the socket's slot until the connect has completed.
+        unsafe { self.start_reading(Operation::Connect, socket, token, entry.build()) };
+        socket
     }
 
     /// Sockets that are not closed yet, listeners included.
@@ -331,15 +364,7 @@ impl Driver for Ring {
     }
 
     fn connect(&mut self, address: SocketAddr, token: Token) -> io::Result<Socket> {
-        let mut open = OpenSocket::new(sockets::tcp_socket(address)?);
-        let address = Box::new(SockAddr::from(address));
-        let descriptor = Fd(open.raw_descriptor());
-        let entry = opcode::Connect::new(descriptor, address.as_ptr().cast(), address.len());
-        open.connect_address = Some(address);
-        let socket = self.sockets.insert(open);
-        // SAFETY: the boxed address stays in the socket's slot until the connect has completed.
-        unsafe { self.start_reading(Operation::Connect, socket, token, entry.build()) };
-        Ok(socket)
+        Ok(self.connect_socket(sockets::tcp_socket(address)?, address, token))
     }
 
     fn recv(&mut self, socket: Socket, token: Token) {

@@ -55,7 +55,7 @@ pub struct RelayLimits {
     /// Connections the relay makes. Past it the one idle for longest makes way, and 403 where none
     /// is idle.
     pub outbound_max: usize,
-    /// Paths remembered, some 600 bytes each. 403 beyond.
+    /// Paths remembered, some 800 bytes each. 403 beyond.
     pub routes_max: usize,
     /// The same for one URI handed out: a session needs two. 403 beyond.
     pub routes_per_registration_max: usize,

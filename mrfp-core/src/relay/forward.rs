@@ -89,7 +89,7 @@ impl Plane {
                 b" ",
                 forward.method.name(),
                 b"\r\n",
-                &route.lines,
+                route.lines(),
                 range_line,
                 lines,
                 blank,
@@ -111,6 +111,7 @@ impl Plane {
             }),
             Some(_) => None,
         };
+        let left = egress.egress.left();
         let Some(link) = egress.relay.as_deref_mut() else { return Err(408) };
         if continues {
             if matches!(forward.method, ForwardMethod::Send) {
@@ -121,7 +122,6 @@ impl Plane {
             match forward.method {
                 ForwardMethod::Send => {
                     if forward.failure_report != FailureReport::No {
-                        let left = egress.egress.left();
                         link.outstanding.make_room(relay.config.limits.outstanding_max, left);
                         link.outstanding.push(Sent {
                             transaction: own,
@@ -243,13 +243,27 @@ impl Plane {
 }
 
 impl Forward {
-    /// A large message waits where others overtake it, from its first byte or, where nobody has said
-    /// how large it is, from the byte that makes it large.
     fn lane(&self) -> Lane {
-        let bytes = self.total.unwrap_or(0).max(self.next);
-        let large = matches!(self.method, ForwardMethod::Send) && bytes > LARGE_MESSAGE_BYTES_MIN;
-        if large { Lane::Large } else { Lane::First }
+        match self.method {
+            ForwardMethod::Send => lane_of(self.next, self.total),
+            ForwardMethod::Report | ForwardMethod::Other { .. } => Lane::First,
+        }
     }
+}
+
+/// A large message waits where others overtake it, from its first byte or, where nobody has said
+/// how large it is, from the byte that makes it large.
+pub(super) fn lane_of(next: u64, total: Option<u64>) -> Lane {
+    let large = total.unwrap_or(0).max(next) > LARGE_MESSAGE_BYTES_MIN;
+    if large { Lane::Large } else { Lane::First }
+}
+
+/// The Byte-Range of a SEND that begins with such a piece: where it ends is said of what is short and
+/// whole.
+pub(super) fn send_range(start: u64, piece: &Piece<'_>, total: Option<u64>) -> ByteRange {
+    let short = piece.end.is_some() && piece.body.len() <= INTERRUPTIBLE_BYTES_MIN;
+    let after = start.saturating_add(piece.body.len() as u64);
+    ByteRange { start, end: short.then_some(after.saturating_sub(1)), total }
 }
 
 impl ForwardMethod {
@@ -273,12 +287,7 @@ fn range_line<'a>(
     let range = match forward.ranged {
         Some(range) if !is_send && forward.own.is_none() => range,
         None if !is_send && forward.own.is_none() => return b"",
-        Some(_) | None => {
-            let short = piece.end.is_some() && piece.body.len() <= INTERRUPTIBLE_BYTES_MIN;
-            let after = forward.next.saturating_add(piece.body.len() as u64);
-            let end = short.then_some(after.saturating_sub(1));
-            ByteRange { start: forward.next, end, total: forward.total }
-        }
+        Some(_) | None => send_range(forward.next, piece, forward.total),
     };
     const NAME: &[u8] = b"Byte-Range: ";
     memory[..NAME.len()].copy_from_slice(NAME);

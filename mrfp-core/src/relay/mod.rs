@@ -9,10 +9,10 @@
 //!
 //! `piece`: a head is looked at. AUTH for us goes to `auth`; a response is matched with what was
 //! sent (`response`); every other request needs a `route`: ingress, To-Path and From-Path decide
-//! once where it goes and what its path lines become, and the result is kept. `forward` passes the
-//! pieces on as they come, under transaction identifiers of ours, each SEND noted in `outstanding`
-//! until its answer: an entry in a queue, no allocation. What fails later becomes a REPORT
-//! (`report`). `outbound` makes and shares the connections to other hosts, `pressure` holds back
+//! once where it goes and what its path lines become, and the result is kept. `whole` passes a SEND
+//! on that has come in one piece, `forward` the pieces of all others as they come, under transaction
+//! identifiers of ours, each SEND noted in `outstanding` until its answer: an entry in a queue, no
+//! allocation. What fails later becomes a REPORT (`report`). `outbound` makes and shares the connections to other hosts, `pressure` holds back
 //! whoever feeds a connection that lags, `timers` ends what has lasted too long.
 
 mod auth;
@@ -29,6 +29,7 @@ mod report;
 mod response;
 mod route;
 mod timers;
+mod whole;
 
 use std::collections::HashMap;
 use std::hash::Hasher;

@@ -5,6 +5,7 @@ use mrfp_protocol::msrp::{FailureReport, Head, Method, Piece, Start, Uri};
 
 use super::link::{Forward, ForwardMethod, Incoming};
 use super::path::same_host;
+use super::whole::WholeSend;
 use crate::connection::Life;
 use crate::incoming::Identifier;
 use crate::mp::ReleaseCause;
@@ -17,9 +18,20 @@ impl Plane {
     /// Takes one piece from the framer.
     pub(crate) fn relay_piece(&mut self, key: Key, piece: &Piece<'_>) {
         if let Some(head) = &piece.head {
-            let incoming = self.relay_begin(key, head);
-            let Some(link) = self.link_mut(key) else { return };
-            link.incoming = incoming;
+            match head.start {
+                // It has no body, so there is nothing more of it.
+                Start::Response(status, comment) => {
+                    return self.relay_response(key, head, status, comment);
+                }
+                Start::Request(Method::Send) if WholeSend::passes_unchanged(head, piece) => {
+                    return self.relay_whole_send(key, head, piece);
+                }
+                Start::Request(method) => {
+                    let incoming = self.relay_begin(key, head, method);
+                    let Some(link) = self.link_mut(key) else { return };
+                    link.incoming = incoming;
+                }
+            }
         }
         let Some(link) = self.link_mut(key) else { return };
         match std::mem::take(&mut link.incoming) {
@@ -33,14 +45,7 @@ impl Plane {
     }
 
     /// Decides from the head what happens to a message.
-    fn relay_begin(&mut self, key: Key, head: &Head<'_>) -> Incoming {
-        let method = match head.start {
-            Start::Request(method) => method,
-            Start::Response(status, comment) => {
-                self.relay_response(key, head, status, comment);
-                return Incoming::Discard;
-            }
-        };
+    fn relay_begin(&mut self, key: Key, head: &Head<'_>, method: Method<'_>) -> Incoming {
         match method {
             Method::Send => self.metrics.messages_received += 1,
             Method::Auth if head.to_path.count() == 1 => {
@@ -66,23 +71,11 @@ impl Plane {
     ) -> Result<Forward, u16> {
         let name = Identifier::new(method.as_bytes()).ok_or(501u16)?;
         let transaction = Identifier::new(head.transaction_id).ok_or(400u16)?;
-        if self.send_buffers.available() < BUFFERS_MIN {
-            self.metrics.relay_refused_limit += 1;
-            return Err(413);
-        }
-        let route = self.route(key, head)?;
-        let message_id = match (method, head.message_id) {
-            (_, Some(id)) => Identifier::new(id).ok_or(400u16)?,
-            (Method::Send, None) => return Err(400),
-            (_, None) => transaction,
+        let (route, chunk) = self.admit(key, head, method)?;
+        let message_id = match head.message_id {
+            Some(id) => Identifier::new(id).ok_or(400u16)?,
+            None => transaction,
         };
-        self.relay_open(key);
-        if let Some(link) = self.link_mut(key) {
-            link.failures = 0;
-        }
-        let relay = self.relay.as_mut().ok_or(481u16)?;
-        relay.chunks += 1;
-        let chunk = relay.chunks;
         let lines = &mut self.scratch.lines;
         lines.clear();
         keep_lines(head.header_lines, lines);
@@ -110,8 +103,39 @@ impl Plane {
         })
     }
 
+    /// Finds the route of a request that may be passed on, and numbers it. `Err`: with what to refuse
+    /// it.
+    pub(super) fn admit(
+        &mut self,
+        key: Key,
+        head: &Head<'_>,
+        method: Method<'_>,
+    ) -> Result<(Key, u64), u16> {
+        if self.send_buffers.available() < BUFFERS_MIN {
+            self.metrics.relay_refused_limit += 1;
+            return Err(413);
+        }
+        let route = self.route(key, head)?;
+        if matches!(method, Method::Send) && head.message_id.is_none() {
+            return Err(400);
+        }
+        self.relay_open(key);
+        if let Some(link) = self.link_mut(key) {
+            link.failures = 0;
+        }
+        let relay = self.relay.as_mut().ok_or(481u16)?;
+        relay.chunks += 1;
+        Ok((route, relay.chunks))
+    }
+
     /// Refuses a request from its head.
-    fn refuse_head(&mut self, key: Key, head: &Head<'_>, method: Method<'_>, status: u16) {
+    pub(super) fn refuse_head(
+        &mut self,
+        key: Key,
+        head: &Head<'_>,
+        method: Method<'_>,
+        status: u16,
+    ) {
         self.metrics.relay_refused_path += u64::from(status == 481);
         let from = head.to_path.first();
         match method {

@@ -24,8 +24,11 @@ pub(crate) struct Route {
     /// Paths as received.
     pub(super) to_path: Box<[u8]>,
     pub(super) from_path: Box<[u8]>,
-    /// To-Path and From-Path lines of what is passed on.
-    pub(super) lines: Box<[u8]>,
+    /// What stands between the transaction identifier and the further header lines of a SEND that is
+    /// passed on: see [`Route::lines`].
+    pub(super) send_lines: Box<[u8]>,
+    /// What stands between the transaction identifiers of the 200 to a SEND.
+    pub(super) ok_lines: Box<[u8]>,
     /// To-Path and From-Path lines of what goes back to where the request came from originally.
     pub(super) lines_back: Box<[u8]>,
     /// URIs of ours at the front of the To-Path.
@@ -37,6 +40,11 @@ impl Route {
     /// The URI by which the previous hop knows us.
     pub(super) fn own_uri(&self) -> &[u8] {
         Path(&self.to_path).first()
+    }
+
+    /// To-Path and From-Path lines of what is passed on.
+    pub(super) fn lines(&self) -> &[u8] {
+        &self.send_lines[SEND.len()..]
     }
 
     /// Whether every URI of ours on the way is.
@@ -134,6 +142,7 @@ impl Plane {
         }
         let (to, from) = (head.to_path.0, head.from_path.0);
         let (lines, lines_back) = path_lines(to, from, way.hops);
+        let ok_lines = ok_lines(Path(to).first(), Path(from).first());
         let route = Route {
             ingress,
             registration: way.registration,
@@ -142,7 +151,8 @@ impl Plane {
             egress,
             to_path: to.into(),
             from_path: from.into(),
-            lines,
+            send_lines: [SEND, &*lines].concat().into(),
+            ok_lines,
             lines_back,
             hops: way.hops,
             used_ns: now_ns,
@@ -266,6 +276,14 @@ fn path_lines(to: &[u8], from: &[u8], hops: usize) -> (Box<[u8]>, Box<[u8]>) {
     let back = [b"To-Path: ", from, b"\r\nFrom-Path: ", first, b"\r\n"].concat();
     (lines.into(), back.into())
 }
+
+/// Of a 200, all but the transaction identifiers (RFC 4975 section 7.2).
+fn ok_lines(own: &[u8], previous: &[u8]) -> Box<[u8]> {
+    let (to, from) = (b" 200 OK\r\nTo-Path: ", b"\r\nFrom-Path: ");
+    [to, previous, from, own, b"\r\n-------"].concat().into()
+}
+
+const SEND: &[u8] = b" SEND\r\n";
 
 #[cfg(test)]
 mod tests {

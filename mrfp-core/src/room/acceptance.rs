@@ -103,6 +103,30 @@ impl Acceptance {
         route: &Route,
         passage: &Passage<'_>,
     ) -> Verdict {
+        let Some(as_sent) = self.takes(policy, route) else { return Verdict::Unacceptable };
+        if let Some(max) = self.accepts.size_bytes_max
+            && let Some(verdict) = judge_size(max, route, passage, as_sent)
+        {
+            return verdict;
+        }
+        if as_sent { Verdict::AsSent } else { Verdict::Converted }
+    }
+
+    /// The largest message those who accept this take as it is sent; `None`: they get none like it,
+    /// or in another form.
+    pub(super) fn takes_as_sent(&self, policy: CpimPolicy, route: &Route) -> Option<u64> {
+        let as_sent = self.takes(policy, route)?;
+        as_sent.then(|| self.accepts.size_bytes_max.unwrap_or(u64::MAX))
+    }
+
+    /// Whether there is anybody who accepts this.
+    pub(super) fn is_in_use(&self) -> bool {
+        self.participants > 0
+    }
+
+    /// Whether those who accept this get a message as it is sent or in the other form; `None`: they
+    /// do not take its content.
+    fn takes(&self, policy: CpimPolicy, route: &Route) -> Option<bool> {
         let accepts_this = &self.accepts;
         let media_type = route.content.media_type();
         let (form, taken) = match (self.takes_cpim, policy) {
@@ -110,16 +134,7 @@ impl Acceptance {
             (false, CpimPolicy::Wrap) => (Form::Bare, accepts(&accepts_this.types, media_type)),
             (false, CpimPolicy::Required) => (Form::Wrapped, false),
         };
-        if !taken {
-            return Verdict::Unacceptable;
-        }
-        let as_sent = route.form == form || route.head_bytes == 0;
-        if let Some(max) = accepts_this.size_bytes_max
-            && let Some(verdict) = judge_size(max, route, passage, as_sent)
-        {
-            return verdict;
-        }
-        if as_sent { Verdict::AsSent } else { Verdict::Converted }
+        taken.then_some(route.form == form || route.head_bytes == 0)
     }
 }
 

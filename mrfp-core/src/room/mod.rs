@@ -3,9 +3,11 @@
 //! `route.rs` reads the CPIM head of a message once and says whom the message is for; `opening.rs`
 //! asks it where a message begins, and holds a head that has not arrived whole. `acceptance.rs`
 //! says which participants take a message, and `rendition.rs` writes it with or without its wrapper,
-//! as they understand it. `nickname.rs` keeps the names apart.
+//! as they understand it. `known_head.rs` saves all of that for a message that is like the last one.
+//! `nickname.rs` keeps the names apart.
 
 mod acceptance;
+mod known_head;
 mod nickname;
 mod opening;
 mod participant;
@@ -23,7 +25,7 @@ use crate::table::Table;
 
 pub(crate) use acceptance::{Acceptance, Verdict};
 pub(crate) use nickname::Nickname;
-pub(crate) use opening::Opening;
+pub(crate) use opening::{Opening, class};
 pub(crate) use participant::Participant;
 pub(crate) use rendition::{Passage, Rendition};
 pub(crate) use route::{Audience, Route};
@@ -47,6 +49,8 @@ pub(crate) struct Room {
     addresses: Table<Address>,
     address_by_uri: HashMap<Vec<u8>, Key>,
     acceptances: Vec<Acceptance>,
+    /// Grows when the acceptances change.
+    acceptances_version: u64,
     /// Reused for every URI that is looked up.
     normal: Vec<u8>,
 }
@@ -86,6 +90,7 @@ impl Room {
             addresses: Table::new(Key::INDEX_MAX as usize),
             address_by_uri: HashMap::new(),
             acceptances: Vec::new(),
+            acceptances_version: 0,
             normal: Vec::new(),
         }
     }
@@ -109,6 +114,7 @@ impl Room {
                 address.sessions.push(AddressSession { session, private_messages: can_tell });
             }
         }
+        self.acceptances_version += 1;
         acceptance::intern(&mut self.acceptances, &participant.accepts, self.cpim)
     }
 
@@ -126,12 +132,14 @@ impl Room {
             let own = address.sessions.iter_mut().filter(|known| known.session == session);
             own.for_each(|known| known.private_messages = can_tell);
         }
+        self.acceptances_version += 1;
         acceptance::give_back(&mut self.acceptances, acceptance);
         acceptance::intern(&mut self.acceptances, &participant.accepts, self.cpim)
     }
 
     /// A participant has gone.
     fn leave(&mut self, session: Key, participant: &mut Participant, acceptance: usize) {
+        self.acceptances_version += 1;
         acceptance::give_back(&mut self.acceptances, acceptance);
         for uri in &participant.uris {
             let Some(&key) = self.address_by_uri.get(&uri.normal) else { continue };
@@ -151,6 +159,15 @@ impl Room {
         let policy = self.cpim;
         let each = self.acceptances.iter();
         verdicts.extend(each.map(|acceptance| acceptance.judge(policy, route, passage)));
+    }
+
+    /// The largest message with this route that everybody takes as it is sent; `None` where some do
+    /// not take such at all, or in another form.
+    fn taken_as_sent(&self, route: &Route) -> Option<u64> {
+        let present = self.acceptances.iter().filter(|acceptance| acceptance.is_in_use());
+        present
+            .map(|each| each.takes_as_sent(self.cpim, route))
+            .try_fold(u64::MAX, |least, max| Some(least.min(max?)))
     }
 
     /// The sessions found under a URI.

@@ -52,9 +52,7 @@ impl Plane {
             Ok(None) => return Opening::Held,
             Err(status) => return Opening::Refused(status),
         };
-        if file_transfer && route.class == ContentClass::Chat {
-            route.class = ContentClass::File;
-        }
+        route.note_file_transfer(file_transfer);
         route.total = forward.total;
         let found = self.find_taker(forward, &route, held.as_ref(), &piece.body[taken..], piece);
         match (found, self.messages.get_mut(forward.message)) {
@@ -142,11 +140,13 @@ impl Plane {
         let Some((head, head_bytes)) = cpim::Head::parse(bytes).map_err(|_| 400u16)? else {
             return Ok(None);
         };
-        let termination = self.terminations.get(session).ok_or(481u16)?;
+        let termination = self.terminations.get_mut(session).ok_or(481u16)?;
         let context = self.contexts.get_mut(termination.context).ok_or(481u16)?;
-        match (&mut context.room, &termination.participant) {
+        match (&mut context.room, &mut termination.participant) {
             (Some(room), Some(participant)) => {
-                room.route(session, participant, &head, head_bytes).map(Some)
+                let route = room.route(session, participant, &head, head_bytes)?;
+                room.learn(participant, &bytes[..head_bytes], &route);
+                Ok(Some(route))
             }
             (_, _) => Err(403),
         }
@@ -227,7 +227,7 @@ impl Plane {
 }
 
 /// The kind of a message between two parties, as far as its beginning tells.
-fn class(head: &msrp::Head<'_>, piece: &Piece<'_>) -> ContentClass {
+pub(crate) fn class(head: &msrp::Head<'_>, piece: &Piece<'_>) -> ContentClass {
     if head.content_type.is_some_and(cpim::is_cpim) {
         return ContentClass::of_unread(piece.body);
     }

@@ -4,6 +4,7 @@ use mrfp_protocol::user_uri;
 
 use super::Uri;
 use super::acceptance::Accepts;
+use super::known_head::KnownHead;
 use crate::mp::{Capabilities, ReserveAndConfigure};
 
 /// What a room knows of a Termination.
@@ -15,6 +16,8 @@ pub(crate) struct Participant {
     pub(super) accepts: Accepts,
     /// The name it goes by, as it compares.
     pub(super) nickname: Option<String>,
+    /// Like what its next message probably begins; nothing while it is quiet.
+    pub(super) known_head: Option<Box<KnownHead>>,
 }
 
 /// RFC 3323 section 4.1.1.3: stands for whoever does not want to be known.
@@ -31,6 +34,7 @@ impl Participant {
                 size_bytes_max: reserve.max_size_bytes,
             },
             nickname: None,
+            known_head: None,
         }
     }
 
@@ -42,6 +46,11 @@ impl Participant {
             wrapped_types: capabilities.accept_wrapped_types.clone().into_bytes(),
             size_bytes_max: capabilities.max_size_bytes,
         };
+    }
+
+    /// It has said nothing for a while.
+    pub(crate) fn forget_head(&mut self) {
+        self.known_head = None;
     }
 
     /// Which of its names this is. `normal` is scratch memory.

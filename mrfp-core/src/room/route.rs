@@ -62,6 +62,13 @@ impl Route {
         }
     }
 
+    /// What looks like chat in a session that was negotiated for a file is that file.
+    pub(crate) fn note_file_transfer(&mut self, file_transfer: bool) {
+        if file_transfer && self.class == ContentClass::Chat {
+            self.class = ContentClass::File;
+        }
+    }
+
     /// Bytes at the beginning that have been checked, and are passed on once.
     pub(crate) fn checked_bytes(&self) -> u64 {
         match self.form {
@@ -89,9 +96,8 @@ impl Room {
     ) -> Result<Route, u16> {
         let from = head.from.ok_or(403u16)?;
         let name = participant.name(from.uri, &mut self.normal).ok_or(403u16)?;
-        let mut recipients = head.to();
-        let to = recipients.next().ok_or(404u16)?;
-        if recipients.next().is_some() {
+        let to = head.first_to.ok_or(404u16)?;
+        if head.to_count > 1 {
             return Err(403);
         }
         let class = ContentClass::of_wrapped(head);

@@ -1,5 +1,7 @@
 //! The command line.
 
+mod wire;
+
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,10 +9,12 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::expectation::Ledger;
-use crate::media::message::{CHUNK_BODY_BYTES, STAMP_BYTES, TextSizes};
+use crate::media::message::{CHUNK_BODY_BYTES, FILE_CHUNK_BODY_BYTES, STAMP_BYTES, TextSizes};
 use crate::media::{FileTraffic, Stall, Traffic};
-use crate::scenario::{ROOM_MEMBERS_MAX, Rooms, Scenario};
+use crate::scenario::{Churn, ROOM_MEMBERS_MAX, Rooms, Scenario};
 use crate::security::KmsOptions;
+
+pub use self::wire::{BulkRun, PlaneRun, RawRun, RelayRun, RelayUri, Sources, WireOptions};
 
 /// A fleet of UEs that takes a media node to its limit and checks every message it delivers.
 #[derive(Parser, Debug)]
@@ -25,8 +29,102 @@ pub struct Cli {
 #[derive(Subcommand, Debug)]
 pub enum Command {
     /// Run a scenario against a node.
+    #[command(subcommand, after_help = EXAMPLES)]
+    Run(Scenarios),
+}
+
+/// What is run.
+#[derive(Subcommand, Debug)]
+pub enum Scenarios {
+    /// Everybody talks in a chat room (SIP, MSRP, RFC 7701).
     #[command(after_help = EXAMPLES)]
-    Run(Box<Run>),
+    Chat(Box<Run>),
+    /// Rooms of two, closed loop, eight messages on their way: is every pair served alike?
+    Pairs(Box<Run>),
+    /// As `pairs`, but nobody speaks, not even to bind, before everybody is connected; then all do
+    /// in the same moment.
+    Burst(Box<Run>),
+    /// Rooms of two, ten chat messages a second; the first of each room sends files as well, one
+    /// after the other, on the same connection.
+    FileAndChat(Box<Run>),
+    /// Rooms of two, fifty chat messages a second. After --duration the receiver of the first room
+    /// stops reading for --stall while its sender pushes one file.
+    StalledReceiver(Box<Run>),
+    /// Whole calls, one after the other, as many as --concurrency at a time: INVITE, MIKEY, TLS,
+    /// the first message and its 200, BYE. Each is alone in a room of its own.
+    #[command(after_help = EXAMPLES)]
+    Calls(Box<Run>),
+    /// Content in chunks of 16 KiB. Through the node (`sip:`): rooms of two, the first of each
+    /// pushes files, --window chunks of them unanswered. Through whoever forwards bytes
+    /// (`tcp://`): a stream, written to --target and read at --sink.
+    #[command(after_help = BULK_EXAMPLES)]
+    Bulk(Box<BulkRun>),
+    /// Pairs through a relay of RFC 4976, any: AUTH, Use-Path, and what it forwards. No SIP.
+    #[command(after_help = WIRE_EXAMPLES)]
+    Relay(Box<RelayRun>),
+    /// Pairs through whoever joins two connections and answers SENDs. No SIP, no AUTH.
+    #[command(after_help = WIRE_EXAMPLES)]
+    Raw(Box<RawRun>),
+    /// TLS-PSK connections to a server of it, idle or handshake after handshake. No SIP.
+    #[command(after_help = WIRE_EXAMPLES)]
+    Plane(Box<PlaneRun>),
+}
+
+const BULK_EXAMPLES: &str = "\
+Examples:
+  One protected pair through the node, 128 chunks unanswered:
+    mrf-load run bulk --target sip:bulk@127.0.0.1:5060 --sessions 2 --window 128 --security psk \\
+        --warmup 1s --node-pid $(pidof mrf)
+
+  haproxy, which listens on 9000 and forwards to 9001, where we listen:
+    mrf-load run bulk --target tcp://127.0.0.1:9000 --sink 127.0.0.1:9001 --pairs 1 \\
+        --node-pid $(pidof haproxy | tr ' ' ,)
+
+Every byte is compared with what was sent. What counts is content: bodies, not heads.";
+
+const WIRE_EXAMPLES: &str = "\
+Examples:
+  What a message costs a relay on this machine, 10 pairs, 8 messages of each end on their way:
+    mrf-load run relay --target 'msrp://127.0.0.1:2855;tcp' --pairs 10 --window 8 \\
+        --node-pid $(pidof kamailio | tr ' ' ,)
+
+  The same over TLS with one suite, for a relay that wants to know its users:
+    mrf-load run relay --target 'msrps://relay.example:2855;tcp' --ca ca.pem \\
+        --suite TLS_AES_256_GCM_SHA384 --relay-user alice --relay-password-file secret
+
+  Latency at 20,000 messages a second, counted from the moment each was due:
+    mrf-load run relay --target 'msrp://127.0.0.1:2855;tcp' --pairs 200 --message-rate 50
+
+  1,000 connections that all speak for the first time in one moment:
+    mrf-load run relay --target 'msrp://127.0.0.1:2855;tcp' --pairs 500 --burst
+
+  Memory of 15,000 idle TLS-PSK sessions; handshakes per second, 64 under way:
+    mrf-load run plane --target tls-psk://127.0.0.1:4433 --idle --sessions 15000 --node-pid PID
+    mrf-load run plane --target tls-psk://127.0.0.1:4433 --handshakes --concurrency 64 \\
+        --suite PSK-AES128-GCM-SHA256 --node-pid PID
+
+A message is a SEND in, its 200 out, a SEND out, its 200 in; it is over when its sender has the 200
+and its receiver has the message. Every byte of every message is compared with what was sent. Figures
+are of --duration, which begins when --warmup has passed; `figures` of --json has them, flat.
+
+Exit status: 0 if every connection came up and every message was answered and arrived exactly once, in
+order and unchanged; 1 if not; 2 if the command line is wrong.";
+
+/// What is on record, and whose processor time is.
+#[derive(Args, Clone, Default, Debug)]
+pub struct Recording {
+    /// Writes all figures to a file, with the machine and the command line.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+
+    /// What is measured, for the file of --json: a revision, a release.
+    #[arg(long, value_name = "TEXT")]
+    pub commit: Option<String>,
+
+    /// Processes of the node (on this machine), each with all it has forked: their processor time
+    /// (user and system) and memory are reported.
+    #[arg(long, visible_alias = "node-pid-tree", value_name = "PID,…", value_delimiter = ',')]
+    pub node_pid: Vec<u32>,
 }
 
 const EXAMPLES: &str = "\
@@ -74,6 +172,7 @@ the command line is wrong.";
 #[derive(Args, Clone, Debug)]
 pub struct Run {
     /// What the UEs do.
+    #[arg(skip)]
     pub scenario: ScenarioName,
 
     /// Whom to call: rooms are named after the user part, `room-0`, `room-1`, …
@@ -85,9 +184,26 @@ pub struct Run {
         value_parser = clap::value_parser!(u32).range(1..=SESSIONS_MAX))]
     pub sessions: u32,
 
-    /// Calls set up, and later torn down, per second.
-    #[arg(long, value_name = "N/s", default_value = "100/s", value_parser = parse_rate)]
-    pub rate: f64,
+    /// Calls set up, and later torn down, per second [default: 100/s; calls: no limit].
+    #[arg(long, value_name = "N/s", value_parser = parse_rate)]
+    pub rate: Option<f64>,
+
+    /// Calls under way at a time, with `calls` [default: 64].
+    #[arg(long, value_name = "C", value_parser = clap::value_parser!(u32).range(1..=WINDOW_MAX))]
+    pub concurrency: Option<u32>,
+
+    /// Traffic before it is measured: processor time and latencies count from then on.
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = parse_duration)]
+    pub warmup: Duration,
+
+    /// How many members of each room send, the first ones; the others listen [default: all].
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
+    pub senders: Option<u32>,
+
+    /// When a message leaves the window: when it was answered and everybody has got it, or when it
+    /// was answered.
+    #[arg(long, value_enum, default_value_t = WindowEnd::Delivered)]
+    pub window_until: WindowEnd,
 
     /// How long the UEs talk once all are there: `20s`, `500ms`, `2m`.
     #[arg(long, value_name = "TIME", default_value = "20s", value_parser = parse_duration)]
@@ -148,23 +264,16 @@ pub struct Run {
         value_parser = clap::value_parser!(u32).range(1..=THREADS_MAX))]
     pub threads: u32,
 
-    /// Writes all figures to a file, with the machine and the command line.
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
-
-    /// What is measured, for the file of --json: a revision, a release.
-    #[arg(long, value_name = "TEXT")]
-    pub commit: Option<String>,
-
-    /// Process of the node (on this machine): its processor time per message is reported.
-    #[arg(long, value_name = "PID")]
-    pub node_pid: Option<u32>,
+    /// What is on record, and whose processor time is.
+    #[command(flatten)]
+    pub recording: Recording,
 }
 
 /// What the UEs do.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, ValueEnum)]
 pub enum ScenarioName {
     /// Everybody talks in a chat room (MSRP, RFC 7701).
+    #[default]
     Chat,
     /// Rooms of two, closed loop, eight messages on their way: is every pair served alike?
     Pairs,
@@ -177,6 +286,19 @@ pub enum ScenarioName {
     /// Rooms of two, fifty chat messages a second. After --duration the receiver of the first room
     /// stops reading for --stall while its sender pushes one file.
     StalledReceiver,
+    /// Whole calls, one after the other.
+    Calls,
+    /// Rooms of two, full of files.
+    Bulk,
+}
+
+/// When a message leaves the window.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum WindowEnd {
+    /// Answered, and delivered to everybody.
+    Delivered,
+    /// Answered.
+    Answered,
 }
 
 /// How sessions are protected.
@@ -210,6 +332,10 @@ pub struct Target {
 
 /// 2^20 connections are past what one machine's ports to one address allow.
 const SESSIONS_MAX: i64 = 1 << 20;
+/// A run of calls ends there at the latest: what numbers them has room for that many.
+const CALLS_MAX: u32 = 4_000_000;
+/// What a chunk of bulk carries.
+const BULK_CHUNK_BODY_BYTES: usize = 16 * 1024;
 /// Past it the window measures memory.
 const WINDOW_MAX: i64 = 10_000;
 /// A generator with more should be several.
@@ -222,6 +348,9 @@ const MESSAGE_BYTES_MAX: usize = (Ledger::CHUNKS_MAX as usize - 1) * CHUNK_BODY_
 impl Run {
     /// The scenario, with its defaults filled in. An error is the user's.
     pub fn to_scenario(&self) -> Result<Scenario, String> {
+        if !self.target.is_sip() {
+            return Err("--target must be a SIP URI: sip:ROOM@HOST:PORT".to_owned());
+        }
         let usual = self.scenario.usual();
         let (window, rate) = match (self.window, self.message_rate) {
             (None, None) => (usual.window, usual.message_rate),
@@ -245,17 +374,28 @@ impl Run {
                  use --rooms or --room-size"
             ));
         }
+        let churns = self.scenario == ScenarioName::Calls;
+        let bulk = self.scenario == ScenarioName::Bulk;
+        // What has no window of messages has one of chunks.
+        let chunks_open_max = window.filter(|_| bulk).map(|chunks| chunks as usize);
+        let window = window.filter(|_| !bulk && !churns);
         Ok(Scenario {
-            sessions: self.sessions,
-            rate_per_second: self.rate,
+            sessions: if churns { CALLS_MAX } else { self.sessions },
+            rate_per_second: self.rate.unwrap_or(if churns { 1e6 } else { 100.0 }),
+            warmup: self.warmup,
+            churn: churns.then_some(Churn { concurrency: self.concurrency.unwrap_or(64) }),
             duration: self.duration + stall.map_or(Duration::ZERO, |stall| stall.duration),
             traffic: Traffic {
                 interval_ns,
                 window: window.unwrap_or(0),
+                over_when_answered: self.window_until == WindowEnd::Answered,
+                senders: self.senders.unwrap_or(u32::MAX),
+                speaks_once: churns,
                 texts: TextSizes::new(self.message_size.clone()),
                 drain_timeout: self.drain_timeout,
                 files: usual.files.map(|files| FileTraffic {
                     bytes: self.file_size.unwrap_or(files.bytes),
+                    chunks_open_max: chunks_open_max.unwrap_or(files.chunks_open_max),
                     ..files
                 }),
                 stall,
@@ -285,19 +425,49 @@ impl ScenarioName {
             Self::Pairs | Self::Burst => Usual { window: Some(8), message_rate: None, ..rate(0.0) },
             Self::FileAndChat => Usual {
                 // A mebibyte: a chat message of the same UE has no more than that before it.
-                files: Some(FileTraffic { bytes: 100 << 20, chunks_open_max: 32 }),
+                files: Some(FileTraffic {
+                    bytes: 100 << 20,
+                    chunks_open_max: 32,
+                    chunk_bytes: FILE_CHUNK_BODY_BYTES,
+                }),
                 ..rate(10.0)
             },
             Self::StalledReceiver => Usual {
                 // Nothing but TCP is to hold the sender back.
-                files: Some(FileTraffic { bytes: 200_000_000, chunks_open_max: usize::MAX }),
+                files: Some(FileTraffic {
+                    bytes: 200_000_000,
+                    chunks_open_max: usize::MAX,
+                    chunk_bytes: FILE_CHUNK_BODY_BYTES,
+                }),
                 ..rate(50.0)
+            },
+            Self::Calls => Usual { rooms: Rooms::Count(1), message_rate: None, ..rate(0.0) },
+            Self::Bulk => Usual {
+                files: Some(FileTraffic {
+                    bytes: 64 << 20,
+                    chunks_open_max: 128,
+                    chunk_bytes: BULK_CHUNK_BODY_BYTES,
+                }),
+                message_rate: None,
+                ..rate(0.0)
             },
         }
     }
 }
 
+impl Target {
+    /// It is called; else it is connected to.
+    #[must_use]
+    pub fn is_sip(&self) -> bool {
+        !self.user.is_empty()
+    }
+}
+
 fn parse_target(text: &str) -> Result<Target, String> {
+    if let Some(host_port) = text.strip_prefix("tcp://") {
+        let address = wire::parse_tcp(text)?;
+        return Ok(Target { user: String::new(), host_port: host_port.to_owned(), address });
+    }
     let rest = text.strip_prefix("sip:").ok_or("not a SIP URI: it must begin with sip:")?;
     let rest = rest.split([';', '?']).next().unwrap_or(rest);
     let (user, host_port) =
@@ -377,8 +547,10 @@ mod tests {
     fn run(options: &[&str]) -> Result<Run, clap::Error> {
         let mut line = vec!["mrf-load", "run", "chat", "--target", "sip:room@127.0.0.1:5060"];
         line.extend(options);
-        let Command::Run(run) = Cli::try_parse_from(line)?.command;
-        Ok(*run)
+        match Cli::try_parse_from(line)?.command {
+            Command::Run(Scenarios::Chat(run)) => Ok(*run),
+            Command::Run(other) => panic!("{other:?}"),
+        }
     }
 
     #[test]
@@ -412,7 +584,7 @@ mod tests {
         ])
         .unwrap();
         assert_eq!(run.duration, Duration::from_millis(1500));
-        assert!((run.rate - 2.5).abs() < 1e-9);
+        assert!((run.rate.unwrap() - 2.5).abs() < 1e-9);
         assert_eq!(run.room_size, Some(Rooms::Sizes { min: 2, max: 20 }));
         assert_eq!(run.to_scenario().unwrap().traffic.interval_ns, None);
     }

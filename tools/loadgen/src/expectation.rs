@@ -28,6 +28,8 @@ pub enum Violation {
     ConnectFailed,
     /// The TLS handshake failed.
     TlsHandshakeFailed,
+    /// The relay did not give a URI to who asked for one.
+    AuthRefused,
     /// The binding SEND was not answered with 200 in time.
     NotBound,
     /// A connection ended before its call did.
@@ -72,6 +74,7 @@ impl Violation {
             Self::AnswerUnusable => "200 to INVITE could not be used",
             Self::ConnectFailed => "no TCP connection to the address in the SDP answer",
             Self::TlsHandshakeFailed => "TLS handshake failed",
+            Self::AuthRefused => "the relay gave no URI",
             Self::NotBound => "binding SEND was not answered 200 in time",
             Self::UnexpectedClose => "media connection ended before its call",
             Self::Malformed => "the node broke the grammar of MSRP or TLS",

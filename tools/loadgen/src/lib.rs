@@ -6,9 +6,12 @@
 //! - [`media`]: pinned threads, each with its own ring: connections, TLS, MSRP.
 //! - [`expectation`]: the oracle that finds what was lost, doubled, or out of order.
 //! - [`fleet`]: one run from the first INVITE to the last BYE.
+//! - [`wire`]: the same without SIP, against whoever is reached directly.
+//! - [`accounting`]: processor time and memory, the node's and our own.
 //! - [`report`], [`display`]: what it has shown, after and meanwhile.
 #![forbid(unsafe_code)]
 
+pub mod accounting;
 pub mod cli;
 pub mod display;
 pub mod expectation;
@@ -18,10 +21,14 @@ pub mod report;
 pub mod scenario;
 pub mod security;
 pub mod signalling;
+pub mod wire;
 
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::Path;
+
+use self::accounting::Processes;
+use self::cli::{ScenarioName, Scenarios};
 
 /// Why there is no report.
 #[derive(Debug)]
@@ -38,21 +45,102 @@ impl From<io::Error> for Error {
     }
 }
 
-/// Runs what the command line says, and writes the JSON file where one is asked for.
-pub fn run(options: &cli::Run) -> Result<report::Report, Error> {
-    let scenario = options.to_scenario().map_err(Error::Usage)?;
-    check_process(options)?;
-    check_descriptors(options)?;
-    // Opened before the run, so that its figures are not lost to a wrong name.
-    let json = options.json.as_deref().map(create).transpose()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let report = runtime.block_on(fleet::run(options, &scenario))?;
-    if let Some(mut file) = json {
-        file.set_len(0)?;
-        serde_json::to_writer_pretty(&mut file, &report).map_err(io::Error::other)?;
-        file.write_all(b"\n")?;
+/// What a run has shown.
+#[derive(Debug)]
+pub enum Outcome {
+    /// With SIP.
+    Calls(Box<report::Report>),
+    /// Without.
+    Wire(Box<wire::WireReport>),
+}
+
+impl Outcome {
+    /// Every expectation held.
+    #[must_use]
+    pub fn passed(&self) -> bool {
+        match self {
+            Self::Calls(report) => report.passed,
+            Self::Wire(report) => report.passed,
+        }
     }
-    Ok(report)
+
+    /// The table.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        match self {
+            Self::Calls(report) => report.to_text(),
+            Self::Wire(report) => report.to_text(),
+        }
+    }
+}
+
+/// Runs what the command line says, and writes the JSON file where one is asked for.
+pub fn run(command: cli::Command) -> Result<Outcome, Error> {
+    let cli::Command::Run(scenario) = command;
+    match scenario {
+        Scenarios::Chat(options) => run_calls(*options, ScenarioName::Chat),
+        Scenarios::Pairs(options) => run_calls(*options, ScenarioName::Pairs),
+        Scenarios::Burst(options) => run_calls(*options, ScenarioName::Burst),
+        Scenarios::FileAndChat(options) => run_calls(*options, ScenarioName::FileAndChat),
+        Scenarios::StalledReceiver(options) => run_calls(*options, ScenarioName::StalledReceiver),
+        Scenarios::Calls(options) => run_calls(*options, ScenarioName::Calls),
+        Scenarios::Bulk(options) => match options.plan().map_err(Error::Usage)? {
+            Some(plan) => run_wire(plan, &options.run.recording),
+            None => run_calls(options.run, ScenarioName::Bulk),
+        },
+        Scenarios::Relay(options) => {
+            run_wire(options.plan().map_err(Error::Usage)?, &options.wire.recording)
+        }
+        Scenarios::Raw(options) => run_wire(options.plan(), &options.wire.recording),
+        Scenarios::Plane(options) => {
+            run_wire(options.plan().map_err(Error::Usage)?, &options.wire.recording)
+        }
+    }
+}
+
+fn run_calls(mut options: cli::Run, scenario: ScenarioName) -> Result<Outcome, Error> {
+    options.scenario = scenario;
+    let scenario = options.to_scenario().map_err(Error::Usage)?;
+    let connections = scenario.churn.map_or(options.sessions, |churn| 4 * churn.concurrency);
+    check_descriptors(connections)?;
+    let record = Record::open(&options.recording)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let report = runtime.block_on(fleet::run(&options, &scenario))?;
+    record.write(&report)?;
+    Ok(Outcome::Calls(Box::new(report)))
+}
+
+fn run_wire(plan: wire::Plan, recording: &cli::Recording) -> Result<Outcome, Error> {
+    check_descriptors(plan.links)?;
+    let record = Record::open(recording)?;
+    let mut report = wire::run(plan, &record.node)?;
+    report.commit.clone_from(&recording.commit);
+    record.write(&report)?;
+    Ok(Outcome::Wire(Box::new(report)))
+}
+
+/// Where a run is recorded, and whose figures.
+struct Record {
+    json: Option<File>,
+    node: Processes,
+}
+
+impl Record {
+    /// Opened before the run, so that its figures are not lost to a wrong name.
+    fn open(recording: &cli::Recording) -> Result<Self, Error> {
+        let node = Processes::new(recording.node_pid.clone());
+        if let Some(pid) = node.missing() {
+            return Err(Error::Usage(format!("--node-pid {pid}: no such process on this machine")));
+        }
+        Ok(Self { json: recording.json.as_deref().map(create).transpose()?, node })
+    }
+
+    fn write(self, report: &impl serde::Serialize) -> Result<(), Error> {
+        let Some(mut file) = self.json else { return Ok(()) };
+        file.set_len(0)?;
+        serde_json::to_writer_pretty(&mut file, report).map_err(io::Error::other)?;
+        Ok(file.write_all(b"\n")?)
+    }
 }
 
 fn create(path: &Path) -> io::Result<File> {
@@ -63,25 +151,14 @@ fn create(path: &Path) -> io::Result<File> {
     })
 }
 
-/// The node's processor time can be read.
-fn check_process(options: &cli::Run) -> Result<(), Error> {
-    match options.node_pid {
-        Some(process) if media::cpu_ticks(&format!("/proc/{process}/stat")).is_none() => {
-            Err(Error::Usage(format!("--node-pid {process}: no such process on this machine")))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// There is a descriptor for every UE.
-fn check_descriptors(options: &cli::Run) -> Result<(), Error> {
+/// There is a descriptor for every connection.
+fn check_descriptors(connections: u32) -> Result<(), Error> {
     let descriptors_max = mrfp_io::raise_descriptor_limit()?;
-    let needed = u64::from(options.sessions) + OTHER_DESCRIPTORS;
+    let needed = u64::from(connections) + OTHER_DESCRIPTORS;
     if needed > descriptors_max {
         return Err(Error::Usage(format!(
-            "{} UEs need {needed} descriptors and this process may open {descriptors_max}: raise \
-             `ulimit -n` or spread the UEs over several generators",
-            options.sessions
+            "{connections} connections need {needed} descriptors and this process may open \
+             {descriptors_max}: raise `ulimit -n` or spread them over several generators"
         )));
     }
     Ok(())

@@ -4,17 +4,16 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use loadgen::cli::{Cli, Command};
+use loadgen::cli::Cli;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let Command::Run(options) = Cli::parse().command;
-    match loadgen::run(&options) {
-        Ok(report) => {
-            print!("{}", report.to_text());
-            if report.passed { ExitCode::SUCCESS } else { ExitCode::from(1) }
+    match loadgen::run(Cli::parse().command) {
+        Ok(outcome) => {
+            print!("{}", outcome.to_text());
+            if outcome.passed() { ExitCode::SUCCESS } else { ExitCode::from(1) }
         }
         Err(loadgen::Error::Usage(text)) => {
             eprintln!("error: {text}\n\nFor more information, try '--help'.");

@@ -1,6 +1,7 @@
 //! What a run has shown: a table for people, JSON for machines.
 
 mod figures;
+mod shared;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -9,6 +10,8 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 pub use self::figures::{FairnessReport, FilesReport, MemoryReport, StallReport};
+pub use self::shared::{BOUND_SHARE, Figures, LatencyUs, PairFairness};
+pub(crate) use self::shared::{SLIP_US_MAX, bound_warning, slip_warning};
 use crate::expectation::Violations;
 
 /// All figures of a run.
@@ -26,6 +29,8 @@ pub struct Report {
     pub command_line: Vec<String>,
     /// What was asked for.
     pub config: ConfigReport,
+    /// The figures every kind of run has.
+    pub figures: Figures,
     /// Calls.
     pub calls: CallsReport,
     /// Messages.
@@ -34,6 +39,8 @@ pub struct Report {
     pub setup_latency: Percentiles,
     /// From INVITE to the answered binding SEND.
     pub bound_latency: Percentiles,
+    /// From BYE to its answer, where calls follow each other.
+    pub ending_latency: Percentiles,
     /// From the moment a message was due to each of its deliveries.
     pub delivery_latency: Percentiles,
     /// From a SEND to its 200.
@@ -237,6 +244,9 @@ impl Report {
         self.write_latencies(&mut text);
         self.write_cpu(&mut text);
         self.write_figures(&mut text);
+        if self.figures.calls.is_some() || self.figures.gbit_per_second.is_some() {
+            self.figures.write(&mut text);
+        }
         self.write_verdict(&mut text);
         text
     }
@@ -300,6 +310,7 @@ impl Report {
         for (name, percentiles) in [
             ("INVITE to 200", &self.setup_latency),
             ("INVITE to bound", &self.bound_latency),
+            ("BYE to 200", &self.ending_latency),
             ("SEND to delivery", &self.delivery_latency),
             ("SEND to 200", &self.answer_latency),
             ("first word to 200", &self.first_answer_latency),
@@ -354,23 +365,27 @@ impl Report {
         for warning in &self.warnings {
             let _ = writeln!(text, "  warning: {warning}");
         }
-        if self.passed {
-            let _ = writeln!(
-                text,
-                "\nPASSED: every call came up and ended, every message arrived once and in order"
-            );
-            return;
-        }
         if self.interrupted {
             let _ = writeln!(text, "\nINTERRUPTED by the user");
         }
-        if self.violations.total() == 0 {
+        let promise = "every call came up and ended, every message arrived once and in order";
+        self.violations.write_verdict(text, self.passed, promise);
+    }
+}
+
+impl Violations {
+    /// Says what was found, or that `promise` held.
+    pub(crate) fn write_verdict(&self, text: &mut String, passed: bool, promise: &str) {
+        if passed {
+            let _ = writeln!(text, "\nPASSED: {promise}");
+        }
+        if self.total() == 0 {
             return;
         }
-        let _ = writeln!(text, "\nFAILED: {}", plural(self.violations.total(), "violation"));
-        for (violation, count) in &self.violations.counts {
+        let _ = writeln!(text, "\nFAILED: {}", plural(self.total(), "violation"));
+        for (violation, count) in &self.counts {
             let _ = writeln!(text, "  {count:>9}  {}", violation.describe());
-            for example in self.violations.examples.get(violation).into_iter().flatten() {
+            for example in self.examples.get(violation).into_iter().flatten() {
                 let _ = writeln!(text, "             {example}");
             }
         }

@@ -105,20 +105,25 @@ fn now() -> NtpTime {
 
 fn parse_ticket_key(text: &str) -> Result<TicketKey, String> {
     let (identity, digits) = text.split_once(':').ok_or("it must be ID:HEX")?;
+    let key = parse_hex(digits.as_bytes());
+    let key = key.ok_or("the key must be in hex digits")?;
+    if !matches!(key.len(), 16 | 32) {
+        return Err("the key must have 16 or 32 bytes".to_owned());
+    }
+    Ok(TicketKey(TicketProtectionKey { identity: identity.as_bytes().to_vec(), key }))
+}
+
+/// Bytes of a key in hex digits.
+pub(crate) fn parse_hex(digits: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let digit = |byte: u8| (byte as char).to_digit(16).map(|digit| digit as u8);
-    let key: Option<Vec<u8>> = digits
-        .as_bytes()
+    let bytes: Option<Vec<u8>> = digits
         .chunks(2)
         .map(|pair| match pair {
             [high, low] => Some(digit(*high)? << 4 | digit(*low)?),
             _ => None,
         })
         .collect();
-    let key = Zeroizing::new(key.ok_or("the key must be in hex digits")?);
-    if !matches!(key.len(), 16 | 32) {
-        return Err("the key must have 16 or 32 bytes".to_owned());
-    }
-    Ok(TicketKey(TicketProtectionKey { identity: identity.as_bytes().to_vec(), key }))
+    bytes.map(Zeroizing::new)
 }
 
 #[cfg(test)]

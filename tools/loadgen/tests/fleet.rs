@@ -7,10 +7,10 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::time::{Duration, Instant};
 
 use clap::Parser as _;
-use loadgen::Error;
-use loadgen::cli::{Cli, Command};
+use loadgen::cli::Cli;
 use loadgen::expectation::Violation;
 use loadgen::report::Report;
+use loadgen::{Error, Outcome};
 use support::{CallFault, Fault, start_sip_tcp, start_sip_udp, start_switch};
 
 fn run(fault: Fault, call_fault: CallFault, options: &[&str]) -> Report {
@@ -25,8 +25,10 @@ fn run_against(sip: SocketAddr, options: &[&str]) -> Result<Report, Error> {
     let target = format!("sip:room@{sip}");
     let mut line = vec!["mrf-load", "run", "chat", "--target", &target, "--rate", "1000/s"];
     line.extend(options);
-    let Command::Run(options) = Cli::parse_from(line).command;
-    loadgen::run(&options)
+    match loadgen::run(Cli::parse_from(line).command)? {
+        Outcome::Calls(report) => Ok(*report),
+        Outcome::Wire(report) => panic!("{report:?}"),
+    }
 }
 
 const SHORT: &[&str] = &["--sessions", "3", "--duration", "500ms", "--window", "2"];

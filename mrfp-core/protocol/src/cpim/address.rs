@@ -23,7 +23,9 @@ impl<'a> Address<'a> {
             }
         };
         let uri = rest.trim_ascii_end().strip_prefix(b"<")?.strip_suffix(b">")?;
-        let foreign = uri.iter().any(|&byte| byte <= b' ' || matches!(byte, b'<' | b'>' | 0x7f));
+        let foreign = uri.iter().fold(false, |found, &byte| {
+            found | (byte <= b' ') | (byte == b'<') | (byte == b'>') | (byte == 0x7f)
+        });
         // A URI has a scheme.
         if foreign || memchr::memchr(b':', uri).is_none_or(|colon| colon == 0) {
             return None;

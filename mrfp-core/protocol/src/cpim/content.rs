@@ -86,7 +86,8 @@ impl ContentClass {
 /// Whether a Content-Type is `message/cpim`.
 #[must_use]
 pub fn is_cpim(content_type: &[u8]) -> bool {
-    essence(content_type).eq_ignore_ascii_case(b"message/cpim")
+    // Nearly everybody writes it like that.
+    content_type == b"message/cpim" || essence(content_type).eq_ignore_ascii_case(b"message/cpim")
 }
 
 /// Whether a list of accept-types (or accept-wrapped-types) has room for a Content-Type: by its

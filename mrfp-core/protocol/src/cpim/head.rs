@@ -1,5 +1,7 @@
 //! The header blocks of a CPIM message (RFC 3862 sections 2 to 4).
 
+use std::sync::LazyLock;
+
 use memchr::memmem;
 
 use super::Address;
@@ -10,6 +12,8 @@ use super::address::closing_quote;
 pub struct Head<'a> {
     /// From.
     pub from: Option<Address<'a>>,
+    /// The first To.
+    pub first_to: Option<Address<'a>>,
     /// Number of To headers; [`to`](Self::to) names them.
     pub to_count: usize,
     /// DateTime, as received.
@@ -70,6 +74,7 @@ impl<'a> Head<'a> {
         };
         let mut head = Self {
             from: None,
+            first_to: None,
             to_count: 0,
             date_time: None,
             subject: None,
@@ -167,7 +172,8 @@ impl<'a> Head<'a> {
         match name {
             b"From" => once(&mut self.from, Address::parse(value).ok_or(Malformed::From)?),
             b"To" => {
-                Address::parse(value).ok_or(Malformed::To)?;
+                let to = Address::parse(value).ok_or(Malformed::To)?;
+                self.first_to.get_or_insert(to);
                 self.to_count += 1;
                 Ok(())
             }
@@ -233,7 +239,7 @@ fn block(bytes: &[u8]) -> Option<(&[u8], usize)> {
     if bytes.starts_with(b"\r\n") {
         return Some((&[], 2));
     }
-    let end = memmem::find(bytes, b"\r\n\r\n")?;
+    let end = EMPTY_LINE.find(bytes)?;
     Some((&bytes[..end + 2], end + 4))
 }
 
@@ -247,7 +253,10 @@ fn lines(block: &[u8]) -> impl Iterator<Item = Result<&[u8], Malformed>> {
         let Some(text) = line.strip_suffix(b"\r\n") else {
             return Some(Err(Malformed::LineEnd));
         };
-        let control = text.iter().any(|&byte| (byte < b' ' && byte != b'\t') || byte == 0x7f);
+        // Without a way out in the middle, so that many bytes are looked at in one step.
+        let control = text
+            .iter()
+            .fold(false, |found, &byte| found | ((byte < b' ') & (byte != b'\t')) | (byte == 0x7f));
         Some(if control { Err(Malformed::LineEnd) } else { Ok(text) })
     })
 }
@@ -257,7 +266,7 @@ fn lines(block: &[u8]) -> impl Iterator<Item = Result<&[u8], Malformed>> {
 fn split_header(line: &[u8]) -> Result<(&[u8], &[u8]), Malformed> {
     let colon = memchr::memchr(b':', line).ok_or(Malformed::Header)?;
     let name = &line[..colon];
-    if name.is_empty() || !name.iter().all(|byte| is_name_character(*byte)) {
+    if name.is_empty() || !name.iter().all(|&byte| NAME_CHARACTERS[usize::from(byte)]) {
         return Err(Malformed::Header);
     }
     let mut rest = &line[colon + 1..];
@@ -303,7 +312,23 @@ fn is_content_header(name: &[u8]) -> bool {
     name.len() > 8 && name[..8].eq_ignore_ascii_case(b"content-")
 }
 
+/// Ends a block; searched for with a searcher that is built once.
+static EMPTY_LINE: LazyLock<memmem::Finder<'static>> =
+    LazyLock::new(|| memmem::Finder::new(b"\r\n\r\n"));
+
 /// Printable ASCII without the separators of RFC 3862 section 3.1.
-fn is_name_character(byte: u8) -> bool {
-    byte.is_ascii_graphic() && !b"()<>@,;:\\\"/[]?={}".contains(&byte)
-}
+static NAME_CHARACTERS: [bool; 256] = {
+    let separators = b"()<>@,;:\\\"/[]?={}";
+    let mut table = [false; 256];
+    let mut byte = b'!';
+    while byte <= b'~' {
+        table[byte as usize] = true;
+        byte += 1;
+    }
+    let mut index = 0;
+    while index < separators.len() {
+        table[separators[index] as usize] = false;
+        index += 1;
+    }
+    table
+};

@@ -27,6 +27,9 @@ pub struct Piece<'a> {
     pub body: &'a [u8],
     /// Present where the message ends.
     pub end: Option<Continuation>,
+    /// Where a message begins: everything from behind its From-Path line to the end of `body`, as it
+    /// stands in the input; otherwise empty. For those who pass it on unchanged.
+    pub after_paths: &'a [u8],
     /// Bytes of the input this piece took.
     pub consumed: usize,
 }
@@ -89,10 +92,19 @@ impl Default for State {
 }
 
 impl Framer {
+    /// Whether nothing is known of a message yet: the next byte is the first of one, and has not been
+    /// presented before. A new framer would do as well, and a caller that knows what comes may take that
+    /// message itself.
+    #[must_use]
+    pub fn is_between_messages(&self) -> bool {
+        matches!(self.state, State::Head(Scan { line_start: 0, scanned: 0 }))
+    }
+
     /// The next piece; `Ok(None)`: nothing can be said before more bytes come. A head longer than
     /// [`HEAD_BYTES_MAX`] is malformed.
     ///
     /// Inside a body at most 43 bytes stay unconsumed: what may turn out to be the end-line.
+    #[inline]
     pub fn next<'a>(&mut self, input: &'a [u8]) -> Result<Option<Piece<'a>>, Malformed> {
         match &mut self.state {
             State::Head(scan) => {
@@ -121,6 +133,7 @@ impl Framer {
     }
 
     /// Reads a head that the scan has found complete; its header lines end at `headers`.
+    #[cold]
     fn read_scanned<'a>(
         &mut self,
         input: &'a [u8],
@@ -134,19 +147,20 @@ impl Framer {
     }
 
     /// Begins a message with its head and as much of the body as is there.
-    #[inline]
+    #[inline(always)]
     fn open<'a>(
         &mut self,
         input: &'a [u8],
         head: Head<'a>,
         end: &HeadEnd,
     ) -> Result<Piece<'a>, Malformed> {
-        let mut body = Body::new(head.transaction_id);
+        let after_paths = end.headers - head.header_lines.len();
         match end.tail {
-            Tail::EndLine => match body.end_line(&input[end.headers..end.total]) {
+            Tail::EndLine => match end_line(head.transaction_id, &input[end.headers..end.total]) {
                 EndLine::Whole { continuation, .. } => {
                     self.state = State::default();
                     Ok(Piece {
+                        after_paths: &input[after_paths..end.headers],
                         head: Some(head),
                         body: &[],
                         end: Some(continuation),
@@ -158,13 +172,14 @@ impl Framer {
                 }
             },
             Tail::Body => {
-                let mut piece = body.next(&input[end.total..]);
-                piece.head = Some(head);
-                piece.consumed += end.total;
+                let mut piece = next_run(head.transaction_id, true, &input[end.total..]);
                 self.state = match piece.end {
                     Some(_) => State::default(),
-                    None => State::Body(body),
+                    None => State::Body(Body::new(head.transaction_id, piece.body.is_empty())),
                 };
+                piece.after_paths = &input[after_paths..end.total + piece.body.len()];
+                piece.head = Some(head);
+                piece.consumed += end.total;
                 Ok(piece)
             }
         }
@@ -176,11 +191,11 @@ impl Framer {
         let mut malformed = self.lose(reason, &input[..headers]);
         let start_line = input.split(|&byte| byte == b'\r').next().unwrap_or_default();
         let Ok((transaction_id, _)) = parse_start(start_line) else { return malformed };
-        let body = Body::new(transaction_id);
+        let body = Body::new(transaction_id, true);
         if input[headers..].starts_with(b"\r\n") {
             malformed.consumed = Some(headers + 2);
             self.state = State::Body(body);
-        } else if let EndLine::Whole { bytes, .. } = body.end_line(&input[headers..]) {
+        } else if let EndLine::Whole { bytes, .. } = end_line(transaction_id, &input[headers..]) {
             malformed.consumed = Some(headers + bytes);
             self.state = State::default();
         }
@@ -227,11 +242,11 @@ impl Scan {
 }
 
 impl Body {
-    fn new(transaction_id: &[u8]) -> Self {
+    fn new(transaction_id: &[u8], at_start: bool) -> Self {
         let mut body = Self {
             transaction_id: [0; IDENT_BYTES_MAX],
             transaction_id_bytes: transaction_id.len() as u8,
-            at_start: true,
+            at_start,
         };
         body.transaction_id[..transaction_id.len()].copy_from_slice(transaction_id);
         body
@@ -239,81 +254,79 @@ impl Body {
 
     /// The next run of the body and, if it is there, its end.
     fn next<'a>(&mut self, input: &'a [u8]) -> Piece<'a> {
-        //= RFC 4975 section 7.1: the end-line of a body stands behind a CRLF that is not part of
-        //= the body, and the body never contains the end-line. Where a body is empty some senders
-        //= leave that CRLF out and let the one of the empty line do.
-        if self.at_start && input.first().is_none_or(|&first| first == b'-') {
-            match self.end_line(input) {
-                EndLine::Whole { continuation, bytes } => {
-                    return Piece {
-                        head: None,
-                        body: &[],
-                        end: Some(continuation),
-                        consumed: bytes,
-                    };
-                }
-                EndLine::Prefix => {
-                    return Piece { head: None, body: &[], end: None, consumed: 0 };
-                }
-                EndLine::Other => {}
-            }
-        }
-        let mut from = 0;
-        while let Some(found) = BEFORE_TRANSACTION_ID.find(&input[from..]) {
-            let candidate = from + found;
-            match self.end_line(&input[candidate + 2..]) {
-                EndLine::Whole { continuation, bytes } => {
-                    return Piece {
-                        head: None,
-                        body: &input[..candidate],
-                        end: Some(continuation),
-                        consumed: candidate + 2 + bytes,
-                    };
-                }
-                EndLine::Prefix => return self.run(&input[..candidate]),
-                // The needle does not overlap itself.
-                EndLine::Other => from = candidate + CRLF_HYPHENS.len(),
-            }
-        }
-        let held = held_back(&input[from..]);
-        self.run(&input[..input.len() - held])
-    }
-
-    fn run<'a>(&mut self, body: &'a [u8]) -> Piece<'a> {
-        if !body.is_empty() {
-            self.at_start = false;
-        }
-        Piece { head: None, body, end: None, consumed: body.len() }
-    }
-
-    /// Compares with `"-------" transact-id continuation-flag CRLF`.
-    fn end_line(&self, bytes: &[u8]) -> EndLine {
         let transaction_id = &self.transaction_id[..usize::from(self.transaction_id_bytes)];
-        let mut rest = bytes;
-        for part in [HYPHENS, transaction_id] {
-            let common = part.len().min(rest.len());
-            if rest[..common] != part[..common] {
-                return EndLine::Other;
-            }
-            if common < part.len() {
-                return EndLine::Prefix;
-            }
-            rest = &rest[common..];
+        let piece = next_run(transaction_id, self.at_start, input);
+        self.at_start &= piece.body.is_empty();
+        piece
+    }
+}
+
+/// The next run of the body of the message with this transaction identifier and, if it is there, its
+/// end. `at_start`: no byte of the body has been handed out.
+#[inline]
+fn next_run<'a>(transaction_id: &[u8], at_start: bool, input: &'a [u8]) -> Piece<'a> {
+    //= RFC 4975 section 7.1: the end-line of a body stands behind a CRLF that is not part of
+    //= the body, and the body never contains the end-line. Where a body is empty some senders
+    //= leave that CRLF out and let the one of the empty line do.
+    if at_start && input.first().is_none_or(|&first| first == b'-') {
+        match end_line(transaction_id, input) {
+            EndLine::Whole { continuation, bytes } => return run(&[], Some(continuation), bytes),
+            EndLine::Prefix => return run(&[], None, 0),
+            EndLine::Other => {}
         }
-        let Some(&flag) = rest.first() else {
-            return EndLine::Prefix;
-        };
-        let Some(continuation) = Continuation::from_byte(flag) else {
+    }
+    let mut from = 0;
+    while let Some(found) = BEFORE_TRANSACTION_ID.find(&input[from..]) {
+        let candidate = from + found;
+        match end_line(transaction_id, &input[candidate + 2..]) {
+            EndLine::Whole { continuation, bytes } => {
+                let consumed = candidate + 2 + bytes;
+                return run(&input[..candidate], Some(continuation), consumed);
+            }
+            EndLine::Prefix => return run(&input[..candidate], None, candidate),
+            // The needle does not overlap itself.
+            EndLine::Other => from = candidate + CRLF_HYPHENS.len(),
+        }
+    }
+    let free = input.len() - held_back(&input[from..]);
+    run(&input[..free], None, free)
+}
+
+fn run(body: &[u8], end: Option<Continuation>, consumed: usize) -> Piece<'_> {
+    Piece { head: None, body, end, after_paths: &[], consumed }
+}
+
+/// Compares with `"-------" transact-id continuation-flag CRLF`.
+#[inline]
+fn end_line(transaction_id: &[u8], bytes: &[u8]) -> EndLine {
+    let length = HYPHENS.len() + transaction_id.len() + 3;
+    let Some(whole) = bytes.get(..length) else { return end_line_prefix(transaction_id, bytes) };
+    let (hyphens, rest) = whole.split_at(HYPHENS.len());
+    let (found, rest) = rest.split_at(transaction_id.len());
+    let [flag, b'\r', b'\n'] = *rest else { return EndLine::Other };
+    match Continuation::from_byte(flag) {
+        Some(continuation) if hyphens == HYPHENS && found == transaction_id => {
+            EndLine::Whole { continuation, bytes: length }
+        }
+        Some(_) | None => EndLine::Other,
+    }
+}
+
+/// The same where less has come than an end-line.
+#[cold]
+fn end_line_prefix(transaction_id: &[u8], bytes: &[u8]) -> EndLine {
+    let mut rest = bytes;
+    for part in [HYPHENS, transaction_id] {
+        let common = part.len().min(rest.len());
+        if rest[..common] != part[..common] {
             return EndLine::Other;
-        };
-        match rest[1..] {
-            [b'\r', b'\n', ..] => {
-                let bytes = HYPHENS.len() + transaction_id.len() + 3;
-                EndLine::Whole { continuation, bytes }
-            }
-            [] | [b'\r'] => EndLine::Prefix,
-            [_, ..] => EndLine::Other,
         }
+        rest = &rest[common..];
+    }
+    match *rest {
+        [] => EndLine::Prefix,
+        [flag] | [flag, b'\r'] if Continuation::from_byte(flag).is_some() => EndLine::Prefix,
+        [_, ..] => EndLine::Other,
     }
 }
 

@@ -1,7 +1,9 @@
 //! Start line and headers (RFC 4975 section 9).
 
 use super::MalformedReason as Reason;
-use super::{ByteRange, Path, is_ident, is_message_id};
+use super::id::split_ident;
+use super::uri::any_pair;
+use super::{ByteRange, Path, is_message_id};
 
 /// Start line and headers, borrowed from the input.
 #[derive(Clone, Debug)]
@@ -102,25 +104,37 @@ impl<'a> Head<'a> {
     /// Reads the head at the front of `bytes`, line by line; `Ok(None)`: it is not complete.
     #[inline]
     pub(super) fn read(bytes: &'a [u8]) -> Result<Option<(Self, HeadEnd)>, Reason> {
-        let Some((start_line, rest)) = split_line(bytes)? else { return Ok(None) };
+        let mut lines = Lines { bytes, at: 0 };
+        Self::read_lines(&mut lines).map_err(|reason| lines.first_reason(reason))
+    }
+
+    /// Leaves it to the caller to look for a CR that no LF follows where a line is refused.
+    #[inline]
+    fn read_lines(lines: &mut Lines<'a>) -> Result<Option<(Self, HeadEnd)>, Reason> {
+        let Some(start_line) = lines.next()? else { return Ok(None) };
         let (transaction_id, start) = parse_start(start_line)?;
-        let Some((to_line, rest)) = split_line(rest)? else { return Ok(None) };
+        let Some(to_line) = lines.next()? else { return Ok(None) };
         let to_path = parse_path(to_line, b"To-Path: ", Reason::ToPath)?;
-        let Some((from_line, rest)) = split_line(rest)? else { return Ok(None) };
+        let Some(from_line) = lines.next()? else { return Ok(None) };
         let from_path = parse_path(from_line, b"From-Path: ", Reason::FromPath)?;
         let mut headers = Headers::default();
-        let mut lines = rest;
-        let (tail, after) = loop {
-            let Some((line, after)) = split_line(lines)? else { return Ok(None) };
+        let first = lines.at;
+        let (tail, last) = loop {
+            let last = lines.at;
+            let Some(line) = lines.next()? else { return Ok(None) };
             match line {
-                [] => break (Tail::Body, after),
-                [b'-', ..] if line.starts_with(HYPHENS) => break (Tail::EndLine, after),
+                [] => break (Tail::Body, last),
+                [b'-', ..] if line.starts_with(HYPHENS) => {
+                    if memchr::memchr(b'\r', line).is_some() {
+                        return Err(Reason::LineEnd);
+                    }
+                    break (Tail::EndLine, last);
+                }
                 [_, ..] => headers.add(line)?,
             }
-            lines = after;
         };
-        let header_lines = &rest[..rest.len() - lines.len()];
-        if has_control_character(header_lines) {
+        let header_lines = &lines.bytes[first..last];
+        if !is_text(header_lines) {
             return Err(Reason::LineEnd);
         }
         match (tail, start, headers.content_type) {
@@ -142,9 +156,7 @@ impl<'a> Head<'a> {
             content_type: headers.content_type,
             header_lines,
         };
-        let end =
-            HeadEnd { tail, headers: bytes.len() - lines.len(), total: bytes.len() - after.len() };
-        Ok(Some((head, end)))
+        Ok(Some((head, HeadEnd { tail, headers: last, total: lines.at })))
     }
 
     /// Value of the first header of that name after From-Path, without regard to case.
@@ -154,10 +166,9 @@ impl<'a> Head<'a> {
 
     /// Values of all headers of that name after From-Path.
     pub fn header_values(&self, name: &[u8]) -> impl Iterator<Item = &'a [u8]> {
-        let mut lines = self.header_lines;
+        let mut lines = Lines { bytes: self.header_lines, at: 0 };
         std::iter::from_fn(move || {
-            while let Some((line, after)) = split_line(lines).ok()? {
-                lines = after;
+            while let Some(line) = lines.next().ok()? {
                 let (found, value) = split_header(line).ok()?;
                 if found.eq_ignore_ascii_case(name) {
                     return Some(value);
@@ -197,39 +208,90 @@ impl<'a> Headers<'a> {
         if self.content_type.is_some() {
             return Err(Reason::ContentTypeNotLast);
         }
-        let (name, value) = split_header(line)?;
-        // The length tells nearly all names apart before any character is compared.
-        match name.len() {
-            10 if is_same_name(name, b"Message-ID") => {
+        let (name, value) = Name::split_off(line)?;
+        match name {
+            Name::MessageId => {
                 let id = is_message_id(value).then_some(value).ok_or(Reason::MessageId)?;
                 once(&mut self.message_id, id)
             }
-            10 if is_same_name(name, b"Byte-Range") => {
+            Name::ByteRange => {
                 let range = ByteRange::parse(value).ok_or(Reason::ByteRange)?;
                 once(&mut self.byte_range, range)
             }
-            14 if is_same_name(name, b"Success-Report") => {
+            Name::SuccessReport => {
                 let report = parse_success_report(value).ok_or(Reason::SuccessReport)?;
                 once(&mut self.success_report, report)
             }
-            14 if is_same_name(name, b"Failure-Report") => {
+            Name::FailureReport => {
                 let report = parse_failure_report(value).ok_or(Reason::FailureReport)?;
                 once(&mut self.failure_report, report)
             }
-            6 if is_same_name(name, b"Status") => {
+            Name::Status => {
                 let status = parse_status(value).ok_or(Reason::Status)?;
                 once(&mut self.status, status)
             }
-            12 if is_same_name(name, b"Content-Type") => {
+            Name::ContentType => {
                 self.content_type =
                     Some(is_media_type(value).then_some(value).ok_or(Reason::ContentType)?);
                 Ok(())
             }
-            7 if is_same_name(name, b"To-Path") => Err(Reason::Duplicate),
-            9 if is_same_name(name, b"From-Path") => Err(Reason::Duplicate),
-            _ if is_name(name) => Ok(()),
-            _ => Err(Reason::Header),
+            Name::Path => Err(Reason::Duplicate),
+            Name::Other => Ok(()),
         }
+    }
+}
+
+/// Headers by what they mean here.
+#[derive(Clone, Copy)]
+enum Name {
+    MessageId,
+    ByteRange,
+    SuccessReport,
+    FailureReport,
+    Status,
+    ContentType,
+    /// To-Path or From-Path, which have had their turn.
+    Path,
+    Other,
+}
+
+impl Name {
+    /// Parts a header line into what it means and its value.
+    #[inline]
+    fn split_off(line: &[u8]) -> Result<(Self, &[u8]), Reason> {
+        // Names compare without regard to case, but nearly everybody writes them as the RFCs do: one
+        // comparison recognises such a name and finds its end.
+        let usual = match line.first() {
+            Some(b'M') => line.strip_prefix(b"Message-ID: ").map(|value| (Self::MessageId, value)),
+            Some(b'B') => line.strip_prefix(b"Byte-Range: ").map(|value| (Self::ByteRange, value)),
+            Some(b'C') => {
+                line.strip_prefix(b"Content-Type: ").map(|value| (Self::ContentType, value))
+            }
+            Some(b'F') => {
+                line.strip_prefix(b"Failure-Report: ").map(|value| (Self::FailureReport, value))
+            }
+            Some(_) | None => None,
+        };
+        usual.map_or_else(|| Self::split_unusual(line), Ok)
+    }
+
+    fn split_unusual(line: &[u8]) -> Result<(Self, &[u8]), Reason> {
+        let (text, value) = split_header(line)?;
+        let is = |name: &[u8]| text.eq_ignore_ascii_case(name);
+        // The length tells nearly all names apart before any character is compared.
+        let name = match text.len() {
+            10 if is(b"Message-ID") => Self::MessageId,
+            10 if is(b"Byte-Range") => Self::ByteRange,
+            14 if is(b"Success-Report") => Self::SuccessReport,
+            14 if is(b"Failure-Report") => Self::FailureReport,
+            6 if is(b"Status") => Self::Status,
+            12 if is(b"Content-Type") => Self::ContentType,
+            7 if is(b"To-Path") => Self::Path,
+            9 if is(b"From-Path") => Self::Path,
+            _ if is_name(text) => Self::Other,
+            _ => return Err(Reason::Header),
+        };
+        Ok((name, value))
     }
 }
 
@@ -244,11 +306,13 @@ fn once<T>(slot: &mut Option<T>, value: T) -> Result<(), Reason> {
 /// `MSRP SP transact-id SP (method / status-code [SP comment])`, without the CRLF.
 pub(super) fn parse_start(line: &[u8]) -> Result<(&[u8], Start<'_>), Reason> {
     let rest = line.strip_prefix(b"MSRP ").ok_or(Reason::StartLine)?;
-    let space = rest.iter().position(|&byte| byte == b' ').ok_or(Reason::StartLine)?;
-    let (transaction_id, rest) = (&rest[..space], &rest[space + 1..]);
-    if !is_ident(transaction_id) {
-        return Err(Reason::TransactionId);
-    }
+    let (transaction_id, rest) = match split_ident(rest) {
+        Some((ident, [b' ', rest @ ..])) => (ident, rest),
+        Some(_) | None if memchr::memchr(b' ', rest).is_some() => {
+            return Err(Reason::TransactionId);
+        }
+        Some(_) | None => return Err(Reason::StartLine),
+    };
     let start = match rest {
         b"SEND" => Start::Request(Method::Send),
         b"REPORT" => Start::Request(Method::Report),
@@ -256,7 +320,7 @@ pub(super) fn parse_start(line: &[u8]) -> Result<(&[u8], Start<'_>), Reason> {
         b"NICKNAME" => Start::Request(Method::Nickname),
         [first, ..] if first.is_ascii_digit() => {
             let (code, comment) = parse_code(rest).ok_or(Reason::StartLine)?;
-            if has_control_character(comment) {
+            if !is_text(comment) {
                 return Err(Reason::LineEnd);
             }
             Start::Response(code, comment)
@@ -285,10 +349,16 @@ fn parse_code(text: &[u8]) -> Option<(u16, &[u8])> {
 }
 
 /// `start`: the name with colon and space.
-#[inline]
-fn parse_path<'a>(line: &'a [u8], start: &[u8], reason: Reason) -> Result<Path<'a>, Reason> {
-    match line.split_at_checked(start.len()) {
-        Some((found, value)) if is_same_name(found, start) && Path(value).is_list() => {
+#[inline(always)]
+fn parse_path<'a, const N: usize>(
+    line: &'a [u8],
+    start: &[u8; N],
+    reason: Reason,
+) -> Result<Path<'a>, Reason> {
+    match line.split_first_chunk::<N>() {
+        Some((found, value))
+            if (found == start || found.eq_ignore_ascii_case(start)) && Path(value).is_list() =>
+        {
             Ok(Path(value))
         }
         Some(_) | None => Err(reason),
@@ -327,35 +397,45 @@ fn is_media_type(value: &[u8]) -> bool {
     }
 }
 
-/// Line ends apart, a head holds no control character but HTAB (RFC 4975 section 9, utf8text). One
-/// pass over all lines costs less than one over each. Of the start line only a comment is left to
-/// look at, and paths allow fewer characters anyway.
-fn has_control_character(bytes: &[u8]) -> bool {
-    bytes.iter().fold(false, |found, &byte| {
-        let allowed = (byte == b'\t') | (byte == b'\r') | (byte == b'\n');
-        found | ((byte < 0x20) & !allowed) | (byte == 0x7f)
-    })
-}
-
-/// A line without its CRLF, and what follows it.
-type LineAndRest<'a> = (&'a [u8], &'a [u8]);
-
-/// The first line, `None` where its end has not come. CR and LF stand together or not at all.
-fn split_line(bytes: &[u8]) -> Result<Option<LineAndRest<'_>>, Reason> {
-    let Some(end) = memchr::memchr2(b'\r', b'\n', bytes) else {
-        return Ok(None);
+/// Whether a head may hold this: line ends apart, no control character but HTAB (RFC 4975 section 9,
+/// utf8text), and CR nowhere but before LF. One pass over all lines costs less than one over each. Of
+/// the start line only a comment is left to look at, and paths allow fewer characters anyway.
+fn is_text(bytes: &[u8]) -> bool {
+    let wrong = |byte: u8, next: u8| {
+        let end = (byte == b'\n') | ((byte == b'\r') & (next == b'\n'));
+        ((byte < b' ') & (byte != b'\t') & !end) | (byte == 0x7f)
     };
-    match bytes[end..] {
-        [b'\r', b'\n', ref after @ ..] => Ok(Some((&bytes[..end], after))),
-        [b'\r'] => Ok(None),
-        _ => Err(Reason::LineEnd),
-    }
+    bytes.last().is_none_or(|&last| !wrong(last, b' ')) && !any_pair(bytes, wrong)
 }
 
-/// Names compare without regard to case, but nearly everybody writes them as the RFCs do.
-#[inline(always)]
-fn is_same_name(name: &[u8], wanted: &[u8]) -> bool {
-    name == wanted || name.eq_ignore_ascii_case(wanted)
+/// Goes from line to line. Looks for line ends only: that no other CR stands in a line has to be
+/// checked for all of them at once ([`is_text`]) or, where one is refused, afterwards.
+struct Lines<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Lines<'a> {
+    /// The next line without its CRLF, `None` where its end has not come.
+    #[inline(always)]
+    fn next(&mut self) -> Result<Option<&'a [u8]>, Reason> {
+        let rest = &self.bytes[self.at..];
+        let Some(end) = memchr::memchr(b'\n', rest) else { return Ok(None) };
+        self.at += end + 1;
+        match rest[..end].split_last() {
+            Some((b'\r', line)) => Ok(Some(line)),
+            Some(_) | None => Err(Reason::LineEnd),
+        }
+    }
+
+    /// Why the head is refused whose last line read was found wrong for this reason: CR and LF stand
+    /// together or not at all, and the first line that is wrong decides.
+    #[cold]
+    fn first_reason(&self, reason: Reason) -> Reason {
+        let read = &self.bytes[..self.at];
+        let alone = |at: usize| read.get(at + 1) != Some(&b'\n');
+        if memchr::memchr_iter(b'\r', read).any(alone) { Reason::LineEnd } else { reason }
+    }
 }
 
 /// Name and value of `hname ":" SP hval`; whether an unknown name is one, [`is_name`] says.

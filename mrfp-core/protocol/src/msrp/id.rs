@@ -13,16 +13,24 @@ pub const MESSAGE_ID_BYTES_MAX: usize = 64;
 
 /// Whether `text` is taken for a Message-ID: visible characters, of which an `ident` is made, too.
 pub fn is_message_id(text: &[u8]) -> bool {
-    (1..=MESSAGE_ID_BYTES_MAX).contains(&text.len()) && text.iter().all(u8::is_ascii_graphic)
+    (1..=MESSAGE_ID_BYTES_MAX).contains(&text.len())
+        // Without a branch for each.
+        && text.iter().fold(true, |all, byte| all & byte.is_ascii_graphic())
 }
 
 /// Whether `text` is an `ident`: ALPHANUM and 3 to 31 of ALPHANUM . - + % =
 pub fn is_ident(text: &[u8]) -> bool {
-    if text.len() < IDENT_BYTES_MIN || text.len() > IDENT_BYTES_MAX {
-        return false;
-    }
-    text[0].is_ascii_alphanumeric()
-        && text[1..].iter().all(|&byte| IDENT_CHARACTERS[usize::from(byte)])
+    split_ident(text).is_some_and(|(_, rest)| rest.is_empty())
+}
+
+/// The `ident` at the front as far as its characters go, and what follows it.
+#[inline]
+pub(super) fn split_ident(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let first = text.first()?;
+    let end = text.iter().position(|&byte| !IDENT_CHARACTERS[usize::from(byte)]);
+    let (ident, rest) = text.split_at(end.unwrap_or(text.len()));
+    let fits = (IDENT_BYTES_MIN..=IDENT_BYTES_MAX).contains(&ident.len());
+    (fits && first.is_ascii_alphanumeric()).then_some((ident, rest))
 }
 
 /// A transaction identifier: 13 characters that carry 64 bits.
@@ -39,11 +47,17 @@ impl TransactionId {
 
     /// The text of 64 bits; different bits, different text.
     pub fn from_u64(bits: u64) -> Self {
-        Self(base32(u128::from(bits)))
+        let mut rest = bits;
+        // Nothing is longer than a word here, so nothing of the arithmetic is.
+        Self(std::array::from_fn(|_| {
+            let character = ALPHABET[(rest & 31) as usize];
+            rest >>= 5;
+            character
+        }))
     }
 
     /// The text.
-    pub fn as_bytes(&self) -> &[u8] {
+    pub fn as_bytes(&self) -> &[u8; Self::BYTES] {
         &self.0
     }
 }
@@ -79,10 +93,11 @@ impl fmt::Debug for MessageId {
     }
 }
 
-/// Five bits a character, lowest first. Letters and digits only, so that every character may
-/// stand first in an ident.
+/// Letters and digits only, so that every character may stand first in an ident.
+const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+
+/// Five bits a character, lowest first.
 fn base32<const N: usize>(bits: u128) -> [u8; N] {
-    const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
     let mut rest = bits;
     let text = std::array::from_fn(|_| {
         let character = ALPHABET[(rest & 31) as usize];

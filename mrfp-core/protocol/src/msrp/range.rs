@@ -17,11 +17,12 @@ impl ByteRange {
     /// Reads the value of a Byte-Range header. `None`: not the grammar, a number beyond 64 bits, a
     /// start of 0, or an end before the byte that precedes the start (`1-0/0` is an empty body).
     pub fn parse(text: &[u8]) -> Option<Self> {
-        let dash = text.iter().position(|&byte| byte == b'-')?;
-        let slash = dash + text[dash..].iter().position(|&byte| byte == b'/')?;
-        let start = number(&text[..dash])?;
-        let end = number_or_star(&text[dash + 1..slash])?;
-        let total = number_or_star(&text[slash + 1..])?;
+        let (start, rest) = number(text)?;
+        let (end, rest) = number_or_star(rest.strip_prefix(b"-")?)?;
+        let (total, rest) = number_or_star(rest.strip_prefix(b"/")?)?;
+        if !rest.is_empty() {
+            return None;
+        }
         if start == 0 {
             return None;
         }
@@ -54,23 +55,23 @@ fn put_number_or_star(writer: &mut Writer<'_>, number: Option<u64>) -> Option<()
     }
 }
 
-fn number_or_star(text: &[u8]) -> Option<Option<u64>> {
+/// A number or `*` at the front, and what follows it.
+fn number_or_star(text: &[u8]) -> Option<(Option<u64>, &[u8])> {
     match text {
-        b"*" => Some(None),
-        digits => number(digits).map(Some),
+        [b'*', rest @ ..] => Some((None, rest)),
+        digits => number(digits).map(|(number, rest)| (Some(number), rest)),
     }
 }
 
-fn number(digits: &[u8]) -> Option<u64> {
-    if digits.is_empty() {
-        return None;
-    }
+/// The number at the front, and what follows it.
+fn number(text: &[u8]) -> Option<(u64, &[u8])> {
     let mut number = 0u64;
-    for &digit in digits {
-        if !digit.is_ascii_digit() {
-            return None;
-        }
-        number = number.checked_mul(10)?.checked_add(u64::from(digit - b'0'))?;
+    let mut digits = 0;
+    while let Some(digit) = text.get(digits).map(|byte| byte.wrapping_sub(b'0'))
+        && digit <= 9
+    {
+        number = number.checked_mul(10)?.checked_add(u64::from(digit))?;
+        digits += 1;
     }
-    Some(number)
+    (digits > 0).then(|| (number, &text[digits..]))
 }

@@ -51,9 +51,32 @@ impl<'a> Path<'a> {
 
     /// Printable ASCII without a space at either end or two in a row.
     pub(super) fn is_list(&self) -> bool {
-        let foreign = self.0.iter().fold(false, |found, &b| found | !(b' '..=b'~').contains(&b));
-        !foreign && self.iter().all(|uri| !uri.is_empty())
+        let foreign = |byte: u8| byte.wrapping_sub(b' ') > b'~' - b' ';
+        let (Some(first), Some(last)) = (self.0.first(), self.0.last()) else { return false };
+        *first != b' '
+            && last.is_ascii_graphic()
+            && !any_pair(self.0, |byte, next| foreign(byte) | ((byte == b' ') & (next == b' ')))
     }
+}
+
+/// Whether any byte is wrong, given the one behind it; the last one has none and is not looked at.
+/// Without a branch for each, so that many are looked at in one step.
+#[inline]
+pub(super) fn any_pair(bytes: &[u8], wrong: impl Fn(u8, u8) -> bool) -> bool {
+    /// What a step takes; then the last step takes again some of what the one before it had, rather
+    /// than bytes one by one.
+    const STEP: usize = 32;
+    let any = |bytes: &[u8], next: &[u8]| {
+        bytes.iter().zip(next).fold(false, |found, (&byte, &next)| found | wrong(byte, next))
+    };
+    let Some((_, next)) = bytes.split_first() else { return false };
+    let (Some(last), Some(last_next)) =
+        (bytes[..next.len()].last_chunk::<STEP>(), next.last_chunk::<STEP>())
+    else {
+        return any(bytes, next);
+    };
+    let whole = next.len() / STEP * STEP;
+    any(&bytes[..whole], &next[..whole]) | any(last, last_next)
 }
 
 /// A parsed MSRP URI, borrowed.
@@ -303,3 +326,20 @@ static CLASSES: [u8; 256] = {
     }
     table
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_at_every_byte_but_the_last_whatever_the_length() {
+        for length in 0..100 {
+            for at in 0..length {
+                let mut bytes = vec![b'.'; length];
+                bytes[at] = b'x';
+                assert_eq!(any_pair(&bytes, |byte, _| byte == b'x'), at + 1 < length);
+                assert_eq!(any_pair(&bytes, |_, next| next == b'x'), at > 0);
+            }
+        }
+    }
+}

@@ -14,9 +14,10 @@ use rustls::server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVeri
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
     ClientConfig, DigitallySignedStruct, DistinguishedName, InconsistentKeys, RootCertStore,
-    ServerConfig, SignatureScheme,
+    ServerConfig, SignatureScheme, SupportedCipherSuite,
 };
 
+use super::certificate_handshake::suite_of;
 use super::fingerprint::Fingerprint;
 
 /// What TLS with certificates needs to know.
@@ -173,10 +174,21 @@ pub(super) struct Certificates {
 }
 
 impl Certificates {
-    pub(super) fn new(config: &CertificateConfig) -> Result<Self, rustls::Error> {
+    /// Of the suites we have, those with one of these names; without any all of them.
+    pub(super) fn new(
+        config: &CertificateConfig,
+        suites: &[String],
+    ) -> Result<Self, rustls::Error> {
         let identity = Arc::new(SingleCertAndKey::from(Arc::clone(&config.identity.0)));
         let authorities = &config.authorities.0;
-        let provider = Arc::clone(&PROVIDER);
+        let mut provider = Arc::clone(&PROVIDER);
+        if !suites.is_empty() {
+            let is_wanted = |suite: &SupportedCipherSuite| {
+                suite_of(suite.suite())
+                    .is_some_and(|suite| suites.iter().any(|name| name == suite.name))
+            };
+            Arc::make_mut(&mut provider).cipher_suites.retain(is_wanted);
+        }
 
         let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()?

@@ -218,7 +218,7 @@ impl std::fmt::Debug for SecretLog {
     }
 }
 
-fn suite_of(suite: CipherSuite) -> Option<&'static Suite> {
+pub(super) fn suite_of(suite: CipherSuite) -> Option<&'static Suite> {
     let name = match suite {
         CipherSuite::TLS13_AES_128_GCM_SHA256 => "TLS_AES_128_GCM_SHA256",
         CipherSuite::TLS13_AES_256_GCM_SHA384 => "TLS_AES_256_GCM_SHA384",

@@ -1,6 +1,6 @@
 //! What both ends are willing to speak, checked once and turned into an OpenSSL context.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use openssl::bn::BigNum;
 use openssl::dh::Dh;
@@ -37,6 +37,8 @@ impl Default for ProfileConfig {
 #[derive(Clone)]
 pub struct Profile {
     pub(super) context: SslContext,
+    /// Of TLS 1.2, most wanted first.
+    pub(super) suites: Arc<[&'static Suite]>,
     pub(super) tls13: bool,
     /// For handshakes with certificates, if there are to be any.
     pub(super) certificates: Option<Certificates>,
@@ -65,13 +67,23 @@ impl Profile {
         }
         let context = build_context(&suites, config.tls13)
             .map_err(|error| ProfileError(format!("OpenSSL refuses the TLS profile: {error}")))?;
-        Ok(Self { context, tls13: config.tls13, certificates: None })
+        Ok(Self { context, suites: suites.into(), tls13: config.tls13, certificates: None })
     }
 
     /// Serves and uses certificates beside pre-shared keys: TLS 1.2 and 1.3, whatever the
     /// configuration says about versions with keys.
-    pub fn with_certificates(mut self, config: &CertificateConfig) -> Result<Self, ProfileError> {
-        let certificates = Certificates::new(config)
+    pub fn with_certificates(self, config: &CertificateConfig) -> Result<Self, ProfileError> {
+        self.with_certificates_and_suites(config, &[])
+    }
+
+    /// The same with these suites alone, by OpenSSL name (`TLS_AES_128_GCM_SHA256`,
+    /// `ECDHE-ECDSA-AES128-GCM-SHA256`); without any it is [`Profile::with_certificates`].
+    pub fn with_certificates_and_suites(
+        mut self,
+        config: &CertificateConfig,
+        suites: &[String],
+    ) -> Result<Self, ProfileError> {
+        let certificates = Certificates::new(config, suites)
             .map_err(|error| ProfileError(format!("rustls refuses the TLS profile: {error}")))?;
         self.certificates = Some(certificates);
         Ok(self)

@@ -1,18 +1,21 @@
 //! What a run has measured.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum as _;
+use hdrhistogram::Histogram;
 
 use super::{Fleet, Phase, latency_histogram};
+use crate::accounting::{Processes, Usage};
 use crate::cli::Run;
 use crate::display::Figures;
 use crate::expectation::Violation;
-use crate::media::{Thread, cpu_ticks, resident_kib};
+use crate::media::{Progress, Thread, resident_kib};
 use crate::report::{
-    ConfigReport, CpuReport, FairnessReport, FilesReport, Machine, MemoryReport, MessagesReport,
-    Percentiles, Report, StallReport, command_line,
+    BOUND_SHARE, ConfigReport, CpuReport, FairnessReport, FilesReport, LatencyUs, Machine,
+    MemoryReport, MessagesReport, PairFairness, Percentiles, Report, SLIP_US_MAX, StallReport,
+    bound_warning, command_line, slip_warning,
 };
 use crate::scenario::Scenario;
 
@@ -23,26 +26,31 @@ pub(super) struct Steady {
     pub(super) seconds: f64,
     pub(super) sent: u64,
     pub(super) delivered: u64,
-    pub(super) generator_ticks: u64,
-    pub(super) node_ticks: Option<u64>,
+    node: Processes,
+    /// What the generator and the node had used at the beginning.
+    usage: (Usage, Usage),
+    generator_ns: u64,
+    pub(super) node_ns: Option<u64>,
+    /// Proportional set size of the node: before the first call, when all were up, at the end.
+    pub(super) pss_before: Option<u64>,
+    pub(super) pss_set_up: Option<u64>,
+    pub(super) pss_end: Option<u64>,
     pub(super) node_memory: Option<MemoryReport>,
     sampled: Option<Instant>,
+    /// Messages, deliveries and whole calls before it began; whole calls since.
+    before: (u64, u64, u32),
+    calls: u32,
 }
 
 /// How often the node's memory is looked at.
 const MEMORY_INTERVAL: Duration = Duration::from_millis(100);
-/// Linux shows processor time in hundredths of a second on every architecture (USER_HZ).
-const TICKS_PER_SECOND: f64 = 100.0;
-/// A thread busier than that waits for its processor, and latencies are its own.
-const BUSY_SHARE_MAX: f64 = 0.85;
-/// Messages sent that late were not the load that was asked for.
-const SLIP_US_MAX: f64 = 5_000.0;
 
 impl Fleet<'_> {
     pub(super) fn figures(&self) -> Figures {
         let mut figures = Figures {
             phase: match self.phase {
                 Phase::SettingUp => "setting up",
+                Phase::WarmingUp => "warming up",
                 Phase::Talking => "talking",
                 Phase::Draining => "draining",
                 Phase::Ending => "ending",
@@ -70,7 +78,7 @@ impl Fleet<'_> {
         mut self,
         sent_total: u64,
         delivered_total: u64,
-        busiest_ticks: u64,
+        busiest_ns: u64,
     ) -> Report {
         let mut delivery = latency_histogram();
         let mut answer = latency_histogram();
@@ -80,6 +88,8 @@ impl Fleet<'_> {
         let mut file = latency_histogram();
         let mut stalled_bytes = 0;
         let mut delivered_by_room = Vec::new();
+        let mut pairs = Vec::new();
+        let mut files_delivered = 0;
         for report in self.media_reports {
             self.violations.merge(report.violations);
             // The target covers every value of the sources: both are bounded alike.
@@ -92,6 +102,8 @@ impl Fleet<'_> {
             let _ = file.add(&report.file_latency);
             stalled_bytes += report.stalled_bytes;
             delivered_by_room.extend(report.delivered_by_room);
+            pairs.extend(report.latency_by_room);
+            files_delivered += report.files_delivered;
         }
         let traffic = &self.scenario.traffic;
         if traffic.stall.is_some() {
@@ -99,7 +111,9 @@ impl Fleet<'_> {
             delivered_by_room.retain(|delivered| *delivered > 0);
         }
         let fairness = FairnessReport::of(delivered_by_room, self.steady.seconds);
-        let starved = if traffic.interval_ns.is_none() { fairness.starved() } else { 0 };
+        // A pair that is full of a file has nothing else to say.
+        let talks = traffic.window > 0 && self.scenario.churn.is_none();
+        let starved = if traffic.interval_ns.is_none() && talks { fairness.starved() } else { 0 };
         self.violations.add_many(Violation::Starved, starved, || {
             format!("the median room had {:.0} deliveries/s", fairness.median_per_second)
         });
@@ -117,8 +131,27 @@ impl Fleet<'_> {
             sent_per_second: per_second(steady.sent),
             delivered_per_second: per_second(steady.delivered),
         };
-        let cpu = steady.cpu(busiest_ticks);
+        let cpu = steady.cpu(busiest_ns);
         let schedule_slip = Percentiles::of_ns(&slip);
+        let churns = self.scenario.churn.is_some();
+        let latency = if churns { &self.bound_latency } else { &delivery };
+        let mut figures = steady.shared_figures(
+            self.calls.bound,
+            self.calls.setup_seconds,
+            busiest_ns,
+            if churns { &[] } else { &pairs },
+            latency,
+        );
+        if churns {
+            steady.add_calls(&mut figures);
+        }
+        if let Some(files) = traffic.files {
+            let bytes = files_delivered * files.bytes as u64;
+            let gbit = bytes as f64 * 8.0 / 1e9;
+            figures.gbit_per_second = (steady.seconds > 0.0).then(|| gbit / steady.seconds);
+            figures.node_gbit_per_cpu_second =
+                figures.node_cpu_seconds.filter(|it| *it > 0.0).map(|seconds| gbit / seconds);
+        }
         let mut warnings = warnings(self.options, &cpu, &schedule_slip, &messages);
         if self.calls.bound == 0 {
             warnings.push("no call came up, so nobody talked".to_owned());
@@ -127,13 +160,15 @@ impl Fleet<'_> {
             passed: self.violations.total() == 0 && !self.interrupted,
             interrupted: self.interrupted,
             machine: Machine::of_this_process(),
-            commit: self.options.commit.clone(),
+            commit: self.options.recording.commit.clone(),
             command_line: command_line(std::env::args()),
             config: config_report(self.options, self.scenario),
+            figures,
             calls: self.calls,
             messages,
             setup_latency: Percentiles::of_ns(&self.setup_latency),
             bound_latency: Percentiles::of_ns(&self.bound_latency),
+            ending_latency: Percentiles::of_ns(&self.ending_latency),
             delivery_latency: Percentiles::of_ns(&delivery),
             answer_latency: Percentiles::of_ns(&answer),
             first_answer_latency: Percentiles::of_ns(&first_answer),
@@ -155,59 +190,131 @@ impl Fleet<'_> {
 }
 
 impl Steady {
-    pub(super) fn begin(&mut self, node_pid: Option<u32>, now: Instant) {
+    /// Before the first call.
+    pub(super) fn of(options: &Run) -> Self {
+        let node = Processes::new(options.recording.node_pid.clone());
+        Self { pss_before: node.pss_bytes(), node, ..Self::default() }
+    }
+
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun.is_some()
+    }
+
+    pub(super) fn begin(&mut self, threads: &[Thread], calls: u32, now: Instant) {
         self.begun = Some(now);
-        self.node_memory = node_pid.and_then(resident_kib).map(MemoryReport::begin);
-        self.generator_ticks = cpu_ticks("/proc/self/stat").unwrap_or(0);
-        self.node_ticks = node_ticks(node_pid);
+        self.before =
+            (counted(threads, |it| &it.messages), counted(threads, |it| &it.deliveries), calls);
+        self.node_memory = self.resident_kib().map(MemoryReport::begin);
+        self.pss_set_up = self.node.pss_bytes();
+        self.usage = (own().usage(), self.node.usage());
     }
 
     /// Looks at the node's memory ten times a second.
-    pub(super) fn sample_memory(&mut self, node_pid: Option<u32>) {
+    pub(super) fn sample_memory(&mut self) {
         let now = Instant::now();
         if self.sampled.is_some_and(|sampled| now < sampled + MEMORY_INTERVAL) {
             return;
         }
         self.sampled = Some(now);
-        if let (Some(memory), Some(kib)) = (&mut self.node_memory, node_pid.and_then(resident_kib))
-        {
+        let resident = self.resident_kib();
+        if let (Some(memory), Some(kib)) = (&mut self.node_memory, resident) {
             memory.sample(kib);
         }
     }
 
-    pub(super) fn end(&mut self, node_pid: Option<u32>, threads: &[Thread], now: Instant) {
+    pub(super) fn end(&mut self, threads: &[Thread], calls: u32, now: Instant) {
         let Some(begun) = self.begun else { return };
         self.seconds = (now - begun).as_secs_f64();
-        let generator = cpu_ticks("/proc/self/stat").unwrap_or(0);
-        self.generator_ticks = generator.saturating_sub(self.generator_ticks);
-        self.node_ticks = node_ticks(node_pid)
-            .zip(self.node_ticks)
-            .map(|(after, before)| after.saturating_sub(before));
-        for thread in threads {
-            self.sent += thread.progress.messages.load(Ordering::Relaxed);
-            self.delivered += thread.progress.deliveries.load(Ordering::Relaxed);
-        }
+        self.generator_ns = own().usage().since(&self.usage.0).unwrap_or(0);
+        self.node_ns = self.node.usage().since(&self.usage.1);
+        self.pss_end = self.node.pss_bytes();
+        let (messages, deliveries, calls_before) = self.before;
+        self.sent = counted(threads, |it| &it.messages) - messages;
+        self.delivered = counted(threads, |it| &it.deliveries) - deliveries;
+        self.calls = calls - calls_before;
     }
 
-    pub(super) fn cpu(&self, busiest_ticks: u64) -> CpuReport {
+    pub(super) fn cpu(&self, busiest_ns: u64) -> CpuReport {
         if self.seconds <= 0.0 {
             return CpuReport::default();
         }
-        let processors = |ticks: u64| ticks as f64 / TICKS_PER_SECOND / self.seconds;
-        let node_us = self.node_ticks.map(|ticks| ticks as f64 / TICKS_PER_SECOND * 1e6);
-        let per = |count: u64| node_us.filter(|_| count > 0).map(|us| us / count as f64);
+        let processors = |ns: u64| ns as f64 / 1e9 / self.seconds;
+        let per = |count: u64| {
+            self.node_ns.filter(|_| count > 0).map(|ns| ns as f64 / 1e3 / count as f64)
+        };
         CpuReport {
-            generator_processors: processors(self.generator_ticks),
-            busiest_media_thread: processors(busiest_ticks),
-            node_processors: self.node_ticks.map(processors),
+            generator_processors: processors(self.generator_ns),
+            busiest_media_thread: processors(busiest_ns),
+            node_processors: self.node_ns.map(processors),
             node_us_per_message: per(self.sent),
             node_us_per_delivery: per(self.delivered),
         }
     }
+
+    /// The figures under the names every kind of run has.
+    pub(super) fn shared_figures(
+        &self,
+        sessions: u32,
+        set_up_seconds: f64,
+        busiest_ns: u64,
+        pairs: &[(u64, f64)],
+        latency: &Histogram<u64>,
+    ) -> crate::report::Figures {
+        let cpu = self.cpu(busiest_ns);
+        let per_second = |count: u64| (self.seconds > 0.0).then(|| count as f64 / self.seconds);
+        let grown = self.pss_end.zip(self.pss_before).filter(|_| sessions > 0);
+        crate::report::Figures {
+            seconds: self.seconds,
+            sessions: Some(sessions.into()),
+            set_up_seconds: Some(set_up_seconds),
+            messages: Some(self.sent),
+            messages_per_second: per_second(self.sent),
+            deliveries: Some(self.delivered),
+            node_cpu_seconds: self.node_ns.map(|ns| ns as f64 / 1e9),
+            node_cpu_us_per_message: cpu.node_us_per_message,
+            node_cpu_us_per_delivery: cpu.node_us_per_delivery,
+            deliveries_per_node_cpu_second: cpu.node_us_per_delivery.map(|us| 1e6 / us),
+            generator_cpu_us_per_message: (self.sent > 0)
+                .then(|| self.generator_ns as f64 / 1e3 / self.sent as f64),
+            generator_busy: cpu.busiest_media_thread,
+            generator_bound: cpu.busiest_media_thread > BOUND_SHARE,
+            latency_us: LatencyUs::of_ns(latency),
+            fairness: PairFairness::of(pairs),
+            pss_bytes_per_session: grown
+                .map(|(end, before)| (end as f64 - before as f64) / f64::from(sessions)),
+            pss_before_bytes: self.pss_before,
+            pss_set_up_bytes: self.pss_set_up,
+            pss_end_bytes: self.pss_end,
+            ..crate::report::Figures::default()
+        }
+    }
+
+    /// Of whole calls there are no messages worth counting.
+    fn add_calls(&self, figures: &mut crate::report::Figures) {
+        let per_call = |ns: Option<u64>| {
+            ns.filter(|_| self.calls > 0).map(|ns| ns as f64 / 1e3 / f64::from(self.calls))
+        };
+        figures.messages = None;
+        figures.messages_per_second = None;
+        figures.deliveries = None;
+        figures.calls = Some(self.calls.into());
+        figures.calls_per_second =
+            (self.seconds > 0.0).then(|| f64::from(self.calls) / self.seconds);
+        figures.node_cpu_us_per_call = per_call(self.node_ns);
+        figures.generator_cpu_us_per_call = per_call(Some(self.generator_ns));
+    }
+
+    fn resident_kib(&self) -> Option<u64> {
+        self.node.first().and_then(resident_kib)
+    }
 }
 
-fn node_ticks(node_pid: Option<u32>) -> Option<u64> {
-    cpu_ticks(&format!("/proc/{}/stat", node_pid?))
+fn counted(threads: &[Thread], figure: impl Fn(&Progress) -> &AtomicU64) -> u64 {
+    threads.iter().map(|thread| figure(&thread.progress).load(Ordering::Relaxed)).sum()
+}
+
+fn own() -> Processes {
+    Processes::new(vec![std::process::id()])
 }
 
 fn config_report(options: &Run, scenario: &Scenario) -> ConfigReport {
@@ -245,24 +352,15 @@ fn warnings(
             options.threads
         ));
     }
-    if let (Some(process), None, true) =
-        (options.node_pid, cpu.node_processors, messages.seconds > 0.0)
-    {
-        warnings.push(format!("process {process} (--node-pid) ended: no figures of it"));
+    let wanted = !options.recording.node_pid.is_empty();
+    if wanted && cpu.node_processors.is_none() && messages.seconds > 0.0 {
+        warnings.push("a process of --node-pid ended: no figures of it".to_owned());
     }
-    if cpu.busiest_media_thread > BUSY_SHARE_MAX {
-        warnings.push(format!(
-            "a media thread of the generator was busy {:.0} % of the time: the generator may be \
-             the bottleneck, add --threads or another machine",
-            cpu.busiest_media_thread * 100.0
-        ));
+    if cpu.busiest_media_thread > BOUND_SHARE {
+        warnings.push(bound_warning(cpu.busiest_media_thread));
     }
     if slip.p99_us > SLIP_US_MAX {
-        warnings.push(format!(
-            "1 % of the messages left {:.1} ms or more after they were due: the generator did not \
-             keep up",
-            slip.p99_us / 1e3
-        ));
+        warnings.push(slip_warning(slip));
     }
     warnings
 }

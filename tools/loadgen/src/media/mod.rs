@@ -23,8 +23,15 @@ use crate::expectation::Violations;
 pub struct Traffic {
     /// Open loop: time between two messages of a session, in nanoseconds. `None`: closed loop.
     pub interval_ns: Option<u64>,
-    /// Closed loop: messages of a session that are not yet answered and delivered everywhere.
+    /// Closed loop: messages of a session that are not yet over.
     pub window: u32,
+    /// A message is over when it was answered, whoever has got it; else when it was answered and
+    /// delivered everywhere.
+    pub over_when_answered: bool,
+    /// Members of a room that send, the first ones; the others listen.
+    pub senders: u32,
+    /// The binding SEND is a message; nothing else is said.
+    pub speaks_once: bool,
     /// Bytes of the messages' texts.
     pub texts: TextSizes,
     /// How long deliveries are awaited after the last message.
@@ -44,6 +51,8 @@ pub struct FileTraffic {
     pub bytes: usize,
     /// Chunks of a file that may wait for their answer.
     pub chunks_open_max: usize,
+    /// Body bytes of a chunk.
+    pub chunk_bytes: usize,
 }
 
 /// The second UE reads nothing for a while.
@@ -72,8 +81,8 @@ pub struct Progress {
     pub recent_p99_ns: AtomicU64,
     /// When those two were computed, in nanoseconds of the media clock.
     pub recent_at_ns: AtomicU64,
-    /// Processor time of the thread while there was traffic, in clock ticks.
-    pub thread_cpu_ticks: AtomicU64,
+    /// Processor time of the thread while there was traffic, in nanoseconds.
+    pub thread_cpu_ns: AtomicU64,
 }
 
 /// What a media thread has measured.
@@ -97,8 +106,12 @@ pub struct WorkerReport {
     pub stalled_bytes: u64,
     /// From the first chunk of a file to its last byte, in nanoseconds.
     pub file_latency: Histogram<u64>,
+    /// Files delivered while there was talk.
+    pub files_delivered: u64,
     /// Chat messages delivered in each room while there was talk.
     pub delivered_by_room: Vec<u64>,
+    /// The same with the mean latency of the deliveries, in nanoseconds.
+    pub latency_by_room: Vec<(u64, f64)>,
 }
 
 /// One media thread, seen from the fleet.
@@ -166,16 +179,4 @@ pub fn resident_kib(process: u32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     line.trim().strip_suffix(" kB")?.parse().ok()
-}
-
-/// utime + stime of a `/proc/.../stat` file, in clock ticks (proc(5), fields 14 and 15).
-#[must_use]
-pub fn cpu_ticks(stat_path: &str) -> Option<u64> {
-    let stat = std::fs::read_to_string(stat_path).ok()?;
-    // The second field may contain anything, parentheses included; the last one ends it.
-    let fields = &stat[stat.rfind(')')? + 1..];
-    let mut fields = fields.split_ascii_whitespace().skip(11);
-    let user: u64 = fields.next()?.parse().ok()?;
-    let system: u64 = fields.next()?.parse().ok()?;
-    Some(user + system)
 }

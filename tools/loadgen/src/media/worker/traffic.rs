@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering;
 
 use mrfp_io::Driver;
 
-use super::{BIND_TIMEOUT_NS, Event, Phase, Worker, thread_cpu_ticks};
+use super::{BIND_TIMEOUT_NS, Event, Phase, Worker};
+use crate::accounting::thread_cpu_ns;
 use crate::expectation::{Ledger, Violation};
 use crate::media::connection::{Failure, Heard, Stage};
 use crate::media::message::{ChunkOf, FILE_BIT, Stamp, Transaction};
@@ -19,7 +20,7 @@ impl<D: Driver> Worker<D> {
             return;
         }
         self.phase = Phase::Talking;
-        self.thread_cpu_at_start = thread_cpu_ticks();
+        self.thread_cpu_at_start = thread_cpu_ns();
         let now = self.shared.now();
         self.schedule_stall(now);
         let total = self.connections.len().max(1) as u64;
@@ -144,7 +145,7 @@ impl<D: Driver> Worker<D> {
             Ok(answered) => {
                 let latency = now.saturating_sub(answered.sent_ns);
                 self.shared.answer_latency.saturating_record(latency);
-                if answered.complete {
+                if answered.complete || self.shared.traffic.over_when_answered {
                     self.shared.ready.insert(index);
                 }
             }
@@ -178,6 +179,9 @@ impl<D: Driver> Worker<D> {
             Ok(delivered) => {
                 let latency = now.saturating_sub(delivered.intended_ns);
                 self.shared.delivery_latency.saturating_record(latency);
+                if self.phase == Phase::Talking {
+                    room.latency_ns += latency;
+                }
                 match self.stall {
                     Some(stall) if stamp.intended_ns < stall.from_ns => {
                         self.shared.unstalled_latency.saturating_record(latency);
@@ -249,11 +253,16 @@ impl<D: Driver> Worker<D> {
             return false;
         };
         let in_stalled_pair = self.shared.traffic.stall.is_some() && connection.session < 2;
-        if self.phase != Phase::Talking || in_stalled_pair {
+        let listens = connection.member >= self.shared.traffic.senders;
+        if self.phase != Phase::Talking || in_stalled_pair || listens {
             return false;
         }
+        let open = match self.shared.traffic.over_when_answered {
+            true => ledger.unanswered(connection.member),
+            false => ledger.open(connection.member),
+        };
         let intended_ns = match self.shared.traffic.interval_ns {
-            None if ledger.open(connection.member) >= self.shared.traffic.window => return false,
+            None if open >= self.shared.traffic.window => return false,
             None => now,
             Some(_) if connection.next_intended_ns > now => return false,
             Some(_) if ledger.open(connection.member) >= OPEN_MESSAGES_MAX => return false,

@@ -1,0 +1,302 @@
+//! What a run without SIP is to do, checked.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
+use std::time::Duration;
+
+use mrfp_io::SendBuffersConfig;
+use mrfp_protocol::tls::{
+    self, Authorities, CertificateConfig, Handshake, HandshakeError, Identity, Profile,
+    ProfileConfig, Psk,
+};
+use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
+
+pub use super::auth::User;
+use super::end::STAMP_BYTES;
+use super::link::Link;
+
+/// What a run is to do.
+#[derive(Debug)]
+pub struct Plan {
+    /// Where to connect.
+    pub target: SocketAddr,
+    /// What for.
+    pub work: Work,
+    /// How connections are protected.
+    pub protection: Protection,
+    /// Connections.
+    pub links: u32,
+    /// Media threads.
+    pub threads: u32,
+    /// What pairs say.
+    pub traffic: Traffic,
+    /// Nothing is measured before that has passed.
+    pub warmup: Duration,
+    /// How long it is measured.
+    pub duration: Duration,
+    /// How long what is on its way is awaited.
+    pub drain_timeout: Duration,
+    /// Nobody speaks before everybody is connected; then all do at once.
+    pub burst: bool,
+    /// Our addresses, dealt out to the connections in turn; none: the kernel chooses.
+    pub sources: Vec<IpAddr>,
+}
+
+/// What the connections are for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Work {
+    /// Pairs through a relay of RFC 4976.
+    Relay {
+        /// Its URI, which AUTH goes to.
+        uri: String,
+        /// Whom it knows.
+        user: Option<User>,
+    },
+    /// Pairs through whoever joins the first connection with the second.
+    Raw,
+    /// A stream of chunks, written to the target, which forwards it to a port of ours.
+    Bulk {
+        /// Where we listen.
+        sink: SocketAddr,
+    },
+    /// Connections that say nothing.
+    Idle,
+    /// Connections that end when they are secured, and begin again.
+    Handshakes,
+}
+
+/// What pairs say.
+#[derive(Clone, Debug)]
+pub struct Traffic {
+    /// Closed loop: messages of an end that are not over.
+    pub window: u32,
+    /// Open loop: time between two messages of an end, in nanoseconds. `None`: closed loop.
+    pub interval_ns: Option<u64>,
+    /// Bytes of a message's body.
+    pub body_bytes: usize,
+    /// The ends begin one after the other, over so many nanoseconds.
+    pub ramp_ns: u64,
+}
+
+/// How connections are protected.
+#[derive(Debug)]
+pub enum Protection {
+    /// TCP.
+    Plain,
+    /// TLS; the target has a certificate for the host.
+    Certificate {
+        /// Whom we trust, and the suites.
+        profile: Profile,
+        /// Whom we want to see.
+        host: String,
+    },
+    /// TLS with a pre-shared key.
+    Psk {
+        /// The suites.
+        profile: Profile,
+        /// Whose key.
+        keys: Keys,
+    },
+}
+
+/// Keys of the connections.
+pub enum Keys {
+    /// Connection n is `perf-{n:08}`, its key the SHA-256 of `perf-key-{n:08}`.
+    Numbered,
+    /// One for all.
+    One {
+        /// The identity.
+        identity: String,
+        /// The key.
+        key: Zeroizing<Vec<u8>>,
+    },
+}
+
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Numbered => f.write_str("Numbered"),
+            Self::One { identity, .. } => write!(f, "One({identity}, key redacted)"),
+        }
+    }
+}
+
+/// Bodies that a message may have: a stamp; and no more than a relay takes in one SEND.
+pub const BODY_BYTES: std::ops::RangeInclusive<usize> = STAMP_BYTES..=64 * 1024;
+
+impl Protection {
+    /// Certificates: whoever one of `authorities` (PEM; none: those of the web) vouches for.
+    pub fn certificate(
+        host: &str,
+        authorities: Option<&[u8]>,
+        suites: &[String],
+    ) -> Result<Self, String> {
+        let authorities = match authorities {
+            None => Authorities::web(),
+            Some(pem) => Authorities::from_pem(pem).map_err(|error| error.to_string())?,
+        };
+        let profile = Profile::new(&ProfileConfig::default())
+            .and_then(|profile| {
+                let config = CertificateConfig { identity: own_identity(), authorities };
+                profile.with_certificates_and_suites(&config, suites)
+            })
+            .map_err(|error| error.to_string())?;
+        Ok(Self::Certificate { profile, host: host.to_owned() })
+    }
+
+    /// Keys, with these suites or the usual ones.
+    pub fn psk(keys: Keys, suites: &[String]) -> Result<Self, String> {
+        let usual = ProfileConfig::default();
+        let config = match suites {
+            [] => usual,
+            _ => ProfileConfig { suites: suites.to_vec(), ..usual },
+        };
+        let profile = Profile::new(&config).map_err(|error| error.to_string())?;
+        Ok(Self::Psk { profile, keys })
+    }
+}
+
+/// A certificate nobody vouches for: relays ask for one and take any (RFC 4976 section 9.2).
+fn own_identity() -> Identity {
+    let issued = rcgen::generate_simple_self_signed(vec!["mrf-load.invalid".to_owned()])
+        .expect("a name and a fresh key");
+    let (chain, key) = (issued.cert.pem(), issued.signing_key.serialize_pem());
+    Identity::from_pem(chain.as_bytes(), key.as_bytes()).expect("just made")
+}
+
+impl Plan {
+    /// The links of a thread: neighbours stay together.
+    pub(super) fn links_of(&self, thread: u32) -> Range<u32> {
+        let pairs = u64::from(self.links.div_ceil(2));
+        let bound = |thread: u32| {
+            let pair = pairs * u64::from(thread) / u64::from(self.threads);
+            (2 * pair as u32).min(self.links)
+        };
+        bound(thread)..bound(thread + 1)
+    }
+
+    /// Our address for a link.
+    pub(super) fn source(&self, number: u32) -> Option<IpAddr> {
+        let sources = &self.sources;
+        (!sources.is_empty()).then(|| sources[number as usize % sources.len()])
+    }
+
+    /// The handshake a link begins with.
+    pub(super) fn handshake(&self, number: u32) -> Result<Option<Handshake>, HandshakeError> {
+        match &self.protection {
+            Protection::Plain => Ok(None),
+            Protection::Certificate { profile, host } => {
+                Handshake::certificate_client(profile, host).map(Some)
+            }
+            Protection::Psk { profile, keys } => {
+                let (identity, key) = match keys {
+                    Keys::Numbered => {
+                        let key = Sha256::digest(format!("perf-key-{number:08}"));
+                        (format!("perf-{number:08}"), Psk::new(key.to_vec()))
+                    }
+                    Keys::One { identity, key } => (identity.clone(), Psk::new(key.to_vec())),
+                };
+                let key = key.ok_or(HandshakeError::Other)?;
+                Handshake::client(profile, identity.as_bytes(), &key).map(Some)
+            }
+        }
+    }
+
+    /// Our own URI of a link. All are of one length.
+    pub(super) fn own_uri(&self, number: u32) -> String {
+        let scheme = match self.protection {
+            Protection::Plain => "msrp",
+            Protection::Certificate { .. } | Protection::Psk { .. } => "msrps",
+        };
+        // Nobody connects to it: what is for a client leaves by the client's connection.
+        format!("{scheme}://ue.load.example:9/{number:08x}loadgen;tcp")
+    }
+
+    /// To-Path and From-Path of both ends of a pair; the indices are those of a thread whose first
+    /// link has the number `first`.
+    pub(super) fn paths(
+        &self,
+        first: u32,
+        one: u32,
+        other: u32,
+        links: &[Link],
+    ) -> ((String, String), (String, String)) {
+        let own = |index: u32| self.own_uri(first + index);
+        let from = (own(one), own(other));
+        let to = |from: u32, to: u32| {
+            let use_path = |index: u32| {
+                let registration = links[index as usize].registration.as_ref();
+                registration.map_or(&[][..], |registration| &registration.use_path)
+            };
+            let mut path: Vec<&str> = Vec::new();
+            let (here, there) = (&links[from as usize], &links[to as usize]);
+            if super::first_hop(here) != super::first_hop(there) {
+                path.extend(use_path(from).iter().map(String::as_str));
+            }
+            path.extend(use_path(to).iter().map(String::as_str));
+            let own = own(to);
+            path.push(&own);
+            path.join(" ")
+        };
+        ((to(one, other), to(other, one)), from)
+    }
+
+    /// Send buffers of a thread with so many links.
+    pub(super) fn buffers(&self, links: u32) -> SendBuffersConfig {
+        let links = links as usize;
+        SendBuffersConfig {
+            small_size_bytes: 4 * 1024,
+            small_count_max: links * 2 + 64,
+            large_size_bytes: tls::SEAL_HEADROOM_BYTES
+                + tls::PLAINTEXT_BYTES_MAX
+                + tls::SEAL_TAILROOM_BYTES,
+            large_count_max: links * 4 + 1024,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub(crate) fn plan(links: u32, threads: u32) -> Plan {
+        Plan {
+            target: "127.0.0.1:1".parse().unwrap(),
+            work: Work::Raw,
+            protection: Protection::Plain,
+            links,
+            threads,
+            traffic: Traffic { window: 1, interval_ns: None, body_bytes: 200, ramp_ns: 0 },
+            warmup: Duration::ZERO,
+            duration: Duration::ZERO,
+            drain_timeout: Duration::ZERO,
+            burst: false,
+            sources: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn threads_share_all_links_and_part_no_pair() {
+        for links in [1, 2, 7, 10, 5_000] {
+            for threads in 1..5 {
+                let plan = plan(links, threads);
+                let mut next = 0;
+                for thread in 0..threads {
+                    let range = plan.links_of(thread);
+                    assert_eq!(range.start, next);
+                    assert!(range.start.is_multiple_of(2) || range.start == links);
+                    next = range.end;
+                }
+                assert_eq!(next, links);
+            }
+        }
+    }
+
+    #[test]
+    fn all_of_our_uris_are_of_one_length() {
+        let plan = plan(2, 1);
+        assert_eq!(plan.own_uri(0).len(), plan.own_uri(u32::MAX).len());
+    }
+}

@@ -1,0 +1,336 @@
+//! What a run without SIP has shown.
+
+use std::fmt::Write as _;
+use std::time::Instant;
+
+use serde::Serialize;
+
+use super::Plan;
+use super::plan::{Protection, Work};
+use super::worker::WorkerFigures;
+use crate::accounting::{Processes, Usage};
+use crate::expectation::{Violation, Violations};
+use crate::media::worker::latency_histogram;
+use crate::report::{Figures, Machine, PairFairness, Percentiles, command_line, show_us};
+
+/// All of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct WireReport {
+    /// Every expectation held.
+    pub passed: bool,
+    /// The user ended the run early.
+    pub interrupted: bool,
+    /// Where the generator ran.
+    pub machine: Machine,
+    /// `--commit`: what was measured.
+    pub commit: Option<String>,
+    /// How it was started.
+    pub command_line: Vec<String>,
+    /// What was asked for.
+    pub config: WireConfigReport,
+    /// The figures.
+    pub figures: Figures,
+    /// From the moment a message was due to its arrival.
+    pub delivery_latency: Percentiles,
+    /// From a SEND to its 200.
+    pub answer_latency: Percentiles,
+    /// From a link's first word to the first answer, with `--burst`.
+    pub first_answer_latency: Percentiles,
+    /// From the beginning of a connection to the end of its handshake.
+    pub handshake_latency: Percentiles,
+    /// How late the open loop was.
+    pub schedule_slip: Percentiles,
+    /// What did not hold.
+    pub violations: Violations,
+    /// Reasons to doubt the figures.
+    pub warnings: Vec<String>,
+}
+
+/// The run's parameters.
+#[derive(Clone, Debug, Serialize)]
+pub struct WireConfigReport {
+    /// `relay`, `raw`, `plane --idle`, `plane --handshakes`.
+    pub scenario: String,
+    /// Where to.
+    pub target: String,
+    /// `plain`, `certificate`, `psk`.
+    pub security: String,
+    /// The suite of the connections, with TLS.
+    pub suite: Option<String>,
+    /// Connections.
+    pub connections: u32,
+    /// Closed loop: the window.
+    pub window: Option<u32>,
+    /// Open loop: messages per second and end.
+    pub message_rate_per_second: Option<f64>,
+    /// Bytes of a message's body.
+    pub message_bytes: usize,
+    /// Seconds of measurement asked for.
+    pub duration_seconds: f64,
+    /// Media threads.
+    pub threads: u32,
+}
+
+/// What the threads have counted.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Counted {
+    pub(super) up: u64,
+    pub(super) failed: u64,
+    pub(super) messages: u64,
+    pub(super) deliveries: u64,
+    pub(super) handshakes: u64,
+    pub(super) bytes: u64,
+}
+
+/// What was used and counted between the two ends of the measurement.
+#[derive(Default)]
+pub(super) struct Measured {
+    pub(super) set_up_seconds: f64,
+    pub(super) up: u64,
+    pub(super) pss_before: Option<u64>,
+    pub(super) pss_set_up: Option<u64>,
+    pub(super) pss_end: Option<u64>,
+    begun: Option<(Instant, Usage, Usage, Counted)>,
+    seconds: f64,
+    node_ns: Option<u64>,
+    generator_ns: u64,
+    counted: Counted,
+}
+
+impl Measured {
+    pub(super) fn begin(&mut self, node: &Processes, counted: Counted) {
+        let usage = (node.usage(), own().usage());
+        self.begun = Some((Instant::now(), usage.0, usage.1, counted));
+    }
+
+    pub(super) fn end(&mut self, node: &Processes, counted: Counted) {
+        let Some((begun, node_before, own_before, before)) = self.begun.take() else { return };
+        self.seconds = begun.elapsed().as_secs_f64();
+        self.node_ns = node.usage().since(&node_before);
+        self.generator_ns = own().usage().since(&own_before).unwrap_or(0);
+        self.counted = Counted {
+            up: counted.up,
+            failed: counted.failed,
+            messages: counted.messages - before.messages,
+            deliveries: counted.deliveries - before.deliveries,
+            handshakes: counted.handshakes - before.handshakes,
+            bytes: counted.bytes - before.bytes,
+        };
+    }
+}
+
+fn own() -> Processes {
+    Processes::new(vec![std::process::id()])
+}
+
+impl WireReport {
+    pub(super) fn new(
+        plan: &Plan,
+        measured: Measured,
+        threads: Vec<WorkerFigures>,
+        interrupted: bool,
+    ) -> Self {
+        let mut violations = Violations::default();
+        let [mut delivery, mut answer, mut first_answer, mut handshake, mut slip] =
+            std::array::from_fn(|_| latency_histogram());
+        let mut pairs = Vec::new();
+        let (mut busiest, mut suite) = (0.0_f64, None);
+        for thread in threads {
+            violations.merge(thread.violations);
+            // The target covers every value of the sources: all are bounded alike.
+            let _ = delivery.add(&thread.delivery);
+            let _ = answer.add(&thread.answer);
+            let _ = first_answer.add(&thread.first_answer);
+            let _ = handshake.add(&thread.handshake);
+            let _ = slip.add(&thread.slip);
+            pairs.extend(thread.pairs);
+            if thread.measured_ns > 0 {
+                busiest = busiest.max(thread.cpu_ns as f64 / thread.measured_ns as f64);
+            }
+            suite = suite.or(thread.suite);
+        }
+        let latency = if plan.work == Work::Handshakes { &handshake } else { &delivery };
+        let figures = figures(plan, &measured, latency, &pairs, busiest);
+        if let Some(fairness) = figures.fairness.as_ref().filter(|it| it.median_messages > 0) {
+            violations.add_many(Violation::Starved, fairness.silent_pairs, || {
+                format!("the median pair had {} messages", fairness.median_messages)
+            });
+        }
+        let schedule_slip = Percentiles::of_ns(&slip);
+        let warnings = warnings(plan, &figures, &measured, &schedule_slip);
+        Self {
+            passed: violations.total() == 0 && !interrupted,
+            interrupted,
+            machine: Machine::of_this_process(),
+            commit: None,
+            command_line: command_line(std::env::args()),
+            config: config_report(plan, suite),
+            figures,
+            delivery_latency: Percentiles::of_ns(&delivery),
+            answer_latency: Percentiles::of_ns(&answer),
+            first_answer_latency: Percentiles::of_ns(&first_answer),
+            handshake_latency: Percentiles::of_ns(&handshake),
+            schedule_slip,
+            violations,
+            warnings,
+        }
+    }
+
+    /// The table.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let mut text = String::new();
+        let config = &self.config;
+        let _ = writeln!(
+            text,
+            "\n{} to {}: {} connections, {}{}, bodies of {} bytes, {} media thread(s)",
+            config.scenario,
+            config.target,
+            config.connections,
+            config.security,
+            config.suite.as_ref().map_or_else(String::new, |suite| format!(" ({suite})")),
+            config.message_bytes,
+            config.threads
+        );
+        let _ = writeln!(
+            text,
+            "\n  {:<18}{:>11}{:>11}{:>11}{:>11}{:>11}{:>11}",
+            "latency", "count", "p50", "p90", "p99", "p99.9", "max"
+        );
+        for (name, it) in [
+            ("SEND to delivery", &self.delivery_latency),
+            ("SEND to 200", &self.answer_latency),
+            ("first word to 200", &self.first_answer_latency),
+            ("handshake", &self.handshake_latency),
+            ("schedule slip", &self.schedule_slip),
+        ] {
+            if it.count > 0 {
+                let [p50, p90, p99, p999, max] =
+                    [it.p50_us, it.p90_us, it.p99_us, it.p999_us, it.max_us].map(show_us);
+                let _ = writeln!(
+                    text,
+                    "  {name:<18}{:>11}{p50:>11}{p90:>11}{p99:>11}{p999:>11}{max:>11}",
+                    it.count
+                );
+            }
+        }
+        text.push('\n');
+        self.figures.write(&mut text);
+        for warning in &self.warnings {
+            let _ = writeln!(text, "  WARNING: {warning}");
+        }
+        if self.interrupted {
+            text.push_str("\nINTERRUPTED by the user\n");
+        }
+        self.violations.write_verdict(
+            &mut text,
+            self.passed,
+            "every connection came up, every message was answered and arrived once and in order",
+        );
+        text
+    }
+}
+
+fn figures(
+    plan: &Plan,
+    measured: &Measured,
+    latency: &hdrhistogram::Histogram<u64>,
+    pairs: &[(u64, f64)],
+    busiest: f64,
+) -> Figures {
+    let Counted { messages, deliveries, handshakes, .. } = measured.counted;
+    let seconds = measured.seconds;
+    let per_second = |count: u64| (count > 0 && seconds > 0.0).then(|| count as f64 / seconds);
+    let us_per = |ns: Option<u64>, count: u64| {
+        ns.filter(|_| count > 0).map(|ns| ns as f64 / 1e3 / count as f64)
+    };
+    let counts_handshakes = plan.work == Work::Handshakes;
+    let no_messages = counts_handshakes || matches!(plan.work, Work::Bulk { .. });
+    let (messages, deliveries) = if no_messages { (0, 0) } else { (messages, deliveries) };
+    let handshakes = if counts_handshakes { handshakes } else { 0 };
+    // Of the stream the bodies count, as they do of a session.
+    let stream = super::bulk::Stream::new();
+    let share = super::bulk::CHUNK_BODY_BYTES as f64 / stream.chunk_bytes() as f64;
+    let gbit = measured.counted.bytes as f64 * share * 8.0 / 1e9;
+    let is_bulk = matches!(plan.work, Work::Bulk { .. });
+    let node_seconds = measured.node_ns.filter(|ns| *ns > 0).map(|ns| ns as f64 / 1e9);
+    let grown = measured.pss_end.zip(measured.pss_before).filter(|_| measured.up > 0);
+    Figures {
+        seconds,
+        sessions: Some(measured.up),
+        set_up_seconds: Some(measured.set_up_seconds),
+        messages: Some(messages).filter(|_| !no_messages),
+        messages_per_second: per_second(messages),
+        deliveries: Some(deliveries).filter(|_| !no_messages),
+        node_cpu_seconds: measured.node_ns.map(|ns| ns as f64 / 1e9),
+        node_cpu_us_per_message: us_per(measured.node_ns, messages),
+        node_cpu_us_per_delivery: us_per(measured.node_ns, deliveries),
+        generator_cpu_us_per_message: us_per(Some(measured.generator_ns), messages),
+        generator_busy: busiest,
+        generator_bound: busiest > crate::report::BOUND_SHARE,
+        latency_us: crate::report::LatencyUs::of_ns(latency),
+        fairness: PairFairness::of(pairs),
+        pss_bytes_per_session: grown
+            .map(|(end, before)| (end as f64 - before as f64) / measured.up as f64),
+        pss_before_bytes: measured.pss_before,
+        pss_set_up_bytes: measured.pss_set_up,
+        pss_end_bytes: measured.pss_end,
+        handshakes: Some(handshakes).filter(|_| counts_handshakes),
+        handshakes_per_second: per_second(handshakes),
+        gbit_per_second: (is_bulk && seconds > 0.0).then(|| gbit / seconds),
+        node_gbit_per_cpu_second: node_seconds.filter(|_| is_bulk).map(|cpu| gbit / cpu),
+        node_cpu_us_per_handshake: us_per(measured.node_ns, handshakes),
+        generator_cpu_us_per_handshake: us_per(Some(measured.generator_ns), handshakes),
+        ..Figures::default()
+    }
+}
+
+fn config_report(plan: &Plan, suite: Option<&str>) -> WireConfigReport {
+    let traffic = &plan.traffic;
+    WireConfigReport {
+        scenario: match plan.work {
+            Work::Relay { .. } => "relay",
+            Work::Raw => "raw",
+            Work::Bulk { .. } => "bulk",
+            Work::Idle => "plane --idle",
+            Work::Handshakes => "plane --handshakes",
+        }
+        .to_owned(),
+        target: plan.target.to_string(),
+        security: match plan.protection {
+            Protection::Plain => "plain",
+            Protection::Certificate { .. } => "certificate",
+            Protection::Psk { .. } => "psk",
+        }
+        .to_owned(),
+        suite: suite.map(str::to_owned),
+        connections: plan.links,
+        window: traffic.interval_ns.is_none().then_some(traffic.window),
+        message_rate_per_second: traffic.interval_ns.map(|interval| 1e9 / interval as f64),
+        message_bytes: traffic.body_bytes,
+        duration_seconds: plan.duration.as_secs_f64(),
+        threads: plan.threads,
+    }
+}
+
+fn warnings(
+    plan: &Plan,
+    figures: &Figures,
+    measured: &Measured,
+    slip: &Percentiles,
+) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if figures.generator_bound && plan.work != Work::Idle {
+        warnings.push(crate::report::bound_warning(figures.generator_busy));
+    }
+    if slip.p99_us > crate::report::SLIP_US_MAX {
+        warnings.push(crate::report::slip_warning(slip));
+    }
+    if measured.pss_before.is_some() && measured.node_ns.is_none() {
+        warnings.push("a process of --node-pid ended: no figures of it".to_owned());
+    }
+    if plan.threads as usize > Machine::of_this_process().processors {
+        warnings.push("there are more --threads than processors".to_owned());
+    }
+    warnings
+}

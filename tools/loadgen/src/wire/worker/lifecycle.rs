@@ -1,0 +1,401 @@
+//! Links from their beginning to their end.
+
+use std::sync::atomic::Ordering;
+
+use mrfp_io::{Driver as _, Errno, Key, Operation, RecvBuffer, SendBuffer, Token};
+use mrfp_protocol::tls;
+
+use super::{BEGIN_TIMEOUT_NS, BEGINNING_MAX, GOODBYE_TIMEOUT_NS, Shared, Worker};
+use crate::expectation::Violation;
+use crate::media::connection::{Failure, Security};
+use crate::wire::auth::Registration;
+use crate::wire::link::{Link, Stage, Unsealed};
+use crate::wire::{Phase, Work};
+
+impl Worker {
+    /// Begins what may begin.
+    pub(super) fn begin_links(&mut self) {
+        let shared = &self.shared;
+        let may = match shared.plan.work {
+            Work::Handshakes => matches!(shared.phase, Phase::Talking | Phase::Measuring),
+            Work::Relay { .. } | Work::Raw | Work::Idle | Work::Bulk { .. } => {
+                shared.phase == Phase::SettingUp
+            }
+        };
+        if !may {
+            return;
+        }
+        let in_order = shared.plan.work == Work::Raw;
+        if in_order && shared.control.turn.load(Ordering::Acquire) != shared.thread {
+            return;
+        }
+        // Who is accepted next to whom makes the pairs of a raw target.
+        let beginning_max = match shared.plan.work {
+            Work::Raw => 1,
+            Work::Handshakes => u32::MAX,
+            Work::Relay { .. } | Work::Idle | Work::Bulk { .. } => BEGINNING_MAX,
+        };
+        while self.shared.beginning < beginning_max {
+            let Some(index) = self.shared.waiting.pop_front() else { break };
+            self.begin(index);
+        }
+        if in_order && self.shared.waiting.is_empty() && self.shared.beginning == 0 {
+            self.shared.control.turn.store(self.shared.thread + 1, Ordering::Release);
+        }
+    }
+
+    fn begin(&mut self, index: u32) {
+        let now = self.shared.now();
+        let link = &mut self.links[index as usize];
+        let token = token(Operation::Connect, index, link);
+        let plan = &self.shared.plan;
+        let source = plan.source(self.shared.first + index);
+        let outcome = match source {
+            None => self.driver.connect(plan.target, token),
+            Some(source) => self.driver.connect_from(source, plan.target, token),
+        };
+        match outcome {
+            Ok(socket) => {
+                link.socket = Some(socket);
+                link.stage = Stage::Connecting;
+                link.begun_ns = now;
+                link.deadline_ns = now + BEGIN_TIMEOUT_NS;
+                self.shared.beginning += 1;
+            }
+            Err(error) => {
+                link.stage = Stage::Closed;
+                self.shared.counts.failed += 1;
+                self.shared.violation(index, Violation::ConnectFailed, &error.to_string());
+            }
+        }
+    }
+
+    pub(super) fn connected(&mut self, token: Token, result: Result<(), Errno>) {
+        let index = token.key().index;
+        let link = &mut self.links[index as usize];
+        if link.stage != Stage::Connecting {
+            return self.try_free(index);
+        }
+        match result {
+            Ok(()) => {
+                link.stage = Stage::Securing;
+                self.arm(index);
+                let outcome = self.secure(index);
+                self.shared.dirty.insert(index);
+                self.settle(index, outcome);
+            }
+            Err(errno) => {
+                // So that `close` does not cancel what has ended.
+                link.stage = Stage::Securing;
+                self.lose(index, Violation::ConnectFailed, &describe(errno));
+            }
+        }
+    }
+
+    fn secure(&mut self, index: u32) -> Result<(), Failure> {
+        let Self { links, shared, .. } = self;
+        let handshake = shared.plan.handshake(shared.first + index).map_err(Failure::Handshake)?;
+        match handshake {
+            Some(handshake) => {
+                links[index as usize].secure(handshake, &mut shared.pool, &mut shared.scratch)
+            }
+            None => secured(links, shared, index),
+        }
+    }
+
+    pub(super) fn received(
+        &mut self,
+        token: Token,
+        result: Result<Option<RecvBuffer>, Errno>,
+        more: bool,
+    ) {
+        let index = token.key().index;
+        let link = &mut self.links[index as usize];
+        link.recv_armed = more;
+        let ending = link.stage >= Stage::Closing;
+        match result {
+            Ok(Some(buffer)) if ending => {
+                self.driver.recv_release(buffer);
+                if !more {
+                    self.try_free(index);
+                }
+            }
+            Ok(Some(buffer)) => {
+                let Self { driver, links, shared } = self;
+                let outcome = take(links, shared, index, driver.recv_bytes(&buffer));
+                driver.recv_release(buffer);
+                self.shared.dirty.insert(index);
+                if !more {
+                    self.shared.rearm.push(index);
+                }
+                self.settle(index, outcome);
+            }
+            Err(Errno::NO_BUFFERS) if !ending => self.shared.rearm.push(index),
+            _ if ending => self.try_free(index),
+            Ok(None) => self.peer_closed(index, "end of stream"),
+            Err(errno) => self.peer_closed(index, &describe(errno)),
+        }
+    }
+
+    pub(super) fn sent(&mut self, token: Token, result: Result<usize, Errno>, buffer: SendBuffer) {
+        let index = token.key().index;
+        let link = &mut self.links[index as usize];
+        link.egress.completed(buffer, result.unwrap_or(0), &mut self.shared.pool);
+        if link.stage >= Stage::Closing {
+            if result.is_err() {
+                link.egress.discard(&mut self.shared.pool);
+            }
+            self.shared.dirty.insert(index);
+            return self.try_free(index);
+        }
+        match result {
+            Ok(_) => {
+                if !link.egress.is_empty() {
+                    self.shared.dirty.insert(index);
+                }
+                if link.end.is_some() {
+                    self.shared.ready.insert(index);
+                }
+            }
+            Err(errno) => self.peer_closed(index, &describe(errno)),
+        }
+    }
+
+    pub(super) fn closed(&mut self, token: Token) {
+        let index = token.key().index;
+        let link = &mut self.links[index as usize];
+        link.stage = Stage::Closed;
+        let talking = matches!(self.shared.phase, Phase::Talking | Phase::Measuring);
+        if self.shared.plan.work == Work::Handshakes && talking {
+            link.renew();
+            self.shared.waiting.push_back(index);
+        }
+    }
+
+    pub(super) fn flush(&mut self, index: u32) {
+        let link = &mut self.links[index as usize];
+        let Some(socket) = link.socket else { return };
+        if matches!(link.stage, Stage::Closed | Stage::Connecting) {
+            return;
+        }
+        let token = token(Operation::Send, index, link);
+        let (session, egress) = link.session_and_egress();
+        match egress.take_next(session) {
+            Ok(Some(buffer)) => self.driver.send(socket, buffer, token),
+            Ok(None) => self.try_free(index),
+            Err(error) => self.settle(index, Err(Failure::Egress(error))),
+        }
+    }
+
+    /// What became of a step.
+    pub(super) fn settle(&mut self, index: u32, outcome: Result<(), Failure>) {
+        let Err(failure) = outcome else { return };
+        let (violation, text) = match &failure {
+            Failure::CloseNotify => return self.peer_closed(index, "close_notify"),
+            Failure::Handshake(error) => (Violation::TlsHandshakeFailed, format!("{error:?}")),
+            Failure::Record(tls::RecordError::AlertReceived(alert)) => {
+                (Violation::UnexpectedClose, format!("TLS alert {alert}"))
+            }
+            Failure::Record(error) => (Violation::Malformed, format!("TLS record: {error:?}")),
+            Failure::Malformed(reason) => (Violation::Malformed, format!("MSRP: {reason}")),
+            Failure::Egress(error) => (Violation::GeneratorExhausted, format!("{error:?}")),
+        };
+        self.lose(index, violation, &text);
+    }
+
+    fn peer_closed(&mut self, index: u32, how: &str) {
+        if self.links[index as usize].released {
+            return self.close(index);
+        }
+        self.lose(index, Violation::UnexpectedClose, how);
+    }
+
+    /// The link is lost through the target's (or the generator's) fault.
+    pub(super) fn lose(&mut self, index: u32, violation: Violation, text: &str) {
+        let link = &self.links[index as usize];
+        if link.stage >= Stage::Closing {
+            return;
+        }
+        if link.stage < Stage::Ready {
+            self.shared.counts.failed += 1;
+        }
+        self.shared.violation(index, violation, text);
+        self.close(index);
+    }
+
+    pub(super) fn close(&mut self, index: u32) {
+        let link = &mut self.links[index as usize];
+        if link.stage >= Stage::Closing || link.stage == Stage::Waiting {
+            return;
+        }
+        if matches!(link.stage, Stage::Connecting | Stage::Securing) {
+            self.shared.beginning -= 1;
+        }
+        let connecting = link.stage == Stage::Connecting;
+        if !link.released {
+            link.say_goodbye(&mut self.shared.pool);
+        }
+        link.stage = Stage::Closing;
+        if connecting {
+            return self.driver.cancel(token(Operation::Connect, index, link));
+        }
+        self.flush(index);
+        self.try_free(index);
+    }
+
+    /// Frees the descriptor of a closing link once nothing of it is with the kernel.
+    pub(super) fn try_free(&mut self, index: u32) {
+        let link = &mut self.links[index as usize];
+        if link.stage != Stage::Closing || link.egress.in_flight() {
+            return;
+        }
+        if !link.egress.is_empty() {
+            return self.shared.dirty.insert(index);
+        }
+        let Some(socket) = link.socket else { return };
+        if link.recv_armed {
+            return self.driver.shutdown(socket);
+        }
+        let token = token(Operation::Close, index, link);
+        // No operation may follow; the completion makes it Closed.
+        link.socket = None;
+        self.driver.close(socket, token);
+    }
+
+    pub(super) fn arm(&mut self, index: u32) {
+        let link = &mut self.links[index as usize];
+        if let Some(socket) =
+            link.socket.filter(|_| link.stage < Stage::Closing && !link.recv_armed)
+        {
+            link.recv_armed = true;
+            let token = token(Operation::Recv, index, link);
+            self.driver.recv(socket, token);
+        }
+    }
+
+    /// Everybody is connected, and now speaks.
+    pub(super) fn speak_up(&mut self) {
+        let now = self.shared.now();
+        for index in 0..self.links.len() as u32 {
+            let link = &mut self.links[index as usize];
+            if link.stage != Stage::Silent {
+                continue;
+            }
+            self.shared.counts.up -= 1;
+            link.deadline_ns = now + BEGIN_TIMEOUT_NS;
+            link.begun_ns = now;
+            let outcome = introduce(&mut self.links, &mut self.shared, index);
+            self.shared.dirty.insert(index);
+            self.settle(index, outcome);
+        }
+    }
+}
+
+/// The link can carry MSRP.
+fn secured(links: &mut [Link], shared: &mut Shared, index: u32) -> Result<(), Failure> {
+    let now = shared.now();
+    let link = &mut links[index as usize];
+    shared.beginning -= 1;
+    link.deadline_ns = u64::MAX;
+    if let Security::Established(session) = &link.security {
+        let latency = now - link.begun_ns;
+        shared.figures.handshake.saturating_record(latency);
+        shared.figures.suite = Some(session.suite());
+        shared.counts.handshakes += 1;
+    }
+    match shared.plan.work {
+        Work::Handshakes => {
+            link.stage = Stage::Ready;
+            link.say_goodbye(&mut shared.pool);
+            link.released = true;
+            link.deadline_ns = now + GOODBYE_TIMEOUT_NS;
+            Ok(())
+        }
+        Work::Relay { .. } if shared.plan.burst => {
+            link.stage = Stage::Silent;
+            shared.counts.up += 1;
+            Ok(())
+        }
+        Work::Relay { .. } => {
+            link.deadline_ns = now + BEGIN_TIMEOUT_NS;
+            introduce(links, shared, index)
+        }
+        Work::Raw | Work::Idle | Work::Bulk { .. } => {
+            link.stage = Stage::Ready;
+            shared.counts.up += 1;
+            Ok(())
+        }
+    }
+}
+
+/// Says AUTH.
+fn introduce(links: &mut [Link], shared: &mut Shared, index: u32) -> Result<(), Failure> {
+    let link = &mut links[index as usize];
+    link.stage = Stage::Authorising;
+    let Work::Relay { uri, .. } = &shared.plan.work else { return Ok(()) };
+    let own = shared.plan.own_uri(shared.first + index);
+    let mut registration = Registration::new(own);
+    let request = registration.begin(uri);
+    link.registration = Some(Box::new(registration));
+    link.say(request.as_bytes(), &mut shared.pool)
+}
+
+/// Takes what has arrived.
+fn take(
+    links: &mut [Link],
+    shared: &mut Shared,
+    index: u32,
+    bytes: &mut [u8],
+) -> Result<(), Failure> {
+    let link = &mut links[index as usize];
+    if link.is_plain() {
+        return Worker::hear(links, shared, index, bytes);
+    }
+    let Some(mut carry) = link.take_sealed_carry() else {
+        let taken = take_sealed(links, shared, index, bytes)?;
+        return links[index as usize].keep_sealed(&bytes[taken..]);
+    };
+    carry.extend_from_slice(bytes);
+    let taken = take_sealed(links, shared, index, &mut carry)?;
+    links[index as usize].keep_sealed(&carry[taken..])
+}
+
+fn take_sealed(
+    links: &mut [Link],
+    shared: &mut Shared,
+    index: u32,
+    input: &mut [u8],
+) -> Result<usize, Failure> {
+    let mut at = 0;
+    loop {
+        let mut plain = std::mem::take(&mut shared.plain);
+        plain.clear();
+        let link = &mut links[index as usize];
+        let rest = &mut input[at..];
+        let Unsealed { taken, secured: is_secured, failure } =
+            link.unseal(rest, &mut plain, &mut shared.pool, &mut shared.scratch);
+        let mut outcome = Ok(());
+        for range in &plain {
+            outcome =
+                outcome.and_then(|()| Worker::hear(links, shared, index, &rest[range.clone()]));
+        }
+        shared.plain = plain;
+        outcome?;
+        at += taken;
+        if let Some(failure) = failure {
+            return Err(failure);
+        }
+        if !is_secured {
+            return Ok(at);
+        }
+        secured(links, shared, index)?;
+    }
+}
+
+fn token(operation: Operation, index: u32, link: &Link) -> Token {
+    Token::new(operation, Key { index, generation: link.generation })
+}
+
+fn describe(errno: Errno) -> String {
+    std::io::Error::from_raw_os_error(errno.0).to_string()
+}
