@@ -148,6 +148,9 @@ pub(crate) const LARGE_MESSAGE_BYTES_MIN: u64 = 64 * 1024;
 /// How long a chunk of a large message becomes where more is queued than leaves: what a new message
 /// may find ahead of it (50 ms at 10 Mbit/s), and still much longer than the head of a chunk.
 pub(crate) const LARGE_CHUNK_BYTES: usize = 64 * 1024;
+/// Bytes that one send may give to the kernel, give or take a buffer: as much as goes through it in
+/// one piece. Nothing overtakes there.
+pub(crate) const IN_FLIGHT_BYTES_MAX: usize = 64 * 1024;
 /// Bytes that may overtake a large message before a chunk of it has its turn.
 pub(crate) const OVERTAKING_BYTES_MAX: usize = 256 * 1024;
 /// Unanswered requests on one connection, above which it lags as one does that does not read: 20,000

@@ -7,8 +7,8 @@ use mrfp_io::{SendBuffer, SendBufferClass, SendBuffers};
 use mrfp_protocol::tls::{SEAL_HEADROOM_BYTES, SEAL_TAILROOM_BYTES};
 
 use crate::config::{
-    INTERRUPTIBLE_BYTES_MIN, LARGE_CHUNK_BYTES, OVERTAKING_BYTES_MAX, SEND_BUFFER_LARGE_SIZE_BYTES,
-    SEND_BUFFER_SMALL_SIZE_BYTES,
+    IN_FLIGHT_BYTES_MAX, INTERRUPTIBLE_BYTES_MIN, LARGE_CHUNK_BYTES, OVERTAKING_BYTES_MAX,
+    SEND_BUFFER_LARGE_SIZE_BYTES, SEND_BUFFER_SMALL_SIZE_BYTES,
 };
 
 /// Bytes of payload a small and a large buffer take. The same for plain connections, so that one
@@ -29,11 +29,10 @@ pub(crate) struct Egress {
     large: VecDeque<Queued>,
     /// Bytes in the lanes and in flight, as queued (before sealing).
     bytes: usize,
-    /// Bytes of the buffer in flight, as queued; 0 when none is.
+    /// Bytes of the buffers in flight, as queued; 0 when none is.
     in_flight_bytes: usize,
-    /// Those of them that are in the lane of the large ones, or have come out of it.
+    /// Those of all bytes that are in the lane of the large ones, or in flight out of it.
     large_bytes: usize,
-    in_flight_lane: Lane,
     left: Left,
     /// Bytes that have overtaken what waits in `large`.
     overtaken_bytes: usize,
@@ -269,14 +268,14 @@ impl Egress {
         Ok(())
     }
 
-    /// The next buffer to send, `None` while one is in flight or nothing waits. The caller reports
-    /// its end with [`Egress::sent`].
+    /// The next buffer to send, `None` when nothing waits or [`IN_FLIGHT_BYTES_MAX`] are in flight.
+    /// The caller reports the end of each with [`Egress::sent`] or [`Egress::lost`].
     pub(crate) fn next(&mut self) -> Option<(SendBuffer, Form)> {
-        if self.is_in_flight() {
+        if self.in_flight_bytes >= IN_FLIGHT_BYTES_MAX {
             return None;
         }
         let lane = self.next_lane();
-        let queued = match lane {
+        let Queued { mut buffer, form, .. } = match lane {
             Lane::First => {
                 let queued = self.first.pop_front()?;
                 if !self.large.is_empty() {
@@ -289,10 +288,11 @@ impl Egress {
                 self.large.pop_front()?
             }
         };
-        self.in_flight_lane = lane;
-        self.in_flight_bytes = queued.buffer.range().len();
-        assert!(self.in_flight_bytes > 0);
-        Some((queued.buffer, queued.form))
+        let bytes = buffer.range().len();
+        assert!(bytes > 0);
+        self.in_flight_bytes += bytes;
+        buffer.set_note(note(lane, bytes));
+        Some((buffer, form))
     }
 
     fn next_lane(&self) -> Lane {
@@ -313,24 +313,26 @@ impl Egress {
         }
     }
 
-    /// The buffer in flight has left.
-    pub(crate) fn sent(&mut self) {
-        let bytes = self.in_flight_bytes as u64;
-        self.lost();
-        match self.in_flight_lane {
-            Lane::First => self.left.first += bytes,
-            Lane::Large => self.left.large += bytes,
+    /// A buffer that was in flight has left.
+    pub(crate) fn sent(&mut self, buffer: &SendBuffer) {
+        match self.lost(buffer) {
+            Position { lane: Lane::First, bytes } => self.left.first += bytes,
+            Position { lane: Lane::Large, bytes } => self.left.large += bytes,
         }
     }
 
-    /// The buffer in flight has not left, or not whole, and will not be sent again.
-    pub(crate) fn lost(&mut self) {
-        assert!(self.in_flight_bytes > 0);
-        self.bytes -= self.in_flight_bytes;
-        if self.in_flight_lane == Lane::Large {
-            self.large_bytes -= self.in_flight_bytes;
+    /// A buffer that was in flight has not left, or not whole, and will not be sent again. Says how
+    /// long it was as queued, and in which lane.
+    pub(crate) fn lost(&mut self, buffer: &SendBuffer) -> Position {
+        let (lane, bytes) = noted(buffer.note());
+        assert!(bytes > 0);
+        assert!(bytes <= self.in_flight_bytes);
+        self.in_flight_bytes -= bytes;
+        self.bytes -= bytes;
+        if lane == Lane::Large {
+            self.large_bytes -= bytes;
         }
-        self.in_flight_bytes = 0;
+        Position { lane, bytes: bytes as u64 }
     }
 
     /// Buffers that wait.
@@ -349,15 +351,27 @@ impl Egress {
 
     /// Gives everything that waits back to the pool.
     pub(crate) fn discard(&mut self, pool: &mut SendBuffers) {
-        self.large_bytes = match self.in_flight_lane {
-            Lane::First => 0,
-            Lane::Large => self.in_flight_bytes,
-        };
-        for queued in self.first.drain(..).chain(self.large.drain(..)) {
+        for queued in self.first.drain(..) {
             self.bytes -= queued.buffer.range().len();
             pool.put(queued.buffer);
         }
+        for queued in self.large.drain(..) {
+            self.bytes -= queued.buffer.range().len();
+            self.large_bytes -= queued.buffer.range().len();
+            pool.put(queued.buffer);
+        }
     }
+}
+
+/// What goes with a buffer into the kernel: its lane, and its length before it is sealed.
+fn note(lane: Lane, bytes: usize) -> u32 {
+    (bytes as u32) << 1 | u32::from(lane == Lane::Large)
+}
+
+/// The inverse of [`note`].
+fn noted(note: u32) -> (Lane, usize) {
+    let lane = if note & 1 == 0 { Lane::First } else { Lane::Large };
+    (lane, (note >> 1) as usize)
 }
 
 /// Whether the last buffer has room for so many bytes.
@@ -472,8 +486,8 @@ mod tests {
         let mut all = Vec::new();
         while let Some((buffer, _)) = egress.next() {
             all.extend_from_slice(buffer.bytes());
+            egress.sent(&buffer);
             pool.put(buffer);
-            egress.sent();
         }
         all
     }
@@ -537,8 +551,8 @@ mod tests {
         // The first chunk has begun to leave.
         let (buffer, _) = egress.next().unwrap();
         let mut all = buffer.bytes().to_vec();
+        egress.sent(&buffer);
         pool.put(buffer);
-        egress.sent();
         let small = [b's'; 1_000];
         let count = 2 * OVERTAKING_BYTES_MAX / small.len();
         for _ in 0..count {

@@ -564,9 +564,9 @@ impl<D: Driver> Shard<D> {
             }
         }
         if buffer.bytes().is_empty() {
-            connection.egress.sent();
+            connection.egress.sent(&buffer);
         } else {
-            connection.egress.lost();
+            connection.egress.lost(&buffer);
         }
         self.plane.send_buffers.put(buffer);
         self.plane.relax(key);
@@ -630,7 +630,7 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    /// At most one send per connection: everything the turn has gathered goes out together.
+    /// At most one operation per connection: everything the turn has gathered goes out together.
     fn flush(&mut self, key: Key) {
         let Some(connection) = self.plane.connections.get_mut(key) else { return };
         if !matches!(connection.life, Life::Unbound | Life::Open | Life::Draining) {
@@ -646,29 +646,33 @@ impl<D: Driver> Shard<D> {
             // Without a buffer for it the connection just ends.
             let _ = connection.egress.append_wire(&mut self.plane.send_buffers, &alert);
         }
-        if matches!(connection.transport, Transport::Unknown | Transport::Handshaking(_))
-            && connection.egress.next_form() == Some(Form::Plaintext)
-        {
-            // It waits for the session it is to be sealed in.
+        let Some(socket) = connection.socket else { return };
+        // What is in flight leaves first, and then what has gathered meanwhile.
+        if connection.egress.is_in_flight() {
             return;
         }
-        let Some(socket) = connection.socket else { return };
-        let Some((mut buffer, form)) = connection.egress.next() else { return };
-        if form == Form::Plaintext
-            && let Transport::Tls(session) = &mut connection.transport
+        // Plaintext waits for the session it is to be sealed in.
+        let takes_plaintext =
+            !matches!(connection.transport, Transport::Unknown | Transport::Handshaking(_));
+        while (takes_plaintext || connection.egress.next_form() == Some(Form::Wire))
+            && let Some((mut buffer, form)) = connection.egress.next()
         {
-            let plaintext = buffer.range();
-            match session.seal(buffer.memory_mut(), plaintext) {
-                Ok(record) => buffer.set_range(record),
-                Err(error) => {
-                    connection.egress.lost();
-                    self.plane.send_buffers.put(buffer);
-                    return self.plane.record_failed(key, error);
+            if form == Form::Plaintext
+                && let Transport::Tls(session) = &mut connection.transport
+            {
+                let plaintext = buffer.range();
+                match session.seal(buffer.memory_mut(), plaintext) {
+                    Ok(record) => buffer.set_range(record),
+                    Err(error) => {
+                        connection.egress.lost(&buffer);
+                        self.plane.send_buffers.put(buffer);
+                        return self.plane.record_failed(key, error);
+                    }
                 }
             }
+            connection.sent_ns = self.plane.now_ns;
+            self.driver.send(socket, buffer, Token::new(Operation::Send, key));
         }
-        connection.sent_ns = self.plane.now_ns;
-        self.driver.send(socket, buffer, Token::new(Operation::Send, key));
     }
 
     /// Hands events to the controller, in order, as far as its queue takes them.

@@ -79,7 +79,8 @@ pub enum Completion {
         more: bool,
     },
     /// The kernel has taken `result` bytes of `buffer`, which comes back here. A short count is
-    /// possible only after an error condition; the caller advances and sends the rest.
+    /// possible only after an error condition, and of the buffers that were to follow nothing has been
+    /// taken then: the caller advances each and sends the rest, in the same order.
     Send {
         /// The token it was started with.
         token: Token,
@@ -99,8 +100,8 @@ pub enum Completion {
 
 /// Moves bytes for one shard. Single-threaded; built on the thread that uses it.
 ///
-/// Rules of use, asserted by both implementations: at most one send in flight per key; no
-/// operation on a socket after [`Driver::close`]; a socket is closed only when its recv, connect
+/// Rules of use, asserted by both implementations: one token for all sends of a socket; no operation
+/// on a socket after [`Driver::close`]; a socket is closed only when its recv, connect
 /// and send have completed (call [`Driver::shutdown`] to make them).
 pub trait Driver {
     /// Monotonic time, in nanoseconds from an arbitrary origin, as it was when the current turn
@@ -128,7 +129,9 @@ pub trait Driver {
     /// completion (`more` false, `ECANCELED`, or what raced it) follows.
     fn cancel(&mut self, token: Token);
 
-    /// Sends the whole buffer ([`SendBuffer::bytes`]); it comes back with the completion.
+    /// Sends the whole buffer ([`SendBuffer::bytes`]); it comes back with the completion. What is
+    /// started on a socket before the next wait leaves together, in order, and each buffer has its
+    /// own completion; what is started while it is in flight leaves after it.
     fn send(&mut self, socket: Socket, buffer: SendBuffer, token: Token);
 
     /// Ends both directions, so that everything in flight completes soon. An accept or a connect

@@ -4,7 +4,7 @@ mod kernel;
 mod recv_buffers;
 mod sockets;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -20,7 +20,7 @@ use crate::token::{Operation, Token};
 use crate::{SendBuffer, clock};
 use kernel::{Kernel, Patience};
 use recv_buffers::RecvBuffers;
-use sockets::{OpenSocket, Sockets, from_user_data, user_data};
+use sockets::{MoreSends, OpenSocket, Sending, Sockets, from_user_data, user_data};
 
 /// Names no socket: the operation belongs to the ring itself.
 const NO_SOCKET: Socket = Socket(u32::MAX);
@@ -80,6 +80,13 @@ pub struct Ring {
     sockets: Sockets,
     /// Accepts, connects and recvs in flight, for [`Driver::cancel`].
     socket_by_token: HashMap<Token, Socket>,
+    /// Sockets with sends that the next wait submits.
+    to_send: Vec<Socket>,
+    /// Sends that have completed together with one that has been reported.
+    sent: VecDeque<Completion>,
+    /// Boxes that serve again.
+    #[allow(clippy::vec_box, reason = "the kernel may know where it lies")]
+    spare: Vec<Box<MoreSends>>,
     doorbell: Option<DoorbellReceiver>,
     doorbell_rang: bool,
     gather_ns: u32,
@@ -106,6 +113,9 @@ impl Ring {
             recv_buffers,
             sockets: Sockets::with_capacity(config.sockets_expected),
             socket_by_token: HashMap::with_capacity(config.sockets_expected),
+            to_send: Vec::new(),
+            sent: VecDeque::new(),
+            spare: Vec::new(),
             doorbell: None,
             doorbell_rang: false,
             gather_ns,
@@ -248,14 +258,45 @@ impl Ring {
         Completion::Recv { token, result, more }
     }
 
+    /// The completion of the first buffer that was submitted; those of the others wait in `sent`.
     fn on_send(&mut self, socket: Socket, entry: &cqueue::Entry) -> Completion {
         let open = self.sockets.get_mut(socket);
-        let (token, buffer) = open.sending.take().expect("a send is in flight");
+        let Sending { token, first, more, submitted } =
+            open.sending.take().expect("a send is in flight");
+        assert!(submitted > 0);
         let result = kernel_result(entry).map(|count| count as usize);
-        if let Ok(count) = result {
-            assert!(count <= buffer.bytes().len());
+        let mut left = result.unwrap_or(0);
+        let mut completion = |buffer: SendBuffer| {
+            let count = left.min(buffer.bytes().len());
+            left -= count;
+            Completion::Send { token, result: result.map(|_| count), buffer }
+        };
+        let reported = completion(first);
+        if let Some(mut more) = more {
+            self.sent.extend(more.buffers.drain(..submitted - 1).map(completion));
+            match more.buffers.pop_front() {
+                Some(first) => {
+                    open.sending = Some(Sending { token, first, more: Some(more), submitted: 0 });
+                    self.to_send.push(socket);
+                }
+                None => self.spare.push(more),
+            }
         }
-        Completion::Send { token, result, buffer }
+        reported
+    }
+
+    /// Submits what has been started: one operation per socket.
+    fn start_sends(&mut self) {
+        while let Some(socket) = self.to_send.pop() {
+            let open = self.sockets.get_mut(socket);
+            let descriptor = Fd(open.raw_descriptor());
+            let sending = open.sending.as_mut().expect("a send has been started");
+            let entry =
+                sending.submission(descriptor).user_data(user_data(Operation::Send, socket));
+            // SAFETY: the buffers' heap memory, and the boxed list of them, stay in the socket's
+            // slot, out of everybody's reach, until the completion takes them out.
+            unsafe { self.kernel.push(entry) };
+        }
     }
 
     fn completion(&mut self, entry: &cqueue::Entry) -> Option<Completion> {
@@ -349,20 +390,20 @@ impl Driver for Ring {
     }
 
     fn send(&mut self, socket: Socket, buffer: SendBuffer, token: Token) {
-        let bytes = buffer.bytes();
-        assert!(!bytes.is_empty());
+        assert!(!buffer.bytes().is_empty());
         let open = self.sockets.get_mut(socket);
         assert!(open.closing.is_none());
-        assert!(open.sending.is_none());
-        let descriptor = Fd(open.raw_descriptor());
-        let entry = opcode::Send::new(descriptor, bytes.as_ptr(), bytes.len() as u32)
-            .flags(libc::MSG_WAITALL | libc::MSG_NOSIGNAL)
-            .build()
-            .user_data(user_data(Operation::Send, socket));
-        open.sending = Some((token, buffer));
-        // SAFETY: the buffer's heap memory stays in the socket's slot, out of everybody's reach,
-        // until the completion takes it out.
-        unsafe { self.kernel.push(entry) };
+        match &mut open.sending {
+            None => {
+                open.sending = Some(Sending::new(token, buffer));
+                self.to_send.push(socket);
+            }
+            Some(sending) => {
+                assert_eq!(sending.token, token, "one token for all sends");
+                let spare = || self.spare.pop().unwrap_or_else(MoreSends::new);
+                sending.more.get_or_insert_with(spare).buffers.push_back(buffer);
+            }
+        }
     }
 
     fn shutdown(&mut self, socket: Socket) {
@@ -394,6 +435,9 @@ impl Driver for Ring {
         if std::mem::take(&mut self.doorbell_rang) {
             return Some(Completion::Doorbell);
         }
+        if let Some(completion) = self.sent.pop_front() {
+            return Some(completion);
+        }
         while let Some(entry) = self.kernel.pop() {
             self.completions_in_turn += 1;
             if let Some(completion) = self.completion(&entry) {
@@ -419,6 +463,7 @@ impl Driver for Ring {
 
     fn wait(&mut self, deadline_ns: Option<u64>) -> io::Result<()> {
         assert_eq!(self.recv_buffers.lent_count(), 0, "release before wait");
+        self.start_sends();
         let mut patience = self.patience(deadline_ns);
         if let Some(doorbell) = &self.doorbell
             && patience.want > 0
@@ -442,6 +487,7 @@ impl Ring {
     fn shutdown_now(&mut self, socket: Socket, how: Shutdown) {
         let open = self.sockets.get_mut(socket);
         if open.sending.is_some() {
+            self.start_sends();
             // An error will come back from the next `wait`.
             let _ = self.kernel.submit();
         }

@@ -30,6 +30,7 @@ pub struct SendBuffer {
     memory: Box<[u8]>,
     range: Range<usize>,
     class: SendBufferClass,
+    note: u32,
 }
 
 impl SendBuffer {
@@ -68,6 +69,17 @@ impl SendBuffer {
     #[must_use]
     pub fn capacity_bytes(&self) -> usize {
         self.memory.len()
+    }
+
+    /// What the owner has noted last: a word that comes back from the kernel with the buffer.
+    #[must_use]
+    pub fn note(&self) -> u32 {
+        self.note
+    }
+
+    /// Notes a word.
+    pub fn set_note(&mut self, note: u32) {
+        self.note = note;
     }
 
     /// Which size this is.
@@ -110,7 +122,7 @@ impl SendBuffers {
             Some(buffer) => buffer,
             None if self.made[class as usize] < count_max => {
                 self.made[class as usize] += 1;
-                SendBuffer { memory: vec![0; size].into_boxed_slice(), range: 0..0, class }
+                SendBuffer { memory: vec![0; size].into_boxed_slice(), range: 0..0, class, note: 0 }
             }
             None => return None,
         };

@@ -235,7 +235,10 @@ impl Simulator {
                 }
             }
             Completion::Connect { .. } => socket.reading = None,
-            Completion::Send { .. } => socket.sending = None,
+            Completion::Send { .. } => {
+                let sent = socket.sending.pop_front().expect("was in flight");
+                assert!(sent.buffer.is_none());
+            }
             Completion::Close { .. } => {
                 self.sockets.remove(&id);
             }
@@ -304,8 +307,8 @@ impl Driver for Simulator {
         assert!(!buffer.bytes().is_empty());
         let socket = self.socket(socket);
         assert!(matches!(socket.kind, Kind::Stream { .. }), "not connected");
-        assert!(socket.sending.is_none(), "one send in flight");
-        socket.sending = Some(Sending { token, buffer: Some(buffer), taken_bytes: 0 });
+        assert!(socket.sending.iter().all(|other| other.token == token), "one token for all sends");
+        socket.sending.push_back(Sending { token, buffer: Some(buffer), taken_bytes: 0 });
     }
 
     fn shutdown(&mut self, socket: Socket) {
@@ -334,7 +337,7 @@ impl Driver for Simulator {
     fn close(&mut self, socket: Socket, token: Token) {
         let closing = self.socket(socket);
         assert!(closing.reading.is_none(), "close while reading");
-        assert!(closing.sending.is_none(), "close while sending");
+        assert!(closing.sending.is_empty(), "close while sending");
         closing.closing = Some(token);
         self.abandon_peers(socket);
     }

@@ -1,22 +1,29 @@
 //! The sockets of a ring and what each has in flight.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
 
+use io_uring::types::Fd;
+use io_uring::{opcode, squeue};
 use socket2::{Domain, Protocol, SockAddr, Type};
 
 use crate::SendBuffer;
 use crate::driver::{Listen, Socket};
 use crate::token::{Key, Operation, Token};
 
+/// Buffers that one operation sends together: 64 KiB of four full TLS records, or the small buffers of
+/// a chatty turn. A segment carries no more than 64 KiB through the kernel.
+const SENT_TOGETHER_MAX: usize = 8;
+
 /// A descriptor and the operations that name it. At most one of accept, connect and recv is in
-/// flight at a time, and one send.
+/// flight at a time, and one that sends.
 pub(super) struct OpenSocket {
     /// `None` once the close has been started.
     descriptor: Option<socket2::Socket>,
     pub(super) reading: Option<(Operation, Token)>,
-    pub(super) sending: Option<(Token, SendBuffer)>,
+    pub(super) sending: Option<Sending>,
     pub(super) closing: Option<Token>,
     /// The kernel reads it when it takes the connect from the submission queue.
     pub(super) connect_address: Option<Box<SockAddr>>,
@@ -47,6 +54,74 @@ impl OpenSocket {
     pub(super) fn take_descriptor(&mut self) -> RawFd {
         let descriptor = self.descriptor.take().expect("closed twice");
         descriptor.into_raw_fd()
+    }
+}
+
+/// The sends of a socket that are not complete, in order.
+pub(super) struct Sending {
+    pub(super) token: Token,
+    pub(super) first: SendBuffer,
+    /// Those behind the first, where there are any.
+    pub(super) more: Option<Box<MoreSends>>,
+    /// So many of them the kernel has; none before the next wait.
+    pub(super) submitted: usize,
+}
+
+/// The second and further sends of a socket, and what the kernel reads to find them all.
+pub(super) struct MoreSends {
+    pub(super) buffers: VecDeque<SendBuffer>,
+    header: libc::msghdr,
+    parts: [libc::iovec; SENT_TOGETHER_MAX],
+}
+
+impl Sending {
+    pub(super) fn new(token: Token, first: SendBuffer) -> Self {
+        Self { token, first, more: None, submitted: 0 }
+    }
+
+    /// The operation that sends as many as go together. What it names lies in buffers and boxes that
+    /// stay where they are while `self` lives.
+    pub(super) fn submission(&mut self, descriptor: Fd) -> squeue::Entry {
+        let flags = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
+        match &mut self.more {
+            None => {
+                self.submitted = 1;
+                let bytes = self.first.bytes();
+                opcode::Send::new(descriptor, bytes.as_ptr(), bytes.len() as u32)
+                    .flags(flags)
+                    .build()
+            }
+            Some(more) => {
+                self.submitted = more.gather(&self.first);
+                opcode::SendMsg::new(descriptor, &raw const more.header).flags(flags as u32).build()
+            }
+        }
+    }
+}
+
+impl MoreSends {
+    pub(super) fn new() -> Box<Self> {
+        let nothing = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
+        Box::new(Self {
+            buffers: VecDeque::with_capacity(SENT_TOGETHER_MAX),
+            // SAFETY: integers and pointers that may be null.
+            header: unsafe { std::mem::zeroed() },
+            parts: [nothing; SENT_TOGETHER_MAX],
+        })
+    }
+
+    /// Lists the first buffers for the kernel; says how many.
+    fn gather(&mut self, first: &SendBuffer) -> usize {
+        let mut count = 0;
+        for (part, buffer) in self.parts.iter_mut().zip([first].into_iter().chain(&self.buffers)) {
+            let bytes = buffer.bytes();
+            *part =
+                libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+            count += 1;
+        }
+        self.header.msg_iov = self.parts.as_mut_ptr();
+        self.header.msg_iovlen = count as _;
+        count
     }
 }
 

@@ -19,7 +19,8 @@ const SPLIT_BYTES_MAX: usize = 300;
 pub(super) struct SimulatedSocket {
     pub(super) kind: Kind,
     pub(super) reading: Option<Reading>,
-    pub(super) sending: Option<Sending>,
+    /// In order.
+    pub(super) sending: VecDeque<Sending>,
     pub(super) closing: Option<Token>,
     close_ready: bool,
 }
@@ -57,7 +58,7 @@ pub(super) struct Sending {
 
 impl SimulatedSocket {
     pub(super) fn new(kind: Kind) -> Self {
-        Self { kind, reading: None, sending: None, closing: None, close_ready: false }
+        Self { kind, reading: None, sending: VecDeque::new(), closing: None, close_ready: false }
     }
 }
 
@@ -108,8 +109,9 @@ impl Simulator {
                     Kind::Dead => true,
                 }
         });
-        let could_send = match (&socket.kind, &socket.sending) {
-            (Kind::Stream { peer }, Some(sending)) if sending.buffer.is_some() => {
+        let sends = socket.sending.iter().any(|sending| sending.buffer.is_some());
+        let could_send = match &socket.kind {
+            Kind::Stream { peer } if sends => {
                 self.peers[peer.0].send_error().is_some() || self.peers[peer.0].window_bytes > 0
             }
             _ => false,
@@ -276,36 +278,42 @@ impl Simulator {
     }
 
     fn step_sending(&mut self, id: u32, completions: &mut VecDeque<Completion>) {
-        let in_flight = |sending: &&Sending| sending.buffer.is_some();
-        if !self.sockets[&id].sending.as_ref().is_some_and(|it| in_flight(&it)) {
+        if self.next_sending(id).is_none() || self.is_delayed() {
             return;
         }
-        if self.is_delayed() {
-            return;
+        let is_short = self.random.happens(self.config.faults.short_sends_per_mille);
+        let mut cut = false;
+        while let Some(position) = self.next_sending(id) {
+            let error = if cut { None } else { self.move_sent_bytes(id, position, is_short) };
+            let socket = self.sockets.get_mut(&id).expect("stepped while live");
+            let sending = &mut socket.sending[position];
+            let wanted_bytes = sending.buffer.as_ref().map_or(0, |it| it.bytes().len());
+            let result = match error {
+                // Behind a short count nothing is taken.
+                _ if cut => Ok(0),
+                _ if sending.taken_bytes == wanted_bytes => Ok(wanted_bytes),
+                // As MSG_WAITALL does: what was taken before the error counts.
+                Some(_) if sending.taken_bytes > 0 => Ok(sending.taken_bytes),
+                Some(error) => Err(error),
+                None if is_short && sending.taken_bytes > 0 => Ok(sending.taken_bytes),
+                None => return,
+            };
+            cut |= matches!(result, Ok(count) if count < wanted_bytes);
+            completions.extend(sending.buffer.take().map(|buffer| Completion::Send {
+                token: sending.token,
+                result,
+                buffer,
+            }));
         }
-        let faults = self.config.faults;
-        let is_short = self.random.happens(faults.short_sends_per_mille);
-        let error = self.move_sent_bytes(id, is_short);
-        let socket = self.sockets.get_mut(&id).expect("stepped while live");
-        let sending = socket.sending.as_mut().expect("was in flight");
-        let wanted_bytes = sending.buffer.as_ref().map_or(0, |it| it.bytes().len());
-        let result = match error {
-            _ if sending.taken_bytes == wanted_bytes => Ok(wanted_bytes),
-            // As MSG_WAITALL does: what was taken before the error counts.
-            Some(_) if sending.taken_bytes > 0 => Ok(sending.taken_bytes),
-            Some(error) => Err(error),
-            None if is_short && sending.taken_bytes > 0 => Ok(sending.taken_bytes),
-            None => return,
-        };
-        completions.extend(sending.buffer.take().map(|buffer| Completion::Send {
-            token: sending.token,
-            result,
-            buffer,
-        }));
+    }
+
+    /// The first send whose completion is still to come.
+    fn next_sending(&self, id: u32) -> Option<usize> {
+        self.sockets[&id].sending.iter().position(|sending| sending.buffer.is_some())
     }
 
     /// Moves what the peer's window takes. The error is what the rest meets.
-    fn move_sent_bytes(&mut self, id: u32, is_short: bool) -> Option<Errno> {
+    fn move_sent_bytes(&mut self, id: u32, position: usize, is_short: bool) -> Option<Errno> {
         let socket = self.sockets.get_mut(&id)?;
         let Kind::Stream { peer } = socket.kind else {
             return Some(Errno(libc::ENOTCONN));
@@ -314,7 +322,7 @@ impl Simulator {
         if let Some(error) = peer.send_error() {
             return Some(error);
         }
-        let sending = socket.sending.as_mut()?;
+        let sending = &mut socket.sending[position];
         let left = &sending.buffer.as_ref()?.bytes()[sending.taken_bytes..];
         let mut count = left.len().min(peer.window_bytes);
         if is_short && count > 1 {
@@ -327,8 +335,8 @@ impl Simulator {
 
     /// What was sent before a shutdown is on its way before it, as far as the window allows.
     pub(super) fn flush_before_shutdown(&mut self, socket: Socket) {
-        if self.socket(socket).sending.as_ref().is_some_and(|it| it.buffer.is_some()) {
-            self.move_sent_bytes(socket.0, false);
+        for position in 0..self.socket(socket).sending.len() {
+            self.move_sent_bytes(socket.0, position, false);
         }
     }
 

@@ -37,7 +37,7 @@ pub(crate) struct Seen {
     pub(crate) recv_error: Option<Errno>,
     pub(crate) recv_armed: bool,
     pub(crate) sends: Vec<Result<usize, Errno>>,
-    pub(crate) send_in_flight: bool,
+    pub(crate) sends_in_flight: usize,
     pub(crate) connected: Option<Result<(), Errno>>,
     pub(crate) closed: bool,
     pub(crate) out_of_buffers: usize,
@@ -54,6 +54,8 @@ pub(crate) struct Harness<D> {
     next_index: u32,
     /// Arm a recv on every accepted connection.
     pub(crate) recv_on_accept: bool,
+    /// Send again what a short count has left.
+    pub(crate) resend: bool,
 }
 
 impl<D: Driver> Harness<D> {
@@ -73,6 +75,7 @@ impl<D: Driver> Harness<D> {
             accepts_ended: 0,
             next_index: 1,
             recv_on_accept: true,
+            resend: false,
         }
     }
 
@@ -110,7 +113,7 @@ impl<D: Driver> Harness<D> {
 
     fn send_buffer(&mut self, index: u32, buffer: SendBuffer) {
         self.driver.send(self.sockets[&index], buffer, token(Operation::Send, index));
-        self.seen.get_mut(&index).unwrap().send_in_flight = true;
+        self.seen.get_mut(&index).unwrap().sends_in_flight += 1;
     }
 
     pub(crate) fn close(&mut self, index: u32) {
@@ -178,11 +181,17 @@ impl<D: Driver> Harness<D> {
                     Err(error) => seen.recv_error = Some(error),
                 }
             }
-            Completion::Send { token, result, buffer } => {
+            Completion::Send { token, result, mut buffer } => {
                 let seen = self.seen.get_mut(&token.key().index).unwrap();
                 seen.sends.push(result);
-                seen.send_in_flight = false;
-                self.buffers.put(buffer);
+                seen.sends_in_flight -= 1;
+                match result {
+                    Ok(count) if self.resend && count < buffer.bytes().len() => {
+                        buffer.advance(count);
+                        self.send_buffer(token.key().index, buffer);
+                    }
+                    _ => self.buffers.put(buffer),
+                }
             }
             Completion::Close { token } => {
                 if let Some(seen) = self.seen.get_mut(&token.key().index) {
@@ -208,7 +217,7 @@ impl<D: Driver> Harness<D> {
         self.run_until("everything in flight ends", |harness| {
             indices.iter().all(|index| {
                 let seen = &harness.seen[index];
-                !seen.recv_armed && !seen.send_in_flight
+                !seen.recv_armed && seen.sends_in_flight == 0
             })
         });
         for &index in &indices {

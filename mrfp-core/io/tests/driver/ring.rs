@@ -53,6 +53,28 @@ fn echoes_what_a_peer_sends() {
 }
 
 #[test]
+fn sends_what_is_started_together_in_order() {
+    let mut harness = small_ring();
+    let address = harness.listen();
+    let mut peer = TcpStream::connect(address).unwrap();
+    harness.run_until("accepted", |harness| harness.seen.contains_key(&1));
+    let bytes = pattern(40_000);
+    let (first, second) = bytes.split_at(20_000);
+    for piece in first.chunks(1000) {
+        harness.send(1, piece);
+    }
+    harness.turn(Duration::ZERO);
+    for piece in second.chunks(1000) {
+        harness.send(1, piece);
+    }
+    harness.run_until("all is sent", |harness| harness.seen[&1].sends == [Ok(1000); 40]);
+    let mut received = vec![0; bytes.len()];
+    peer.read_exact(&mut received).unwrap();
+    assert!(received == bytes);
+    finish(harness);
+}
+
+#[test]
 fn connects_out_and_sends_small_messages_at_once() {
     let mut harness = small_ring();
     let listener = TcpListener::bind(loopback()).unwrap();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mrfp_io::{Completion, Driver, Errno, Operation, Ring, RingConfig};
 
-use crate::harness::{Harness, token};
+use crate::harness::{Harness, Seen, token};
 use crate::ring::{finish, pattern, run_rearming, small_config, small_ring};
 
 /// A peer that resets on drop instead of closing in peace.
@@ -46,16 +46,42 @@ fn reports_a_reset_to_recv_and_send() {
     harness.send(1, &pattern(4 << 20));
     harness.turn(Duration::ZERO);
     harness.turn(Duration::ZERO);
-    assert!(harness.seen[&1].send_in_flight);
+    assert!(harness.seen[&1].sends_in_flight > 0);
     reset(peer);
     harness.run_until("both end", |harness| {
         let seen = &harness.seen[&1];
-        !seen.recv_armed && !seen.send_in_flight
+        !seen.recv_armed && seen.sends_in_flight == 0
     });
     let seen = &harness.seen[&1];
     assert!(seen.eof || seen.recv_error == Some(Errno(libc::ECONNRESET)));
     // Short or failed, never whole.
     assert_ne!(seen.sends, [Ok(4 << 20)]);
+    finish(harness);
+}
+
+#[test]
+fn a_reset_cuts_what_was_started_together_at_one_place() {
+    const LENGTH: usize = 1 << 20;
+    let mut harness = small_ring();
+    let address = harness.listen();
+    let mut peer = TcpStream::connect(address).unwrap();
+    peer.write_all(b"begin").unwrap();
+    harness.run_until("begun", |harness| {
+        let seen = harness.seen.get(&1);
+        seen.is_some_and(|seen| seen.received == b"begin")
+    });
+    for _ in 0..12 {
+        harness.send(1, &pattern(LENGTH));
+    }
+    harness.turn(Duration::ZERO);
+    harness.turn(Duration::ZERO);
+    assert_eq!(harness.seen[&1].sends_in_flight, 12);
+    reset(peer);
+    harness.run_until("all end", |harness| harness.seen[&1].sends_in_flight == 0);
+    let sends = &harness.seen[&1].sends;
+    let whole = sends.iter().take_while(|&&sent| sent == Ok(LENGTH)).count();
+    assert!(whole < sends.len(), "the socket buffers do not hold it all");
+    assert!(sends[whole + 1..].iter().all(|sent| matches!(sent, Ok(0) | Err(_))));
     finish(harness);
 }
 
@@ -220,14 +246,16 @@ fn drops_with_unsubmitted_operations() {
 }
 
 #[test]
-#[should_panic(expected = "sending.is_none")]
-fn refuses_a_second_send_in_flight() {
+#[should_panic(expected = "one token for all sends")]
+fn refuses_a_second_token_for_a_send() {
     let mut harness = small_ring();
     let address = harness.listen();
     let _peer = TcpStream::connect(address).unwrap();
     harness.run_until("accepted", |harness| harness.seen.contains_key(&1));
     harness.send(1, b"one");
-    harness.send(1, b"two");
+    harness.sockets.insert(2, harness.sockets[&1]);
+    harness.seen.insert(2, Seen::default());
+    harness.send(2, b"two");
 }
 
 #[test]
