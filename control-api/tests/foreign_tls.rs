@@ -1,16 +1,17 @@
-//! UEs whose TLS is not ours: OpenSSL's and GnuTLS's own command line clients in a conference.
+//! UEs whose TLS is not ours, in a conference: OpenSSL's and GnuTLS's own command line clients, and small
+//! ones on mbedTLS, Botan and Erlang's ssl.
 
 mod support;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread::{self, JoinHandle};
 
 use support::msrp::Paths;
 use support::node::Node;
-use support::program::{PATIENCE, Program, find};
+use support::program::{PATIENCE, Program, find, skip};
 use support::sip::{Call, Transport};
 use support::ue::Ue;
 use support::wire::Credential;
@@ -31,6 +32,83 @@ fn gnutls_cli(program: &Path, to: SocketAddr, identity: &str, key: &str, suite: 
     command.args(["--pskkey", key, "--priority", suite, &to.ip().to_string()]);
     command
 }
+
+/// A client of ours on a foreign library: all of them take their words in the same order.
+fn small_client(program: &Path, to: SocketAddr, identity: &str, key: &str, suite: &str) -> Command {
+    let mut command = Command::new(program);
+    command.args([&to.ip().to_string(), &to.port().to_string(), identity, key, suite]);
+    command
+}
+
+/// Compiles a small client against a library; `None`: it is not there, which was said loudly.
+fn compiled(source: &str, header: &str, package: &str, options: &[&str]) -> Option<Compiled> {
+    if !Path::new(header).is_file() {
+        skip(&format!("{header} not found, install the Debian package {package}"));
+        return None;
+    }
+    let compiler = find(if source.ends_with(".c") { "cc" } else { "c++" }, "build-essential")?;
+    let directory = tempfile::tempdir().expect("a directory");
+    let program = directory.path().join("client");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/foreign").join(source);
+    let mut command = Command::new(compiler);
+    command.arg("-o").arg(&program).arg(source).args(options);
+    let output = command.output().expect("the compiler runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Some(Compiled { program, _directory: directory })
+}
+
+/// A program that is there as long as this.
+struct Compiled {
+    program: PathBuf,
+    _directory: tempfile::TempDir,
+}
+
+fn mbedtls() -> Option<Compiled> {
+    let libraries = ["-lmbedtls", "-lmbedx509", "-lmbedcrypto"];
+    compiled("mbedtls_psk_client.c", "/usr/include/mbedtls/ssl.h", "libmbedtls-dev", &libraries)
+}
+
+fn botan() -> Option<Compiled> {
+    let options = ["-std=c++17", "-I/usr/include/botan-2", "-lbotan-2"];
+    let header = "/usr/include/botan-2/botan/tls_client.h";
+    compiled("botan_psk_client.cpp", header, "libbotan-2-dev", &options)
+}
+
+/// Its script, where there is an Erlang with TLS.
+fn erlang() -> Option<PathBuf> {
+    find("escript", "erlang-base")?;
+    let found = std::fs::read_dir("/usr/lib/erlang/lib").ok().is_some_and(|mut entries| {
+        entries.any(|entry| {
+            entry.is_ok_and(|entry| entry.file_name().to_string_lossy().starts_with("ssl-"))
+        })
+    });
+    if !found {
+        skip("Erlang's ssl not found, install the Debian package erlang-ssl");
+        return None;
+    }
+    let script = "tests/foreign/erlang_psk_client.escript";
+    Some(Path::new(env!("CARGO_MANIFEST_DIR")).join(script))
+}
+
+fn escript(program: &Path, to: SocketAddr, identity: &str, key: &str, suite: &str) -> Command {
+    let mut command = Command::new("escript");
+    command.arg(program);
+    command.args([&to.ip().to_string(), &to.port().to_string(), identity, key, suite]);
+    command
+}
+
+const MBEDTLS_SUITES: [&str; 4] = [
+    "TLS-ECDHE-PSK-WITH-CHACHA20-POLY1305-SHA256",
+    "TLS-PSK-WITH-AES-128-GCM-SHA256",
+    "TLS-PSK-WITH-AES-256-GCM-SHA384",
+    "TLS-PSK-WITH-CHACHA20-POLY1305-SHA256",
+];
+
+const BOTAN_SUITES: [&str; 4] =
+    ["ECDHE_PSK:ChaCha20Poly1305", "PSK:AES-128/GCM", "PSK:AES-256/GCM", "PSK:ChaCha20Poly1305"];
+
+/// Its ssl knows no PSK suite with ChaCha20.
+const ERLANG_SUITES: [&str; 2] = ["PSK-AES128-GCM-SHA256", "PSK-AES256-GCM-SHA384"];
 
 const S_CLIENT_SUITES: [&str; 4] = [
     "ECDHE-PSK-CHACHA20-POLY1305",
@@ -81,6 +159,24 @@ fn openssl_s_client_chats_with_a_member() {
 fn gnutls_cli_chats_with_a_member() {
     let Some(gnutls) = find("gnutls-cli", "gnutls-bin") else { return };
     chats(gnutls_cli, &gnutls, &GNUTLS_PRIORITIES);
+}
+
+#[test]
+fn a_client_on_mbedtls_chats_with_a_member() {
+    let Some(client) = mbedtls() else { return };
+    chats(small_client, &client.program, &MBEDTLS_SUITES);
+}
+
+#[test]
+fn a_client_on_botan_chats_with_a_member() {
+    let Some(client) = botan() else { return };
+    chats(small_client, &client.program, &BOTAN_SUITES);
+}
+
+#[test]
+fn a_client_on_erlangs_ssl_chats_with_a_member() {
+    let Some(client) = erlang() else { return };
+    chats(escript, &client, &ERLANG_SUITES);
 }
 
 /// Relays one connection to the node and keeps what the node sends.
@@ -171,6 +267,12 @@ fn openssl_s_client_without_the_right_key_is_refused_and_learns_nothing() {
 fn gnutls_cli_without_the_right_key_is_refused_and_learns_nothing() {
     let Some(gnutls) = find("gnutls-cli", "gnutls-bin") else { return };
     refuses_all_others(gnutls_cli, &gnutls, GNUTLS_PRIORITIES[0]);
+}
+
+#[test]
+fn a_client_on_mbedtls_without_the_right_key_is_refused_and_learns_nothing() {
+    let Some(client) = mbedtls() else { return };
+    refuses_all_others(small_client, &client.program, MBEDTLS_SUITES[0]);
 }
 
 #[test]

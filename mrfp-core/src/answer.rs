@@ -40,7 +40,7 @@ impl Plane {
             return;
         }
         let Some(termination) = self.terminations.get(session) else { return };
-        let (to, from) = (&termination.remote_first, &termination.local_uri);
+        let (to, from) = (termination.remote_first(), termination.local_uri());
         let (connections, send_buffers) = (&mut self.connections, &mut self.send_buffers);
         let queued = match (status, termination.response_paths()) {
             // The one that is given nearly always.
@@ -162,7 +162,7 @@ impl Plane {
         }
         let mut parts: [&[u8]; REPORT_PARTS_MAX] = [b""; REPORT_PARTS_MAX];
         let head: [&[u8]; 4] =
-            [b"MSRP ", transaction.as_bytes(), b" REPORT\r\n", &termination.request_paths];
+            [b"MSRP ", transaction.as_bytes(), b" REPORT\r\n", termination.request_paths()];
         let tail: [&[u8]; 3] = [b"-------", transaction.as_bytes(), b"$\r\n"];
         let all = head.iter().chain(lines).chain(&tail);
         for (part, from) in parts.iter_mut().zip(all) {
@@ -188,7 +188,7 @@ impl Plane {
             b"MSRP ",
             transaction.as_bytes(),
             b" SEND\r\n",
-            &termination.request_paths,
+            termination.request_paths(),
             b"Message-ID: ",
             id.as_bytes(),
             b"\r\nByte-Range: 1-0/0\r\n-------",

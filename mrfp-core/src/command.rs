@@ -61,8 +61,10 @@ impl Plane {
             context.terminations += 1;
         }
         self.termination_by_id.insert(id, key);
-        self.by_session_id.insert(session_id, key);
-        identity.map(|identity| self.by_identity.insert(identity, key));
+        self.by_session_id.insert(&session_id, key);
+        if let Some(identity) = identity {
+            self.by_identity.insert(&identity, key);
+        }
         Ok(key)
     }
 
@@ -70,7 +72,7 @@ impl Plane {
         if self.termination_by_id.contains_key(&reserve.termination) {
             return Err(Refusal::TerminationId);
         }
-        if self.by_session_id.contains_key(reserve.session_id.as_bytes()) {
+        if self.by_session_id.get(reserve.session_id.as_bytes()).is_some() {
             return Err(Refusal::IdentityInUse);
         }
         let members = self
@@ -83,7 +85,7 @@ impl Plane {
         }
         match &reserve.security {
             Security::TlsPsk { identity, .. }
-                if !reserve.own_port && self.by_identity.contains_key(identity.as_slice()) =>
+                if !reserve.own_port && self.by_identity.get(identity).is_some() =>
             {
                 Err(Refusal::IdentityInUse)
             }
@@ -125,7 +127,7 @@ impl Plane {
         let key = self.living(replace.termination)?;
         let session_id = replace.session_id.into_bytes();
         let termination = self.terminations.get(key).ok_or(Refusal::TerminationId)?;
-        if self.by_session_id.contains_key(&session_id) || termination.session_id == session_id {
+        if self.by_session_id.get(&session_id).is_some() || termination.session_id() == session_id {
             return Err(Refusal::IdentityInUse);
         }
         let identity = match &replace.security {
@@ -134,9 +136,8 @@ impl Plane {
             }
             Security::TlsPsk { .. } | Security::TlsCertificate { .. } | Security::Plain => None,
         };
-        let taken =
-            identity.as_ref().and_then(|identity| self.by_identity.get(identity.as_slice()));
-        if taken.is_some_and(|&other| other != key) {
+        let taken = identity.as_ref().and_then(|identity| self.by_identity.get(identity));
+        if taken.is_some_and(|other| other != key) {
             return Err(Refusal::IdentityInUse);
         }
         let path = replace.remote.as_ref().map(|remote| remote.path.as_bytes());
@@ -145,10 +146,12 @@ impl Plane {
         self.unlink(key);
         let deadline_ns = self.now_ns + self.limits.establishment_timeout_ns;
         let termination = self.terminations.get_mut(key).ok_or(Refusal::TerminationId)?;
-        termination.renew(session_id.clone(), replace.security, path, deadline_ns);
+        termination.renew(&session_id, replace.security, path, deadline_ns);
         let address = termination.address;
-        self.by_session_id.insert(session_id, key);
-        identity.map(|identity| self.by_identity.insert(identity, key));
+        self.by_session_id.insert(&session_id, key);
+        if let Some(identity) = identity {
+            self.by_identity.insert(&identity, key);
+        }
         if let Some(remote) = &replace.remote {
             self.set_capabilities(key, remote);
         }
@@ -251,7 +254,7 @@ impl Plane {
     /// Tells what a Context has carried.
     pub(crate) fn audit(&mut self, id: ContextId) {
         let context = self.context_by_id.get(&id).and_then(|&key| self.contexts.get(key));
-        let statistics = context.map(|context| Box::new(context.statistics));
+        let statistics = context.map(|context| Box::new(context.statistics()));
         self.events.push_back(Event::Audited { context: id, statistics });
     }
 

@@ -2,6 +2,8 @@
 //! join (every operation in the kernel has come back), close. Only close frees the slot.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::{Deref, DerefMut};
+use std::sync::LazyLock;
 
 use mrfp_io::{Key, SendBuffers, Socket};
 use mrfp_protocol::msrp::{Continuation, Framer, TransactionId};
@@ -14,7 +16,8 @@ use crate::outstanding::OutstandingRequests;
 use crate::relay::Link;
 use crate::request::EndLine;
 
-/// A connection as its shard holds it. Small when idle: no buffer, no OpenSSL object.
+/// A connection as its shard holds it. Small when idle: no buffer, no OpenSSL object, no expanded key,
+/// no [`Passage`].
 pub(crate) struct Connection {
     /// `None`: a connection of the relay whose address is still being looked up.
     pub(crate) socket: Option<Socket>,
@@ -36,23 +39,8 @@ pub(crate) struct Connection {
     pub(crate) peer_certificate: Option<Box<PeerCertificate>>,
     /// Counted against this source until bound.
     pub(crate) unbound_source: Option<IpAddr>,
-    pub(crate) framer: Framer,
-    /// The request whose body is being received.
-    pub(crate) incoming: Incoming,
-    /// The messages whose chunks are being received, between their chunks too: RFC 4975 section
-    /// 7.1 lets a sender put others in between.
-    pub(crate) messages: Vec<Key>,
-    /// The chunk that is open towards the peer.
-    pub(crate) outgoing: Option<OpenChunk>,
-    /// Receiving Terminations and messages in progress they do not get the rest of.
-    pub(crate) declined: Vec<(Key, Key)>,
-    /// What we have sent and the peer has not answered.
-    pub(crate) outstanding: OutstandingRequests,
-    /// Incomplete TLS record.
-    pub(crate) carry_record: Option<CarryBuffer>,
-    /// Incomplete MSRP head or end-line.
-    pub(crate) carry_message: Option<CarryBuffer>,
-    pub(crate) egress: Egress,
+    /// What passes through it; `None` while nothing does.
+    passage: Option<Box<Passage>>,
     /// Since when the egress is above its limit.
     pub(crate) lagging_since_ns: Option<u64>,
     /// Contexts in which receivers must catch up before anything more is read.
@@ -72,6 +60,36 @@ pub(crate) struct Connection {
     /// When a send last started or ended.
     pub(crate) sent_ns: u64,
 }
+
+/// What a connection is in the middle of. It is read and written as if it were part of the connection:
+/// made when something is first written to it, and dropped when nothing has happened for a while.
+#[derive(Default)]
+pub(crate) struct Passage {
+    pub(crate) framer: Framer,
+    /// The request whose body is being received.
+    pub(crate) incoming: Incoming,
+    /// The messages whose chunks are being received, between their chunks too: RFC 4975 section
+    /// 7.1 lets a sender put others in between.
+    pub(crate) messages: Vec<Key>,
+    /// The chunk that is open towards the peer.
+    pub(crate) outgoing: Option<OpenChunk>,
+    /// Receiving Terminations and messages in progress they do not get the rest of.
+    pub(crate) declined: Vec<(Key, Key)>,
+    /// What we have sent and the peer has not answered.
+    pub(crate) outstanding: OutstandingRequests,
+    /// Incomplete TLS record.
+    pub(crate) carry_record: Option<CarryBuffer>,
+    /// Incomplete MSRP head or end-line.
+    pub(crate) carry_message: Option<CarryBuffer>,
+    pub(crate) egress: Egress,
+}
+
+/// What passes through an idle connection.
+static NOTHING: LazyLock<Passage> = LazyLock::new(Passage::default);
+
+/// What an idle connection may cost in its shard's table; there are tens of thousands of them.
+const CONNECTION_SIZE_MAX: usize = 256;
+const _: () = assert!(size_of::<Connection>() <= CONNECTION_SIZE_MAX);
 
 /// Stages of life, in order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -101,7 +119,7 @@ pub(crate) enum Transport {
     /// The handshake is under way.
     Handshaking(Box<Handshake>),
     /// Application data in TLS records.
-    Tls(Box<Session>),
+    Tls(Session),
 }
 
 /// Whose key a TLS client says it has.
@@ -153,15 +171,7 @@ impl Connection {
             claimed: None,
             peer_certificate: None,
             unbound_source: None,
-            framer: Framer::default(),
-            incoming: Incoming::Idle,
-            messages: Vec::new(),
-            outgoing: None,
-            declined: Vec::new(),
-            outstanding: OutstandingRequests::default(),
-            carry_record: None,
-            carry_message: None,
-            egress: Egress::default(),
+            passage: None,
             lagging_since_ns: None,
             paused: 0,
             pressed: false,
@@ -181,10 +191,14 @@ impl Connection {
         send_buffers: &mut SendBuffers,
         end: Continuation,
     ) -> Result<(), PoolExhausted> {
-        let Some(open) = self.outgoing.take() else { return Ok(()) };
+        if self.outgoing.is_none() {
+            return Ok(());
+        }
+        let passage = &mut **self;
+        let Some(open) = passage.outgoing.take() else { return Ok(()) };
         let end_line = EndLine::new(&open.transaction, Some(end), true);
-        self.egress.extend(open.lane, send_buffers, &[end_line.bytes()])?;
-        self.outstanding.close(self.egress.position(open.lane));
+        passage.egress.extend(open.lane, send_buffers, &[end_line.bytes()])?;
+        passage.outstanding.close(passage.egress.position(open.lane));
         Ok(())
     }
 
@@ -196,6 +210,25 @@ impl Connection {
     ) -> Result<(), PoolExhausted> {
         self.end_chunk(send_buffers, Continuation::More)?;
         self.egress.append(send_buffers, parts)
+    }
+
+    /// Gives back what a connection does not need that nothing has happened on for a while.
+    pub(crate) fn rest(&mut self) {
+        if let Transport::Tls(session) = &mut self.transport {
+            session.rest();
+        }
+        // The relay counts what has left a connection for as long as it lives.
+        if self.relay.is_some() || self.lagging_since_ns.is_some() {
+            return;
+        }
+        if self.passage.as_ref().is_some_and(|passage| passage.is_over()) {
+            self.passage = None;
+        }
+    }
+
+    /// Whether nothing passes through it.
+    pub(crate) fn is_resting(&self) -> bool {
+        self.passage.is_none()
     }
 
     /// Its only session, where it has no other.
@@ -225,6 +258,36 @@ impl Connection {
     pub(crate) fn is_joined(&self) -> bool {
         matches!(self.recv, Recv::Idle | Recv::Ended)
             && !self.connect_in_flight
+            && !self.egress.is_in_flight()
+    }
+}
+
+impl Deref for Connection {
+    type Target = Passage;
+
+    fn deref(&self) -> &Passage {
+        self.passage.as_deref().unwrap_or(&NOTHING)
+    }
+}
+
+impl DerefMut for Connection {
+    fn deref_mut(&mut self) -> &mut Passage {
+        self.passage.get_or_insert_default()
+    }
+}
+
+impl Passage {
+    /// Whether a new one would do as well.
+    fn is_over(&self) -> bool {
+        self.framer.is_between_messages()
+            && matches!(self.incoming, Incoming::Idle)
+            && self.messages.is_empty()
+            && self.outgoing.is_none()
+            && self.declined.is_empty()
+            && self.outstanding.len() == 0
+            && self.carry_record.is_none()
+            && self.carry_message.is_none()
+            && self.egress.is_empty()
             && !self.egress.is_in_flight()
     }
 }

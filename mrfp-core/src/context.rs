@@ -21,8 +21,8 @@ pub(crate) struct Context {
     pub(crate) paused: Vec<Key>,
     /// Where it is a chat room: its rules.
     pub(crate) room: Option<Box<Room>>,
-    /// What it has carried.
-    pub(crate) statistics: ContextStatistics,
+    /// What it has carried; `None` before it has carried anything.
+    statistics: Option<Box<ContextStatistics>>,
 }
 
 impl Context {
@@ -39,8 +39,18 @@ impl Context {
             lagging: 0,
             paused: Vec::new(),
             room,
-            statistics: ContextStatistics::default(),
+            statistics: None,
         }
+    }
+
+    /// What it has carried.
+    pub(crate) fn statistics(&self) -> ContextStatistics {
+        self.statistics.as_deref().copied().unwrap_or_default()
+    }
+
+    /// The same, to be added to.
+    pub(crate) fn statistics_mut(&mut self) -> &mut ContextStatistics {
+        self.statistics.get_or_insert_default()
     }
 
     /// Whether messages keep their Message-ID, and the receivers report to the senders. With more

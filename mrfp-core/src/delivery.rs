@@ -195,7 +195,7 @@ impl Plane {
             let verdicts = &self.scratch.verdicts;
             let too_large = verdicts.iter().any(|verdict| verdict.is_by_size());
             message.status = if too_large { 413 } else { 408 };
-            context.statistics.messages_undelivered += 1;
+            context.statistics_mut().messages_undelivered += 1;
         }
         Err(message.status)
     }
@@ -275,7 +275,7 @@ impl Plane {
             }
         }
         if let Some(context) = self.contexts.get_mut(context_key) {
-            let sent = &mut context.statistics.traffic.sent;
+            let sent = &mut context.statistics_mut().traffic.sent;
             sent.count_sends(outbound.route.class, requests);
             sent.bytes += bytes;
         }
@@ -285,7 +285,7 @@ impl Plane {
     /// A member does not get a message because it does not take such.
     fn skip(&mut self, context_key: Key) {
         if let Some(context) = self.contexts.get_mut(context_key) {
-            context.statistics.messages_skipped += 1;
+            context.statistics_mut().messages_skipped += 1;
         }
     }
 
@@ -329,7 +329,7 @@ impl Plane {
                     (StartLine::new(&own), EndLine::new(&own, Some(end), has_body));
                 let parts: &[&[u8]] = &[
                     start_line.bytes(),
-                    &termination.request_paths,
+                    termination.request_paths(),
                     written.whole,
                     end_line.bytes(),
                 ];
@@ -343,7 +343,7 @@ impl Plane {
                 let start_line = StartLine::new(&own);
                 let parts: &[&[u8]] = &[
                     start_line.bytes(),
-                    &termination.request_paths,
+                    termination.request_paths(),
                     written.message_lines,
                     written.lines,
                     blank,
@@ -382,7 +382,8 @@ impl Plane {
         if let Some(connection) = self.connections.get_mut(key) {
             connection.outstanding.extend(outbound.bytes);
             if end.is_some() {
-                connection.outstanding.close(connection.egress.position(lane));
+                let position = connection.egress.position(lane);
+                connection.outstanding.close(position);
             }
         }
         self.mark(key);

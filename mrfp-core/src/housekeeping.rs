@@ -27,8 +27,13 @@ impl Plane {
         self.give_up_abandoned(key);
         let Some(connection) = self.connections.get_mut(key) else { return };
         if self.now_ns - connection.sent_ns >= EGRESS_QUIET_NS {
-            connection.egress.shrink();
-            connection.outstanding.shrink();
+            if self.now_ns - connection.received_ns >= EGRESS_QUIET_NS {
+                connection.rest();
+            }
+            if !connection.is_resting() {
+                connection.egress.shrink();
+                connection.outstanding.shrink();
+            }
             for &session in &connection.sessions {
                 let termination = self.terminations.get_mut(session);
                 let participant = termination.and_then(|it| it.participant.as_mut());

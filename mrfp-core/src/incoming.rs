@@ -6,9 +6,10 @@ use mrfp_protocol::msrp::{FailureReport, MESSAGE_ID_BYTES_MAX};
 use crate::carry::CarryBuffer;
 
 /// What to do with the bytes up to the next end-line.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) enum Incoming {
     /// Between messages.
+    #[default]
     Idle,
     /// A response, a REPORT, or a request that was answered from its head: nothing of it matters.
     Discard,

@@ -186,9 +186,9 @@ impl Plane {
         let rest = rest.strip_prefix(b" OK").unwrap_or(rest);
         let rest = rest
             .strip_prefix(b"\r\nTo-Path: ")?
-            .strip_prefix(termination.local_uri.as_slice())?
+            .strip_prefix(termination.local_uri())?
             .strip_prefix(b"\r\nFrom-Path: ")?
-            .strip_prefix(termination.remote_first.as_slice())?
+            .strip_prefix(termination.remote_first())?
             .strip_prefix(b"\r\n-------")?
             .strip_prefix(id)?
             .strip_prefix(b"$\r\n")?;
@@ -241,7 +241,8 @@ impl Plane {
         if connection.outstanding.queue.is_empty() {
             return;
         }
-        connection.outstanding.note_left(connection.egress.left(), now_ns);
+        let left = connection.egress.left();
+        connection.outstanding.note_left(left, now_ns);
         while let Some(request) = self
             .connections
             .get_mut(key)
@@ -321,7 +322,7 @@ impl Plane {
         let Some(termination) = self.terminations.get(sender) else { return };
         let connection_key = termination.connection;
         if let Some(context) = self.contexts.get_mut(termination.context) {
-            context.statistics.messages_undelivered += 1;
+            context.statistics_mut().messages_undelivered += 1;
         }
         let Some(key) = connection_key else { return };
         let mut next = undelivered.next;

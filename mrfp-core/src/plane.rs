@@ -20,7 +20,7 @@ use crate::metrics::ShardMetrics;
 use crate::mp::{ContextId, Event, REALMS_MAX, ReleaseCause, TerminationId, Traffic};
 use crate::relay::Relay;
 use crate::room::Verdict;
-use crate::table::Table;
+use crate::table::{Index, Table};
 use crate::termination::{Stage, Termination};
 
 /// The state of one shard.
@@ -36,9 +36,9 @@ pub(crate) struct Plane {
     pub(crate) termination_by_id: HashMap<TerminationId, Key>,
     pub(crate) context_by_id: HashMap<ContextId, Key>,
     /// TLS-PSK binds by the identity the client names.
-    pub(crate) by_identity: HashMap<Vec<u8>, Key>,
+    pub(crate) by_identity: Index,
     /// Everything else binds by the session-id of the first request's To-Path.
-    pub(crate) by_session_id: HashMap<Vec<u8>, Key>,
+    pub(crate) by_session_id: Index,
     /// The newest connection of ours to an address, for further sessions with the same peer.
     pub(crate) connected_to: HashMap<SocketAddr, Key>,
     unbound: usize,
@@ -107,8 +107,8 @@ impl Plane {
             messages: Table::new(MESSAGES_MAX),
             termination_by_id: HashMap::new(),
             context_by_id: HashMap::new(),
-            by_identity: HashMap::new(),
-            by_session_id: HashMap::new(),
+            by_identity: Index::default(),
+            by_session_id: Index::default(),
             connected_to: HashMap::new(),
             unbound: 0,
             unbound_by_source: HashMap::new(),

@@ -73,7 +73,7 @@ impl Plane {
                 Handshake::client(&self.profile, identity, psk)
             }
             Protection::TlsCertificate { fingerprints } => {
-                let host = Uri::parse(&termination.remote_first).map_or(&b""[..], |uri| uri.host);
+                let host = Uri::parse(termination.remote_first()).map_or(&b""[..], |uri| uri.host);
                 let host = String::from_utf8_lossy(host);
                 Handshake::fingerprint_client(&self.profile, &host, fingerprints)
             }
@@ -200,7 +200,7 @@ impl Plane {
         let is_relay = connection.relay.is_some();
         let candidate = connection
             .own_port_of
-            .or_else(|| self.by_identity.get(handshake.identity()).copied())
+            .or_else(|| self.by_identity.get(handshake.identity()))
             .and_then(|key| Some((key, self.terminations.get(key)?)))
             // The relay's clients have passwords, not keys (RFC 4976 section 9).
             .filter(|(_, termination)| !is_relay && termination.awaits_tls_client());
@@ -216,7 +216,7 @@ impl Plane {
         let Some(connection) = self.connections.get_mut(key) else { return };
         tracing::debug!(suite = session.suite(), "TLS session established");
         self.metrics.handshakes_completed += 1;
-        let secured = Transport::Tls(Box::new(session));
+        let secured = Transport::Tls(session);
         let handshaking = std::mem::replace(&mut connection.transport, secured);
         if connection.relay.is_some() {
             let certificate = match handshaking {
@@ -328,10 +328,10 @@ impl Plane {
     /// Sends what the record layer wants to say by itself.
     fn send_pending_output(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        let Transport::Tls(session) = &mut connection.transport else { return };
         if connection.egress.queued_buffers() >= RECORD_OUTPUT_BUFFERS_MAX {
             return;
         }
+        let Transport::Tls(session) = &mut connection.transport else { return };
         let output = session.pending_output();
         if connection.egress.insert_wire_first(&mut self.send_buffers, &output).is_err() {
             return self.release(key, ReleaseCause::TooSlow, Ending::Abort);

@@ -34,9 +34,9 @@ impl Plane {
         let first = *connection.sessions.first()?;
         let termination = self.terminations.get(first)?;
         (connection.life == Life::Open
-            && head.to_path.0 == termination.local_uri
-            && head.from_path.0 == termination.remote_first)
-            .then_some(first)
+            && head.to_path.0 == termination.local_uri()
+            && head.from_path.0 == termination.remote_first())
+        .then_some(first)
     }
 
     /// The session of this connection whose URI of ours this is.
@@ -44,10 +44,10 @@ impl Plane {
         let connection =
             self.connections.get(key).filter(|connection| connection.life == Life::Open)?;
         let first = *connection.sessions.first()?;
-        if self.terminations.get(first).is_some_and(|termination| termination.local_uri == uri) {
+        if self.terminations.get(first).is_some_and(|termination| termination.local_uri() == uri) {
             return Some(first);
         }
-        let session = *self.by_session_id.get(Uri::parse(uri).ok()?.session_id)?;
+        let session = self.by_session_id.get(Uri::parse(uri).ok()?.session_id)?;
         let termination = self.terminations.get(session)?;
         (termination.connection == Some(key)
             && termination.stage == Stage::Bound
@@ -59,7 +59,7 @@ impl Plane {
         let connection = self.connections.get(key).ok_or(481u16)?;
         let own_port_of = connection.own_port_of;
         let session_id = Uri::parse(head.to_path.first()).map_err(|_| 400u16)?.session_id;
-        let session = *self.by_session_id.get(session_id).ok_or(481u16)?;
+        let session = self.by_session_id.get(session_id).ok_or(481u16)?;
         let termination = self.terminations.get(session).ok_or(481u16)?;
         // Plain text is never accepted where TLS was asked for, nor anything on a port that is not
         // the Termination's, and what cannot be had is not there.
@@ -104,7 +104,7 @@ impl Plane {
         let key = *self.connected_to.get(&remote)?;
         let connection = self.connections.get(key)?;
         let termination = self.terminations.get(session)?;
-        let peer = Uri::parse(&termination.remote_first).ok()?;
+        let peer = Uri::parse(termination.remote_first()).ok()?;
         // RFC 6714 section 6.3: where a middlebox stands in between, its address tells nothing.
         let leads_there = peer.host_ip() == Some(remote.ip()) && peer.port == Some(remote.port());
         (connection.life == Life::Open
@@ -122,6 +122,10 @@ impl Plane {
         let context_key = termination.context;
         let Some(context) = self.contexts.get_mut(context_key) else { return };
         context.epoch += 1;
+        if context.members.is_empty() {
+            // Most calls are between two.
+            context.members.reserve_exact(2);
+        }
         context.members.push(session);
         termination.joined_epoch = context.epoch;
         termination.stage = Stage::Bound;
@@ -129,16 +133,24 @@ impl Plane {
         termination.forget_psk();
         self.events.push_back(Event::Bound { termination: termination.id });
         if let Protection::TlsPsk { identity, .. } = &termination.protection
-            && self.by_identity.get(identity.as_slice()) == Some(&session)
+            && self.by_identity.get(identity) == Some(session)
         {
             // On a port of its own it never was on the list, and another may be under the name.
-            self.by_identity.remove(identity.as_slice());
+            self.by_identity.remove(identity);
+        }
+        if let Protection::TlsPsk { identity, .. } = &mut termination.protection {
+            // Nobody is to come under it any more.
+            *identity = Vec::new();
         }
         self.join_room(session);
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.life = Life::Open;
         connection.deadline_ns = u64::MAX;
         if !connection.sessions.contains(&session) {
+            if connection.sessions.is_empty() {
+                // Nearly always the only one.
+                connection.sessions.reserve_exact(1);
+            }
             connection.sessions.push(session);
         }
         if connection.lagging_since_ns.is_some()
@@ -159,12 +171,12 @@ impl Plane {
         let connection_key = termination.connection;
         termination.forget_psk();
         if let Protection::TlsPsk { identity, .. } = &termination.protection
-            && self.by_identity.get(identity.as_slice()) == Some(&session)
+            && self.by_identity.get(identity) == Some(session)
         {
-            self.by_identity.remove(identity.as_slice());
+            self.by_identity.remove(identity);
         }
-        if self.by_session_id.get(termination.session_id.as_slice()) == Some(&session) {
-            self.by_session_id.remove(termination.session_id.as_slice());
+        if self.by_session_id.get(termination.session_id()) == Some(session) {
+            self.by_session_id.remove(termination.session_id());
         }
         if was_bound && let Some(connection_key) = connection_key {
             self.give_up_messages(connection_key, session);
@@ -202,7 +214,7 @@ impl Plane {
         if cause == ReleaseCause::TooSlow
             && let Some(context) = self.contexts.get_mut(termination.context)
         {
-            context.statistics.members_dropped += 1;
+            context.statistics_mut().members_dropped += 1;
         }
         self.leave_context(session);
         true
@@ -263,7 +275,7 @@ impl Plane {
 fn concerns(head: &Head<'_>, termination: &Termination) -> bool {
     head.to_path.count() == 1
         && termination.is_addressed_by(head.to_path.first())
-        && is_peer(head, &termination.remote_first)
+        && is_peer(head, termination.remote_first())
 }
 
 /// RFC 4975 section 5.4: the From-Path must be the path the peer announced.

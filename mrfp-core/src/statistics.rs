@@ -194,7 +194,7 @@ impl Plane {
         let Some(termination) = self.terminations.get(session) else { return };
         count(&mut self.realms[usize::from(termination.realm.0)]);
         if let Some(context) = self.contexts.get_mut(termination.context) {
-            count(&mut context.statistics.traffic);
+            count(&mut context.statistics_mut().traffic);
         }
     }
 }

@@ -1,9 +1,13 @@
 //! A table of fixed size whose keys name slot and tenant, so that a late completion for an earlier
 //! tenant misses instead of hitting a stranger.
 
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+
 use mrfp_io::Key;
 
-/// Fixed slab. Memory is taken as slots are first used and then only reused.
+/// Fixed slab. Its addresses are reserved at once, so that it never moves; memory is taken as slots are
+/// first used and then only reused.
 #[derive(Debug)]
 pub(crate) struct Table<T> {
     slots: Vec<Slot<T>>,
@@ -22,7 +26,7 @@ impl<T> Table<T> {
     /// A table of at most `count_max` entries.
     pub(crate) fn new(count_max: usize) -> Self {
         assert!(count_max <= Key::INDEX_MAX as usize);
-        Self { slots: Vec::new(), free: Vec::new(), count_max, occupied: 0 }
+        Self { slots: Vec::with_capacity(count_max), free: Vec::new(), count_max, occupied: 0 }
     }
 
     /// Entries.
@@ -109,6 +113,29 @@ impl<T> Table<T> {
     /// Keys of all entries, by slot.
     pub(crate) fn keys(&self) -> impl Iterator<Item = Key> + '_ {
         (0..self.slots()).filter_map(|index| self.key_at(index))
+    }
+}
+
+/// Entries of a table by a name of theirs that strangers choose. It keeps a hash of the name and not the
+/// name: 64 bits under a random key, so that nobody finds two names that are taken for one another.
+/// Whoever looks up compares with what the entry says of itself, where that matters.
+#[derive(Default, Debug)]
+pub(crate) struct Index {
+    hasher: RandomState,
+    keys: HashMap<u64, Key>,
+}
+
+impl Index {
+    pub(crate) fn insert(&mut self, name: &[u8], key: Key) {
+        self.keys.insert(self.hasher.hash_one(name), key);
+    }
+
+    pub(crate) fn get(&self, name: &[u8]) -> Option<Key> {
+        self.keys.get(&self.hasher.hash_one(name)).copied()
+    }
+
+    pub(crate) fn remove(&mut self, name: &[u8]) {
+        self.keys.remove(&self.hasher.hash_one(name));
     }
 }
 

@@ -40,15 +40,9 @@ pub(crate) struct Termination {
     pub(crate) participant: Option<Box<Participant>>,
     /// Which of the room's acceptances is its own.
     pub(crate) acceptance: usize,
-    pub(crate) session_id: Vec<u8>,
     /// Sessions it has had.
     pub(crate) session_number: u32,
-    /// Our own MSRP URI.
-    pub(crate) local_uri: Vec<u8>,
-    /// First URI of the peer's path: where responses go (RFC 4975 section 7.2).
-    pub(crate) remote_first: Vec<u8>,
-    /// To-Path and From-Path lines of every request to the peer, made once.
-    pub(crate) request_paths: Vec<u8>,
+    paths: Paths,
     /// Messages whose epoch is older began before this member was there.
     pub(crate) joined_epoch: u64,
     /// Until when a connection must be bound.
@@ -111,16 +105,13 @@ impl Termination {
             },
             participant,
             acceptance: 0,
-            session_id: Vec::new(),
             session_number: 0,
-            local_uri: Vec::new(),
-            remote_first: Vec::new(),
-            request_paths: Vec::new(),
+            paths: Paths::default(),
             joined_epoch: 0,
             establishment_deadline_ns,
             statistics: TerminationStatistics::default(),
         };
-        let session_id = reserve.session_id.into_bytes();
+        let session_id = reserve.session_id.as_bytes();
         termination.renew(session_id, reserve.security, path, establishment_deadline_ns);
         Ok(termination)
     }
@@ -129,7 +120,7 @@ impl Termination {
     /// nothing can be.
     pub(crate) fn renew(
         &mut self,
-        session_id: Vec<u8>,
+        session_id: &[u8],
         security: Security,
         path: Option<&[u8]>,
         establishment_deadline_ns: u64,
@@ -143,23 +134,17 @@ impl Termination {
                 ("msrps", Protection::TlsCertificate { fingerprints })
             }
         };
-        let origin = format!("{scheme}://{}/", self.address).into_bytes();
-        self.local_uri = [&origin, session_id.as_slice(), b";tcp"].concat();
-        self.session_id = session_id;
+        let origin = format!("{scheme}://{}/", self.address);
+        self.paths = Paths::new(path.unwrap_or_default(), origin.as_bytes(), session_id);
         self.session_number = self.session_number.wrapping_add(1);
         self.protection = protection;
         self.stage = Stage::Reserved;
         self.establishment_deadline_ns = establishment_deadline_ns;
-        self.remote_first.clear();
-        self.request_paths.clear();
-        if let Some(path) = path {
-            self.set_remote_path(path);
-        }
     }
 
     /// Whether the peer's path is known; until then nothing can be bound.
     pub(crate) fn knows_remote(&self) -> bool {
-        !self.remote_first.is_empty()
+        !self.remote_first().is_empty()
     }
 
     /// Whether a connection is still to come.
@@ -169,17 +154,33 @@ impl Termination {
 
     /// Takes over the peer's `a=path`, which has been checked.
     pub(crate) fn set_remote_path(&mut self, path: &[u8]) {
-        self.remote_first = Path(path).first().to_vec();
-        self.request_paths =
-            [b"To-Path: ", path, b"\r\nFrom-Path: ", self.local_uri.as_slice(), b"\r\n"].concat();
+        self.paths = self.paths.with_remote(path);
+    }
+
+    pub(crate) fn session_id(&self) -> &[u8] {
+        self.paths.session_id()
+    }
+
+    /// Our own MSRP URI.
+    pub(crate) fn local_uri(&self) -> &[u8] {
+        self.paths.local_uri()
+    }
+
+    /// First URI of the peer's path: where responses go (RFC 4975 section 7.2). Empty: not known yet.
+    pub(crate) fn remote_first(&self) -> &[u8] {
+        self.paths.remote_first()
+    }
+
+    /// To-Path and From-Path lines of every request to the peer, made once.
+    pub(crate) fn request_paths(&self) -> &[u8] {
+        &self.paths.lines
     }
 
     /// To-Path and From-Path lines of every response to the peer (RFC 4975 section 7.2), where they
     /// are those of a request: its path has one URI.
     pub(crate) fn response_paths(&self) -> Option<&[u8]> {
-        let names_and_ends = b"To-Path: \r\nFrom-Path: \r\n".len();
-        let length = names_and_ends + self.remote_first.len() + self.local_uri.len();
-        (self.request_paths.len() == length).then_some(&self.request_paths)
+        let is_first_all = self.paths.remote_first_bytes == self.paths.remote_bytes;
+        is_first_all.then(|| self.request_paths())
     }
 
     /// Whether this member takes messages that began at `epoch`.
@@ -206,10 +207,10 @@ impl Termination {
     /// Whether the first URI of a To-Path names this session (RFC 4975 section 6.1; the session-id
     /// is compared with its case).
     pub(crate) fn is_addressed_by(&self, to_first: &[u8]) -> bool {
-        to_first == self.local_uri
+        to_first == self.local_uri()
             || Uri::parse(to_first).is_ok_and(|uri| {
-                uri.session_id == self.session_id
-                    && Uri::parse(&self.local_uri).is_ok_and(|own| own.secure == uri.secure)
+                uri.session_id == self.session_id()
+                    && Uri::parse(self.local_uri()).is_ok_and(|own| own.secure == uri.secure)
             })
     }
 
@@ -235,6 +236,56 @@ impl Termination {
     }
 }
 
+/// Both ends' names, as the two header lines of every request to the peer; everything else that is
+/// called by a name of its own lies in them.
+#[derive(Default)]
+struct Paths {
+    lines: Box<[u8]>,
+    /// Of the peer's path, and of the first URI in it.
+    remote_bytes: u32,
+    remote_first_bytes: u32,
+    session_id_bytes: u32,
+}
+
+impl Paths {
+    fn new(remote: &[u8], origin: &[u8], session_id: &[u8]) -> Self {
+        let lines = [TO_PATH, remote, FROM_PATH, origin, session_id, URI_END, b"\r\n"].concat();
+        Self {
+            lines: lines.into(),
+            remote_bytes: remote.len() as u32,
+            remote_first_bytes: Path(remote).first().len() as u32,
+            session_id_bytes: session_id.len() as u32,
+        }
+    }
+
+    /// The same with another path of the peer's.
+    fn with_remote(&self, remote: &[u8]) -> Self {
+        let session_id = self.session_id();
+        let local = self.local_uri();
+        let origin = &local[..local.len() - URI_END.len() - session_id.len()];
+        Self::new(remote, origin, session_id)
+    }
+
+    fn remote_first(&self) -> &[u8] {
+        &self.lines[TO_PATH.len()..][..self.remote_first_bytes as usize]
+    }
+
+    fn local_uri(&self) -> &[u8] {
+        let start = TO_PATH.len() + self.remote_bytes as usize + FROM_PATH.len();
+        &self.lines[start..self.lines.len() - 2]
+    }
+
+    fn session_id(&self) -> &[u8] {
+        let local = self.local_uri();
+        let end = local.len() - URI_END.len();
+        &local[end - self.session_id_bytes as usize..end]
+    }
+}
+
+const TO_PATH: &[u8] = b"To-Path: ";
+const FROM_PATH: &[u8] = b"\r\nFrom-Path: ";
+const URI_END: &[u8] = b";tcp";
+
 /// Whether a path is one we can send to.
 pub(crate) fn check_path(path: &[u8]) -> Result<(), BadRemotePath> {
     let mut uris = path.split(|&byte| byte == b' ');
@@ -246,5 +297,28 @@ pub(crate) fn remote_address(setup: Setup) -> Option<SocketAddr> {
     match setup {
         Setup::Passive => None,
         Setup::Active { remote } => Some(remote),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connection::{Connection, Passage};
+    use crate::context::Context;
+    use crate::mp::Event;
+
+    #[test]
+    fn what_a_session_costs_is_known() {
+        let sizes = [
+            ("Connection", size_of::<Connection>(), 256),
+            ("Termination", size_of::<Termination>(), 320),
+            ("Context", size_of::<Context>(), 128),
+            ("Passage", size_of::<Passage>(), 640),
+            ("Event", size_of::<Event>(), 96),
+        ];
+        println!("{sizes:?}, transport {}", size_of::<crate::connection::Transport>());
+        for (name, bytes, bytes_max) in sizes {
+            assert!(bytes <= bytes_max, "{name}: {bytes}");
+        }
     }
 }

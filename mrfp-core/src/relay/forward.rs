@@ -111,6 +111,7 @@ impl Plane {
             }),
             Some(_) => None,
         };
+        let left = egress.egress.left();
         let Some(link) = egress.relay.as_deref_mut() else { return Err(408) };
         if continues {
             if matches!(forward.method, ForwardMethod::Send) {
@@ -121,7 +122,6 @@ impl Plane {
             match forward.method {
                 ForwardMethod::Send => {
                     if forward.failure_report != FailureReport::No {
-                        let left = egress.egress.left();
                         link.outstanding.make_room(relay.config.limits.outstanding_max, left);
                         link.outstanding.push(Sent {
                             transaction: own,

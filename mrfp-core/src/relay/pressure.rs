@@ -62,9 +62,10 @@ impl Plane {
         let outstanding_max =
             self.relay.as_ref().map_or(0, |relay| relay.config.limits.outstanding_max);
         let Some(connection) = self.connections.get_mut(key) else { return };
+        let queued_bytes = connection.egress.bytes();
         let Some(link) = connection.relay.as_deref_mut() else { return };
         if connection.lagging_since_ns.is_none()
-            || connection.egress.bytes() > self.limits.egress_bytes_max / 2
+            || queued_bytes > self.limits.egress_bytes_max / 2
             || link.outstanding.len() > outstanding_max / 2
         {
             return;

@@ -9,12 +9,12 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::expectation::Ledger;
-use crate::media::message::{CHUNK_BODY_BYTES, STAMP_BYTES, TextSizes};
+use crate::media::message::{CHUNK_BODY_BYTES, FILE_CHUNK_BODY_BYTES, STAMP_BYTES, TextSizes};
 use crate::media::{FileTraffic, Stall, Traffic};
-use crate::scenario::{ROOM_MEMBERS_MAX, Rooms, Scenario};
+use crate::scenario::{Churn, ROOM_MEMBERS_MAX, Rooms, Scenario};
 use crate::security::KmsOptions;
 
-pub use self::wire::{PlaneRun, RawRun, RelayRun, RelayUri, Sources, WireOptions};
+pub use self::wire::{BulkRun, PlaneRun, RawRun, RelayRun, RelayUri, Sources, WireOptions};
 
 /// A fleet of UEs that takes a media node to its limit and checks every message it delivers.
 #[derive(Parser, Debug)]
@@ -50,6 +50,15 @@ pub enum Scenarios {
     /// Rooms of two, fifty chat messages a second. After --duration the receiver of the first room
     /// stops reading for --stall while its sender pushes one file.
     StalledReceiver(Box<Run>),
+    /// Whole calls, one after the other, as many as --concurrency at a time: INVITE, MIKEY, TLS,
+    /// the first message and its 200, BYE. Each is alone in a room of its own.
+    #[command(after_help = EXAMPLES)]
+    Calls(Box<Run>),
+    /// Content in chunks of 16 KiB. Through the node (`sip:`): rooms of two, the first of each
+    /// pushes files, --window chunks of them unanswered. Through whoever forwards bytes
+    /// (`tcp://`): a stream, written to --target and read at --sink.
+    #[command(after_help = BULK_EXAMPLES)]
+    Bulk(Box<BulkRun>),
     /// Pairs through a relay of RFC 4976, any: AUTH, Use-Path, and what it forwards. No SIP.
     #[command(after_help = WIRE_EXAMPLES)]
     Relay(Box<RelayRun>),
@@ -60,6 +69,18 @@ pub enum Scenarios {
     #[command(after_help = WIRE_EXAMPLES)]
     Plane(Box<PlaneRun>),
 }
+
+const BULK_EXAMPLES: &str = "\
+Examples:
+  One protected pair through the node, 128 chunks unanswered:
+    mrf-load run bulk --target sip:bulk@127.0.0.1:5060 --sessions 2 --window 128 --security psk \\
+        --warmup 1s --node-pid $(pidof mrf)
+
+  haproxy, which listens on 9000 and forwards to 9001, where we listen:
+    mrf-load run bulk --target tcp://127.0.0.1:9000 --sink 127.0.0.1:9001 --pairs 1 \\
+        --node-pid $(pidof haproxy | tr ' ' ,)
+
+Every byte is compared with what was sent. What counts is content: bodies, not heads.";
 
 const WIRE_EXAMPLES: &str = "\
 Examples:
@@ -163,9 +184,26 @@ pub struct Run {
         value_parser = clap::value_parser!(u32).range(1..=SESSIONS_MAX))]
     pub sessions: u32,
 
-    /// Calls set up, and later torn down, per second.
-    #[arg(long, value_name = "N/s", default_value = "100/s", value_parser = parse_rate)]
-    pub rate: f64,
+    /// Calls set up, and later torn down, per second [default: 100/s; calls: no limit].
+    #[arg(long, value_name = "N/s", value_parser = parse_rate)]
+    pub rate: Option<f64>,
+
+    /// Calls under way at a time, with `calls` [default: 64].
+    #[arg(long, value_name = "C", value_parser = clap::value_parser!(u32).range(1..=WINDOW_MAX))]
+    pub concurrency: Option<u32>,
+
+    /// Traffic before it is measured: processor time and latencies count from then on.
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = parse_duration)]
+    pub warmup: Duration,
+
+    /// How many members of each room send, the first ones; the others listen [default: all].
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
+    pub senders: Option<u32>,
+
+    /// When a message leaves the window: when it was answered and everybody has got it, or when it
+    /// was answered.
+    #[arg(long, value_enum, default_value_t = WindowEnd::Delivered)]
+    pub window_until: WindowEnd,
 
     /// How long the UEs talk once all are there: `20s`, `500ms`, `2m`.
     #[arg(long, value_name = "TIME", default_value = "20s", value_parser = parse_duration)]
@@ -248,6 +286,19 @@ pub enum ScenarioName {
     /// Rooms of two, fifty chat messages a second. After --duration the receiver of the first room
     /// stops reading for --stall while its sender pushes one file.
     StalledReceiver,
+    /// Whole calls, one after the other.
+    Calls,
+    /// Rooms of two, full of files.
+    Bulk,
+}
+
+/// When a message leaves the window.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum WindowEnd {
+    /// Answered, and delivered to everybody.
+    Delivered,
+    /// Answered.
+    Answered,
 }
 
 /// How sessions are protected.
@@ -281,6 +332,10 @@ pub struct Target {
 
 /// 2^20 connections are past what one machine's ports to one address allow.
 const SESSIONS_MAX: i64 = 1 << 20;
+/// A run of calls ends there at the latest: what numbers them has room for that many.
+const CALLS_MAX: u32 = 4_000_000;
+/// What a chunk of bulk carries.
+const BULK_CHUNK_BODY_BYTES: usize = 16 * 1024;
 /// Past it the window measures memory.
 const WINDOW_MAX: i64 = 10_000;
 /// A generator with more should be several.
@@ -293,6 +348,9 @@ const MESSAGE_BYTES_MAX: usize = (Ledger::CHUNKS_MAX as usize - 1) * CHUNK_BODY_
 impl Run {
     /// The scenario, with its defaults filled in. An error is the user's.
     pub fn to_scenario(&self) -> Result<Scenario, String> {
+        if !self.target.is_sip() {
+            return Err("--target must be a SIP URI: sip:ROOM@HOST:PORT".to_owned());
+        }
         let usual = self.scenario.usual();
         let (window, rate) = match (self.window, self.message_rate) {
             (None, None) => (usual.window, usual.message_rate),
@@ -316,17 +374,28 @@ impl Run {
                  use --rooms or --room-size"
             ));
         }
+        let churns = self.scenario == ScenarioName::Calls;
+        let bulk = self.scenario == ScenarioName::Bulk;
+        // What has no window of messages has one of chunks.
+        let chunks_open_max = window.filter(|_| bulk).map(|chunks| chunks as usize);
+        let window = window.filter(|_| !bulk && !churns);
         Ok(Scenario {
-            sessions: self.sessions,
-            rate_per_second: self.rate,
+            sessions: if churns { CALLS_MAX } else { self.sessions },
+            rate_per_second: self.rate.unwrap_or(if churns { 1e6 } else { 100.0 }),
+            warmup: self.warmup,
+            churn: churns.then_some(Churn { concurrency: self.concurrency.unwrap_or(64) }),
             duration: self.duration + stall.map_or(Duration::ZERO, |stall| stall.duration),
             traffic: Traffic {
                 interval_ns,
                 window: window.unwrap_or(0),
+                over_when_answered: self.window_until == WindowEnd::Answered,
+                senders: self.senders.unwrap_or(u32::MAX),
+                speaks_once: churns,
                 texts: TextSizes::new(self.message_size.clone()),
                 drain_timeout: self.drain_timeout,
                 files: usual.files.map(|files| FileTraffic {
                     bytes: self.file_size.unwrap_or(files.bytes),
+                    chunks_open_max: chunks_open_max.unwrap_or(files.chunks_open_max),
                     ..files
                 }),
                 stall,
@@ -356,19 +425,49 @@ impl ScenarioName {
             Self::Pairs | Self::Burst => Usual { window: Some(8), message_rate: None, ..rate(0.0) },
             Self::FileAndChat => Usual {
                 // A mebibyte: a chat message of the same UE has no more than that before it.
-                files: Some(FileTraffic { bytes: 100 << 20, chunks_open_max: 32 }),
+                files: Some(FileTraffic {
+                    bytes: 100 << 20,
+                    chunks_open_max: 32,
+                    chunk_bytes: FILE_CHUNK_BODY_BYTES,
+                }),
                 ..rate(10.0)
             },
             Self::StalledReceiver => Usual {
                 // Nothing but TCP is to hold the sender back.
-                files: Some(FileTraffic { bytes: 200_000_000, chunks_open_max: usize::MAX }),
+                files: Some(FileTraffic {
+                    bytes: 200_000_000,
+                    chunks_open_max: usize::MAX,
+                    chunk_bytes: FILE_CHUNK_BODY_BYTES,
+                }),
                 ..rate(50.0)
+            },
+            Self::Calls => Usual { rooms: Rooms::Count(1), message_rate: None, ..rate(0.0) },
+            Self::Bulk => Usual {
+                files: Some(FileTraffic {
+                    bytes: 64 << 20,
+                    chunks_open_max: 128,
+                    chunk_bytes: BULK_CHUNK_BODY_BYTES,
+                }),
+                message_rate: None,
+                ..rate(0.0)
             },
         }
     }
 }
 
+impl Target {
+    /// It is called; else it is connected to.
+    #[must_use]
+    pub fn is_sip(&self) -> bool {
+        !self.user.is_empty()
+    }
+}
+
 fn parse_target(text: &str) -> Result<Target, String> {
+    if let Some(host_port) = text.strip_prefix("tcp://") {
+        let address = wire::parse_tcp(text)?;
+        return Ok(Target { user: String::new(), host_port: host_port.to_owned(), address });
+    }
     let rest = text.strip_prefix("sip:").ok_or("not a SIP URI: it must begin with sip:")?;
     let rest = rest.split([';', '?']).next().unwrap_or(rest);
     let (user, host_port) =
@@ -485,7 +584,7 @@ mod tests {
         ])
         .unwrap();
         assert_eq!(run.duration, Duration::from_millis(1500));
-        assert!((run.rate - 2.5).abs() < 1e-9);
+        assert!((run.rate.unwrap() - 2.5).abs() < 1e-9);
         assert_eq!(run.room_size, Some(Rooms::Sizes { min: 2, max: 20 }));
         assert_eq!(run.to_scenario().unwrap().traffic.interval_ns, None);
     }

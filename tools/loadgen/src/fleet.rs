@@ -22,7 +22,7 @@ use crate::expectation::{Violation, Violations};
 use crate::media::worker::{Command, Event as MediaEvent, WorkerConfig};
 use crate::media::{Progress, Thread, WorkerReport};
 use crate::report::{CallsReport, Report};
-use crate::scenario::{Place, Scenario};
+use crate::scenario::{Churn, Place, Scenario};
 use crate::security::{Credential, KeyExchange};
 use crate::signalling::transport::Transport;
 use crate::signalling::{Config, UserAgents};
@@ -63,6 +63,8 @@ struct Fleet<'a> {
     bound_latency: Histogram<u64>,
     violations: Violations,
     media_reports: Vec<WorkerReport>,
+    /// From BYE to its answer.
+    ending_latency: Histogram<u64>,
     steady: Steady,
     display: Display,
 }
@@ -71,6 +73,8 @@ struct Fleet<'a> {
 enum Phase {
     /// Calls are being set up.
     SettingUp,
+    /// UEs talk, and it is not measured yet.
+    WarmingUp,
     /// UEs talk.
     Talking,
     /// What is on its way is awaited.
@@ -85,12 +89,29 @@ struct Session {
     place: Place,
     state: SessionState,
     invited: Instant,
+    /// When its BYE was sent.
+    ended: Option<Instant>,
     local_path: String,
     exchange: Option<KeyExchange>,
     /// Counted in `Fleet::settled`.
     settled: bool,
     /// Counted in `Fleet::present`.
     present: bool,
+}
+
+impl Session {
+    fn new(place: Place, now: Instant) -> Self {
+        Self {
+            place,
+            state: SessionState::Waiting,
+            invited: now,
+            ended: None,
+            local_path: String::new(),
+            exchange: None,
+            settled: false,
+            present: false,
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -136,25 +157,18 @@ impl<'a> Fleet<'a> {
         let now = Instant::now();
         let (events, media) = mpsc::unbounded_channel();
         let threads = spawn_threads(scenario, credential.as_ref(), now, &events)?;
-        let session = |place| Session {
-            place,
-            state: SessionState::Waiting,
-            invited: now,
-            local_path: String::new(),
-            exchange: None,
-            settled: false,
-            present: false,
-        };
+        let sessions = if scenario.churn.is_some() { 0 } else { scenario.sessions };
+        let places = if sessions > 0 { scenario.places() } else { Vec::new() };
         Ok(Self {
             options,
             scenario,
             credential,
             local_ip: local_address.ip(),
             transport,
-            agents: UserAgents::new(config, scenario.sessions, now),
+            agents: UserAgents::new(config, sessions, now),
             threads,
             media,
-            sessions: scenario.places().into_iter().map(session).collect(),
+            sessions: places.into_iter().map(|place| Session::new(place, now)).collect(),
             phase: Phase::SettingUp,
             since: now,
             begun: now,
@@ -168,6 +182,7 @@ impl<'a> Fleet<'a> {
             calls: CallsReport::default(),
             setup_latency: latency_histogram(),
             bound_latency: latency_histogram(),
+            ending_latency: latency_histogram(),
             violations: Violations::default(),
             media_reports: Vec::new(),
             steady: Steady::of(options),
@@ -187,9 +202,20 @@ impl<'a> Fleet<'a> {
                     self.interrupt()?;
                 }
                 message = self.transport.receive() => {
-                    self.agents.handle_message(message, Instant::now());
+                    let now = Instant::now();
+                    self.agents.handle_message(message, now);
+                    for _ in 0..MESSAGES_PER_TURN_MAX {
+                        let Some(message) = self.transport.try_receive() else { break };
+                        self.agents.handle_message(message, now);
+                    }
                 }
-                Some((thread, event)) = self.media.recv() => self.media_event(thread, event),
+                Some((thread, event)) = self.media.recv() => {
+                    self.media_event(thread, event);
+                    for _ in 0..MESSAGES_PER_TURN_MAX {
+                        let Ok((thread, event)) = self.media.try_recv() else { break };
+                        self.media_event(thread, event);
+                    }
+                }
                 () = tokio::time::sleep_until(next.into()) => {}
             }
             self.turn(Instant::now())?;
@@ -207,6 +233,7 @@ impl<'a> Fleet<'a> {
             Phase::SettingUp if self.launched < self.scenario.sessions => {
                 next = next.min(self.due(self.launched));
             }
+            Phase::WarmingUp => next = next.min(self.since + self.scenario.warmup),
             Phase::Talking => next = next.min(self.since + self.scenario.duration),
             Phase::Ending if self.next_to_end < self.scenario.sessions => {
                 next = next.min(self.due(self.next_to_end));
@@ -229,7 +256,10 @@ impl<'a> Fleet<'a> {
             self.call_event(event, now);
         }
         match self.phase {
+            Phase::SettingUp if self.scenario.churn.is_some() => self.churn(now),
             Phase::SettingUp => self.set_up(now),
+            Phase::WarmingUp if now >= self.since + self.scenario.warmup => self.measure(now),
+            Phase::WarmingUp if self.present == 0 => self.measure(now),
             Phase::Talking if now >= self.since + self.scenario.duration => self.stop(now),
             // Nobody is left who could talk.
             Phase::Talking if self.present == 0 => self.stop(now),
@@ -240,7 +270,7 @@ impl<'a> Fleet<'a> {
                 self.enter(Phase::Ending, now);
             }
             Phase::Ending => self.tear_down(now),
-            Phase::Talking | Phase::Draining | Phase::Over => {}
+            Phase::WarmingUp | Phase::Talking | Phase::Draining | Phase::Over => {}
         }
         while let Some(message) = self.agents.poll_transmit() {
             self.transport.send(&message);
@@ -292,7 +322,8 @@ impl<'a> Fleet<'a> {
         self.display.note("interrupted: ending the calls (again: leave at once)");
         let now = Instant::now();
         match self.phase {
-            Phase::SettingUp | Phase::Talking => self.stop(now),
+            Phase::SettingUp if self.scenario.churn.is_some() => {}
+            Phase::SettingUp | Phase::WarmingUp | Phase::Talking => self.stop(now),
             Phase::Draining | Phase::Ending | Phase::Over => {}
         }
         Ok(())
@@ -316,13 +347,80 @@ impl<'a> Fleet<'a> {
             for thread in &self.threads {
                 thread.command(Command::Start);
             }
-            self.steady.begin(now);
-            self.enter(Phase::Talking, now);
+            self.enter(Phase::WarmingUp, now);
+            if self.scenario.warmup.is_zero() {
+                self.measure(now);
+            }
         }
     }
 
+    /// What was before is not in the figures.
+    fn measure(&mut self, now: Instant) {
+        if !self.scenario.warmup.is_zero() {
+            for thread in &self.threads {
+                thread.command(Command::Measure);
+            }
+        }
+        self.steady.begin(&self.threads, self.calls.ended, now);
+        self.enter(Phase::Talking, now);
+    }
+
+    /// Calls follow each other until their time is over, and all have ended.
+    fn churn(&mut self, now: Instant) {
+        let Some(Churn { concurrency }) = self.scenario.churn else { return };
+        let measured_from = self.begun + self.scenario.warmup;
+        let measured_to = measured_from + self.scenario.duration;
+        if !self.steady.has_begun() && now >= measured_from {
+            for histogram in
+                [&mut self.setup_latency, &mut self.bound_latency, &mut self.ending_latency]
+            {
+                histogram.reset();
+            }
+            for thread in &self.threads {
+                thread.command(Command::Measure);
+            }
+            self.steady.begin(&self.threads, self.calls.ended, now);
+        }
+        let over = now >= measured_to || self.interrupted;
+        if over && self.steady.seconds <= 0.0 {
+            self.steady.end(&self.threads, self.calls.ended, now);
+            self.calls.setup_seconds = (now - self.begun).as_secs_f64();
+            for thread in &self.threads {
+                thread.command(Command::Stop);
+            }
+        }
+        while !over
+            && self.launched - self.over < concurrency
+            && self.launched < self.scenario.sessions
+            && self.due(self.launched) <= now
+        {
+            let number = self.launched;
+            let thread = number % self.scenario.threads;
+            self.sessions.push(Session::new(Place { room: number, thread }, now));
+            self.agents.add(now);
+            self.call(number, now);
+            self.launched += 1;
+        }
+        if over && self.over == self.launched {
+            self.enter(Phase::Over, now);
+        }
+    }
+
+    /// A call of a run of calls has had its word, or will not.
+    fn hang_up(&mut self, number: u32, now: Instant) {
+        let session = &mut self.sessions[number as usize];
+        if session.state != SessionState::Called {
+            return;
+        }
+        session.state = SessionState::Ending;
+        session.ended = Some(now);
+        session.local_path = String::new();
+        self.thread(number).command(Command::Release { session: number });
+        self.agents.end(number, now);
+    }
+
     fn stop(&mut self, now: Instant) {
-        self.steady.end(&self.threads, now);
+        self.steady.end(&self.threads, self.calls.ended, now);
         for thread in &self.threads {
             thread.command(Command::Stop);
         }
@@ -395,6 +493,8 @@ fn unreachable(options: &Run, why: &str) -> io::Error {
 const UNREACHABLE_TIMEOUT: Duration = Duration::from_secs(2);
 /// A node that has not said a word by then, not even 100 Trying after four repetitions, is not one.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(8);
+/// Of one kind, before the others have their turn.
+const MESSAGES_PER_TURN_MAX: usize = 64;
 /// How often the display is looked after.
 const DISPLAY_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -405,8 +505,16 @@ fn spawn_threads(
     events: &mpsc::UnboundedSender<(u32, MediaEvent)>,
 ) -> io::Result<Vec<Thread>> {
     let mut by_thread = BTreeMap::<u32, u32>::new();
-    for place in scenario.places() {
-        *by_thread.entry(place.thread).or_default() += 1;
+    match scenario.churn {
+        // Some more than are under way: the node may be slow to close.
+        Some(Churn { concurrency }) => {
+            by_thread.extend((0..scenario.threads).map(|thread| (thread, 4 * concurrency + 64)));
+        }
+        None => {
+            for place in scenario.places() {
+                *by_thread.entry(place.thread).or_default() += 1;
+            }
+        }
     }
     // The first processor, then from the last one downwards: a node beside us pins its shards from
     // the second one upwards and leaves the first to its control plane.
@@ -417,7 +525,7 @@ fn spawn_threads(
         .map(|number| {
             let config = WorkerConfig {
                 traffic: scenario.traffic.clone(),
-                sessions: scenario.sessions,
+                sessions: if scenario.churn.is_some() { 0 } else { scenario.sessions },
                 connections_max: by_thread.get(&number).copied().unwrap_or(0),
                 date_time: date_time.clone(),
                 profile: credential.map(Credential::profile),

@@ -83,6 +83,11 @@ pub fn run(command: cli::Command) -> Result<Outcome, Error> {
         Scenarios::Burst(options) => run_calls(*options, ScenarioName::Burst),
         Scenarios::FileAndChat(options) => run_calls(*options, ScenarioName::FileAndChat),
         Scenarios::StalledReceiver(options) => run_calls(*options, ScenarioName::StalledReceiver),
+        Scenarios::Calls(options) => run_calls(*options, ScenarioName::Calls),
+        Scenarios::Bulk(options) => match options.plan().map_err(Error::Usage)? {
+            Some(plan) => run_wire(plan, &options.run.recording),
+            None => run_calls(options.run, ScenarioName::Bulk),
+        },
         Scenarios::Relay(options) => {
             run_wire(options.plan().map_err(Error::Usage)?, &options.wire.recording)
         }
@@ -96,7 +101,8 @@ pub fn run(command: cli::Command) -> Result<Outcome, Error> {
 fn run_calls(mut options: cli::Run, scenario: ScenarioName) -> Result<Outcome, Error> {
     options.scenario = scenario;
     let scenario = options.to_scenario().map_err(Error::Usage)?;
-    check_descriptors(options.sessions)?;
+    let connections = scenario.churn.map_or(options.sessions, |churn| 4 * churn.concurrency);
+    check_descriptors(connections)?;
     let record = Record::open(&options.recording)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let report = runtime.block_on(fleet::run(&options, &scenario))?;

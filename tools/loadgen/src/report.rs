@@ -39,6 +39,8 @@ pub struct Report {
     pub setup_latency: Percentiles,
     /// From INVITE to the answered binding SEND.
     pub bound_latency: Percentiles,
+    /// From BYE to its answer, where calls follow each other.
+    pub ending_latency: Percentiles,
     /// From the moment a message was due to each of its deliveries.
     pub delivery_latency: Percentiles,
     /// From a SEND to its 200.
@@ -242,6 +244,9 @@ impl Report {
         self.write_latencies(&mut text);
         self.write_cpu(&mut text);
         self.write_figures(&mut text);
+        if self.figures.calls.is_some() || self.figures.gbit_per_second.is_some() {
+            self.figures.write(&mut text);
+        }
         self.write_verdict(&mut text);
         text
     }
@@ -305,6 +310,7 @@ impl Report {
         for (name, percentiles) in [
             ("INVITE to 200", &self.setup_latency),
             ("INVITE to bound", &self.bound_latency),
+            ("BYE to 200", &self.ending_latency),
             ("SEND to delivery", &self.delivery_latency),
             ("SEND to 200", &self.answer_latency),
             ("first word to 200", &self.first_answer_latency),

@@ -19,6 +19,17 @@ pub struct Scenario {
     pub threads: u32,
     /// Who is where.
     pub rooms: Rooms,
+    /// Nothing is measured before that has passed.
+    pub warmup: Duration,
+    /// Calls follow each other instead of staying.
+    pub churn: Option<Churn>,
+}
+
+/// Whole calls, one after the other: INVITE, key, TLS, first message, BYE.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Churn {
+    /// Calls under way at a time; the rate of the scenario holds as well.
+    pub concurrency: u32,
 }
 
 /// How sessions are put into rooms.
@@ -134,6 +145,9 @@ mod tests {
                 traffic: Traffic {
                     interval_ns: None,
                     window: 1,
+                    over_when_answered: false,
+                    senders: u32::MAX,
+                    speaks_once: false,
                     texts: TextSizes::new(vec![100]),
                     drain_timeout: Duration::ZERO,
                     files: None,
@@ -142,6 +156,8 @@ mod tests {
                 },
                 threads,
                 rooms: Rooms::Sizes { min, max: min + more },
+                warmup: Duration::ZERO,
+                churn: None,
             };
             let places = scenario.places();
             prop_assert_eq!(places.len(), sessions as usize);

@@ -365,3 +365,90 @@ fn a_node_that_stops_ends_the_run_early() {
     stopper.join().unwrap();
     node.stop();
 }
+
+#[test]
+fn whole_calls_follow_each_other_and_are_counted() {
+    for security in ["plain", "psk"] {
+        let node = start(config());
+        let options = [
+            "--concurrency",
+            "8",
+            "--duration",
+            "1s",
+            "--warmup",
+            "200ms",
+            "--security",
+            security,
+            "--node-pid",
+            &std::process::id().to_string(),
+        ];
+        let report = node.run("calls", &options);
+        assert!(report.passed, "{}", report.to_text());
+        let figures = &report.figures;
+        assert!(figures.calls > Some(8), "{}", report.to_text());
+        assert!(figures.node_cpu_us_per_call.unwrap() > 1.0);
+        assert!(figures.latency_us.unwrap().p50 > 0.0);
+        assert_eq!(report.calls.bound, report.calls.attempted);
+        assert_eq!(report.calls.ended, report.calls.attempted);
+        // Those of the warm-up are not among them.
+        assert!(report.ending_latency.count >= figures.calls.unwrap());
+        assert!(report.ending_latency.count < report.calls.ended.into());
+        node.assert_clean_and_stop();
+    }
+}
+
+#[test]
+fn only_the_first_members_send_and_a_warm_up_does_not_count() {
+    let node = start(config());
+    let options = [
+        "--sessions",
+        "10",
+        "--senders",
+        "2",
+        "--window",
+        "4",
+        "--window-until",
+        "answered",
+        "--warmup",
+        "300ms",
+        "--duration",
+        "700ms",
+    ];
+    let report = node.load(&options);
+    assert_everything_held_but_counts(&report, 10);
+    // Each is delivered to the nine others, whoever has sent it.
+    assert_eq!(report.messages.delivered_total, 9 * report.messages.sent_total);
+    assert!(report.figures.messages.unwrap() < report.messages.sent_total);
+    assert!(report.figures.seconds >= 0.7);
+    node.stop();
+}
+
+fn assert_everything_held_but_counts(report: &Report, sessions: u32) {
+    assert!(report.passed, "{}", report.to_text());
+    assert_eq!(report.calls.ended, sessions);
+}
+
+#[test]
+fn bulk_arrives_whole_through_the_node() {
+    for security in ["plain", "psk"] {
+        let node = start(config());
+        let options = [
+            "--sessions",
+            "2",
+            "--window",
+            "32",
+            "--file-size",
+            "1MiB",
+            "--duration",
+            "1s",
+            "--security",
+            security,
+        ];
+        let report = node.run("bulk", &options);
+        assert!(report.passed, "{}", report.to_text());
+        let figures = &report.figures;
+        assert!(figures.gbit_per_second.unwrap() > 0.0, "{}", report.to_text());
+        assert!(report.files.as_ref().unwrap().delivered > 0);
+        node.stop();
+    }
+}

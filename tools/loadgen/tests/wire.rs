@@ -467,3 +467,46 @@ fn a_wrong_key_is_named() {
     assert_eq!(kinds, [Violation::TlsHandshakeFailed], "{}", report.to_text());
     assert_eq!(report.figures.handshakes, Some(0));
 }
+
+/// Copies from one connection to another, and spoils the byte at some place.
+fn forwarder(sink: SocketAddr, spoilt: Option<u64>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut from = stream.unwrap();
+            let mut to = TcpStream::connect(sink).unwrap();
+            std::thread::spawn(move || {
+                let (mut chunk, mut at) = (vec![0; 65536], 0_u64);
+                while let Ok(length) = from.read(&mut chunk) {
+                    if length == 0 {
+                        return;
+                    }
+                    if let Some(place) = spoilt.filter(|it| (at..at + length as u64).contains(it)) {
+                        chunk[(place - at) as usize] ^= 1;
+                    }
+                    at += length as u64;
+                    if to.write_all(&chunk[..length]).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+#[test]
+fn a_stream_is_compared_byte_by_byte_behind_a_forwarder() {
+    for spoilt in [None, Some(1_000_000)] {
+        let sink = free_address();
+        let target = format!("tcp://{}", forwarder(sink, spoilt));
+        let report = run("bulk", &target, &["--sink", &sink.to_string(), "--pairs", "2"]);
+        assert!(report.figures.gbit_per_second.unwrap() > 0.0, "{}", report.to_text());
+        let corrupted = report.violations.counts.get(&Violation::Corrupted);
+        match spoilt {
+            None => assert!(report.passed, "{}", report.to_text()),
+            Some(_) => assert_eq!(corrupted, Some(&2), "{}", report.to_text()),
+        }
+    }
+}

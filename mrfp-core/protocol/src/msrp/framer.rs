@@ -92,6 +92,12 @@ impl Default for State {
 }
 
 impl Framer {
+    /// Whether nothing is known of a message yet: a new framer would do as well.
+    #[must_use]
+    pub fn is_between_messages(&self) -> bool {
+        matches!(self.state, State::Head(Scan { line_start: 0, scanned: 0 }))
+    }
+
     /// The next piece; `Ok(None)`: nothing can be said before more bytes come. A head longer than
     /// [`HEAD_BYTES_MAX`] is malformed.
     ///
@@ -121,12 +127,6 @@ impl Framer {
             }
             State::Lost(reason) => Err(Malformed { reason: *reason, answer: None, consumed: None }),
         }
-    }
-
-    /// Whether the next byte is the first of a message, and has not been presented before: a caller
-    /// that knows what comes may take that message itself.
-    pub fn is_between_messages(&self) -> bool {
-        matches!(self.state, State::Head(Scan { scanned: 0, .. }))
     }
 
     /// Reads a head that the scan has found complete; its header lines end at `headers`.

@@ -4,62 +4,74 @@ use std::borrow::Cow;
 
 use super::psk::{CONTENT_TYPE_HANDSHAKE, MESSAGE_BYTES_MAX, MESSAGE_CLIENT_HELLO};
 
-/// What a client wants the server to prove itself with.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Wanted {
-    /// The ClientHello is not whole yet.
+/// What lies at the front of a server's input.
+pub(super) enum Front<'a> {
+    /// A ClientHello that is not whole yet.
     NeedInput,
-    Psk,
-    Certificate,
+    Hello(HelloMessage<'a>),
+    /// No ClientHello.
+    Other,
 }
 
-/// Reads the ClientHello at the front of `input`. A client that has a key for us says so: with a
-/// PSK suite in TLS 1.2 (RFC 4279 section 2) and, where `tls13` admits it, with a pre_shared_key
-/// in TLS 1.3, which cannot be a ticket, as nobody gets one. It may offer suites with certificates
-/// beside, as OpenSSL's does. Whatever is no ClientHello wants a certificate and will be refused.
-pub(super) fn wanted(input: &[u8], tls13: bool) -> Wanted {
-    let body = match body(input) {
-        Ok(Some(body)) => body,
-        Ok(None) => return Wanted::NeedInput,
-        Err(NotClientHello) => return Wanted::Certificate,
-    };
-    match ClientHello::parse(&body) {
-        Some(hello) if hello.offers_psk_suite() => Wanted::Psk,
-        Some(hello) if tls13 && hello.psk_identity().is_some() => Wanted::Psk,
-        Some(_) | None => Wanted::Certificate,
+/// A ClientHello, gathered from its records.
+pub(super) struct HelloMessage<'a> {
+    /// With its header.
+    pub(super) message: Cow<'a, [u8]>,
+    /// Bytes of the input its records take.
+    pub(super) consumed: usize,
+    /// Nothing follows it in its last record.
+    pub(super) ends_record: bool,
+}
+
+impl HelloMessage<'_> {
+    /// Without its header.
+    pub(super) fn body(&self) -> &[u8] {
+        &self.message[MESSAGE_HEADER_BYTES..]
+    }
+
+    /// Whether the client wants the server to prove itself with a key. If it has one for us it says
+    /// so: with a PSK suite in TLS 1.2 (RFC 4279 section 2) and, where `tls13` admits it, with a
+    /// pre_shared_key in TLS 1.3, which cannot be a ticket, as nobody gets one. It may offer suites
+    /// with certificates beside, as OpenSSL's does. Whatever cannot be read wants a certificate and
+    /// will be refused.
+    pub(super) fn wants_psk(&self, tls13: bool) -> bool {
+        ClientHello::parse(self.body()).is_some_and(|hello| {
+            hello.offers_psk_suite() || (tls13 && hello.psk_identity().is_some())
+        })
     }
 }
 
-/// The bytes begin with something else.
-struct NotClientHello;
-
-/// The body of the ClientHello at the front, gathered from its records. `None`: not whole yet.
-fn body(input: &[u8]) -> Result<Option<Cow<'_, [u8]>>, NotClientHello> {
+/// Reads the ClientHello at the front of `input`.
+pub(super) fn front(input: &[u8]) -> Front<'_> {
     let mut message = Cow::Borrowed(&[][..]);
     let mut rest = input;
     loop {
         if let &[message_type, high, middle, low, ref body @ ..] = &*message {
             let length = u32::from_be_bytes([0, high, middle, low]) as usize;
             if message_type != MESSAGE_CLIENT_HELLO || length > MESSAGE_BYTES_MAX {
-                return Err(NotClientHello);
+                return Front::Other;
             }
             if length <= body.len() {
-                return Ok(Some(match message {
-                    Cow::Borrowed(message) => Cow::Borrowed(&message[4..4 + length]),
-                    Cow::Owned(message) => Cow::Owned(message[4..4 + length].to_vec()),
-                }));
+                let ends_record = length == body.len();
+                let length = MESSAGE_HEADER_BYTES + length;
+                match &mut message {
+                    Cow::Borrowed(message) => *message = &message[..length],
+                    Cow::Owned(message) => message.truncate(length),
+                }
+                let consumed = input.len() - rest.len();
+                return Front::Hello(HelloMessage { message, consumed, ends_record });
             }
         }
         let &[content_type, major, _, high, low, ref payload @ ..] = rest else {
             let plausible = rest.first().is_none_or(|&first| first == CONTENT_TYPE_HANDSHAKE);
-            return if plausible { Ok(None) } else { Err(NotClientHello) };
+            return if plausible { Front::NeedInput } else { Front::Other };
         };
         if content_type != CONTENT_TYPE_HANDSHAKE || major != 3 {
-            return Err(NotClientHello);
+            return Front::Other;
         }
         let length = usize::from(u16::from_be_bytes([high, low]));
         let Some((payload, behind)) = payload.split_at_checked(length) else {
-            return if length > MESSAGE_BYTES_MAX { Err(NotClientHello) } else { Ok(None) };
+            return if length > MESSAGE_BYTES_MAX { Front::Other } else { Front::NeedInput };
         };
         if message.is_empty() {
             message = Cow::Borrowed(payload);
@@ -138,20 +150,20 @@ const fn is_psk_suite(suite: u16) -> bool {
 pub(super) struct Reader<'a>(pub(super) &'a [u8]);
 
 impl<'a> Reader<'a> {
-    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
+    pub(super) fn take(&mut self, length: usize) -> Option<&'a [u8]> {
         let (head, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
         Some(head)
     }
 
-    fn u16(&mut self) -> Option<u16> {
+    pub(super) fn u16(&mut self) -> Option<u16> {
         let &[high, low] = self.take(2)? else {
             return None;
         };
         Some(u16::from_be_bytes([high, low]))
     }
 
-    fn vector8(&mut self) -> Option<&'a [u8]> {
+    pub(super) fn vector8(&mut self) -> Option<&'a [u8]> {
         let length = usize::from(*self.take(1)?.first()?);
         self.take(length)
     }
@@ -161,6 +173,9 @@ impl<'a> Reader<'a> {
         self.take(length)
     }
 }
+
+/// Type and length of a handshake message.
+const MESSAGE_HEADER_BYTES: usize = 4;
 
 const EXTENSION_PRE_SHARED_KEY: u16 = 41;
 const EXTENSION_SUPPORTED_VERSIONS: u16 = 43;

@@ -1,10 +1,12 @@
-//! A handshake, driven in memory one record at a time: with a pre-shared key (OpenSSL) or with
-//! certificates (rustls), whichever the client asks for.
+//! A handshake, driven in memory one record at a time: with a pre-shared key (our own engine as server
+//! and for the suites it has, OpenSSL otherwise) or with certificates (rustls), whichever the client
+//! asks for.
 
 use super::certificate::PeerCertificate;
 use super::certificate_handshake::CertificateHandshake;
-use super::client_hello::{Wanted, wanted};
+use super::client_hello::{Front, front};
 use super::psk_handshake::PskHandshake;
+use super::psk12::Psk12Handshake;
 use super::{Fingerprint, Profile, Psk, RECORD_BYTES_MAX, Session};
 
 /// A handshake in progress, driven in memory.
@@ -19,7 +21,10 @@ pub struct Handshake {
 enum Engine {
     /// Server role: what the client wants is not known yet.
     Undecided(Profile),
-    Psk(PskHandshake),
+    /// Server role, TLS 1.2 and one of our suites.
+    Psk12(Box<Psk12Handshake>),
+    /// Whatever else there is with a pre-shared key.
+    Psk(Box<PskHandshake>),
     Certificate(Box<CertificateHandshake>),
     /// The session was handed out, or the handshake failed.
     Over,
@@ -88,17 +93,13 @@ impl Handshake {
     /// We answer: with a pre-shared key or, if one is configured and the client does not ask for a
     /// key, with our certificate.
     pub fn server(profile: &Profile) -> Result<Self, HandshakeError> {
-        let engine = match &profile.certificates {
-            Some(_) => Engine::Undecided(profile.clone()),
-            None => Engine::Psk(PskHandshake::server(profile)?),
-        };
-        Ok(Self::new(engine))
+        Ok(Self::new(Engine::Undecided(profile.clone())))
     }
 
     /// We begin; the first `advance` (with no input) writes the ClientHello. The identity has at
     /// most [`IDENTITY_BYTES_MAX`] bytes and no NUL, else [`HandshakeError::Other`].
     pub fn client(profile: &Profile, identity: &[u8], psk: &Psk) -> Result<Self, HandshakeError> {
-        Ok(Self::new(Engine::Psk(PskHandshake::client(profile, identity, psk)?)))
+        Ok(Self::new(Engine::Psk(Box::new(PskHandshake::client(profile, identity, psk)?))))
     }
 
     /// We begin, and the server is to show a certificate for `host`: a DNS name or an IP address
@@ -150,19 +151,27 @@ impl Handshake {
         input: &[u8],
         output: &mut Vec<u8>,
     ) -> Result<(usize, Progress), HandshakeError> {
+        let mut consumed = 0;
         if let Engine::Undecided(profile) = &self.engine {
-            self.engine = match wanted(input, profile.tls13) {
-                Wanted::NeedInput => return Ok((0, Progress::NeedInput)),
-                Wanted::Psk => Engine::Psk(PskHandshake::server(profile)?),
-                Wanted::Certificate => {
-                    let certificates = profile.certificates.as_ref();
-                    let certificates = certificates.ok_or(HandshakeError::NotConfigured)?;
-                    self.with_certificates = true;
-                    Engine::Certificate(Box::new(CertificateHandshake::server(certificates)?))
-                }
+            let Some((engine, taken)) = decide(profile, input, output)? else {
+                return Ok((0, Progress::NeedInput));
             };
+            self.with_certificates = matches!(engine, Engine::Certificate(_));
+            self.engine = engine;
+            consumed = taken;
         }
+        let input = &input[consumed..];
+        let (taken, progress) = self.advance_decided(input, output)?;
+        Ok((consumed + taken, progress))
+    }
+
+    fn advance_decided(
+        &mut self,
+        input: &[u8],
+        output: &mut Vec<u8>,
+    ) -> Result<(usize, Progress), HandshakeError> {
         match &mut self.engine {
+            Engine::Psk12(handshake) => handshake.advance(input, output),
             Engine::Psk(handshake) => handshake.advance(input, output),
             Engine::Certificate(handshake) => {
                 let result = handshake.advance(input, output);
@@ -178,6 +187,7 @@ impl Handshake {
     #[must_use]
     pub fn identity(&self) -> &[u8] {
         match &self.engine {
+            Engine::Psk12(handshake) => handshake.identity(),
             Engine::Psk(handshake) => handshake.identity(),
             Engine::Undecided(_) | Engine::Certificate(_) | Engine::Over => &[],
         }
@@ -190,6 +200,7 @@ impl Handshake {
     /// If nobody asked.
     pub fn provide_psk(&mut self, psk: Option<&Psk>) {
         match &mut self.engine {
+            Engine::Psk12(handshake) => handshake.provide_psk(psk),
             Engine::Psk(handshake) => handshake.provide_psk(psk),
             Engine::Undecided(_) | Engine::Certificate(_) | Engine::Over => {
                 panic!("nobody asked for a key")
@@ -215,6 +226,7 @@ impl std::fmt::Debug for Handshake {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match &self.engine {
             Engine::Undecided(_) => "Handshake(undecided)",
+            Engine::Psk12(_) => "Handshake(PSK, TLS 1.2)",
             Engine::Psk(_) => "Handshake(PSK)",
             Engine::Certificate(_) => "Handshake(certificate)",
             Engine::Over => "Handshake(over)",
@@ -255,6 +267,35 @@ impl std::fmt::Display for CertificateFault {
             Self::Unusable => "the certificate of the peer cannot be used",
         })
     }
+}
+
+/// Who is to perform a handshake, and how many bytes of the input that engine has taken already.
+/// `None`: the ClientHello is not whole yet.
+fn decide(
+    profile: &Profile,
+    input: &[u8],
+    output: &mut Vec<u8>,
+) -> Result<Option<(Engine, usize)>, HandshakeError> {
+    let hello = match front(input) {
+        Front::NeedInput => return Ok(None),
+        Front::Hello(hello) => Some(hello),
+        Front::Other => None,
+    };
+    let wants_psk = hello.as_ref().is_some_and(|hello| hello.wants_psk(profile.tls13));
+    if let Some(hello) = &hello
+        && wants_psk
+        && let Some(handshake) = Psk12Handshake::answer(profile, hello, output)
+    {
+        return Ok(Some((Engine::Psk12(Box::new(handshake)), hello.consumed)));
+    }
+    let engine = match &profile.certificates {
+        Some(certificates) if !wants_psk => {
+            Engine::Certificate(Box::new(CertificateHandshake::server(certificates)?))
+        }
+        // Whatever is broken is OpenSSL's to refuse.
+        Some(_) | None => Engine::Psk(Box::new(PskHandshake::server(profile)?)),
+    };
+    Ok(Some((engine, 0)))
 }
 
 /// The whole record at the front, if there is one. Bytes that cannot be TLS are refused at once

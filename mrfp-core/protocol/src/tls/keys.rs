@@ -160,6 +160,19 @@ pub(super) fn tls12_traffic_keys(
     client_random: &[u8; 32],
     server_random: &[u8; 32],
 ) -> TrafficKeys {
+    let prf = Prf::new(suite.hash, master_secret);
+    tls12_traffic_keys_by(&prf, suite, aead, role, client_random, server_random)
+}
+
+/// The same with the PRF that has taken the master secret.
+pub(super) fn tls12_traffic_keys_by(
+    prf: &Prf,
+    suite: &'static Suite,
+    aead: Aead,
+    role: Role,
+    client_random: &[u8; 32],
+    server_random: &[u8; 32],
+) -> TrafficKeys {
     assert_eq!(suite.version, Version::Tls12);
     assert_eq!(suite.protection, Protection::Aead(aead));
     let mut seed = [0; 64];
@@ -168,7 +181,7 @@ pub(super) fn tls12_traffic_keys(
     let mut key_block = Zeroizing::new([0; 2 * (32 + 12)]);
     let (key, iv) = (aead.key_bytes(), aead.tls12_fixed_iv_bytes());
     let key_block = &mut key_block[..2 * (key + iv)];
-    tls12_prf(suite.hash, master_secret, b"key expansion", &seed, key_block);
+    prf.fill(b"key expansion", &seed, key_block);
     let (client_key, rest) = key_block.split_at(key);
     let (server_key, rest) = rest.split_at(key);
     let (client_iv, server_iv) = rest.split_at(iv);
@@ -177,20 +190,32 @@ pub(super) fn tls12_traffic_keys(
     TrafficKeys::new(suite, role, client, server)
 }
 
-/// The TLS 1.2 PRF (RFC 5246 section 5).
-pub(super) fn tls12_prf(hash: Hash, secret: &[u8], label: &[u8], seed: &[u8], out: &mut [u8]) {
-    let key = hmac::Key::new(hash.hmac_algorithm(), secret);
-    let mut context = hmac::Context::with_key(&key);
-    context.update(label);
-    context.update(seed);
-    let mut a = context.sign();
-    for chunk in out.chunks_mut(hash.hmac_algorithm().digest_algorithm().output_len()) {
-        let mut context = hmac::Context::with_key(&key);
-        context.update(a.as_ref());
+/// The TLS 1.2 PRF (RFC 5246 section 5) that has taken its secret.
+pub(super) struct Prf {
+    key: hmac::Key,
+}
+
+impl Prf {
+    pub(super) fn new(hash: Hash, secret: &[u8]) -> Self {
+        Self { key: hmac::Key::new(hash.hmac_algorithm(), secret) }
+    }
+
+    pub(super) fn fill(&self, label: &[u8], seed: &[u8], out: &mut [u8]) {
+        let mut context = hmac::Context::with_key(&self.key);
         context.update(label);
         context.update(seed);
-        chunk.copy_from_slice(&context.sign().as_ref()[..chunk.len()]);
-        a = hmac::sign(&key, a.as_ref());
+        let mut a = context.sign();
+        let mut chunks = out.chunks_mut(a.as_ref().len()).peekable();
+        while let Some(chunk) = chunks.next() {
+            let mut context = hmac::Context::with_key(&self.key);
+            context.update(a.as_ref());
+            context.update(label);
+            context.update(seed);
+            chunk.copy_from_slice(&context.sign().as_ref()[..chunk.len()]);
+            if chunks.peek().is_some() {
+                a = hmac::sign(&self.key, a.as_ref());
+            }
+        }
     }
 }
 
@@ -229,7 +254,7 @@ mod tests {
         let server_random = "2c2e9ef2390195a160393f8c25e89d84a40e367e9c7e234346ef5d5845e865b7";
         let seed = bytes(&[client_random, server_random].concat());
         let mut out = vec![0; 48];
-        tls12_prf(Hash::Sha256, &bytes(premaster), b"master secret", &seed, &mut out);
+        Prf::new(Hash::Sha256, &bytes(premaster)).fill(b"master secret", &seed, &mut out);
         out
     }
 

@@ -1,6 +1,6 @@
 //! What both ends are willing to speak, checked once and turned into an OpenSSL context.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use openssl::bn::BigNum;
 use openssl::dh::Dh;
@@ -37,6 +37,8 @@ impl Default for ProfileConfig {
 #[derive(Clone)]
 pub struct Profile {
     pub(super) context: SslContext,
+    /// Of TLS 1.2, most wanted first.
+    pub(super) suites: Arc<[&'static Suite]>,
     pub(super) tls13: bool,
     /// For handshakes with certificates, if there are to be any.
     pub(super) certificates: Option<Certificates>,
@@ -65,7 +67,7 @@ impl Profile {
         }
         let context = build_context(&suites, config.tls13)
             .map_err(|error| ProfileError(format!("OpenSSL refuses the TLS profile: {error}")))?;
-        Ok(Self { context, tls13: config.tls13, certificates: None })
+        Ok(Self { context, suites: suites.into(), tls13: config.tls13, certificates: None })
     }
 
     /// Serves and uses certificates beside pre-shared keys: TLS 1.2 and 1.3, whatever the

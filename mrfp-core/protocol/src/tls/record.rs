@@ -12,8 +12,8 @@ use super::{Opened, PLAINTEXT_BYTES_MAX, RecordError, SEAL_HEADROOM_BYTES, SEAL_
 pub(super) struct RecordLayer {
     keys: TrafficKeys,
     aead: Aead,
-    read: aead::LessSafeKey,
-    write: aead::LessSafeKey,
+    /// Made from `keys` when it is needed, and dropped where it has not been for long.
+    expanded: Option<Box<Expanded>>,
     /// What we owe the peer; sealed only when it is fetched, so that the order of calls is the
     /// order on the wire.
     owed: Owed,
@@ -27,10 +27,40 @@ pub(super) struct RecordLayer {
     read_closed: bool,
 }
 
-/// What an established session costs: two expanded keys, the raw ones beside them and a few counters.
-/// Nothing of OpenSSL's is left of the handshake, and no buffer is held between two records.
-const RECORD_LAYER_SIZE_MAX: usize = 1536;
+/// What an idle session costs: the raw keys and a few counters. Nothing of OpenSSL's is left of the
+/// handshake, and no buffer is held between two records.
+const RECORD_LAYER_SIZE_MAX: usize = 224;
 const _: () = assert!(size_of::<RecordLayer>() <= RECORD_LAYER_SIZE_MAX);
+
+/// The key schedules of both directions, by far the largest part of a session. To make them anew takes
+/// less time than to open a short record.
+struct Expanded {
+    read: aead::LessSafeKey,
+    write: aead::LessSafeKey,
+}
+
+impl Expanded {
+    fn new(keys: &TrafficKeys, aead: Aead) -> Box<Self> {
+        let read = keys.read.expand(aead, keys.suite);
+        let write = keys.write.expand(aead, keys.suite);
+        Box::new(Self { read, write })
+    }
+}
+
+impl Drop for Expanded {
+    /// ring does not clear its schedules: one that is no secret takes their place.
+    fn drop(&mut self) {
+        for key in [&mut self.read, &mut self.write] {
+            let zeros = [0; 32];
+            let algorithm = key.algorithm();
+            if let Ok(unbound) = aead::UnboundKey::new(algorithm, &zeros[..algorithm.key_len()]) {
+                *key = aead::LessSafeKey::new(unbound);
+            }
+        }
+        // Nobody reads it any more; it has to be written all the same.
+        std::hint::black_box(self);
+    }
+}
 
 /// Records of our own that wait to be sealed.
 #[derive(Default)]
@@ -46,8 +76,7 @@ impl RecordLayer {
         };
         Self {
             aead,
-            read: keys.read.expand(aead, keys.suite),
-            write: keys.write.expand(aead, keys.suite),
+            expanded: Some(Expanded::new(&keys, aead)),
             keys,
             owed: Owed::default(),
             skip_bytes: 0,
@@ -65,6 +94,11 @@ impl RecordLayer {
         }
         // A copy, since what is moved out of the box would stay behind in it.
         Ok(self.keys.duplicate())
+    }
+
+    /// Keeps the raw keys alone; the next record, in either direction, expands them again.
+    pub(super) fn rest(&mut self) {
+        self.expanded = None;
     }
 
     pub(super) fn suite(&self) -> &'static str {
@@ -130,7 +164,8 @@ impl RecordLayer {
     }
 
     /// Opens one whole record: its content type and where its plaintext lies.
-    fn decrypt(&mut self, record: &mut [u8]) -> Result<(u8, Range<usize>), RecordError> {
+    pub(super) fn decrypt(&mut self, record: &mut [u8]) -> Result<(u8, Range<usize>), RecordError> {
+        let expanded = self.expanded.get_or_insert_with(|| Expanded::new(&self.keys, self.aead));
         let keys = &mut self.keys.read;
         if keys.sequence >= SEQUENCE_MAX {
             return Err(RecordError::KeysExhausted);
@@ -159,7 +194,7 @@ impl RecordLayer {
                 (sequence_nonce(&keys.iv, keys.sequence), AdditionalData::tls13(header))
             }
         };
-        let opened = self
+        let opened = expanded
             .read
             .open_in_place(
                 aead::Nonce::assume_unique_for_key(nonce),
@@ -256,7 +291,7 @@ impl RecordLayer {
 
     fn receive_key_update(&mut self, requested: bool) {
         self.keys.read.update(self.keys.suite.hash);
-        self.read = self.keys.read.expand(self.aead, self.keys.suite);
+        self.expanded = None;
         if requested {
             self.owed.key_update = true;
         }
@@ -310,7 +345,7 @@ impl RecordLayer {
 
     fn advance_write_keys(&mut self) {
         self.keys.write.update(self.keys.suite.hash);
-        self.write = self.keys.write.expand(self.aead, self.keys.suite);
+        self.expanded = None;
         self.owed.key_update = false;
     }
 
@@ -321,6 +356,7 @@ impl RecordLayer {
         memory: &mut [u8],
         plain: Range<usize>,
     ) -> Range<usize> {
+        let expanded = self.expanded.get_or_insert_with(|| Expanded::new(&self.keys, self.aead));
         let keys = &mut self.keys.write;
         let (nonce, record, plain_end, additional) = match self.keys.suite.version {
             Version::Tls12 => {
@@ -352,7 +388,7 @@ impl RecordLayer {
         };
         memory[record.start..record.start + HEADER_BYTES]
             .copy_from_slice(&header(outer_type, record.len() - HEADER_BYTES));
-        let tag = self
+        let tag = expanded
             .write
             .seal_in_place_separate_tag(
                 aead::Nonce::assume_unique_for_key(nonce),
@@ -382,7 +418,8 @@ impl RecordLayer {
         self.seal_small(ALERT, &[level, description])
     }
 
-    fn seal_small(&mut self, content_type: u8, plaintext: &[u8]) -> Vec<u8> {
+    /// Seals one record of a few bytes.
+    pub(super) fn seal_small(&mut self, content_type: u8, plaintext: &[u8]) -> Vec<u8> {
         let range = SEAL_HEADROOM_BYTES..SEAL_HEADROOM_BYTES + plaintext.len();
         let mut memory = vec![0; range.end + SEAL_TAILROOM_BYTES];
         memory[range.clone()].copy_from_slice(plaintext);
@@ -468,7 +505,7 @@ const RENEGOTIATIONS_MAX: u16 = 8;
 /// (RFC 8446 section 4.6.1).
 const MESSAGE_BYTES_MAX: usize = 65 * 1024 + 512;
 
-const ALERT: u8 = 21;
+pub(super) const ALERT: u8 = 21;
 const HANDSHAKE: u8 = 22;
 const APPLICATION_DATA: u8 = 23;
 

@@ -6,6 +6,8 @@ use ring::{aead, hkdf, hmac};
 pub(super) struct Suite {
     /// OpenSSL's name for it.
     pub(super) name: &'static str,
+    /// As IANA has assigned it.
+    pub(super) number: u16,
     pub(super) version: Version,
     pub(super) protection: Protection,
     /// The PRF's (TLS 1.2) or HKDF's (TLS 1.3) hash.
@@ -119,12 +121,19 @@ pub(super) fn suite_by_name(name: &str) -> Option<&'static Suite> {
     suites.into_iter().find(|suite| suite.name == name)
 }
 
-const fn tls12(name: &'static str, protection: Protection, hash: Hash, dhe: bool) -> Suite {
-    Suite { name, version: Version::Tls12, protection, hash, dhe }
+const fn tls12(
+    number: u16,
+    name: &'static str,
+    protection: Protection,
+    hash: Hash,
+    dhe: bool,
+) -> Suite {
+    Suite { name, number, version: Version::Tls12, protection, hash, dhe }
 }
 
-const fn tls13(name: &'static str, aead: Aead, hash: Hash) -> Suite {
-    Suite { name, version: Version::Tls13, protection: Protection::Aead(aead), hash, dhe: false }
+const fn tls13(number: u16, name: &'static str, aead: Aead, hash: Hash) -> Suite {
+    let protection = Protection::Aead(aead);
+    Suite { name, number, version: Version::Tls13, protection, hash, dhe: false }
 }
 
 const AES_128_GCM: Protection = Protection::Aead(Aead::Aes128Gcm);
@@ -137,43 +146,59 @@ const SHA384: Hash = Hash::Sha384;
 /// Every TLS 1.2 PSK suite that may be configured, AEAD first. No RSA-PSK, no NULL, RC4,
 /// 3DES (TS 33.210 clause 6.2).
 pub(super) static TLS12_SUITES: [Suite; 19] = [
-    tls12("ECDHE-PSK-CHACHA20-POLY1305", CHACHA20, SHA256, false),
-    tls12("DHE-PSK-AES128-GCM-SHA256", AES_128_GCM, SHA256, true),
-    tls12("DHE-PSK-AES256-GCM-SHA384", AES_256_GCM, SHA384, true),
-    tls12("DHE-PSK-CHACHA20-POLY1305", CHACHA20, SHA256, true),
-    tls12("PSK-AES128-GCM-SHA256", AES_128_GCM, SHA256, false),
-    tls12("PSK-AES256-GCM-SHA384", AES_256_GCM, SHA384, false),
-    tls12("PSK-CHACHA20-POLY1305", CHACHA20, SHA256, false),
-    tls12("ECDHE-PSK-AES128-CBC-SHA256", CBC, SHA256, false),
-    tls12("ECDHE-PSK-AES256-CBC-SHA384", CBC, SHA384, false),
-    tls12("ECDHE-PSK-AES128-CBC-SHA", CBC, SHA256, false),
-    tls12("ECDHE-PSK-AES256-CBC-SHA", CBC, SHA256, false),
-    tls12("DHE-PSK-AES128-CBC-SHA256", CBC, SHA256, true),
-    tls12("DHE-PSK-AES256-CBC-SHA384", CBC, SHA384, true),
-    tls12("DHE-PSK-AES128-CBC-SHA", CBC, SHA256, true),
-    tls12("DHE-PSK-AES256-CBC-SHA", CBC, SHA256, true),
-    tls12("PSK-AES128-CBC-SHA256", CBC, SHA256, false),
-    tls12("PSK-AES256-CBC-SHA384", CBC, SHA384, false),
+    tls12(0xccac, "ECDHE-PSK-CHACHA20-POLY1305", CHACHA20, SHA256, false),
+    tls12(0x00aa, "DHE-PSK-AES128-GCM-SHA256", AES_128_GCM, SHA256, true),
+    tls12(0x00ab, "DHE-PSK-AES256-GCM-SHA384", AES_256_GCM, SHA384, true),
+    tls12(0xccad, "DHE-PSK-CHACHA20-POLY1305", CHACHA20, SHA256, true),
+    tls12(0x00a8, "PSK-AES128-GCM-SHA256", AES_128_GCM, SHA256, false),
+    tls12(0x00a9, "PSK-AES256-GCM-SHA384", AES_256_GCM, SHA384, false),
+    tls12(0xccab, "PSK-CHACHA20-POLY1305", CHACHA20, SHA256, false),
+    tls12(0xc037, "ECDHE-PSK-AES128-CBC-SHA256", CBC, SHA256, false),
+    tls12(0xc038, "ECDHE-PSK-AES256-CBC-SHA384", CBC, SHA384, false),
+    tls12(0xc035, "ECDHE-PSK-AES128-CBC-SHA", CBC, SHA256, false),
+    tls12(0xc036, "ECDHE-PSK-AES256-CBC-SHA", CBC, SHA256, false),
+    tls12(0x00b2, "DHE-PSK-AES128-CBC-SHA256", CBC, SHA256, true),
+    tls12(0x00b3, "DHE-PSK-AES256-CBC-SHA384", CBC, SHA384, true),
+    tls12(0x0090, "DHE-PSK-AES128-CBC-SHA", CBC, SHA256, true),
+    tls12(0x0091, "DHE-PSK-AES256-CBC-SHA", CBC, SHA256, true),
+    tls12(0x00ae, "PSK-AES128-CBC-SHA256", CBC, SHA256, false),
+    tls12(0x00af, "PSK-AES256-CBC-SHA384", CBC, SHA384, false),
     // RFC 4279's floor, mandatory in the older releases of the 3GPP profile.
-    tls12("PSK-AES128-CBC-SHA", CBC, SHA256, false),
-    tls12("PSK-AES256-CBC-SHA", CBC, SHA256, false),
+    tls12(0x008c, "PSK-AES128-CBC-SHA", CBC, SHA256, false),
+    tls12(0x008d, "PSK-AES256-CBC-SHA", CBC, SHA256, false),
 ];
 
 /// The TLS 1.3 suites an external PSK of hash SHA-256 may use (RFC 8446 section 4.2.11).
 pub(super) static TLS13_SUITES: [Suite; 2] = [
-    tls13("TLS_AES_128_GCM_SHA256", Aead::Aes128Gcm, SHA256),
-    tls13("TLS_CHACHA20_POLY1305_SHA256", Aead::ChaCha20Poly1305, SHA256),
+    tls13(0x1301, "TLS_AES_128_GCM_SHA256", Aead::Aes128Gcm, SHA256),
+    tls13(0x1303, "TLS_CHACHA20_POLY1305_SHA256", Aead::ChaCha20Poly1305, SHA256),
 ];
 
 /// What is negotiated with certificates beside the TLS 1.3 suites above (RFC 9325 section 4.2:
 /// forward secrecy and AEAD). The TLS_RSA_WITH_AES_128_CBC_SHA of RFC 4976 section 9.2 has neither
 /// and is not among them.
 static CERTIFICATE_SUITES: [Suite; 7] = [
-    tls13("TLS_AES_256_GCM_SHA384", Aead::Aes256Gcm, SHA384),
-    tls12("ECDHE-ECDSA-AES128-GCM-SHA256", AES_128_GCM, SHA256, false),
-    tls12("ECDHE-ECDSA-AES256-GCM-SHA384", AES_256_GCM, SHA384, false),
-    tls12("ECDHE-ECDSA-CHACHA20-POLY1305", CHACHA20, SHA256, false),
-    tls12("ECDHE-RSA-AES128-GCM-SHA256", AES_128_GCM, SHA256, false),
-    tls12("ECDHE-RSA-AES256-GCM-SHA384", AES_256_GCM, SHA384, false),
-    tls12("ECDHE-RSA-CHACHA20-POLY1305", CHACHA20, SHA256, false),
+    tls13(0x1302, "TLS_AES_256_GCM_SHA384", Aead::Aes256Gcm, SHA384),
+    tls12(0xc02b, "ECDHE-ECDSA-AES128-GCM-SHA256", AES_128_GCM, SHA256, false),
+    tls12(0xc02c, "ECDHE-ECDSA-AES256-GCM-SHA384", AES_256_GCM, SHA384, false),
+    tls12(0xcca9, "ECDHE-ECDSA-CHACHA20-POLY1305", CHACHA20, SHA256, false),
+    tls12(0xc02f, "ECDHE-RSA-AES128-GCM-SHA256", AES_128_GCM, SHA256, false),
+    tls12(0xc030, "ECDHE-RSA-AES256-GCM-SHA384", AES_256_GCM, SHA384, false),
+    tls12(0xcca8, "ECDHE-RSA-CHACHA20-POLY1305", CHACHA20, SHA256, false),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use openssl::ssl::{Ssl, SslContextBuilder, SslMethod};
+
+    #[test]
+    fn the_numbers_are_the_ones_openssl_knows_the_suites_by() {
+        let context = SslContextBuilder::new(SslMethod::tls()).unwrap().build();
+        let ssl = Ssl::new(&context).unwrap();
+        for suite in &TLS12_SUITES {
+            let lists = ssl.bytes_to_cipher_list(&suite.number.to_be_bytes(), false).unwrap();
+            assert_eq!(lists.suites.get(0).map(|cipher| cipher.name()), Some(suite.name));
+        }
+    }
+}

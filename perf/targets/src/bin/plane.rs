@@ -119,7 +119,9 @@ struct Plane {
     waiting: Vec<VecDeque<Command>>,
     /// Sessions each Termination has had.
     generations: Vec<u32>,
-    /// First reservations answered.
+    sessions: u32,
+    /// First reservations asked for, and answered.
+    asked: u32,
     reserved: u32,
 }
 
@@ -127,11 +129,7 @@ impl Plane {
     fn new(ports: Vec<Port>, sessions: u32) -> Self {
         let waiting = ports.iter().map(|_| VecDeque::new()).collect();
         let generations = vec![0; sessions as usize];
-        let mut plane = Self { ports, waiting, generations, reserved: 0 };
-        for index in 0..sessions {
-            plane.send(index, reserve(index));
-        }
-        plane
+        Self { ports, waiting, generations, sessions, asked: 0, reserved: 0 }
     }
 
     fn send(&mut self, index: u32, command: Command) {
@@ -141,6 +139,11 @@ impl Plane {
 
     /// Takes what the shards have told and hands them what they have room for.
     fn serve(&mut self) -> Result<(), String> {
+        // A few at a time, so that no memory of theirs passes for that of sessions afterwards.
+        while self.asked < self.sessions && self.asked - self.reserved < ASKED_MAX {
+            self.send(self.asked, reserve(self.asked));
+            self.asked += 1;
+        }
         for shard in 0..self.ports.len() {
             if self.ports[shard].is_finished() {
                 return Err(format!("shard {shard} has ended"));
@@ -247,5 +250,7 @@ fn remote_path(index: u32) -> String {
 
 /// How often the events of the shards are looked at: what has come in between is handled at once.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
+/// First reservations under way at a time.
+const ASKED_MAX: u32 = 256;
 /// Half of what the clock can count.
 const FOR_EVER_NS: u64 = u64::MAX / 2;

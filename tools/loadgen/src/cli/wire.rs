@@ -109,6 +109,25 @@ pub struct RawRun {
     pub wire: WireOptions,
 }
 
+/// `run bulk`, of either kind.
+#[derive(Args, Clone, Debug)]
+pub struct BulkRun {
+    /// Where we listen for what the target forwards, `HOST:PORT` or a port of 127.0.0.1; makes
+    /// --target a `tcp://HOST:PORT`.
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_sink)]
+    pub sink: Option<SocketAddr>,
+
+    /// Connections through a `tcp://` target.
+    #[arg(long, value_name = "N", default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub pairs: u32,
+
+    /// The rest. A `tcp://` target makes use of --duration, --warmup, --drain-timeout and what is
+    /// on record.
+    #[command(flatten)]
+    pub run: super::Run,
+}
+
 /// `run plane`.
 #[derive(Args, Clone, Debug)]
 #[command(group(clap::ArgGroup::new("mode").required(true).args(["idle", "handshakes"])))]
@@ -233,6 +252,39 @@ impl RawRun {
     }
 }
 
+impl BulkRun {
+    /// What it comes to without SIP; `None`: there is SIP. An error is the user's.
+    pub fn plan(&self) -> Result<Option<Plan>, String> {
+        let Some(sink) = self.sink else {
+            return match self.run.target.is_sip() {
+                true => Ok(None),
+                false => Err("a tcp:// target needs --sink: where does it forward to?".to_owned()),
+            };
+        };
+        if self.run.target.is_sip() {
+            return Err("--sink is for a --target tcp://HOST:PORT".to_owned());
+        }
+        Ok(Some(Plan {
+            target: self.run.target.address,
+            work: Work::Bulk { sink },
+            protection: Protection::Plain,
+            links: self.pairs,
+            threads: 1,
+            traffic: Traffic {
+                window: 1,
+                interval_ns: None,
+                body_bytes: crate::wire::BULK_CHUNK_BYTES,
+                ramp_ns: 0,
+            },
+            warmup: self.run.warmup,
+            duration: self.run.duration,
+            drain_timeout: self.run.drain_timeout,
+            burst: false,
+            sources: Vec::new(),
+        }))
+    }
+}
+
 impl PlaneRun {
     /// What it comes to. An error is the user's.
     pub fn plan(&self) -> Result<Plan, String> {
@@ -283,7 +335,14 @@ fn parse_relay(text: &str) -> Result<RelayUri, String> {
     Ok(RelayUri { uri: text.to_owned(), secure, host: host.to_owned(), address })
 }
 
-fn parse_tcp(text: &str) -> Result<SocketAddr, String> {
+fn parse_sink(text: &str) -> Result<SocketAddr, String> {
+    match text.parse::<u16>() {
+        Ok(port) => Ok((Ipv4Addr::LOCALHOST, port).into()),
+        Err(_) => resolve(text),
+    }
+}
+
+pub(super) fn parse_tcp(text: &str) -> Result<SocketAddr, String> {
     resolve(text.strip_prefix("tcp://").ok_or("it must begin with tcp://")?)
 }
 

@@ -51,6 +51,8 @@ struct Sender {
     flights: VecDeque<Flight>,
     /// Flights that are not complete.
     open: u32,
+    /// Flights with a chunk that is not answered.
+    unanswered: u32,
 }
 
 /// One message on its way.
@@ -105,6 +107,7 @@ impl Ledger {
             unanswered: u64::MAX >> (Self::CHUNKS_MAX - chunks),
         });
         from.open += 1;
+        from.unanswered += 1;
         sequence
     }
 
@@ -124,6 +127,8 @@ impl Ledger {
         flight.unanswered &= !bit;
         let sent_ns = flight.sent_ns;
         let complete = flight.complete();
+        let answered = flight.unanswered == 0;
+        from.unanswered -= u32::from(answered);
         from.settle(complete);
         Ok(Answered { sent_ns, complete })
     }
@@ -176,6 +181,7 @@ impl Ledger {
                 from.base = from.base.wrapping_add(from.flights.len() as u32);
                 from.flights.clear();
                 from.open = 0;
+                from.unanswered = 0;
                 continue;
             }
             let next = self.next[number * members + index];
@@ -198,6 +204,12 @@ impl Ledger {
     #[must_use]
     pub fn open(&self, sender: u32) -> u32 {
         self.senders[sender as usize].open
+    }
+
+    /// Messages of `sender` that are not answered.
+    #[must_use]
+    pub fn unanswered(&self, sender: u32) -> u32 {
+        self.senders[sender as usize].unanswered
     }
 
     /// Nothing is owed.
@@ -331,10 +343,12 @@ mod tests {
         let mut ledger = Ledger::new(2);
         let first = ledger.sent(0, 0, 5, 1);
         let second = ledger.sent(0, 0, 6, 2);
+        assert_eq!(ledger.unanswered(0), 2);
         assert_eq!(ledger.answered(0, first, 0).unwrap().sent_ns, 5);
         assert_eq!(ledger.answered(0, first, 0), Err(Violation::UnexpectedResponse));
         assert_eq!(ledger.answered(0, 9, 0), Err(Violation::UnexpectedResponse));
         assert!(!ledger.answered(0, second, 1).unwrap().complete);
+        assert_eq!(ledger.unanswered(0), 1);
         ledger.delivered(0, 1, first).unwrap();
         ledger.delivered(0, 1, second).unwrap();
         assert_eq!(ledger.debts(), Debts { lost: 0, unanswered: 1 });

@@ -75,6 +75,10 @@ impl Fleet<'_> {
                 let cancelled = status == 487;
                 if (200..300).contains(&status) {
                     self.calls.ended += 1;
+                    if let Some(ended) = self.sessions[call as usize].ended {
+                        let latency = (now - ended).as_nanos() as u64;
+                        self.ending_latency.saturating_record(latency);
+                    }
                 } else if !cancelled {
                     self.violations.add(Violation::ByeRefused, || {
                         format!("session {call}: BYE answered {status}")
@@ -181,10 +185,13 @@ impl Fleet<'_> {
     }
 
     /// It is decided whether the session takes part.
-    pub(super) fn settle(&mut self, session: u32) {
-        let session = &mut self.sessions[session as usize];
+    pub(super) fn settle(&mut self, number: u32) {
+        let session = &mut self.sessions[number as usize];
         if !std::mem::replace(&mut session.settled, true) {
             self.settled += 1;
+        }
+        if self.scenario.churn.is_some() {
+            self.hang_up(number, Instant::now());
         }
     }
 }

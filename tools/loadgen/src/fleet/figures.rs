@@ -1,6 +1,6 @@
 //! What a run has measured.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum as _;
@@ -11,7 +11,7 @@ use crate::accounting::{Processes, Usage};
 use crate::cli::Run;
 use crate::display::Figures;
 use crate::expectation::Violation;
-use crate::media::{Thread, resident_kib};
+use crate::media::{Progress, Thread, resident_kib};
 use crate::report::{
     BOUND_SHARE, ConfigReport, CpuReport, FairnessReport, FilesReport, LatencyUs, Machine,
     MemoryReport, MessagesReport, PairFairness, Percentiles, Report, SLIP_US_MAX, StallReport,
@@ -37,6 +37,9 @@ pub(super) struct Steady {
     pub(super) pss_end: Option<u64>,
     pub(super) node_memory: Option<MemoryReport>,
     sampled: Option<Instant>,
+    /// Messages, deliveries and whole calls before it began; whole calls since.
+    before: (u64, u64, u32),
+    calls: u32,
 }
 
 /// How often the node's memory is looked at.
@@ -47,6 +50,7 @@ impl Fleet<'_> {
         let mut figures = Figures {
             phase: match self.phase {
                 Phase::SettingUp => "setting up",
+                Phase::WarmingUp => "warming up",
                 Phase::Talking => "talking",
                 Phase::Draining => "draining",
                 Phase::Ending => "ending",
@@ -85,6 +89,7 @@ impl Fleet<'_> {
         let mut stalled_bytes = 0;
         let mut delivered_by_room = Vec::new();
         let mut pairs = Vec::new();
+        let mut files_delivered = 0;
         for report in self.media_reports {
             self.violations.merge(report.violations);
             // The target covers every value of the sources: both are bounded alike.
@@ -98,6 +103,7 @@ impl Fleet<'_> {
             stalled_bytes += report.stalled_bytes;
             delivered_by_room.extend(report.delivered_by_room);
             pairs.extend(report.latency_by_room);
+            files_delivered += report.files_delivered;
         }
         let traffic = &self.scenario.traffic;
         if traffic.stall.is_some() {
@@ -105,7 +111,9 @@ impl Fleet<'_> {
             delivered_by_room.retain(|delivered| *delivered > 0);
         }
         let fairness = FairnessReport::of(delivered_by_room, self.steady.seconds);
-        let starved = if traffic.interval_ns.is_none() { fairness.starved() } else { 0 };
+        // A pair that is full of a file has nothing else to say.
+        let talks = traffic.window > 0 && self.scenario.churn.is_none();
+        let starved = if traffic.interval_ns.is_none() && talks { fairness.starved() } else { 0 };
         self.violations.add_many(Violation::Starved, starved, || {
             format!("the median room had {:.0} deliveries/s", fairness.median_per_second)
         });
@@ -125,13 +133,25 @@ impl Fleet<'_> {
         };
         let cpu = steady.cpu(busiest_ns);
         let schedule_slip = Percentiles::of_ns(&slip);
-        let figures = steady.shared_figures(
+        let churns = self.scenario.churn.is_some();
+        let latency = if churns { &self.bound_latency } else { &delivery };
+        let mut figures = steady.shared_figures(
             self.calls.bound,
             self.calls.setup_seconds,
             busiest_ns,
-            &pairs,
-            &delivery,
+            if churns { &[] } else { &pairs },
+            latency,
         );
+        if churns {
+            steady.add_calls(&mut figures);
+        }
+        if let Some(files) = traffic.files {
+            let bytes = files_delivered * files.bytes as u64;
+            let gbit = bytes as f64 * 8.0 / 1e9;
+            figures.gbit_per_second = (steady.seconds > 0.0).then(|| gbit / steady.seconds);
+            figures.node_gbit_per_cpu_second =
+                figures.node_cpu_seconds.filter(|it| *it > 0.0).map(|seconds| gbit / seconds);
+        }
         let mut warnings = warnings(self.options, &cpu, &schedule_slip, &messages);
         if self.calls.bound == 0 {
             warnings.push("no call came up, so nobody talked".to_owned());
@@ -148,6 +168,7 @@ impl Fleet<'_> {
             messages,
             setup_latency: Percentiles::of_ns(&self.setup_latency),
             bound_latency: Percentiles::of_ns(&self.bound_latency),
+            ending_latency: Percentiles::of_ns(&self.ending_latency),
             delivery_latency: Percentiles::of_ns(&delivery),
             answer_latency: Percentiles::of_ns(&answer),
             first_answer_latency: Percentiles::of_ns(&first_answer),
@@ -175,8 +196,14 @@ impl Steady {
         Self { pss_before: node.pss_bytes(), node, ..Self::default() }
     }
 
-    pub(super) fn begin(&mut self, now: Instant) {
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun.is_some()
+    }
+
+    pub(super) fn begin(&mut self, threads: &[Thread], calls: u32, now: Instant) {
         self.begun = Some(now);
+        self.before =
+            (counted(threads, |it| &it.messages), counted(threads, |it| &it.deliveries), calls);
         self.node_memory = self.resident_kib().map(MemoryReport::begin);
         self.pss_set_up = self.node.pss_bytes();
         self.usage = (own().usage(), self.node.usage());
@@ -195,16 +222,16 @@ impl Steady {
         }
     }
 
-    pub(super) fn end(&mut self, threads: &[Thread], now: Instant) {
+    pub(super) fn end(&mut self, threads: &[Thread], calls: u32, now: Instant) {
         let Some(begun) = self.begun else { return };
         self.seconds = (now - begun).as_secs_f64();
         self.generator_ns = own().usage().since(&self.usage.0).unwrap_or(0);
         self.node_ns = self.node.usage().since(&self.usage.1);
         self.pss_end = self.node.pss_bytes();
-        for thread in threads {
-            self.sent += thread.progress.messages.load(Ordering::Relaxed);
-            self.delivered += thread.progress.deliveries.load(Ordering::Relaxed);
-        }
+        let (messages, deliveries, calls_before) = self.before;
+        self.sent = counted(threads, |it| &it.messages) - messages;
+        self.delivered = counted(threads, |it| &it.deliveries) - deliveries;
+        self.calls = calls - calls_before;
     }
 
     pub(super) fn cpu(&self, busiest_ns: u64) -> CpuReport {
@@ -262,9 +289,28 @@ impl Steady {
         }
     }
 
+    /// Of whole calls there are no messages worth counting.
+    fn add_calls(&self, figures: &mut crate::report::Figures) {
+        let per_call = |ns: Option<u64>| {
+            ns.filter(|_| self.calls > 0).map(|ns| ns as f64 / 1e3 / f64::from(self.calls))
+        };
+        figures.messages = None;
+        figures.messages_per_second = None;
+        figures.deliveries = None;
+        figures.calls = Some(self.calls.into());
+        figures.calls_per_second =
+            (self.seconds > 0.0).then(|| f64::from(self.calls) / self.seconds);
+        figures.node_cpu_us_per_call = per_call(self.node_ns);
+        figures.generator_cpu_us_per_call = per_call(Some(self.generator_ns));
+    }
+
     fn resident_kib(&self) -> Option<u64> {
         self.node.first().and_then(resident_kib)
     }
+}
+
+fn counted(threads: &[Thread], figure: impl Fn(&Progress) -> &AtomicU64) -> u64 {
+    threads.iter().map(|thread| figure(&thread.progress).load(Ordering::Relaxed)).sum()
 }
 
 fn own() -> Processes {

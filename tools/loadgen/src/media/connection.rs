@@ -10,7 +10,7 @@ use mrfp_protocol::tls::{self, Handshake, HandshakeError, Opened, Progress, Sess
 
 use self::incoming::{Incoming, Partial};
 use super::egress::{Egress, EgressError};
-use super::message::{ChunkOf, Contents, Stamp, Template, Transaction};
+use super::message::{BINDING_SEQUENCE, ChunkOf, Contents, Stamp, Template, Transaction};
 
 /// Protection of a connection.
 pub enum Security {
@@ -109,6 +109,8 @@ pub struct Connection {
     pub file: Option<FileSender>,
     /// It does not speak before everybody does.
     pub waits: bool,
+    /// The binding SEND is a message.
+    speaks_once: bool,
     /// When it spoke first, together with the others.
     pub spoke_ns: u64,
     /// It reads nothing.
@@ -177,6 +179,8 @@ pub struct Beginning {
     pub nonce: u32,
     /// It does not speak before everybody does.
     pub waits: bool,
+    /// The binding SEND is a message.
+    pub speaks_once: bool,
     /// When it must be bound.
     pub bind_deadline_ns: u64,
 }
@@ -199,6 +203,7 @@ impl Connection {
             sending: None,
             file: beginning.file,
             waits: beginning.waits,
+            speaks_once: beginning.speaks_once,
             spoke_ns: 0,
             stalled: false,
             next_intended_ns: 0,
@@ -407,7 +412,12 @@ impl Connection {
     pub fn speak(&mut self, with: &mut Surroundings<'_>) -> Result<(), Failure> {
         self.stage = Stage::Binding;
         with.scratch.clear();
-        self.template.write_binding(with.scratch);
+        if self.speaks_once && self.template.chunks() == 1 {
+            let first = ChunkOf { sequence: BINDING_SEQUENCE, chunk: 0, intended_ns: 0 };
+            self.template.write_chunk(first, with.contents, with.scratch);
+        } else {
+            self.template.write_binding(with.scratch);
+        }
         self.append_scratch(with)
     }
 

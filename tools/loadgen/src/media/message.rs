@@ -159,6 +159,12 @@ impl Template {
         }
     }
 
+    /// The same in chunks of that size.
+    #[must_use]
+    pub fn in_chunks_of(self, chunk_bytes: usize) -> Self {
+        Self { chunk_bytes, ..self }
+    }
+
     /// Bytes of the whole message body, CPIM included.
     #[must_use]
     pub fn body_bytes(&self) -> usize {

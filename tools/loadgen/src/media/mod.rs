@@ -23,8 +23,15 @@ use crate::expectation::Violations;
 pub struct Traffic {
     /// Open loop: time between two messages of a session, in nanoseconds. `None`: closed loop.
     pub interval_ns: Option<u64>,
-    /// Closed loop: messages of a session that are not yet answered and delivered everywhere.
+    /// Closed loop: messages of a session that are not yet over.
     pub window: u32,
+    /// A message is over when it was answered, whoever has got it; else when it was answered and
+    /// delivered everywhere.
+    pub over_when_answered: bool,
+    /// Members of a room that send, the first ones; the others listen.
+    pub senders: u32,
+    /// The binding SEND is a message; nothing else is said.
+    pub speaks_once: bool,
     /// Bytes of the messages' texts.
     pub texts: TextSizes,
     /// How long deliveries are awaited after the last message.
@@ -44,6 +51,8 @@ pub struct FileTraffic {
     pub bytes: usize,
     /// Chunks of a file that may wait for their answer.
     pub chunks_open_max: usize,
+    /// Body bytes of a chunk.
+    pub chunk_bytes: usize,
 }
 
 /// The second UE reads nothing for a while.
@@ -97,6 +106,8 @@ pub struct WorkerReport {
     pub stalled_bytes: u64,
     /// From the first chunk of a file to its last byte, in nanoseconds.
     pub file_latency: Histogram<u64>,
+    /// Files delivered while there was talk.
+    pub files_delivered: u64,
     /// Chat messages delivered in each room while there was talk.
     pub delivered_by_room: Vec<u64>,
     /// The same with the mean latency of the deliveries, in nanoseconds.

@@ -30,6 +30,8 @@ pub enum Command {
     Connect(Box<Connect>),
     /// Everybody who will come is bound: talk.
     Start,
+    /// From now on it counts: forget the latencies so far.
+    Measure,
     /// Say nothing new; wait for what is on its way. Answered by [`Event::Drained`].
     Stop,
     /// The call is about to end: a close by the node is in order from now on.
@@ -93,6 +95,8 @@ pub struct Worker<D> {
     /// Index of a session's connection, [`NONE`] where it has none here.
     by_session: Vec<u32>,
     shared: Shared,
+    /// Slots whose connection is closed and was somebody's of a run of calls.
+    free: Vec<u32>,
     commands: mpsc::Receiver<Command>,
     /// The last turn did not take every command.
     commands_left: bool,
@@ -165,6 +169,7 @@ impl<D: Driver> Worker<D> {
             connections: Vec::with_capacity(connections_max),
             by_session: vec![NONE; sessions],
             shared: Shared::new(config, events),
+            free: Vec::new(),
             commands,
             commands_left: false,
             phase: Phase::SettingUp,
@@ -252,6 +257,10 @@ impl<D: Driver> Worker<D> {
                     self.shared.progress.thread_cpu_ns.store(cpu, Ordering::Relaxed);
                 }
             }
+            Command::Measure => {
+                self.thread_cpu_at_start = thread_cpu_ns();
+                self.shared.begin_measuring();
+            }
             Command::Release { session } => {
                 if let Some(index) = self.index(session) {
                     self.connections[index as usize].released = true;
@@ -279,7 +288,14 @@ impl<D: Driver> Worker<D> {
             Completion::Recv { token, result, more } => self.received(token, result, more),
             Completion::Send { token, result, buffer } => self.sent(token, result, buffer),
             Completion::Close { token } => {
-                self.connections[token.key().index as usize].stage = Stage::Closed;
+                let index = token.key().index;
+                let connection = &mut self.connections[index as usize];
+                connection.stage = Stage::Closed;
+                if self.shared.traffic.speaks_once {
+                    let session = connection.session as usize;
+                    self.by_session[session] = NONE;
+                    self.free.push(index);
+                }
             }
         }
     }
@@ -348,6 +364,7 @@ impl<D: Driver> Worker<D> {
             stalled_latency: take(&mut shared.stalled_latency),
             stalled_bytes: self.stalled_bytes,
             file_latency: take(&mut shared.file_latency),
+            files_delivered: shared.files_delivered,
             delivered_by_room: shared.rooms.iter().map(|room| room.delivered).collect(),
             latency_by_room: shared
                 .rooms

@@ -82,6 +82,8 @@ impl Call {
         self.state = State::Over;
         self.timer += 1;
         self.request = Vec::new();
+        // Whoever makes calls without end keeps only what answers a late 2xx.
+        self.sdp = Vec::new();
     }
 
     /// Start line and the headers every request has.

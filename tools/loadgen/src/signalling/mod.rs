@@ -106,6 +106,11 @@ impl UserAgents {
         }
     }
 
+    /// One more call; its number follows the last one's.
+    pub fn add(&mut self, now: Instant) {
+        self.calls.push(Call::new(now));
+    }
+
     /// Sends the INVITE of a call that has not begun.
     pub fn invite(&mut self, call: u32, invite: Invite, now: Instant) {
         let config = &self.config;

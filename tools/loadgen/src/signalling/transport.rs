@@ -161,6 +161,15 @@ impl Transport {
         }
     }
 
+    /// Another message that is there already: one wake brings many datagrams.
+    pub fn try_receive(&mut self) -> Option<&[u8]> {
+        let Kind::Udp { socket, datagram } = &mut self.kind else { return None };
+        match socket.try_recv(datagram) {
+            Ok(length) => Some(&datagram[..length]),
+            Err(_) => None,
+        }
+    }
+
     /// The next message; may be dropped at any await without loss. Never returns once the
     /// connection is gone.
     pub async fn receive(&mut self) -> &[u8] {

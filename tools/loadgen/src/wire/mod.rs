@@ -5,9 +5,11 @@
 //! - `worker`: a thread with a ring and its links; `talk` is what they say.
 //! - `link`: one connection, with TLS or without; `auth`: a URI of a relay; `end`: one end of a pair.
 //! - `flights`: the oracle; `pattern`: messages recognised and written without parsing.
+//! - `bulk`: a stream through whoever forwards bytes.
 //! - [`report`]: what a run has shown.
 
 mod auth;
+mod bulk;
 mod end;
 mod flights;
 mod link;
@@ -24,12 +26,16 @@ use std::time::{Duration, Instant};
 
 use mrfp_io::{Ring, RingConfig};
 
+use self::bulk::Bulk;
 pub use self::plan::Plan;
 use self::plan::Work;
 pub use self::report::WireReport;
 use self::report::{Counted, Measured};
 use self::worker::{Worker, WorkerFigures};
 use crate::accounting::Processes;
+
+/// Body bytes of a chunk of bulk.
+pub(crate) const BULK_CHUNK_BYTES: usize = bulk::CHUNK_BODY_BYTES;
 
 /// Where the run stands, in order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -90,6 +96,7 @@ struct Progress {
     messages: AtomicU64,
     deliveries: AtomicU64,
     handshakes: AtomicU64,
+    bytes: AtomicU64,
     drained: AtomicBool,
 }
 
@@ -200,6 +207,7 @@ impl<'a> Run<'a> {
             counted.failed += progress.failed.load(Ordering::Relaxed);
             counted.messages += progress.messages.load(Ordering::Relaxed);
             counted.deliveries += progress.deliveries.load(Ordering::Relaxed);
+            counted.bytes += progress.bytes.load(Ordering::Relaxed);
             counted.handshakes += progress.handshakes.load(Ordering::Relaxed);
         }
         counted
@@ -233,10 +241,16 @@ impl Thread {
                 // Not being pinned costs precision, not correctness.
                 let _ = mrfp_io::pin_current_thread(core);
             }
-            let config = RingConfig { sockets_expected: links.len(), ..RingConfig::default() };
+            let config = match plan.work {
+                Work::Bulk { .. } => Bulk::ring(),
+                _ => RingConfig { sockets_expected: links.len(), ..RingConfig::default() },
+            };
             match Ring::new(config) {
                 Ok(ring) => {
                     let _ = ready.send(Ok(()));
+                    if let Work::Bulk { sink } = plan.work {
+                        return Bulk::new(ring, plan, control, published).run(sink);
+                    }
                     Worker::new(ring, plan, control, published, number, links, origin).run()
                 }
                 Err(error) => {

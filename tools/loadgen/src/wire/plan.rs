@@ -56,6 +56,11 @@ pub enum Work {
     },
     /// Pairs through whoever joins the first connection with the second.
     Raw,
+    /// A stream of chunks, written to the target, which forwards it to a port of ours.
+    Bulk {
+        /// Where we listen.
+        sink: SocketAddr,
+    },
     /// Connections that say nothing.
     Idle,
     /// Connections that end when they are secured, and begin again.

@@ -79,6 +79,7 @@ pub(super) struct Counted {
     pub(super) messages: u64,
     pub(super) deliveries: u64,
     pub(super) handshakes: u64,
+    pub(super) bytes: u64,
 }
 
 /// What was used and counted between the two ends of the measurement.
@@ -113,6 +114,7 @@ impl Measured {
             messages: counted.messages - before.messages,
             deliveries: counted.deliveries - before.deliveries,
             handshakes: counted.handshakes - before.handshakes,
+            bytes: counted.bytes - before.bytes,
         };
     }
 }
@@ -243,16 +245,23 @@ fn figures(
         ns.filter(|_| count > 0).map(|ns| ns as f64 / 1e3 / count as f64)
     };
     let counts_handshakes = plan.work == Work::Handshakes;
-    let (messages, deliveries) = if counts_handshakes { (0, 0) } else { (messages, deliveries) };
+    let no_messages = counts_handshakes || matches!(plan.work, Work::Bulk { .. });
+    let (messages, deliveries) = if no_messages { (0, 0) } else { (messages, deliveries) };
     let handshakes = if counts_handshakes { handshakes } else { 0 };
+    // Of the stream the bodies count, as they do of a session.
+    let stream = super::bulk::Stream::new();
+    let share = super::bulk::CHUNK_BODY_BYTES as f64 / stream.chunk_bytes() as f64;
+    let gbit = measured.counted.bytes as f64 * share * 8.0 / 1e9;
+    let is_bulk = matches!(plan.work, Work::Bulk { .. });
+    let node_seconds = measured.node_ns.filter(|ns| *ns > 0).map(|ns| ns as f64 / 1e9);
     let grown = measured.pss_end.zip(measured.pss_before).filter(|_| measured.up > 0);
     Figures {
         seconds,
         sessions: Some(measured.up),
         set_up_seconds: Some(measured.set_up_seconds),
-        messages: Some(messages).filter(|_| !counts_handshakes),
+        messages: Some(messages).filter(|_| !no_messages),
         messages_per_second: per_second(messages),
-        deliveries: Some(deliveries).filter(|_| !counts_handshakes),
+        deliveries: Some(deliveries).filter(|_| !no_messages),
         node_cpu_seconds: measured.node_ns.map(|ns| ns as f64 / 1e9),
         node_cpu_us_per_message: us_per(measured.node_ns, messages),
         node_cpu_us_per_delivery: us_per(measured.node_ns, deliveries),
@@ -268,6 +277,8 @@ fn figures(
         pss_end_bytes: measured.pss_end,
         handshakes: Some(handshakes).filter(|_| counts_handshakes),
         handshakes_per_second: per_second(handshakes),
+        gbit_per_second: (is_bulk && seconds > 0.0).then(|| gbit / seconds),
+        node_gbit_per_cpu_second: node_seconds.filter(|_| is_bulk).map(|cpu| gbit / cpu),
         node_cpu_us_per_handshake: us_per(measured.node_ns, handshakes),
         generator_cpu_us_per_handshake: us_per(Some(measured.generator_ns), handshakes),
         ..Figures::default()
@@ -280,6 +291,7 @@ fn config_report(plan: &Plan, suite: Option<&str>) -> WireConfigReport {
         scenario: match plan.work {
             Work::Relay { .. } => "relay",
             Work::Raw => "raw",
+            Work::Bulk { .. } => "bulk",
             Work::Idle => "plane --idle",
             Work::Handshakes => "plane --handshakes",
         }

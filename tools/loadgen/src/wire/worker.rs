@@ -322,7 +322,7 @@ impl Shared {
 }
 
 impl WorkerFigures {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             violations: Violations::default(),
             delivery: latency_histogram(),

@@ -5,7 +5,7 @@ use mrfp_io::{Driver, Key, Operation, Token};
 use super::{Phase, Worker};
 use crate::expectation::Violation;
 use crate::media::connection::{Failure, Stage};
-use crate::media::message::{ChunkOf, FILE_BIT, FILE_CHUNK_BODY_BYTES, Stamp, Transaction};
+use crate::media::message::{ChunkOf, FILE_BIT, Stamp, Transaction};
 
 /// When the stalled receiver reads nothing.
 #[derive(Clone, Copy, Debug)]
@@ -50,10 +50,14 @@ impl<D: Driver> Worker<D> {
             let file = self.connections[sender as usize].file.as_ref();
             let sent = file.and_then(|file| file.sending).map_or(0, |sending| sending.chunk);
             if !stalled {
-                self.stalled_bytes = u64::from(sent) * FILE_CHUNK_BODY_BYTES as u64;
+                self.stalled_bytes = u64::from(sent) * self.file_chunk_bytes();
             }
             self.shared.ready.insert(sender);
         }
+    }
+
+    fn file_chunk_bytes(&self) -> u64 {
+        self.shared.traffic.files.map_or(0, |files| files.chunk_bytes as u64)
     }
 
     /// Lets a UE go on with its file, or begin the next one. False: not now.
@@ -115,6 +119,7 @@ impl<D: Driver> Worker<D> {
         let room = &mut self.shared.rooms[from.room as usize];
         match room.files.delivered(from.member, recipient, stamp.sequence) {
             Ok((begun_ns, _)) => {
+                self.shared.files_delivered += u64::from(self.phase == Phase::Talking);
                 self.shared.file_latency.saturating_record(now.saturating_sub(begun_ns));
                 self.shared.ready.insert(sender);
             }

@@ -15,7 +15,9 @@ const ECANCELED: i32 = 125;
 
 impl<D: Driver> Worker<D> {
     pub(super) fn connect(&mut self, connect: Connect) {
-        let index = self.connections.len() as u32;
+        // A run of calls has no end of them; their connections follow each other in the same slots.
+        let reused = self.free.pop();
+        let index = reused.unwrap_or(self.connections.len() as u32);
         let token = Token::new(Operation::Connect, key(index));
         let socket = match self.driver.connect(connect.address, token) {
             Ok(socket) => socket,
@@ -23,6 +25,7 @@ impl<D: Driver> Worker<D> {
                 self.shared.violations.add(Violation::ConnectFailed, || {
                     format!("session {}: {}: {error}", connect.session, connect.address)
                 });
+                self.free.extend(reused);
                 return (self.shared.events)(Event::Failed { session: connect.session });
             }
         };
@@ -30,7 +33,11 @@ impl<D: Driver> Worker<D> {
         let members = &mut self.shared.rooms[room as usize].members;
         let first = members.is_empty();
         members.push(index);
-        self.by_session[connect.session as usize] = index;
+        let session = connect.session as usize;
+        if self.by_session.len() <= session {
+            self.by_session.resize(session + 1, super::NONE);
+        }
+        self.by_session[session] = index;
         let nonce = nonce();
         let author = Author {
             session: connect.session,
@@ -49,7 +56,8 @@ impl<D: Driver> Worker<D> {
         };
         let files = self.shared.traffic.files.filter(|_| sends_files);
         let file = files.map(|files| FileSender {
-            template: Template::new(&author, Content::File, files.bytes),
+            template: Template::new(&author, Content::File, files.bytes)
+                .in_chunks_of(files.chunk_bytes),
             begun: 0,
             sending: None,
         });
@@ -57,7 +65,7 @@ impl<D: Driver> Worker<D> {
             Ok(security) => (security, None),
             Err(error) => (Security::Plain, Some(Failure::Handshake(error))),
         };
-        self.connections.push(Connection::new(Beginning {
+        let connection = Connection::new(Beginning {
             session: connect.session,
             room,
             socket,
@@ -65,10 +73,15 @@ impl<D: Driver> Worker<D> {
             template,
             file,
             waits: self.shared.traffic.burst,
+            speaks_once: self.shared.traffic.speaks_once,
             local_path: connect.local_path,
             nonce,
             bind_deadline_ns: self.shared.now() + BIND_TIMEOUT_NS,
-        }));
+        });
+        match self.connections.get_mut(index as usize) {
+            Some(slot) => *slot = connection,
+            None => self.connections.push(connection),
+        }
         if let Some(failure) = failure {
             self.fail(index, &failure);
         }
@@ -283,7 +296,8 @@ impl<D: Driver> Worker<D> {
     }
 }
 
-/// Connections are never replaced: every session has one, for the whole run.
+/// A slot has its next connection only after the close of the one before: no late completion can
+/// come.
 fn key(index: u32) -> Key {
     Key { index, generation: 1 }
 }

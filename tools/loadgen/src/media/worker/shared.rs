@@ -39,6 +39,8 @@ pub(super) struct Shared {
     pub(super) stalled_latency: Histogram<u64>,
     pub(super) unstalled_latency: Histogram<u64>,
     pub(super) file_latency: Histogram<u64>,
+    /// Files delivered while there was talk.
+    pub(super) files_delivered: u64,
     pub(super) answer_latency: Histogram<u64>,
     pub(super) first_answer_latency: Histogram<u64>,
     pub(super) slip: Histogram<u64>,
@@ -120,6 +122,7 @@ impl Shared {
             stalled_latency: latency_histogram(),
             unstalled_latency: latency_histogram(),
             file_latency: latency_histogram(),
+            files_delivered: 0,
             answer_latency: latency_histogram(),
             first_answer_latency: latency_histogram(),
             slip: latency_histogram(),
@@ -172,6 +175,16 @@ impl Shared {
             }
             (None, _) => Ok(Security::Plain),
             (Some(_), None) => Err(tls::HandshakeError::NoCommonParameters),
+        }
+    }
+
+    pub(super) fn begin_measuring(&mut self) {
+        for histogram in [&mut self.delivery_latency, &mut self.answer_latency, &mut self.slip] {
+            histogram.reset();
+        }
+        self.files_delivered = 0;
+        for room in &mut self.rooms {
+            (room.delivered, room.latency_ns) = (0, 0);
         }
     }
 

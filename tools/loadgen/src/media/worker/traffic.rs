@@ -145,7 +145,7 @@ impl<D: Driver> Worker<D> {
             Ok(answered) => {
                 let latency = now.saturating_sub(answered.sent_ns);
                 self.shared.answer_latency.saturating_record(latency);
-                if answered.complete {
+                if answered.complete || self.shared.traffic.over_when_answered {
                     self.shared.ready.insert(index);
                 }
             }
@@ -253,11 +253,16 @@ impl<D: Driver> Worker<D> {
             return false;
         };
         let in_stalled_pair = self.shared.traffic.stall.is_some() && connection.session < 2;
-        if self.phase != Phase::Talking || in_stalled_pair {
+        let listens = connection.member >= self.shared.traffic.senders;
+        if self.phase != Phase::Talking || in_stalled_pair || listens {
             return false;
         }
+        let open = match self.shared.traffic.over_when_answered {
+            true => ledger.unanswered(connection.member),
+            false => ledger.open(connection.member),
+        };
         let intended_ns = match self.shared.traffic.interval_ns {
-            None if ledger.open(connection.member) >= self.shared.traffic.window => return false,
+            None if open >= self.shared.traffic.window => return false,
             None => now,
             Some(_) if connection.next_intended_ns > now => return false,
             Some(_) if ledger.open(connection.member) >= OPEN_MESSAGES_MAX => return false,

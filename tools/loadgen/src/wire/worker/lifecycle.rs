@@ -18,7 +18,9 @@ impl Worker {
         let shared = &self.shared;
         let may = match shared.plan.work {
             Work::Handshakes => matches!(shared.phase, Phase::Talking | Phase::Measuring),
-            Work::Relay { .. } | Work::Raw | Work::Idle => shared.phase == Phase::SettingUp,
+            Work::Relay { .. } | Work::Raw | Work::Idle | Work::Bulk { .. } => {
+                shared.phase == Phase::SettingUp
+            }
         };
         if !may {
             return;
@@ -31,7 +33,7 @@ impl Worker {
         let beginning_max = match shared.plan.work {
             Work::Raw => 1,
             Work::Handshakes => u32::MAX,
-            Work::Relay { .. } | Work::Idle => BEGINNING_MAX,
+            Work::Relay { .. } | Work::Idle | Work::Bulk { .. } => BEGINNING_MAX,
         };
         while self.shared.beginning < beginning_max {
             let Some(index) = self.shared.waiting.pop_front() else { break };
@@ -318,7 +320,7 @@ fn secured(links: &mut [Link], shared: &mut Shared, index: u32) -> Result<(), Fa
             link.deadline_ns = now + BEGIN_TIMEOUT_NS;
             introduce(links, shared, index)
         }
-        Work::Raw | Work::Idle => {
+        Work::Raw | Work::Idle | Work::Bulk { .. } => {
             link.stage = Stage::Ready;
             shared.counts.up += 1;
             Ok(())

@@ -22,7 +22,7 @@ impl Worker {
         let pairs = match &shared.plan.work {
             Work::Relay { .. } => pairs_by_relay(links),
             Work::Raw => neighbours(links),
-            Work::Idle | Work::Handshakes => return,
+            Work::Idle | Work::Handshakes | Work::Bulk { .. } => return,
         };
         let nonce = getrandom::u32().unwrap_or(now as u32);
         for (one, other) in pairs {
