@@ -9,5 +9,6 @@ pub mod kms;
 pub mod mikey;
 pub mod mrfc;
 pub mod node;
+mod random;
 pub mod sdp;
 pub mod sip;

@@ -34,6 +34,7 @@ use crate::kms::Kms;
 use crate::mikey::NtpTime;
 use crate::mikey::Responder;
 use crate::mrfc::Mrfc;
+use crate::random;
 use mrfp_protocol::tls::Fingerprint;
 
 use control::Control;
@@ -147,7 +148,7 @@ impl Node {
         let mut mrfc_config = settings::mrfc(config, &ports, certificate);
         mrfc_config.focus.contact_hosts = sip.contact_hosts();
         let realm_names = mrfc_config.realms.names().to_vec();
-        let mrfc = Mrfc::new(mrfc_config, Some(responder));
+        let mrfc = Mrfc::new(mrfc_config, Some(responder)).with_kms(kms);
         let stop = CancellationToken::new();
         let parts = control::Parts {
             mrfc,
@@ -156,7 +157,6 @@ impl Node {
             sip,
             sip_events: events,
             queries: asked,
-            kms,
             readiness: Arc::clone(readiness),
             resolver: relay::Resolver::new(config),
             windows: statistics::Windows::new(
@@ -234,19 +234,13 @@ fn handler(kms: &Arc<Mutex<Kms>>) -> crate::http::KmsHandler {
 fn ask_kms(kms: &Mutex<Kms>, message: &[u8]) -> Option<Vec<u8>> {
     // A panic inside would poison the lock; the state is only a replay cache, so go on.
     let mut kms = kms.lock().unwrap_or_else(PoisonError::into_inner);
-    let response = kms.handle(message, ntp_now(), &mut fill_random);
+    let response = kms.handle(message, ntp_now(), &mut random::fill);
     (!response.is_empty()).then_some(response)
 }
 
 fn ntp_now() -> NtpTime {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     NtpTime::from_unix(since_epoch)
-}
-
-/// The node's source of randomness. Once the machine has booted the kernel always has some; to go
-/// on without would mean guessable keys.
-fn fill_random(bytes: &mut [u8]) {
-    getrandom::fill(bytes).expect("the kernel has randomness");
 }
 
 /// Calls' events that may wait for the control loop: what arrives in some 50 ms at full load. When

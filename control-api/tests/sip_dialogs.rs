@@ -221,6 +221,50 @@ async fn requests_outside_any_dialog_get_481() {
 }
 
 #[tokio::test]
+async fn a_repeated_bye_gets_its_200_again_and_then_no_more() {
+    let mut node = Node::start(impatient()).await;
+    let mut caller = Caller::new(Link::udp(&node).await, "bye-again");
+    let call = caller.establish(&mut node).await;
+    caller.cseq = 2;
+    caller.send("BYE", "bye", b"").await;
+    let first = caller.link.response(200).await;
+    assert_eq!(node.ended().await, call);
+    caller.send("BYE", "bye", b"").await;
+    let second = caller.link.response(200).await;
+    assert_eq!(first.head, second.head);
+    // Another BYE is none that was answered.
+    caller.send("BYE", "other", b"").await;
+    assert_eq!(caller.link.receive_final().await.status(), 481);
+    node.assert_no_event();
+    assert_eq!(node.sip.metrics().retransmissions.get(), 1);
+    assert_eq!(node.sip.metrics().byes_received.get(), 1);
+    // 64 * T1 are over.
+    tokio::time::sleep(Duration::from_millis(1000)).await;
+    caller.send("BYE", "bye", b"").await;
+    assert_eq!(caller.link.receive_final().await.status(), 481);
+}
+
+#[tokio::test]
+async fn a_repeated_invite_of_a_call_that_is_up_is_absorbed() {
+    let mut node = Node::start(config()).await;
+    let mut caller = Caller::new(Link::udp(&node).await, "late");
+    let call = caller.establish(&mut node).await;
+    let to_tag = caller.to_tag.take();
+    caller.send("INVITE", "invite", OFFER).await;
+    assert!(caller.link.receive_within(SILENCE).await.is_none());
+    node.assert_no_event();
+    // And when the call is over, too.
+    caller.to_tag = to_tag;
+    caller.hang_up(&mut node, call).await;
+    caller.to_tag = None;
+    caller.cseq = 1;
+    caller.send("INVITE", "invite", OFFER).await;
+    assert!(caller.link.receive_within(SILENCE).await.is_none());
+    node.assert_no_event();
+    assert_eq!(node.sip.metrics().invites.get(), 1);
+}
+
+#[tokio::test]
 async fn a_session_that_is_not_refreshed_ends() {
     let mut node = Node::start(SipConfig { min_se: Duration::from_secs(1), ..impatient() }).await;
     let mut caller = Caller::new(Link::udp(&node).await, "expires");
@@ -439,10 +483,15 @@ async fn an_answer_that_takes_its_time_is_announced_with_180() {
         let mut caller = Caller::new(link, name);
         caller.extra = "Record-Route: <sip:proxy.example;lr>\r\n".to_owned();
         caller.send("INVITE", "slow", OFFER).await;
+        let asked = std::time::Instant::now();
         let (call, _) = node.invited().await;
-        assert_eq!(caller.link.receive().await.status(), 100);
         let ringing = caller.link.receive().await;
         assert_eq!(ringing.status(), 180);
+        // Not for every call: those that are answered at once hear nothing before.
+        assert!(asked.elapsed() >= Duration::from_millis(90));
+        // Who asks all the same hears it again.
+        caller.send("INVITE", "slow", OFFER).await;
+        assert_eq!(caller.link.receive().await.head, ringing.head);
         assert_eq!(ringing.header("Record-Route"), Some("<sip:proxy.example;lr>"));
         assert!(ringing.header("Contact").is_some());
         node.accept(call);

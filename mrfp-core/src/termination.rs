@@ -179,8 +179,9 @@ impl Termination {
     /// To-Path and From-Path lines of every response to the peer (RFC 4975 section 7.2), where they
     /// are those of a request: its path has one URI.
     pub(crate) fn response_paths(&self) -> Option<&[u8]> {
-        let is_first_all = self.paths.remote_first_bytes == self.paths.remote_bytes;
-        is_first_all.then(|| self.request_paths())
+        let names_and_ends = b"To-Path: \r\nFrom-Path: \r\n".len();
+        let length = names_and_ends + self.remote_first().len() + self.local_uri().len();
+        Some(self.request_paths()).filter(|paths| paths.len() == length)
     }
 
     /// Whether this member takes messages that began at `epoch`.

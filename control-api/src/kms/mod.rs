@@ -268,8 +268,34 @@ impl Kms {
 
     /// Ticket resolve (RFC 6043 section 4.2.3).
     fn resolve(&self, request: &Authenticated<'_>, now: NtpTime) -> Result<Vec<u8>, Error> {
-        let config = &self.config;
         let ticket = request.message.ticket().ok_or(Error::MissingPayload("TICKET"))?;
+        let content = self.open(ticket, &request.uri, now)?;
+        Ok(self.respond(request, DataType::ResolveResp, None, &content, now))
+    }
+
+    /// Resolves a ticket for a responder in this process, which needs no messages to be sealed and
+    /// opened again. It acts with the key of that identity.
+    ///
+    /// # Errors
+    /// What RESOLVE_INIT would be refused for: the key is not known or its owner may not act as
+    /// `responder`, the ticket is not valid, not authentic, or not for it.
+    pub fn resolve_here(
+        &self,
+        ticket: &Ticket,
+        responder: &str,
+        key_identity: &[u8],
+        now: NtpTime,
+    ) -> Result<TicketContent, Error> {
+        if !self.users.contains_key(key_identity) {
+            return Err(Error::UnknownKeyIdentity(key_identity.escape_ascii().to_string()));
+        }
+        self.check_may_act_as(key_identity, responder)?;
+        self.open(ticket, responder, now)
+    }
+
+    /// What is in a ticket, if that responder may have it.
+    fn open(&self, ticket: &Ticket, uri: &str, now: NtpTime) -> Result<TicketContent, Error> {
+        let config = &self.config;
         check_ticket(ticket, &config.parameters, now)?;
 
         let (content, key) =
@@ -287,12 +313,12 @@ impl Kms {
             self.check_may_act_as(&key.identity, owner)?;
         }
         let may_resolve = ticket.policy.responders().any(|responder| {
-            responder.as_uri().is_some_and(|named| self.is_or_belongs_to(&request.uri, named))
+            responder.as_uri().is_some_and(|named| self.is_or_belongs_to(uri, named))
         });
         if !may_resolve {
-            return Err(Error::ResponderNotInTicket(request.uri.clone()));
+            return Err(Error::ResponderNotInTicket(uri.to_owned()));
         }
-        Ok(self.respond(request, DataType::ResolveResp, None, &content, now))
+        Ok(content)
     }
 
     fn is_or_belongs_to(&self, uri: &str, named: &str) -> bool {

@@ -1,13 +1,15 @@
 //! The responder: has the ticket of a TRANSFER_INIT resolved and answers with TRANSFER_RESP
 //! (RFC 6043 sections 4.2.2 and 4.2.3).
 
+use zeroize::Zeroizing;
+
 use super::codec::code_point::{
     EXTENSION_SDP_IDS, KEY_MPK, KEY_TEK, KEY_TGK, ROLE_INITIATOR, ROLE_KMS, ROLE_PRE_SHARED_KEY,
     ROLE_RESPONDER,
 };
 use super::codec::{
     CryptoSession, CsIdMap, DataType, Header, Identity, KeyData, Message, Payload, SecurityPolicy,
-    TicketFlags,
+    Ticket, TicketFlags,
 };
 use super::derivation::KeySource;
 use super::error::{Error, PolicyProblem};
@@ -18,6 +20,7 @@ use super::exchange::{
 };
 use super::protection::{open_keys, seal, verify};
 use super::replay::{MessageDigest, ReplayCache, checked_time};
+use super::ticket::TicketContent;
 use super::uri::{bounded, normalise};
 use super::{
     Established, NtpTime, Parameters, PreSharedKey, Random, Suite, UriPattern, psk_identity,
@@ -47,6 +50,12 @@ pub struct Responder {
 
 /// A ticket transfer that awaits the KMS.
 pub struct Pending {
+    transfer: Transfer,
+    resolve: Resolve,
+}
+
+/// A ticket transfer whose ticket is to be resolved.
+pub struct Transfer {
     transfer_init: Vec<u8>,
     message: Message,
     suite: Suite,
@@ -55,7 +64,7 @@ pub struct Pending {
     requested: String,
     session: CryptoSession,
     digest: MessageDigest,
-    resolve: Resolve,
+    asked_as: String,
 }
 
 /// Our question to the KMS.
@@ -64,13 +73,13 @@ struct Resolve {
     csb_id: u32,
     rand: Vec<u8>,
     message: Vec<u8>,
-    asked_as: String,
     time: NtpTime,
 }
 
 /// What the KMS answered.
 struct Resolved {
-    message_protection: KeyData,
+    /// MPKi.
+    message_protection: Zeroizing<Vec<u8>>,
     session_keys: Vec<KeyData>,
     responder: String,
 }
@@ -101,6 +110,23 @@ impl Responder {
         now: NtpTime,
         random: Random<'_>,
     ) -> Result<(Pending, Vec<u8>), Error> {
+        let transfer = self.check(transfer_init, offered_protocols, now)?;
+        let resolve = self.resolve_init(&transfer, now, random)?;
+        let resolve_init = resolve.message.clone();
+        Ok((Pending { transfer, resolve }, resolve_init))
+    }
+
+    /// Checks TRANSFER_INIT as [`Responder::begin`] does, for a ticket that is not resolved by
+    /// messages, as the KMS is in this process: see [`Transfer::finish`].
+    ///
+    /// # Errors
+    /// The message is malformed, not for us, not fresh, or offers nothing we accept.
+    pub fn check(
+        &mut self,
+        transfer_init: &[u8],
+        offered_protocols: &str,
+        now: NtpTime,
+    ) -> Result<Transfer, Error> {
         let parameters = &self.config.parameters;
         let message = parse_expected(transfer_init, DataType::TransferInit)?;
         let verification = message.verification().ok_or(Error::MissingPayload("V"))?;
@@ -122,10 +148,8 @@ impl Responder {
         self.replay_cache.check(digest)?;
         let initiator_rand = required_rand(&message, ROLE_INITIATOR)?;
         let asked_as = self.config.answer_as.clone().unwrap_or_else(|| requested.clone());
-        let resolve = self.resolve_init(&message, suite, asked_as, now, random)?;
-        let resolve_init = resolve.message.clone();
         let transfer_init = transfer_init.to_vec();
-        let pending = Pending {
+        Ok(Transfer {
             transfer_init,
             message,
             suite,
@@ -134,9 +158,14 @@ impl Responder {
             requested,
             session,
             digest,
-            resolve,
-        };
-        Ok((pending, resolve_init))
+            asked_as,
+        })
+    }
+
+    /// Names the key we share with the KMS.
+    #[must_use]
+    pub fn key_identity(&self) -> &[u8] {
+        &self.config.kms_key.identity
     }
 
     fn check_policy(&self, message: &Message, initiator: &str, now: NtpTime) -> Result<(), Error> {
@@ -166,12 +195,12 @@ impl Responder {
     /// section 12.1).
     fn resolve_init(
         &self,
-        transfer_init: &Message,
-        suite: Suite,
-        asked_as: String,
+        transfer: &Transfer,
         now: NtpTime,
         random: Random<'_>,
     ) -> Result<Resolve, Error> {
+        let Transfer { message: transfer_init, suite, asked_as, .. } = transfer;
+        let (suite, asked_as) = (*suite, asked_as.clone());
         let config = &self.config;
         let key = &config.kms_key.key;
         check_key_length(key)?;
@@ -192,7 +221,7 @@ impl Responder {
         let source = KeySource::initial_message(suite.prf(), key, csb_id, &[], &rand);
         let identities = [asked_as.as_bytes(), config.kms_uri.as_bytes()];
         let message = seal(message, &source, suite.mac_algorithm(), &identities);
-        Ok(Resolve { suite, csb_id, rand, message, asked_as, time: now })
+        Ok(Resolve { suite, csb_id, rand, message, time: now })
     }
 }
 
@@ -200,13 +229,13 @@ impl Pending {
     /// URI of who calls, authenticated only once [`Pending::finish`] succeeds.
     #[must_use]
     pub fn initiator(&self) -> &str {
-        &self.initiator
+        &self.transfer.initiator
     }
 
     /// URI that was called.
     #[must_use]
     pub fn requested(&self) -> &str {
-        &self.requested
+        self.transfer.requested()
     }
 
     /// Takes the KMS's answer, checks the MAC of TRANSFER_INIT with it, derives the key and makes
@@ -223,34 +252,7 @@ impl Pending {
         random: Random<'_>,
     ) -> Result<(Established, Vec<u8>), Error> {
         let resolved = self.open_response(&responder.config, resolve_resp, now)?;
-        let mpki = &resolved.message_protection.key;
-        let csb_id = self.message.header.csb_id;
-        let prf = self.suite.prf();
-        let source = KeySource::initial_message(prf, mpki, csb_id, &self.initiator_rand, &[]);
-        let identities = [self.initiator.as_bytes(), self.requested.as_bytes()];
-        verify(&self.message, &self.transfer_init, &source, &identities)?;
-        responder.replay_cache.insert(self.digest, now)?;
-
-        let flags = self.message.ticket().map(|ticket| ticket.policy.flags);
-        let flags = flags.expect("begin has seen the ticket");
-        let responder_rand = if flags.has(TicketFlags::RESPONDER_RAND) {
-            random_bytes(random, RAND_BYTES)
-        } else {
-            Vec::new()
-        };
-        let key = session_key(&resolved.session_keys, &self.session.spi)?;
-        let rands = SessionRands::new(flags, &self.initiator_rand, &responder_rand);
-        let established = Established {
-            psk: traffic_key(key, prf, self.session.id, &rands)?,
-            psk_identity: psk_identity(csb_id, self.session.id),
-            peer: self.initiator.clone(),
-        };
-        let parameters = &responder.config.parameters;
-        let message = self.response(parameters, &resolved.responder, &responder_rand, key, now);
-        let source =
-            KeySource::response_message(prf, mpki, csb_id, &self.initiator_rand, &responder_rand);
-        let algorithm = self.suite.mac_algorithm();
-        Ok((established, seal(message, &source, algorithm, &[&self.transfer_init])))
+        self.transfer.establish(responder, &resolved, now, random)
     }
 
     fn open_response(
@@ -282,13 +284,85 @@ impl Pending {
         if !starts_with_mpk(&keys) {
             return Err(Error::MissingPayload("MPKi"));
         }
-        let message_protection = keys.remove(0);
+        let message_protection = keys.remove(0).key;
         keys.retain(|key| matches!(key.key_type, KEY_TGK | KEY_TEK));
         let responder = match message.identity(ROLE_RESPONDER) {
             Some(identity) => identity.as_uri().ok_or(Error::IdentityNotUri)?.to_owned(),
-            None => resolve.asked_as.clone(),
+            None => self.transfer.asked_as.clone(),
         };
         Ok(Resolved { message_protection, session_keys: keys, responder })
+    }
+}
+
+impl Transfer {
+    /// URI that was called.
+    #[must_use]
+    pub fn requested(&self) -> &str {
+        &self.requested
+    }
+
+    /// The ticket, and as whom we have it resolved.
+    #[must_use]
+    pub fn question(&self) -> (&Ticket, &str) {
+        let ticket = self.message.ticket().expect("it was checked");
+        (ticket, &self.asked_as)
+    }
+
+    /// Takes what is in the ticket, checks the MAC of TRANSFER_INIT with it, derives the key and makes
+    /// TRANSFER_RESP. Draws RANDRr.
+    ///
+    /// # Errors
+    /// TRANSFER_INIT is not authentic or a replay.
+    pub fn finish(
+        self,
+        responder: &mut Responder,
+        content: TicketContent,
+        now: NtpTime,
+        random: Random<'_>,
+    ) -> Result<(Established, Vec<u8>), Error> {
+        let mut session_keys = content.session_keys;
+        session_keys.retain(|key| matches!(key.key_type, KEY_TGK | KEY_TEK));
+        let message_protection = content.message_protection.initiator;
+        let responder_uri = self.asked_as.clone();
+        let resolved = Resolved { message_protection, session_keys, responder: responder_uri };
+        self.establish(responder, &resolved, now, random)
+    }
+
+    fn establish(
+        self,
+        responder: &mut Responder,
+        resolved: &Resolved,
+        now: NtpTime,
+        random: Random<'_>,
+    ) -> Result<(Established, Vec<u8>), Error> {
+        let mpki = &resolved.message_protection;
+        let csb_id = self.message.header.csb_id;
+        let prf = self.suite.prf();
+        let source = KeySource::initial_message(prf, mpki, csb_id, &self.initiator_rand, &[]);
+        let identities = [self.initiator.as_bytes(), self.requested.as_bytes()];
+        verify(&self.message, &self.transfer_init, &source, &identities)?;
+        responder.replay_cache.insert(self.digest, now)?;
+
+        let flags = self.message.ticket().map(|ticket| ticket.policy.flags);
+        let flags = flags.expect("it was checked");
+        let responder_rand = if flags.has(TicketFlags::RESPONDER_RAND) {
+            random_bytes(random, RAND_BYTES)
+        } else {
+            Vec::new()
+        };
+        let key = session_key(&resolved.session_keys, &self.session.spi)?;
+        let rands = SessionRands::new(flags, &self.initiator_rand, &responder_rand);
+        let established = Established {
+            psk: traffic_key(key, prf, self.session.id, &rands)?,
+            psk_identity: psk_identity(csb_id, self.session.id),
+            peer: self.initiator.clone(),
+        };
+        let parameters = &responder.config.parameters;
+        let message = self.response(parameters, &resolved.responder, &responder_rand, key, now);
+        let source =
+            KeySource::response_message(prf, mpki, csb_id, &self.initiator_rand, &responder_rand);
+        let algorithm = self.suite.mac_algorithm();
+        Ok((established, seal(message, &source, algorithm, &[&self.transfer_init])))
     }
 
     fn response(

@@ -1,6 +1,7 @@
 //! The machine: one handler per event, transitions by value.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -11,13 +12,14 @@ use super::call::{Call, Reservation, Stage};
 use super::conference_state::Joining;
 use super::config::{KMS_TIMEOUT_NS, MrfcConfig, SHARD_TIMEOUT_NS, SecurityPolicy};
 use super::counters::{MrfcCounters, count};
-use super::keys::{self, KeyFailure};
+use super::keys::{self, KeyFailure, Keys, Parties};
 use super::offers::Negotiation;
 use super::refer::{self, Referrals};
 use super::rooms::{Place, Rooms, Shards};
 use super::subscriptions::{self, Subscriptions};
 use super::timers::{Timer, Timers};
 use super::{Action, CallId, Caller, Event, ResolveId};
+use crate::kms::Kms;
 use crate::mikey::uri::normalise;
 use crate::mikey::{NtpTime, Responder};
 
@@ -29,6 +31,8 @@ pub struct Mrfc {
     pub(super) rooms: Rooms,
     pub(super) shards: Shards,
     responder: Option<Responder>,
+    /// The KMS, where it is in this process.
+    kms: Option<Arc<Mutex<Kms>>>,
     pub(super) counters: MrfcCounters,
     /// By normalised URI, so that another spelling is not another user.
     pub(super) user_calls: BTreeMap<String, usize>,
@@ -74,10 +78,14 @@ pub(super) struct Turn<'a> {
     pub(super) random: &'a mut dyn FnMut(&mut [u8]),
 }
 
-/// What the KMS is to be asked, and what goes on with its answer.
-struct Question {
-    pending: Box<keys::Pending>,
-    message: Vec<u8>,
+/// How a call comes to its key.
+enum Keying {
+    /// It has none.
+    Unkeyed,
+    /// It has this one.
+    Keyed(Box<Keys>),
+    /// The KMS is to be asked first.
+    Ask { pending: Box<keys::Pending>, message: Vec<u8> },
 }
 
 impl Mrfc {
@@ -88,6 +96,7 @@ impl Mrfc {
             shards: Shards::new(&config.shards),
             config,
             responder,
+            kms: None,
             calls: BTreeMap::new(),
             rooms: Rooms::default(),
             counters: MrfcCounters::default(),
@@ -102,6 +111,12 @@ impl Mrfc {
             last_id: 0,
             shutdown: Shutdown::No,
         }
+    }
+
+    /// Tickets are resolved by a KMS in this process; [`Action::Resolve`] comes no more.
+    #[must_use]
+    pub fn with_kms(self, kms: Arc<Mutex<Kms>>) -> Self {
+        Self { kms: Some(kms), ..self }
     }
 
     /// Takes an event in. `random` is the node's source of key material and session-ids.
@@ -229,9 +244,9 @@ impl Mrfc {
             None => None,
         };
         let place = self.place(&room, &to, makes_room)?;
-        let asked = match &negotiation {
-            Some(negotiation) => self.ask_kms(turn, &to, negotiation)?,
-            None => None,
+        let keying = match &negotiation {
+            Some(negotiation) => self.keying(turn, &from.uri, &to, negotiation)?,
+            None => Keying::Unkeyed,
         };
         if makes_room {
             self.actions.push_back(Action::Room { call: id, room: room.clone() });
@@ -258,23 +273,21 @@ impl Mrfc {
             negotiation,
             stage,
         };
-        match asked {
-            Some(Question { pending, message }) => {
+        let keys = match keying {
+            Keying::Ask { pending, message } => {
                 let resolve = ResolveId(termination.0);
                 self.by_resolve.insert(resolve, id);
                 self.timers.set(Timer::Call(id), since_ns + KMS_TIMEOUT_NS);
                 self.keep(id, call(Stage::AwaitKms { resolve, pending }));
                 self.actions.push_back(Action::Resolve { resolve, message });
+                return Ok(());
             }
-            None => {
-                let reservation = Reservation {
-                    session_id: random_session_id(turn.random),
-                    keys: None,
-                    own_port: false,
-                };
-                self.reserve(turn.now, id, call(Stage::AwaitReserved(Box::new(reservation))));
-            }
-        }
+            Keying::Keyed(keys) => Some(*keys),
+            Keying::Unkeyed => None,
+        };
+        let session_id = random_session_id(turn.random);
+        let reservation = Reservation { session_id, keys, own_port: false };
+        self.reserve(turn.now, id, call(Stage::AwaitReserved(Box::new(reservation))));
         Ok(())
     }
 
@@ -318,23 +331,31 @@ impl Mrfc {
         Ok(Place { context: mp::ContextId(self.last_id + 1), shard, uri })
     }
 
-    /// Starts MIKEY-TICKET where the chosen m-line asks for it.
-    fn ask_kms(
+    /// MIKEY-TICKET, where the chosen m-line asks for it.
+    fn keying(
         &mut self,
         turn: &mut Turn<'_>,
+        caller: &str,
         called: &str,
         negotiation: &Negotiation,
-    ) -> Result<Option<Question>, Refusal> {
+    ) -> Result<Keying, Refusal> {
         let Some(offered) = &negotiation.message.key_management else {
-            return Ok(None);
+            return Ok(Keying::Unkeyed);
         };
         let Some(responder) = &mut self.responder else {
             return Err(Refusal::with_text(488, "No key management here"));
         };
-        match keys::begin(responder, offered, called, turn.now.ntp, turn.random) {
-            Ok((pending, message)) => Ok(Some(Question { pending: Box::new(pending), message })),
-            Err(failure) => Err(self.key_failure(&failure)),
-        }
+        let (now, random) = (turn.now.ntp, &mut *turn.random);
+        let keying = match &self.kms {
+            Some(kms) => {
+                let parties = Parties { caller, called };
+                let keys = keys::agree(responder, kms, offered, &parties, now, random);
+                keys.map(|keys| Keying::Keyed(Box::new(keys)))
+            }
+            None => keys::begin(responder, offered, called, now, random)
+                .map(|(pending, message)| Keying::Ask { pending: Box::new(pending), message }),
+        };
+        keying.map_err(|failure| self.key_failure(&failure))
     }
 
     /// Sends the reservation that `call.stage` holds.

@@ -1,13 +1,15 @@
 //! The door to MIKEY-TICKET: from `a=key-mgmt` to a key, by way of the KMS.
 
 use std::fmt;
+use std::sync::{Mutex, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use mrfp_core::Psk;
 
+use crate::kms::Kms;
 use crate::mikey::uri::normalise;
-use crate::mikey::{self, NtpTime, Random, Responder};
+use crate::mikey::{self, Established, NtpTime, Random, Responder};
 use crate::sdp::KeyManagement;
 
 /// An exchange that waits for the KMS.
@@ -35,6 +37,38 @@ pub(super) enum KeyFailure {
     OtherRoom,
 }
 
+/// Does the whole exchange, with a KMS in this process.
+pub(super) fn agree(
+    responder: &mut Responder,
+    kms: &Mutex<Kms>,
+    offered: &KeyManagement,
+    parties: &Parties<'_>,
+    now: NtpTime,
+    random: Random<'_>,
+) -> Result<Keys, KeyFailure> {
+    let transfer_init = offered.mikey().expect("an offer without MIKEY is not served");
+    let transfer = responder.check(transfer_init, &offered.offered_protocols(), now);
+    let transfer = transfer.map_err(KeyFailure::Mikey)?;
+    check_room(transfer.requested(), parties.called)?;
+    let (ticket, asked_as) = transfer.question();
+    let content = {
+        // A panic inside would poison the lock; the state is only a replay cache, so go on.
+        let kms = kms.lock().unwrap_or_else(PoisonError::into_inner);
+        kms.resolve_here(ticket, asked_as, responder.key_identity(), now)
+    };
+    let content = content.map_err(KeyFailure::Mikey)?;
+    let finished = transfer.finish(responder, content, now, random);
+    Keys::of(finished, parties.caller)
+}
+
+/// Who wants a key for what.
+pub(super) struct Parties<'a> {
+    /// Must own the key: see [`Pending::finish`].
+    pub(super) caller: &'a str,
+    /// Must be what the ticket is for: see [`begin`].
+    pub(super) called: &'a str,
+}
+
 /// Reads the MIKEY message of the offer; the bytes go to the KMS. Its IDRr must name the room of
 /// `called`: a ticket for one room opens no other. Hosts may differ, as a room has several names;
 /// which of them are ours the responder checks.
@@ -49,10 +83,16 @@ pub(super) fn begin(
     let protocols = offered.offered_protocols();
     let begun = responder.begin(transfer_init, &protocols, now, random);
     let (pending, resolve_init) = begun.map_err(KeyFailure::Mikey)?;
-    if user_part(&normalise(pending.requested())) != user_part(&normalise(called)) {
-        return Err(KeyFailure::OtherRoom);
-    }
+    check_room(pending.requested(), called)?;
     Ok((Pending(pending), resolve_init))
+}
+
+fn check_room(requested: &str, called: &str) -> Result<(), KeyFailure> {
+    if user_part(&normalise(requested)) == user_part(&normalise(called)) {
+        Ok(())
+    } else {
+        Err(KeyFailure::OtherRoom)
+    }
 }
 
 impl Pending {
@@ -66,12 +106,20 @@ impl Pending {
         now: NtpTime,
         random: Random<'_>,
     ) -> Result<Keys, KeyFailure> {
-        let finished = self.0.finish(responder, resolve_response, now, random);
+        Keys::of(self.0.finish(responder, resolve_response, now, random), caller)
+    }
+}
+
+impl Keys {
+    fn of(
+        finished: Result<(Established, Vec<u8>), mikey::Error>,
+        caller: &str,
+    ) -> Result<Self, KeyFailure> {
         let (established, transfer_response) = finished.map_err(KeyFailure::Mikey)?;
         if normalise(&established.peer) != normalise(caller) {
             return Err(KeyFailure::OtherCaller);
         }
-        Ok(Keys {
+        Ok(Self {
             psk: established.psk,
             identity: established.psk_identity.into_bytes(),
             transfer_response: STANDARD.encode(transfer_response),

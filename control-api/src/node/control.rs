@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use mrfp_core::Port;
@@ -20,12 +20,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::relay::{Resolved, Resolver};
 use super::statistics::Windows;
-use super::{Stopped, ask_kms, counters, fill_random, ntp_now};
+use super::{Stopped, counters, ntp_now};
 use crate::http::{
     ContextView, HttpServer, MemberDetail, MemberView, Query, Readiness, ReadinessState, RoomDetail,
 };
-use crate::kms::Kms;
 use crate::mrfc::{Action, Event, MemberState, Mrfc, Now};
+use crate::random;
 use crate::sip::SipHandle;
 
 /// What the loop is given.
@@ -37,7 +37,6 @@ pub(super) struct Parts {
     pub(super) sip: SipHandle,
     pub(super) sip_events: mpsc::Receiver<Event>,
     pub(super) queries: mpsc::Receiver<Query>,
-    pub(super) kms: Arc<Mutex<Kms>>,
     pub(super) readiness: Arc<Readiness>,
     /// Looks up the hosts the relay has to connect to.
     pub(super) resolver: Resolver,
@@ -125,7 +124,7 @@ impl Control {
         // Armed: whatever a shard pushes from here on makes the descriptor readable. Not armed:
         // something came since the queues were emptied.
         if !self.parts.bell.get_ref().arm() {
-            self.parts.bell.get_ref().drain();
+            self.parts.bell.get_ref().disarm();
             return Wake::Look;
         }
         let deadline = self.deadline();
@@ -145,7 +144,8 @@ impl Control {
             resolved = self.parts.resolver.next() => Wake::Resolved(resolved),
             () = sleep_until(deadline) => Wake::Look,
         };
-        self.parts.bell.get_ref().drain();
+        // tokio waits for edges, so what was written needs no reading.
+        self.parts.bell.get_ref().disarm();
         wake
     }
 
@@ -172,7 +172,7 @@ impl Control {
 
     fn handle(&mut self, event: Event) {
         let now = self.now();
-        self.parts.mrfc.handle(now, &mut fill_random, event);
+        self.parts.mrfc.handle(now, &mut random::fill, event);
         self.act();
     }
 
@@ -218,8 +218,7 @@ impl Control {
         self.shards[shard].outbox.push_back(Command::Resolved { id, addresses });
     }
 
-    /// Carries out what the MRFC wants. A question to the embedded KMS is answered on the spot,
-    /// which may bring more to do.
+    /// Carries out what the MRFC wants.
     fn act(&mut self) {
         while let Some(action) = self.parts.mrfc.poll_action() {
             match action {
@@ -238,12 +237,7 @@ impl Control {
                     }
                     self.shards[usize::from(shard.0)].outbox.push_back(command);
                 }
-                Action::Resolve { resolve, message } => {
-                    let response = ask_kms(&self.parts.kms, &message);
-                    let now = self.now();
-                    let event = Event::Resolved { resolve, response };
-                    self.parts.mrfc.handle(now, &mut fill_random, event);
-                }
+                Action::Resolve { .. } => unreachable!("the MRFC has the KMS of this process"),
                 Action::Drained => self.drained = true,
             }
         }

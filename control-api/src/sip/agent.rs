@@ -10,6 +10,7 @@ use rsipstack::transaction::TransactionReceiver;
 use rsipstack::transaction::endpoint::{EndpointInnerRef, EndpointOption};
 use rsipstack::transport::SipConnection;
 use rsipstack::transport::transport_layer::TransportLayer;
+use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -35,6 +36,8 @@ pub(super) struct Agent {
     pub(super) connections: Connections,
     /// The UDP socket as the stack has it; set when it is served.
     pub(super) udp: OnceLock<SipConnection>,
+    /// The same as it is.
+    pub(super) socket: OnceLock<Arc<UdpSocket>>,
     /// `host:port` of our Contact, by transport.
     pub(super) contact_udp: String,
     pub(super) contact_tcp: String,
@@ -89,6 +92,7 @@ impl Agent {
             requests_open: Gauge::default(),
             connections: Connections::default(),
             udp: OnceLock::new(),
+            socket: OnceLock::new(),
         })
     }
 

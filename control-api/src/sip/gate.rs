@@ -85,20 +85,29 @@ pub enum Ignored {
 
 /// Judges one message.
 pub fn check(bytes: &[u8], transport: Transport, source: SocketAddr) -> Verdict {
+    check_scanned(&Message::scan(bytes), bytes, transport, source)
+}
+
+/// Judges one message that has been scanned.
+pub fn check_scanned(
+    message: &Message<'_>,
+    bytes: &[u8],
+    transport: Transport,
+    source: SocketAddr,
+) -> Verdict {
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Verdict::Ignore(Ignored::KeepAlive);
     }
-    let message = Message::scan(bytes);
     if is_response(message.start_line) {
-        return match check_response(&message, bytes, transport) {
+        return match check_response(message, bytes, transport) {
             Ok(body) => Verdict::Accept { body },
             Err(_) => Verdict::Ignore(Ignored::Response),
         };
     }
-    match check_request(&message, bytes, transport) {
+    match check_request(message, bytes, transport) {
         Ok(body) => Verdict::Accept { body },
         Err(_) if message.start_line.starts_with(b"ACK ") => Verdict::Ignore(Ignored::Ack),
-        Err(refusal) => reject(&message, &refusal, source),
+        Err(refusal) => reject(message, &refusal, source),
     }
 }
 

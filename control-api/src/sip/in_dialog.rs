@@ -7,12 +7,14 @@ use rsipstack::transaction::transaction::Transaction;
 use tokio::time::Instant;
 
 use super::agent::Agent;
-use super::dialog::{Pending, Phase};
+use super::dialog::{Asked, Pending, Phase, Within};
 use super::gate::SUPPORTED;
-use super::incoming::{Refusal, is_ack, offer, respond};
+use super::incoming::{Refusal, Reply, is_ack, offer, respond};
 use super::invite::random_u64;
-use super::outgoing::finish;
+use super::reply;
 use super::session::Terms;
+use super::way::Arrival;
+use super::wire::{Message, Name};
 use crate::mrfc::{CallId, Event};
 
 impl Agent {
@@ -27,6 +29,45 @@ impl Agent {
         if !hung_up {
             self.send(Event::Ended { call }).await;
         }
+    }
+
+    /// A BYE whose bytes say enough; what is returned is its answer. `None`: it is the stack's.
+    pub(super) async fn receive_bye(
+        &self,
+        arrival: Arrival<'_>,
+        message: &Message<'_>,
+    ) -> Option<Reply> {
+        let to = reply::destination(message, arrival.source)?;
+        let within = Within::of(message)?;
+        let head = reply::head(message, None, arrival.source)?;
+        let answer = || {
+            let extra = self.user_agent_line();
+            Some(Reply { bytes: reply::response(200, "OK", &head, &extra, b""), to })
+        };
+        let call = {
+            let mut table = self.table();
+            let name = table.repeats.name((b"BYE", &within, message.first(Name::Via)));
+            if table.repeats.get(name).is_some() {
+                self.metrics.retransmissions.increment();
+                return answer();
+            }
+            let call = table.find_within(&within)?;
+            // An unanswered request is answered first (RFC 3261 section 15.1.2).
+            if table.get_mut(call)?.pending.is_some() {
+                return None;
+            }
+            let dialog = table.remove(call)?;
+            table.repeats.insert(name, call);
+            table.repeats.forget_at(name, Instant::now() + self.config.t1 * 64);
+            let hung_up = matches!(dialog.phase, Phase::Answered { hang_up: Some(_) });
+            (!hung_up).then_some(call)
+        };
+        self.metrics.dialogs_active.add(-1);
+        self.metrics.byes_received.increment();
+        if let Some(call) = call {
+            self.send(Event::Ended { call }).await;
+        }
+        answer()
     }
 
     pub(super) async fn handle_bye(self: &Arc<Self>, mut transaction: Transaction) {
@@ -46,7 +87,7 @@ impl Agent {
         //= RFC 3261 section 15.1.2: the UAS MUST still respond to any pending requests
         //= received for that dialog [...] with a 487 (Request Terminated)
         if let Some(pending) = dialog.pending.take() {
-            finish(pending, 487, Vec::new(), Vec::new());
+            self.refuse(dialog.peer.connection.clone(), pending, Refusal::new(487));
         }
         let hung_up = matches!(dialog.phase, Phase::Answered { hang_up: Some(_) });
         if !hung_up {
@@ -62,7 +103,7 @@ impl Agent {
                 {
                     tracing::debug!("100 could not be sent");
                 }
-                self.spawn(Arc::clone(self).run_invite(transaction, call, None));
+                self.spawn(Arc::clone(self).run_reinvite(transaction, call));
                 self.send(event).await;
             }
             Ok(Admitted::Refreshed { headers }) => respond(&mut transaction, 200, headers).await,
@@ -117,13 +158,10 @@ impl Agent {
             }
             return Ok(Admitted::Refreshed { headers });
         }
-        dialog.pending = Some(Pending {
-            sender: transaction.tu_sender.clone(),
-            template: self.endpoint.make_response(&transaction.original, StatusCode::OK, None),
-            method: transaction.original.method,
-            cseq,
-            terms,
-        });
+        let template = self.endpoint.make_response(&transaction.original, StatusCode::OK, None);
+        let (sender, method) = (transaction.tu_sender.clone(), transaction.original.method);
+        let request = Asked::Change { sender, template, method };
+        dialog.pending = Some(Pending { cseq, terms, request });
         self.metrics.reinvites.increment();
         Ok(Admitted::Ask { call, event: Event::Reinvite { call, offer } })
     }

@@ -10,24 +10,24 @@ use rsipstack::transaction::transaction::Transaction;
 use rsipstack::transport::{SipAddr, SipConnection};
 
 use super::agent::Agent;
+use super::dialog::Within;
 use super::gate::{self, ALLOW, ALLOW_EVENTS, Ignored, SUPPORTED, Verdict};
-use super::wire;
+use super::reply::Identity;
+use super::way::Arrival;
+use super::wire::{self, Message, Name};
+use crate::mrfc::CallId;
 
 impl Agent {
     /// One message from a socket. What is returned goes back at once, past the stack.
-    pub(super) async fn receive(
-        self: &Arc<Self>,
-        bytes: &[u8],
-        transport: gate::Transport,
-        source: SocketAddr,
-        connection: SipConnection,
-    ) -> Option<Vec<u8>> {
-        let body = match gate::check(bytes, transport, source) {
-            Verdict::Accept { body } => body,
+    pub(super) async fn receive(self: &Arc<Self>, arrival: Arrival<'_>) -> Option<Reply> {
+        let Arrival { bytes, transport, source, .. } = arrival;
+        let message = Message::scan(bytes);
+        let body = match gate::check_scanned(&message, bytes, transport, source) {
+            Verdict::Accept { body } => &bytes[body],
             Verdict::Reject { status, response, .. } => {
                 self.metrics.messages.increment();
                 self.metrics.count_rejection(status);
-                return Some(response);
+                return Some(Reply { bytes: response, to: source });
             }
             Verdict::Ignore(why) => {
                 self.count_ignored(why);
@@ -35,21 +35,51 @@ impl Agent {
             }
         };
         self.metrics.messages.increment();
-        let begins = [&b"INVITE "[..], b"SUBSCRIBE ", b"REFER "]
-            .iter()
-            .any(|method| bytes.starts_with(method));
-        if begins && self.is_overloaded(bytes) && !self.is_known(bytes) {
-            // Without a transaction: a flood beyond the limits must not cost memory.
-            self.metrics.overloads.increment();
-            let extra = format!("Retry-After: {}\r\n", self.config.retry_after.as_secs());
-            return gate::refuse(bytes, 503, "Service Unavailable", &extra, source);
+        tracing::trace!(
+            %source, kind = %message.method().escape_ascii(), size = bytes.len(), "SIP message"
+        );
+        match message.method() {
+            b"INVITE" if !message.first(Name::To).is_some_and(wire::has_tag) => {
+                return self.receive_invite(arrival, &message, body).await;
+            }
+            b"ACK" => {
+                if let Some(within) = Within::of(&message)
+                    && self.acknowledged(&within, body).await
+                {
+                    return None;
+                }
+            }
+            b"BYE" => {
+                if let Some(reply) = self.receive_bye(arrival, &message).await {
+                    return Some(reply);
+                }
+            }
+            b"CANCEL" => {
+                if let Some(call) = self.cancelled_call(&message) {
+                    return self.cancel(call, arrival, &message).await;
+                }
+            }
+            b"INVITE" | b"SUBSCRIBE" | b"REFER"
+                if self.is_overloaded(false) && !self.is_known(bytes) =>
+            {
+                return self.shed(arrival);
+            }
+            _ => {}
         }
-        let body = &bytes[body];
-        if self.give_to_stack(bytes, body, transport, source, connection).await.is_err() {
-            self.metrics.stack_refused.increment();
-            return gate::refuse(bytes, 400, "Bad Request", "", source);
+        self.receive_by_stack(arrival, body).await
+    }
+
+    /// Gives a message to the stack and takes what it makes of it.
+    pub(super) async fn receive_by_stack(
+        self: &Arc<Self>,
+        arrival: Arrival<'_>,
+        body: &[u8],
+    ) -> Option<Reply> {
+        if self.give_to_stack(arrival, body).await.is_err() {
+            return self.not_understood(arrival);
         }
         let transactions = self.handle_incoming().await;
+        let bytes = arrival.bytes;
         let starts_one = !bytes.starts_with(b"SIP/")
             && !bytes.starts_with(b"ACK ")
             && !bytes.starts_with(b"CANCEL ");
@@ -57,6 +87,27 @@ impl Agent {
             self.metrics.retransmissions.increment();
         }
         None
+    }
+
+    /// The gate let it pass, and the stack cannot read it.
+    pub(super) fn not_understood(&self, arrival: Arrival<'_>) -> Option<Reply> {
+        self.metrics.stack_refused.increment();
+        let refusal = gate::refuse(arrival.bytes, 400, "Bad Request", "", arrival.source);
+        refusal.map(|bytes| Reply { bytes, to: arrival.source })
+    }
+
+    /// Refuses a request for want of room, without a transaction: a flood beyond the limits must not
+    /// cost memory.
+    pub(super) fn shed(&self, arrival: Arrival<'_>) -> Option<Reply> {
+        self.metrics.overloads.increment();
+        let extra = format!("Retry-After: {}\r\n", self.config.retry_after.as_secs());
+        let source = arrival.source;
+        let refusal = gate::refuse(arrival.bytes, 503, "Service Unavailable", &extra, source);
+        refusal.map(|bytes| Reply { bytes, to: source })
+    }
+
+    pub(super) fn user_agent_line(&self) -> String {
+        format!("User-Agent: {}\r\n", self.config.user_agent)
     }
 
     fn count_ignored(&self, why: Ignored) {
@@ -73,58 +124,58 @@ impl Agent {
         }
     }
 
-    /// No room for another transaction or, where this is an INVITE that begins a call, for another
-    /// call.
-    fn is_overloaded(&self, request: &[u8]) -> bool {
-        let open = self.endpoint.transactions.len();
-        let held = open + self.endpoint.finished_transactions.len();
-        let begins_call = || {
-            let message = wire::Message::scan(request);
-            request.starts_with(b"INVITE ")
-                && !message.first(wire::Name::To).is_some_and(wire::has_tag)
+    /// No room for another transaction or, where this begins one, for another call.
+    pub(super) fn is_overloaded(&self, begins_call: bool) -> bool {
+        let (calls, unfinished, repeats) = {
+            let table = self.table();
+            (table.len(), table.open(), table.repeats.len())
         };
+        let open = self.endpoint.transactions.len() + unfinished;
+        let held = open + self.endpoint.finished_transactions.len() + repeats;
         open >= self.config.transactions_open_max
             || held >= self.config.transactions_max
-            || (self.table().len() >= self.config.calls_max && begins_call())
+            || (begins_call && calls >= self.config.calls_max)
     }
 
     /// A request received before: its transaction answers it, whatever the load.
-    fn is_known(&self, bytes: &[u8]) -> bool {
+    pub(super) fn is_known(&self, bytes: &[u8]) -> bool {
+        let (open, finished) = (&self.endpoint.transactions, &self.endpoint.finished_transactions);
+        // To make the key costs more than all the rest; most of the time there is nothing to find.
+        if open.is_empty() && finished.is_empty() {
+            return false;
+        }
         let Ok(SipMessage::Request(request)) = SipMessage::try_from(bytes) else { return false };
-        TransactionKey::from_request(&request, TransactionRole::Server).is_ok_and(|key| {
-            self.endpoint.transactions.contains_key(&key)
-                || self.endpoint.finished_transactions.contains_key(&key)
-        })
+        TransactionKey::from_request(&request, TransactionRole::Server)
+            .is_ok_and(|key| open.contains_key(&key) || finished.contains_key(&key))
+    }
+
+    /// The call whose INVITE a CANCEL is for, where no transaction of the stack has it.
+    fn cancelled_call(&self, message: &Message<'_>) -> Option<CallId> {
+        let table = self.table();
+        table.repeats.get(table.repeats.name(Identity::of(message)?))
     }
 
     async fn give_to_stack(
         self: &Arc<Self>,
-        bytes: &[u8],
+        arrival: Arrival<'_>,
         body: &[u8],
-        transport: gate::Transport,
-        source: SocketAddr,
-        connection: SipConnection,
     ) -> rsipstack::Result<()> {
-        let mut message = SipMessage::try_from(bytes)?;
+        let mut message = SipMessage::try_from(arrival.bytes)?;
         // Without a Content-Length the stack takes no body; the gate knows better.
         match &mut message {
             SipMessage::Request(request) => body.clone_into(&mut request.body),
             SipMessage::Response(response) => body.clone_into(&mut response.body),
         }
-        let transport = match transport {
+        let transport = match arrival.transport {
             gate::Transport::Udp => sip::Transport::Udp,
             gate::Transport::Tcp => sip::Transport::Tcp,
         };
-        match &message {
-            SipMessage::Request(request) if request.method == Method::Ack => {
-                self.acknowledged(request).await;
-            }
-            SipMessage::Response(response) => self.repeat_ack(response).await,
-            SipMessage::Request(_) => {}
+        if let SipMessage::Response(response) = &message {
+            self.repeat_ack(response).await;
         }
-        let message = SipConnection::update_msg_received(message, source, transport)?;
-        let from = SipAddr::new(transport, source.into());
-        self.endpoint.on_received_message(message, connection, &from).await
+        let message = SipConnection::update_msg_received(message, arrival.source, transport)?;
+        let from = SipAddr::new(transport, arrival.source.into());
+        self.endpoint.on_received_message(message, arrival.connection.clone(), &from).await
     }
 
     /// Takes what the stack made of the message: with every message given to it the queue is
@@ -148,7 +199,6 @@ impl Agent {
         };
         let in_dialog = to_tag.is_some();
         match (request.method, in_dialog) {
-            (Method::Invite, false) => self.handle_invite(transaction).await,
             (Method::Invite | Method::Update, true) => self.handle_reinvite(transaction).await,
             (Method::Bye, true) => self.handle_bye(transaction).await,
             (Method::Subscribe | Method::Refer, _) => self.handle_subscribe(transaction).await,
@@ -176,6 +226,12 @@ impl Agent {
             }
         }
     }
+}
+
+/// A response that goes back as it is.
+pub(super) struct Reply {
+    pub(super) bytes: Vec<u8>,
+    pub(super) to: SocketAddr,
 }
 
 /// A final answer the MRFC is not asked for.

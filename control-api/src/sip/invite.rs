@@ -1,96 +1,212 @@
-//! New calls: an INVITE becomes a dialog, and its transaction is kept until the ACK.
+//! New calls: an INVITE becomes a dialog, and its 2xx is repeated until the ACK.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use rsipstack::sip::{
-    Header, HeadersExt, Method, Request, SipMessage, StatusCode, ToTypedHeader, Uri,
-};
+use rsipstack::sip::{self, Header, HeadersExt, Method, Request, SipMessage, ToTypedHeader, Uri};
+use rsipstack::transaction::key::{TransactionKey, TransactionRole};
 use rsipstack::transaction::transaction::Transaction;
 use rsipstack::transport::{SipAddr, SipConnection};
 
 use super::agent::Agent;
-use super::dialog::{Dialog, MergeKey, Pending, Phase};
-use super::incoming::{Refusal, is_ack, offer, respond};
-use super::peer::{Peer, contact_uri, unescape, unescape_user};
+use super::dialog::{Asked, Dialog, Invitation, Pending, Phase, Within};
+use super::incoming::{Refusal, Reply, is_ack, respond};
+use super::peer::{Peer, RemoteEnd, contact_uri, unescape, unescape_user};
+use super::repeats::RequestName;
+use super::reply::{self, Identity};
 use super::session::{IntervalTooSmall, Terms};
+use super::way::{Arrival, Way};
+use super::wire::{self, Message, Name};
 use crate::mrfc::{CallId, Caller, Event};
+use crate::random;
 
 impl Agent {
-    pub(super) async fn handle_invite(self: &Arc<Self>, mut transaction: Transaction) {
-        let refusal = match self.admit(&mut transaction) {
-            Ok((call, key)) => {
-                // 100 at once: the caller stops retransmitting while the MRFC works.
-                if transaction.send_trying().await.is_err() {
-                    tracing::debug!("100 could not be sent");
-                }
-                let agent = Arc::clone(self);
-                return self.spawn(agent.run_invite(transaction, call, Some(key)));
-            }
-            Err(refusal) => refusal,
+    /// An INVITE outside a dialog; what is returned goes back at once.
+    pub(super) async fn receive_invite(
+        self: &Arc<Self>,
+        arrival: Arrival<'_>,
+        message: &Message<'_>,
+        body: &[u8],
+    ) -> Option<Reply> {
+        let known = {
+            let table = self.table();
+            let name = Identity::of(message).map(|identity| table.repeats.name(identity));
+            name.map(|name| (name, table.repeats.get(name)))
         };
-        self.metrics.count_answer(refusal.status);
-        let agent = Arc::clone(self);
-        respond(&mut transaction, refusal.status, refusal.headers).await;
-        // The transaction repeats the refusal until its ACK.
+        let Some((name, known)) = known else {
+            return self.not_understood(arrival);
+        };
+        if let Some(call) = known {
+            self.metrics.retransmissions.increment();
+            self.repeat_provisional(call);
+            return None;
+        }
+        // Refused before, and repeated: its transaction answers it, whatever the load.
+        if self.is_known(arrival.bytes) {
+            return self.receive_by_stack(arrival, body).await;
+        }
+        if self.is_overloaded(true) {
+            return self.shed(arrival);
+        }
+        let parsed = SipMessage::try_from(arrival.bytes);
+        let Ok(SipMessage::Request(mut request)) = parsed else {
+            return self.not_understood(arrival);
+        };
+        // Without a Content-Length the stack takes no body; the gate knows better.
+        body.clone_into(&mut request.body);
+        let invite = Invite { request, name, arrival };
+        match self.admit(invite, message) {
+            Ok(()) => None,
+            Err(refused) => {
+                let (invite, refusal) = *refused;
+                self.metrics.count_answer(refusal.status);
+                let Invite { request, arrival, .. } = invite;
+                let connection = arrival.connection.clone();
+                let begun = self.refuse_invite(request, arrival.source, connection, refusal);
+                if begun { None } else { self.not_understood(arrival) }
+            }
+        }
+    }
+
+    /// The caller asks again: what it has not heard yet it is told again.
+    fn repeat_provisional(&self, call: CallId) {
+        let mut table = self.table();
+        let Some(dialog) = table.get_mut(call) else { return };
+        // Answered, the 2xx is repeated until its ACK anyway.
+        if let Some(Pending { request: Asked::Call(invitation), .. }) = &mut dialog.pending {
+            let Invitation { provisional, head, way, .. } = &mut **invitation;
+            let provisional =
+                provisional.get_or_insert_with(|| reply::response(100, "Trying", head, "", b""));
+            self.send_response(way, provisional.clone());
+        }
+    }
+
+    /// Refuses an INVITE; its transaction begins here and repeats the refusal until the ACK. False: the
+    /// stack makes none of it.
+    pub(super) fn refuse_invite(
+        self: &Arc<Self>,
+        mut request: Request,
+        source: SocketAddr,
+        connection: SipConnection,
+        refusal: Refusal,
+    ) -> bool {
+        let Ok(key) = TransactionKey::from_request(&request, TransactionRole::Server) else {
+            return false;
+        };
+        let transport = match connection {
+            SipConnection::Udp(_) => sip::Transport::Udp,
+            _ => sip::Transport::Tcp,
+        };
+        let via = request.via_header_mut();
+        if via.is_ok_and(|via| SipConnection::build_via_received(via, source, transport).is_err()) {
+            tracing::debug!("the Via takes no address");
+        }
+        let endpoint = self.endpoint.clone();
+        let mut transaction = Transaction::new_server(key, request, endpoint, Some(connection));
         self.spawn(async move {
-            let _agent = agent;
+            respond(&mut transaction, refusal.status, refusal.headers).await;
             while transaction.receive().await.is_some_and(|message| !is_ack(&message)) {}
         });
+        true
     }
 
     /// Makes a dialog of an INVITE and tells the MRFC.
-    fn admit(&self, transaction: &mut Transaction) -> Result<(CallId, MergeKey), Refusal> {
-        let request = &mut transaction.original;
-        let bad = |_| Refusal::new(400);
-        let cseq = request.cseq_header().and_then(|cseq| cseq.seq()).map_err(bad)?;
-        let remote_tag = request.from_header().and_then(|from| from.tag()).map_err(bad)?;
-        let key = MergeKey {
-            call_id: request.call_id_header().map_err(bad)?.value().to_owned(),
-            remote_tag: remote_tag.ok_or(Refusal::new(400))?.value().to_owned(),
-            cseq,
+    fn admit<'a>(
+        &self,
+        mut invite: Invite<'a>,
+        message: &Message<'_>,
+    ) -> Result<(), Box<(Invite<'a>, Refusal)>> {
+        let refused = |invite, refusal| Err(Box::new((invite, refusal)));
+        let wanted = match self.check_invite(&invite, message) {
+            Ok(wanted) => wanted,
+            Err(refusal) => return refused(invite, refusal),
+        };
+        let mut table = self.table();
+        let merge_name = table.repeats.name(&wanted.merged);
+        //= RFC 3261 section 8.2.2.2: the UAS core SHOULD generate a 482 (Loop Detected)
+        if table.is_merged(merge_name) {
+            return refused(invite, Refusal::new(482));
+        }
+        if table.len() >= self.config.calls_max {
+            self.metrics.overloads.increment();
+            return refused(invite, self.overload());
+        }
+        let Ok(permit) = self.events.try_reserve() else {
+            self.metrics.overloads.increment();
+            return refused(invite, self.overload());
+        };
+        let call = CallId(table.next_number());
+        let local_tag = new_tag(call.0);
+        let source = invite.arrival.source;
+        let head = reply::head(message, Some(&local_tag), source);
+        let (Some(head), Some(way)) = (head, invite.arrival.way_back(message)) else {
+            return refused(invite, Refusal::new(400));
+        };
+        add_to_tag(&mut invite.request, &local_tag);
+        let connection = invite.arrival.connection;
+        let hop = match (&way, connection) {
+            (Way::Datagram(address), _) => SipAddr::new(sip::Transport::Udp, (*address).into()),
+            (Way::Stream(_), connection) => connection.get_addr().clone(),
+        };
+        let remote = wanted.merged.remote_end();
+        let peer = Peer::of(&invite.request, local_tag, remote, connection.clone(), hop);
+        let Some(peer) = peer else {
+            return refused(invite, Refusal::new(400));
+        };
+        let Invite { mut request, name, .. } = invite;
+        let offer = (!request.body.is_empty()).then(|| std::mem::take(&mut request.body));
+        let contact = self.contact(request.uri.user().unwrap_or_default(), connection);
+        let offered = offer.is_none();
+        let Wanted { room, terms, merged } = wanted;
+        let event = Event::Invite {
+            call,
+            room,
+            from: caller(&request, source.ip()),
+            to: bare_uri(request.uri.clone()),
+            offer,
+        };
+        let invitation = Invitation { request, name, source, way, head, provisional: None };
+        let pending =
+            Pending { cseq: merged.cseq, terms, request: Asked::Call(Box::new(invitation)) };
+        let mut dialog = Dialog::new(Arc::new(peer), contact, pending, merge_name);
+        dialog.offered = offered;
+        table.insert(call, dialog);
+        table.repeats.insert(name, call);
+        drop(table);
+        self.metrics.dialogs_active.add(1);
+        self.metrics.invites.increment();
+        permit.send(event);
+        Ok(())
+    }
+
+    /// What can be said of an INVITE by itself.
+    fn check_invite<'a>(
+        &self,
+        invite: &Invite<'_>,
+        message: &Message<'a>,
+    ) -> Result<Wanted<'a>, Refusal> {
+        let request = &invite.request;
+        let bad = || Refusal::new(400);
+        // Neither has white space in it, nor a fold: they are written as they are read.
+        let text = |bytes: &'a [u8]| {
+            std::str::from_utf8(bytes).ok().filter(|text| !text.contains(char::is_whitespace))
+        };
+        let merged = Merged {
+            call_id: message.first(Name::CallId).and_then(text).ok_or_else(bad)?,
+            remote_tag: message
+                .first(Name::From)
+                .and_then(wire::tag)
+                .and_then(text)
+                .filter(|tag| !tag.is_empty())
+                .ok_or_else(bad)?,
+            cseq: message.first(Name::CSeq).and_then(wire::cseq).ok_or_else(bad)?,
         };
         let room = room(&request.uri).ok_or(Refusal::new(404))?;
         let terms = self.terms(request)?;
         if contact_uri(request).is_none() {
-            return Err(Refusal::new(400));
+            return Err(bad());
         }
-        let connection = transaction.connection.clone().ok_or(Refusal::new(500))?;
-        let mut table = self.table();
-        //= RFC 3261 section 8.2.2.2: the UAS core SHOULD generate a 482 (Loop Detected)
-        if table.is_merged(&key) {
-            return Err(Refusal::new(482));
-        }
-        if table.len() >= self.config.calls_max {
-            self.metrics.overloads.increment();
-            return Err(self.overload());
-        }
-        let Ok(permit) = self.events.try_reserve() else {
-            self.metrics.overloads.increment();
-            return Err(self.overload());
-        };
-        let call = CallId(table.next_number());
-        let local_tag = new_tag(call.0);
-        add_to_tag(request, &local_tag);
-        let event = invite_event(call, room, request);
-        let contact = self.contact(request.uri.user().unwrap_or_default(), &connection);
-        let source = source_of(request, &connection);
-        let pending = Pending {
-            sender: transaction.tu_sender.clone(),
-            template: self.endpoint.make_response(&transaction.original, StatusCode::OK, None),
-            method: Method::Invite,
-            cseq,
-            terms,
-        };
-        let peer = Peer::new(&transaction.original, local_tag, connection, source);
-        let peer = Arc::new(peer.ok_or(Refusal::new(400))?);
-        let mut dialog = Dialog::new(peer, contact, pending);
-        dialog.offered = transaction.original.body.is_empty();
-        table.insert(call, dialog);
-        self.metrics.dialogs_active.add(1);
-        self.metrics.invites.increment();
-        permit.send(event);
-        Ok((call, key))
+        Ok(Wanted { room, terms, merged })
     }
 
     pub(super) fn terms(&self, request: &Request) -> Result<Option<Terms>, Refusal> {
@@ -117,79 +233,82 @@ impl Agent {
         }
     }
 
-    /// Keeps one INVITE or UPDATE transaction until it needs nothing more.
-    pub(super) async fn run_invite(
-        self: Arc<Self>,
-        mut transaction: Transaction,
-        call: CallId,
-        key: Option<MergeKey>,
-    ) {
+    /// Keeps the transaction of a re-INVITE or an UPDATE until it needs nothing more.
+    pub(super) async fn run_reinvite(self: Arc<Self>, mut transaction: Transaction, call: CallId) {
         loop {
             match transaction.receive().await {
                 Some(message) if is_ack(&message) => break,
                 Some(SipMessage::Request(request)) if request.method == Method::Cancel => {
-                    self.cancelled(&mut transaction, call).await;
+                    let cseq = transaction.original.cseq_header().and_then(|cseq| cseq.seq()).ok();
+                    if self.take_cancelled(call, cseq).is_some() {
+                        self.metrics.cancels.increment();
+                        self.metrics.count_answer(487);
+                        respond(&mut transaction, 487, Vec::new()).await;
+                    }
                 }
                 Some(_) => {}
                 None => {
                     let invite = transaction.original.method == Method::Invite;
                     if invite && is_answered(&transaction) {
                         self.metrics.acks_missing.increment();
-                        self.lost(call, "SIP;cause=408;text=\"ACK missing\"").await;
+                        self.lost(call, ACK_MISSING).await;
                     }
                     break;
                 }
             }
         }
-        if let Some(key) = key {
-            self.table().unmerge(&key);
-        }
     }
 
-    /// A CANCEL came and the stack has answered it with 200.
-    async fn cancelled(&self, transaction: &mut Transaction, call: CallId) {
-        let cseq = transaction.original.cseq_header().and_then(|cseq| cseq.seq()).ok();
-        let initial = {
-            let mut table = self.table();
-            let Some(dialog) = table.get_mut(call) else {
-                return;
+    /// The request that a CANCEL is for; `None` where it is answered already, the CANCEL came too
+    /// late.
+    fn take_cancelled(&self, call: CallId, cseq: Option<u32>) -> Option<Pending> {
+        let mut table = self.table();
+        let dialog = table.get_mut(call)?;
+        dialog.pending.take_if(|pending| Some(pending.cseq) == cseq)
+    }
+
+    /// A CANCEL for the INVITE that began this call; what is returned goes back.
+    pub(super) async fn cancel(
+        self: &Arc<Self>,
+        call: CallId,
+        arrival: Arrival<'_>,
+        message: &Message<'_>,
+    ) -> Option<Reply> {
+        //= RFC 3261 section 9.2: the To tag of the response to the CANCEL and the To tag in the
+        //= response to the original request SHOULD be the same
+        let tag = self.table().get_mut(call).map(|dialog| dialog.peer.local_tag.clone());
+        let head = reply::head(message, tag.as_deref(), arrival.source)?;
+        let extra = self.user_agent_line();
+        let ok = reply::response(200, "OK", &head, &extra, b"");
+        let way = arrival.way_back(message)?;
+        self.send_response(&way, ok);
+        let cseq = message.first(Name::CSeq).and_then(wire::cseq);
+        if let Some(pending) = self.take_cancelled(call, cseq) {
+            let connection = {
+                let mut table = self.table();
+                let dialog = table.remove(call);
+                dialog.map(|dialog| dialog.peer.connection.clone())
             };
-            // Answered already, the answer waits behind the CANCEL: the CANCEL came too late.
-            if dialog.pending.as_ref().map(|pending| pending.cseq) != cseq {
-                return;
-            }
-            dialog.pending = None;
-            let initial = dialog.phase == Phase::Early;
-            if initial {
-                table.remove(call);
+            self.metrics.cancels.increment();
+            self.metrics.count_answer(487);
+            if let Some(connection) = connection {
                 self.metrics.dialogs_active.add(-1);
+                self.refuse(connection, pending, Refusal::new(487));
+                self.send(Event::Ended { call }).await;
             }
-            initial
-        };
-        self.metrics.cancels.increment();
-        self.metrics.count_answer(487);
-        respond(transaction, 487, Vec::new()).await;
-        if initial {
-            self.send(Event::Ended { call }).await;
         }
+        None
     }
 
     /// An ACK, looked at before the stack queues it for its transaction: a request right behind
-    /// it must find the dialog confirmed.
-    pub(super) async fn acknowledged(self: &Arc<Self>, ack: &Request) {
-        let Ok(cseq) = ack.cseq_header().and_then(|cseq| cseq.seq()) else {
-            return;
-        };
-        let (call, offered, bye) = {
+    /// it must find the dialog confirmed. True: it was for a 2xx of ours, and the stack knows nothing
+    /// of it.
+    pub(super) async fn acknowledged(self: &Arc<Self>, within: &Within<'_>, answer: &[u8]) -> bool {
+        let (call, offered, bye, ours) = {
             let mut table = self.table();
-            let Some(call) = table.find(ack) else { return };
-            let Some(dialog) = table.get_mut(call) else {
-                return;
-            };
-            if dialog.ack_due != Some(cseq) {
-                return;
-            }
-            dialog.ack_due = None;
+            let Some(call) = table.find_within(within) else { return false };
+            let ours = table.get_mut(call).is_some_and(|dialog| dialog.awaits_ack());
+            let Some(dialog) = table.acknowledge(call, within.cseq) else { return false };
             let offered = std::mem::take(&mut dialog.offered);
             let bye = match std::mem::replace(&mut dialog.phase, Phase::Confirmed) {
                 Phase::Answered { hang_up: Some(reason) } => {
@@ -197,14 +316,45 @@ impl Agent {
                 }
                 Phase::Answered { hang_up: None } | Phase::Confirmed | Phase::Early => None,
             };
-            (call, offered, bye)
+            (call, offered, bye, ours)
         };
         if let Some((dialog, reason)) = bye {
             self.metrics.dialogs_active.add(-1);
             self.send_bye(dialog, &reason);
         } else if offered {
-            self.send(Event::Answered { call, answer: offer(ack) }).await;
+            let answer = (!answer.is_empty()).then(|| answer.to_vec());
+            self.send(Event::Answered { call, answer }).await;
         }
+        ours
+    }
+}
+
+/// An INVITE outside a dialog.
+struct Invite<'a> {
+    request: Request,
+    name: RequestName,
+    arrival: Arrival<'a>,
+}
+
+/// What it wants.
+struct Wanted<'a> {
+    room: String,
+    terms: Option<Terms>,
+    merged: Merged<'a>,
+}
+
+/// What an INVITE that came along two paths has in common with itself.
+#[derive(Hash)]
+struct Merged<'a> {
+    call_id: &'a str,
+    remote_tag: &'a str,
+    cseq: u32,
+}
+
+impl Merged<'_> {
+    fn remote_end(&self) -> RemoteEnd {
+        let (call_id, tag) = (self.call_id.to_owned(), self.remote_tag.to_owned());
+        RemoteEnd { call_id, tag, cseq: self.cseq }
     }
 }
 
@@ -213,25 +363,15 @@ fn is_answered(transaction: &Transaction) -> bool {
     status.is_some_and(|status| (200..300).contains(&status))
 }
 
-fn invite_event(call: CallId, room: String, request: &Request) -> Event {
-    Event::Invite {
-        call,
-        room,
-        from: caller(request),
-        to: bare_uri(request.uri.clone()),
-        offer: offer(request),
-    }
-}
-
 /// Where the request came from: what the top Via says once RFC 3261 section 18.2.1 has been applied.
-fn source(request: &Request) -> Option<IpAddr> {
+pub(super) fn source(request: &Request) -> Option<IpAddr> {
     let via = request.via_header().ok()?.first_value().ok()?.typed().ok()?;
     let received = via.received().and_then(Result::ok);
     received.or_else(|| via.sent_by().host.to_string().trim_matches(['[', ']']).parse().ok())
 }
 
 /// Who sent the request. Nobody is asked to prove it: that is the task of the proxy in front.
-pub(super) fn caller(request: &Request) -> Caller {
+pub(super) fn caller(request: &Request, source: impl Into<Option<IpAddr>>) -> Caller {
     let from = request.from_header();
     let uri = from.as_ref().ok().and_then(|from| from.uri().ok());
     let uri = uri.map_or_else(String::new, bare_uri);
@@ -249,7 +389,7 @@ pub(super) fn caller(request: &Request) -> Caller {
     Caller {
         anonymous: privacy.into_iter().any(hides) || anonymous,
         display_name: from.ok().and_then(|from| display_name(from.value())),
-        source: source(request),
+        source: source.into(),
         uri,
     }
 }
@@ -307,7 +447,7 @@ pub(super) fn new_tag(number: u64) -> String {
 
 pub(super) fn random_u64() -> u64 {
     let mut bytes = [0; 8];
-    getrandom::fill(&mut bytes).expect("the kernel gives random bytes");
+    random::fill(&mut bytes);
     u64::from_ne_bytes(bytes)
 }
 
@@ -324,3 +464,6 @@ pub(super) fn room(uri: &Uri) -> Option<String> {
     let room = unescape(uri.user().unwrap_or_default())?;
     (!room.chars().any(char::is_control)).then_some(room)
 }
+
+/// Why a call ends whose 2xx is never acknowledged.
+pub(super) const ACK_MISSING: &str = "SIP;cause=408;text=\"ACK missing\"";

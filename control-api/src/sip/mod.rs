@@ -2,8 +2,11 @@
 //! [`mrfc::Action`](crate::mrfc::Action) into SIP.
 //!
 //! Every datagram and every framed TCP message passes the [`gate`] before the SIP stack sees it.
-//! The stack (`rsipstack`) keeps transactions: matching, retransmission, 2xx until ACK. Dialogs
-//! are one table here, with one task per INVITE only while it is unanswered or unacknowledged.
+//! The stack (`rsipstack`) keeps transactions: matching, retransmission, timers. Dialogs are one
+//! table here. What the user agent core has to do by itself (RFC 3261 sections 13.3.1.4 and 15.1.2)
+//! it does without a transaction of the stack, as every call takes this way: it repeats the 2xx to an
+//! INVITE until the ACK, and answers a BYE ([`repeats`] knows both when they come again). An INVITE
+//! that is refused or cancelled gets its transaction then.
 
 mod agent;
 mod dialing;
@@ -17,12 +20,14 @@ mod metrics;
 mod multipart;
 mod outgoing;
 mod peer;
+mod repeats;
 mod reply;
 mod sending;
 mod session;
 mod subscriptions;
 mod timers;
 mod transport;
+mod way;
 pub mod wire;
 
 use std::io;
@@ -55,11 +60,12 @@ pub struct SipConfig {
     pub user_agent: String,
     /// Calls at once; a further INVITE gets 503.
     pub calls_max: usize,
-    /// Transactions the stack may hold; they stay 32 s after their answer at about 1.5 KB each.
-    /// A further INVITE, also one within a call, gets 503 without a transaction.
+    /// Transactions that may be held, 32 s beyond their answer: 1.5 KB for one of the stack, 60 bytes
+    /// for the INVITE and the BYE of a call. A further INVITE, also one within a call, gets 503 without
+    /// a transaction.
     pub transactions_max: usize,
-    /// Of those, the ones that are unanswered or unacknowledged: they have a task and
-    /// a queue each, and take some 20 KB. A further INVITE gets 503 without a transaction.
+    /// Of those, the ones that are unanswered or unacknowledged: those of the stack have a task and
+    /// a queue each, and take some 20 KB; the INVITE of a call takes a tenth of that. A further INVITE gets 503 without a transaction.
     pub transactions_open_max: usize,
     /// TCP connections at once; a further one is closed.
     pub connections_max: usize,

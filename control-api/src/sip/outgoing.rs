@@ -1,15 +1,22 @@
 //! What goes out at the MRFC's wish or by the clock: final answers, BYE, session refreshes.
 
+use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rsipstack::sip::{Header, Method, Response, StatusCode};
-use rsipstack::transaction::transaction::TransactionEvent;
+use rsipstack::transaction::transaction::{TransactionEvent, TransactionEventSender};
+use rsipstack::transport::SipConnection;
 use tokio::time::Instant;
 
 use super::agent::Agent;
-use super::dialog::{Deadline, Dialog, Pending, Phase};
+use super::dialog::{
+    Asked, Deadline, Dialog, Invitation, Overdue, Pending, Phase, Table, Unacknowledged,
+};
 use super::gate::{ALLOW, ALLOW_EVENTS, SUPPORTED};
+use super::incoming::Refusal;
+use super::invite::ACK_MISSING;
+use super::reply;
 use super::session::Terms;
 use crate::mrfc::{Answer, CallId};
 
@@ -18,7 +25,7 @@ const SESSION_SWEEP_INTERVAL: Duration = Duration::from_millis(100);
 
 impl Agent {
     /// The MRFC's answer to an INVITE or re-INVITE. Too late is no error.
-    pub(super) fn answer(&self, call: CallId, answer: Answer) {
+    pub(super) fn answer(self: &Arc<Self>, call: CallId, answer: Answer) {
         let mut table = self.table();
         let Some(dialog) = table.get_mut(call) else {
             return;
@@ -27,27 +34,7 @@ impl Agent {
             return;
         };
         match answer {
-            Answer::Accepted { sdp } => {
-                let terms = pending.terms;
-                let mut headers = vec![
-                    Header::Contact(dialog.contact.clone().into()),
-                    Header::Allow(ALLOW.into()),
-                    Header::Other("Allow-Events".into(), ALLOW_EVENTS.into()),
-                    Header::Supported(SUPPORTED.into()),
-                    Header::ContentType("application/sdp".into()),
-                ];
-                headers.extend(terms.iter().flat_map(Terms::headers));
-                if pending.method == Method::Invite {
-                    headers.extend(dialog.peer.record_route());
-                    dialog.ack_due = Some(pending.cseq);
-                }
-                if dialog.phase == Phase::Early {
-                    dialog.phase = Phase::Answered { hang_up: None };
-                }
-                self.metrics.count_answer(200);
-                finish(pending, 200, headers, sdp);
-                table.start_session(call, terms, Instant::now());
-            }
+            Answer::Accepted { sdp } => self.accept(&mut table, call, pending, sdp),
             Answer::Refused { status, warning, retry_after } => {
                 // A refusal of 1xx or 2xx would leave the caller hanging: our own mistake.
                 let status = if (300..=699).contains(&status) { status } else { 500 };
@@ -60,12 +47,94 @@ impl Agent {
                 if let Some(after) = retry_after {
                     headers.push(Header::RetryAfter(after.as_secs().to_string().into()));
                 }
+                let connection = dialog.peer.connection.clone();
                 if dialog.phase == Phase::Early {
                     table.remove(call);
                     self.metrics.dialogs_active.add(-1);
                 }
+                drop(table);
                 self.metrics.count_answer(status);
-                finish(pending, status, headers, Vec::new());
+                self.refuse(connection, pending, Refusal { status, headers });
+            }
+        }
+    }
+
+    /// 200.
+    fn accept(&self, table: &mut Table, call: CallId, pending: Pending, sdp: Vec<u8>) {
+        let Some(dialog) = table.get_mut(call) else { return };
+        let now = Instant::now();
+        let Pending { cseq, terms, request } = pending;
+        self.metrics.count_answer(200);
+        if dialog.phase == Phase::Early {
+            dialog.phase = Phase::Answered { hang_up: None };
+        }
+        match request {
+            Asked::Call(invitation) => {
+                dialog.ack_due = Some(cseq);
+                let extra = self.accepted_lines(dialog, terms.as_ref());
+                let Invitation { head, way, name, .. } = *invitation;
+                let response = reply::response(200, "OK", &head, &extra, &sdp);
+                self.send_response(&way, response.clone());
+                let until = now + self.config.t1 * 64;
+                table.repeats.forget_at(name, until);
+                let interval = self.config.t1;
+                let sent = Unacknowledged { response, way, interval, until };
+                table.await_ack(call, sent, now);
+            }
+            Asked::Change { sender, template, method } => {
+                let mut headers = vec![
+                    Header::Contact(dialog.contact.clone().into()),
+                    Header::Allow(ALLOW.into()),
+                    Header::Other("Allow-Events".into(), ALLOW_EVENTS.into()),
+                    Header::Supported(SUPPORTED.into()),
+                    Header::ContentType("application/sdp".into()),
+                ];
+                headers.extend(terms.iter().flat_map(Terms::headers));
+                if method == Method::Invite {
+                    headers.extend(dialog.peer.record_route());
+                    dialog.ack_due = Some(cseq);
+                }
+                finish(&sender, template, 200, headers, sdp);
+            }
+        }
+        table.start_session(call, terms, now);
+    }
+
+    /// Header lines of the 2xx that begins a call.
+    fn accepted_lines(&self, dialog: &Dialog, terms: Option<&Terms>) -> String {
+        let mut lines = String::with_capacity(ACCEPTED_LINES_SIZE_USUAL);
+        push_record_route(&mut lines, dialog);
+        // Writing to a string does not fail.
+        let _ = write!(
+            lines,
+            "Contact: {}\r\nAllow: {ALLOW}\r\nAllow-Events: {ALLOW_EVENTS}\r\nSupported: {SUPPORTED}\r\n\
+             User-Agent: {}\r\nContent-Type: application/sdp\r\n",
+            dialog.contact, self.config.user_agent,
+        );
+        for header in terms.iter().flat_map(|terms| terms.headers()) {
+            let _ = write!(lines, "{header}\r\n");
+        }
+        lines
+    }
+
+    /// Gives a request that waits a final response other than a 2xx.
+    pub(super) fn refuse(
+        self: &Arc<Self>,
+        connection: SipConnection,
+        pending: Pending,
+        refusal: Refusal,
+    ) {
+        match pending.request {
+            Asked::Call(invitation) => {
+                let Invitation { request, name, source, .. } = *invitation;
+                // From here on the stack knows it.
+                self.table().repeats.forget(name);
+                if !self.refuse_invite(request, source, connection, refusal) {
+                    tracing::debug!("the stack makes no transaction of the INVITE");
+                }
+            }
+            Asked::Change { sender, template, .. } => {
+                finish(&sender, template, refusal.status, refusal.headers, Vec::new());
             }
         }
     }
@@ -97,16 +166,18 @@ impl Agent {
         drop(table);
         self.metrics.dialogs_active.add(-1);
         let pending = dialog.pending.take();
+        let connection = dialog.peer.connection.clone();
         match dialog.phase {
             Phase::Early => {
                 if let Some(pending) = pending {
                     self.metrics.count_answer(480);
-                    finish(pending, 480, vec![Header::Reason(reason.into())], Vec::new());
+                    let headers = vec![Header::Reason(reason.into())];
+                    self.refuse(connection, pending, Refusal { status: 480, headers });
                 }
             }
             Phase::Answered { .. } | Phase::Confirmed => {
                 if let Some(pending) = pending {
-                    finish(pending, 487, Vec::new(), Vec::new());
+                    self.refuse(connection, pending, Refusal::new(487));
                 }
                 self.send_bye(dialog, &reason);
             }
@@ -125,12 +196,25 @@ impl Agent {
         });
     }
 
-    /// Refreshes the sessions that are ours to refresh and ends those that were not refreshed.
+    /// What is due by the clock: a 2xx or a 180 to be sent, a session to be refreshed or ended.
     pub(super) async fn run_sessions(self: Arc<Self>) {
-        let mut tick = tokio::time::interval(SESSION_SWEEP_INTERVAL);
+        let mut tick = tokio::time::interval(SESSION_SWEEP_INTERVAL.min(self.config.t1 / 2));
         loop {
             tick.tick().await;
             self.ring();
+            self.table().repeats.expire(Instant::now());
+            loop {
+                let interval_max = self.config.t1 * 8;
+                let overdue = self.table().pop_unacknowledged(Instant::now(), interval_max);
+                match overdue {
+                    Overdue::Repeat(way, response) => self.send_response(&way, response),
+                    Overdue::GiveUp(call) => {
+                        self.metrics.acks_missing.increment();
+                        self.lost(call, ACK_MISSING).await;
+                    }
+                    Overdue::None => break,
+                }
+            }
             loop {
                 let due = self.table().pop_due(Instant::now());
                 match due {
@@ -150,14 +234,16 @@ impl Agent {
         let mut table = self.table();
         let now = Instant::now();
         while let Some(dialog) = table.pop_ringing(now) {
-            let Some(pending) = &dialog.pending else { continue };
-            let mut headers = vec![Header::Contact(dialog.contact.clone().into())];
-            headers.extend(dialog.peer.record_route());
-            let mut response = pending.template.clone();
-            complete(&mut response, 180, headers, Vec::new());
+            let mut extra = String::new();
+            push_record_route(&mut extra, dialog);
+            let _ = write!(extra, "Contact: {}\r\n{}", dialog.contact, self.user_agent_line());
+            let Some(Pending { request: Asked::Call(invitation), .. }) = &mut dialog.pending else {
+                continue;
+            };
+            let ringing = reply::response(180, "Ringing", &invitation.head, &extra, b"");
             self.metrics.ringing.increment();
-            // A transaction that is gone rings no more.
-            let _ = pending.sender.send(TransactionEvent::Respond(response));
+            self.send_response(&invitation.way, ringing.clone());
+            invitation.provisional = Some(ringing);
         }
     }
 
@@ -217,11 +303,23 @@ impl Agent {
 }
 
 /// Gives the final response to a transaction another task keeps.
-pub(super) fn finish(pending: Pending, status: u16, headers: Vec<Header>, body: Vec<u8>) {
-    let mut response: Response = pending.template;
+fn finish(
+    sender: &TransactionEventSender,
+    mut response: Response,
+    status: u16,
+    headers: Vec<Header>,
+    body: Vec<u8>,
+) {
     complete(&mut response, status, headers, body);
-    if pending.sender.send(TransactionEvent::Respond(response)).is_err() {
+    if sender.send(TransactionEvent::Respond(response)).is_err() {
         tracing::debug!(status, "the transaction is gone");
+    }
+}
+
+/// What a response that makes the dialog returns to the proxies (RFC 3261 section 12.1.1).
+fn push_record_route(lines: &mut String, dialog: &Dialog) {
+    for header in dialog.peer.record_route() {
+        let _ = write!(lines, "{header}\r\n");
     }
 }
 
@@ -232,3 +330,6 @@ fn complete(response: &mut Response, status: u16, headers: Vec<Header>, body: Ve
     response.headers.push(Header::ContentLength(body.len().to_string().into()));
     response.body = body;
 }
+
+/// Without Record-Route.
+const ACCEPTED_LINES_SIZE_USUAL: usize = 512;

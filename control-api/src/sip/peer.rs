@@ -27,6 +27,13 @@ pub(super) struct Peer {
     pub(super) source: SipAddr,
 }
 
+/// The peer's end of a dialog, by its first request.
+pub(super) struct RemoteEnd {
+    pub(super) call_id: String,
+    pub(super) tag: String,
+    pub(super) cseq: u32,
+}
+
 impl Peer {
     /// The peer that sent a request outside a dialog, which has our tag in its To already.
     pub(super) fn new(
@@ -35,20 +42,37 @@ impl Peer {
         connection: SipConnection,
         source: SipAddr,
     ) -> Option<Self> {
+        let from = request.from_header().ok()?;
+        let remote = RemoteEnd {
+            call_id: request.call_id_header().ok()?.value().to_owned(),
+            tag: from.tag().ok()??.value().to_owned(),
+            cseq: request.cseq_header().ok()?.seq().ok()?,
+        };
+        Self::of(request, local_tag, remote, connection, source)
+    }
+
+    /// The same where what its end of the dialog is called is known.
+    pub(super) fn of(
+        request: &Request,
+        local_tag: String,
+        remote: RemoteEnd,
+        connection: SipConnection,
+        source: SipAddr,
+    ) -> Option<Self> {
         let routes = request.headers.iter().filter_map(|header| match header {
             Header::RecordRoute(route) => Some(route.value().to_owned()),
             _ => None,
         });
         Some(Self {
-            call_id: request.call_id_header().ok()?.value().to_owned(),
+            call_id: remote.call_id,
             local_tag,
-            remote_tag: request.from_header().ok()?.tag().ok()??.value().to_owned(),
+            remote_tag: remote.tag,
             local: request.to_header().ok()?.value().to_owned(),
             remote: request.from_header().ok()?.value().to_owned(),
             remote_target: Mutex::new(contact_uri(request)?),
             routes: routes.collect(),
             local_cseq: AtomicU32::new(0),
-            remote_cseq: AtomicU32::new(request.cseq_header().ok()?.seq().ok()?),
+            remote_cseq: AtomicU32::new(remote.cseq),
             connection,
             source,
         })

@@ -3,6 +3,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 
 use super::wire::{self, Message, Name};
 
@@ -15,18 +16,47 @@ pub(super) fn build(
     extra: &str,
     source: SocketAddr,
 ) -> Option<Vec<u8>> {
-    let mut response = Vec::with_capacity(512);
-    write!(response, "SIP/2.0 {status} {reason}\r\n").ok()?;
+    let head = head(message, None, source)?;
+    Some(response(status, reason, &head, extra, b""))
+}
+
+/// A whole response. `extra` holds complete header lines.
+pub(super) fn response(
+    status: u16,
+    reason: &str,
+    head: &[u8],
+    extra: &str,
+    body: &[u8],
+) -> Vec<u8> {
+    let mut response = Vec::with_capacity(head.len() + extra.len() + body.len() + OVERHEAD_SIZE);
+    // Writing to a vector does not fail.
+    let _ = write!(response, "SIP/2.0 {status} {reason}\r\n");
+    response.extend_from_slice(head);
+    response.extend_from_slice(extra.as_bytes());
+    let _ = write!(response, "Content-Length: {}\r\n\r\n", body.len());
+    response.extend_from_slice(body);
+    response
+}
+
+/// What every response to a request begins with (RFC 3261 section 8.2.6.2): Via, From, To with a tag,
+/// Call-ID and CSeq. Without `to_tag` a To that has none gets one that is the same for the same
+/// request. `None` where the top Via is unusable.
+pub(super) fn head(
+    message: &Message<'_>,
+    to_tag: Option<&str>,
+    source: SocketAddr,
+) -> Option<Vec<u8>> {
+    let mut head = Vec::with_capacity(HEAD_SIZE_USUAL);
     let mut top = true;
     for value in message.all(Name::Via) {
-        response.extend_from_slice(b"Via: ");
+        head.extend_from_slice(b"Via: ");
         if top {
-            write_top_via(&mut response, value, source);
+            write_top_via(&mut head, value, source);
             top = false;
         } else {
-            write_unfolded(&mut response, value);
+            write_unfolded(&mut head, value);
         }
-        response.extend_from_slice(b"\r\n");
+        head.extend_from_slice(b"\r\n");
     }
     if top {
         return None;
@@ -37,16 +67,57 @@ pub(super) fn build(
         let Some(value) = message.first(name) else {
             continue;
         };
-        write!(response, "{label}: ").ok()?;
-        write_unfolded(&mut response, value);
+        head.extend_from_slice(label.as_bytes());
+        head.extend_from_slice(b": ");
+        write_unfolded(&mut head, value);
         if name == Name::To && !wire::has_tag(value) {
-            write!(response, ";tag={:016x}", stateless_tag(message)).ok()?;
+            head.extend_from_slice(b";tag=");
+            match to_tag {
+                Some(tag) => head.extend_from_slice(tag.as_bytes()),
+                None => write!(head, "{:016x}", stateless_tag(message)).ok()?,
+            }
         }
-        response.extend_from_slice(b"\r\n");
+        head.extend_from_slice(b"\r\n");
     }
-    response.extend_from_slice(extra.as_bytes());
-    response.extend_from_slice(b"Content-Length: 0\r\n\r\n");
-    Some(response)
+    Some(head)
+}
+
+/// What a request has in common with its repetitions and its CANCEL, and with nothing else (RFC 3261
+/// section 17.2.3): besides branch and sent-by what a sender of RFC 2543 may have instead.
+#[derive(Hash)]
+pub(super) struct Identity<'a> {
+    branch: &'a [u8],
+    host: &'a [u8],
+    port: Option<u16>,
+    call_id: &'a [u8],
+    from_tag: Option<&'a [u8]>,
+    cseq: u32,
+}
+
+impl<'a> Identity<'a> {
+    /// `None` where the request cannot be answered.
+    pub(super) fn of(request: &Message<'a>) -> Option<Self> {
+        let value = request.first(Name::Via)?;
+        let via = TopVia::parse(value)?;
+        Some(Self {
+            branch: via.branch.unwrap_or(value),
+            host: via.host,
+            port: via.port,
+            call_id: request.first(Name::CallId)?,
+            from_tag: request.first(Name::From).and_then(wire::tag),
+            cseq: wire::cseq(request.first(Name::CSeq)?)?,
+        })
+    }
+}
+
+/// Where the response to a request goes that came as a datagram: back to where it came from, at the
+/// port it came from if `rport` asks for that (RFC 3581 section 4), else at the one its Via names
+/// (RFC 3261 section 18.2.2).
+pub(super) fn destination(message: &Message<'_>, source: SocketAddr) -> Option<SocketAddr> {
+    let via = TopVia::parse(message.first(Name::Via)?)?;
+    let port =
+        if via.rport_end.is_some() { source.port() } else { via.port.unwrap_or(PORT_DEFAULT) };
+    Some(SocketAddr::new(source.ip(), port))
 }
 
 /// The same tag for the same request: a retransmission must get the same answer (RFC 3261
@@ -60,7 +131,11 @@ fn stateless_tag(message: &Message<'_>) -> u64 {
 }
 
 fn write_unfolded(response: &mut Vec<u8>, value: &[u8]) {
-    response.extend(value.iter().filter(|byte| !b"\r\n".contains(byte)));
+    if value.contains(&b'\r') {
+        response.extend(value.iter().filter(|byte| !b"\r\n".contains(byte)));
+    } else {
+        response.extend_from_slice(value);
+    }
 }
 
 /// The top Via with `received` where sent-by is not the source (RFC 3261 section 18.2.1) and
@@ -73,14 +148,21 @@ fn write_top_via(response: &mut Vec<u8>, value: &[u8], source: SocketAddr) {
         .ok()
         .and_then(|host| host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok())
         != Some(source.ip());
-    let at = via.rport_end.unwrap_or(via.end);
-    write_unfolded(response, &value[..at]);
-    if via.rport_end.is_some() {
-        response.extend_from_slice(format!("={}", source.port()).as_bytes());
+    //= RFC 3261 section 18.2.1: the server MUST add a "received" parameter
+    // Whatever the sender says of where it is does not count.
+    let received = via.received.clone().unwrap_or(via.end..via.end);
+    for part in [0..received.start, received.end..via.end] {
+        match via.rport_end.filter(|at| part.start < *at && *at <= part.end) {
+            Some(at) => {
+                write_unfolded(response, &value[part.start..at]);
+                let _ = write!(response, "={}", source.port());
+                write_unfolded(response, &value[at..part.end]);
+            }
+            None => write_unfolded(response, &value[part]),
+        }
     }
-    write_unfolded(response, &value[at..via.end]);
-    if (differs || via.rport_end.is_some()) && !via.has_received {
-        response.extend_from_slice(format!(";received={}", source.ip()).as_bytes());
+    if differs || via.rport_end.is_some() {
+        let _ = write!(response, ";received={}", source.ip());
     }
     write_unfolded(response, &value[via.end..]);
 }
@@ -91,9 +173,14 @@ pub(super) struct TopVia<'a> {
     host: &'a [u8],
     /// Where this value ends in the field: at a comma or the end.
     end: usize,
+    /// Port of sent-by.
+    port: Option<u16>,
+    /// The transaction, as whoever sent the request names it.
+    branch: Option<&'a [u8]>,
     /// Just behind an `rport` parameter without a value.
     rport_end: Option<usize>,
-    has_received: bool,
+    /// A `received` parameter with the semicolon before it.
+    received: Option<Range<usize>>,
 }
 
 impl<'a> TopVia<'a> {
@@ -112,8 +199,8 @@ impl<'a> TopVia<'a> {
         if !wire::is_token(&rest[..gap]) {
             return None;
         }
-        let host = host_port(wire::trim(&rest[gap..]))?;
-        let mut via = Self { host, end, rport_end: None, has_received: false };
+        let (host, port) = host_port(wire::trim(&rest[gap..]))?;
+        let mut via = Self { host, port, branch: None, end, rport_end: None, received: None };
         let mut at = sent.len();
         for parameter in parameters {
             let begin = at + 1;
@@ -125,15 +212,20 @@ impl<'a> TopVia<'a> {
             if name.eq_ignore_ascii_case(b"rport") && !parameter.contains(&b'=') {
                 via.rport_end = Some(begin + parameter.trim_ascii_end().len());
             }
-            via.has_received |= name.eq_ignore_ascii_case(b"received");
+            if name.eq_ignore_ascii_case(b"branch") {
+                via.branch = parameter.splitn(2, |&byte| byte == b'=').nth(1).map(wire::trim);
+            }
+            if name.eq_ignore_ascii_case(b"received") {
+                via.received = Some(begin - 1..at);
+            }
         }
         Some(via)
     }
 }
 
-/// The host of `host [ ":" port ]`; `None` where one of them is malformed. White space around the
+/// The parts of `host [ ":" port ]`; `None` where one of them is malformed. White space around the
 /// colon is allowed (it is in a Via; a Request-URI has none left here).
-pub(super) fn host_port(bytes: &[u8]) -> Option<&[u8]> {
+pub(super) fn host_port(bytes: &[u8]) -> Option<(&[u8], Option<u16>)> {
     let host_end = if bytes.first() == Some(&b'[') {
         bytes.iter().position(|&byte| byte == b']')? + 1
     } else {
@@ -157,8 +249,18 @@ pub(super) fn host_port(bytes: &[u8]) -> Option<&[u8]> {
     }
     let rest = wire::trim(&bytes[host_end..]);
     match rest {
-        [] => Some(host),
-        [b':', port @ ..] => wire::decimal(wire::trim(port), 65_535).map(|_| host),
+        [] => Some((host, None)),
+        [b':', port @ ..] => {
+            let port = wire::decimal(wire::trim(port), u64::from(u16::MAX))?;
+            Some((host, u16::try_from(port).ok()))
+        }
         _ => None,
     }
 }
+
+/// RFC 3261 section 19.1.2: the port of SIP where none is named.
+const PORT_DEFAULT: u16 = 5060;
+/// Five header lines of usual length.
+const HEAD_SIZE_USUAL: usize = 512;
+/// Status line and Content-Length.
+const OVERHEAD_SIZE: usize = 64;

@@ -14,7 +14,7 @@ use super::agent::Agent;
 use super::dialog::{Table, dialog_number};
 use super::gate::{ALLOW, ALLOW_EVENTS};
 use super::incoming::{Refusal, respond};
-use super::invite::{add_to_tag, caller, new_tag, room, source_of};
+use super::invite::{self, add_to_tag, caller, new_tag, room, source_of};
 use super::peer::{Peer, contact_uri, unescape_user};
 use crate::mrfc::{
     CONFERENCE_INFO, CallId, Caller, Content, Event, Notice, ReferMethod, SubscribeAnswer,
@@ -273,7 +273,11 @@ impl Agent {
         let subscription =
             Subscription::new(peer, number, contact, &wanted, pending, answered.clone());
         table.subscriptions.insert(id, subscription);
-        let asked = Asked { room, from: caller(&transaction.original), within: Some(call) };
+        let asked = Asked {
+            room,
+            from: caller(&transaction.original, invite::source(&transaction.original)),
+            within: Some(call),
+        };
         let event = wanted.into_event(id, asked, &mut table);
         Ok(Admitted { event, reply, answered })
     }
@@ -288,7 +292,7 @@ impl Agent {
             return Err(Refusal::new(400));
         }
         let room = room(&request.uri).ok_or(Refusal::new(404))?;
-        let from = caller(request);
+        let from = caller(request, invite::source(request));
         let connection = transaction.connection.clone().ok_or(Refusal::new(500))?;
         let mut table = self.table();
         let number = table.next_number();

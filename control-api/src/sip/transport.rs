@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::agent::Agent;
 use super::framer::{Frame, Framer};
 use super::gate::Transport;
+use super::way::Arrival;
 
 /// The largest datagram there is.
 const DATAGRAM_SIZE_MAX: usize = 64 * 1024;
@@ -60,6 +61,7 @@ pub(super) async fn serve_udp(agent: Arc<Agent>, socket: Arc<UdpSocket>) {
         }
     };
     let _ = agent.udp.set(connection.clone());
+    let _ = agent.socket.set(Arc::clone(&socket));
     let mut buffer = vec![0; DATAGRAM_SIZE_MAX];
     loop {
         let (length, source) = match socket.recv_from(&mut buffer).await {
@@ -70,11 +72,16 @@ pub(super) async fn serve_udp(agent: Arc<Agent>, socket: Arc<UdpSocket>) {
                 continue;
             }
         };
-        let connection = connection.clone();
-        let reply = agent.receive(&buffer[..length], Transport::Udp, source, connection).await;
-        if let Some(reply) = reply {
-            // To the source, whatever the Via says: a forged Via must not aim us at others.
-            if let Err(error) = socket.send_to(&reply, source).await {
+        let arrival = Arrival {
+            bytes: &buffer[..length],
+            transport: Transport::Udp,
+            source,
+            connection: &connection,
+            stream: None,
+        };
+        if let Some(reply) = agent.receive(arrival).await {
+            // To the source, whatever host the Via names: a forged one must not aim us at others.
+            if let Err(error) = socket.send_to(&reply.bytes, reply.to).await {
                 tracing::debug!(%error, "UDP send");
             }
         }
@@ -162,44 +169,38 @@ async fn open(
     );
     let connection = SipConnection::Channel(channel.await.ok()?);
     let write_timeout = agent.config.tcp_message_timeout;
-    let written = write_queued(queued, Arc::clone(&writer), closed.clone(), write_timeout);
+    let (responses, answered) = mpsc::channel(CONNECTION_QUEUE_MAX);
+    let queues = Queues { queued, answered };
+    let written = write_queued(queues, Arc::clone(&writer), closed.clone(), write_timeout);
     agent.spawn(written);
-    Some((connection.clone(), read_until_closed(agent, connection, reader, writer, source, closed)))
+    let reads = Connection { agent: Arc::clone(agent), reader, writer, responses, source, closed };
+    Some((connection.clone(), reads.read_until_closed(connection)))
 }
 
-fn read_until_closed(
-    agent: &Arc<Agent>,
-    connection: SipConnection,
-    reader: OwnedReadHalf,
-    writer: Arc<Mutex<OwnedWriteHalf>>,
-    source: SocketAddr,
-    closed: CancellationToken,
-) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-    let agent = Arc::clone(agent);
-    Box::pin(async move {
-        let reads = Connection { agent: &agent, reader, writer, source, closed: closed.clone() };
-        reads.read(connection).await;
-        closed.cancel();
-        agent.metrics.connections_closed.increment();
-    })
+/// What is to be written to a connection.
+struct Queues {
+    /// From the stack.
+    queued: mpsc::Receiver<TransportEvent>,
+    /// Responses past the stack.
+    answered: mpsc::Receiver<Vec<u8>>,
 }
 
-/// Writes what the stack sends; a peer that does not read loses the connection.
+/// Writes what is queued; a peer that does not read loses the connection.
 async fn write_queued(
-    mut queued: mpsc::Receiver<TransportEvent>,
+    mut queues: Queues,
     writer: Arc<Mutex<OwnedWriteHalf>>,
     closed: CancellationToken,
     write_timeout: std::time::Duration,
 ) {
     loop {
-        let event = tokio::select! {
+        let bytes = tokio::select! {
             () = closed.cancelled() => return,
-            event = queued.recv() => event,
+            Some(response) = queues.answered.recv() => response,
+            event = queues.queued.recv() => match event {
+                Some(TransportEvent::Incoming(message, _, _)) => message.to_bytes(),
+                Some(TransportEvent::New(_) | TransportEvent::Closed(_)) | None => return,
+            },
         };
-        let Some(TransportEvent::Incoming(message, _, _)) = event else {
-            return;
-        };
-        let bytes = message.to_bytes();
         let write = async { writer.lock().await.write_all(&bytes).await };
         if !matches!(timeout(write_timeout, write).await, Ok(Ok(()))) {
             closed.cancel();
@@ -208,20 +209,33 @@ async fn write_queued(
     }
 }
 
-struct Connection<'a> {
-    agent: &'a Arc<Agent>,
+struct Connection {
+    agent: Arc<Agent>,
     reader: OwnedReadHalf,
     writer: Arc<Mutex<OwnedWriteHalf>>,
+    responses: mpsc::Sender<Vec<u8>>,
     source: SocketAddr,
     closed: CancellationToken,
 }
 
-impl Connection<'_> {
+impl Connection {
+    fn read_until_closed(
+        mut self,
+        connection: SipConnection,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(async move {
+            self.read(connection).await;
+            self.closed.cancel();
+            self.agent.metrics.connections_closed.increment();
+        })
+    }
+
     /// Reads until the peer closes, the framing is lost, or a time limit passes.
-    async fn read(mut self, connection: SipConnection) {
+    async fn read(&mut self, connection: SipConnection) {
         let mut framer = Framer::default();
         let mut buffer = vec![0; READ_SIZE];
-        let config = &self.agent.config;
+        let agent = Arc::clone(&self.agent);
+        let config = &agent.config;
         // Until it has said something, a connection is one of those that fill the limit.
         let mut deadline = tokio::time::Instant::now() + config.tcp_message_timeout;
         loop {
@@ -275,7 +289,14 @@ impl Connection<'_> {
     }
 
     async fn judge(&self, message: &[u8], connection: &SipConnection) -> Option<Vec<u8>> {
-        self.agent.receive(message, Transport::Tcp, self.source, connection.clone()).await
+        let arrival = Arrival {
+            bytes: message,
+            transport: Transport::Tcp,
+            source: self.source,
+            connection,
+            stream: Some(&self.responses),
+        };
+        self.agent.receive(arrival).await.map(|reply| reply.bytes)
     }
 }
 

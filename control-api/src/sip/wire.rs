@@ -141,6 +141,11 @@ impl<'a> Message<'a> {
         Self { start_line, fields, body_start, defect }
     }
 
+    /// The method of a request.
+    pub fn method(&self) -> &'a [u8] {
+        self.start_line.split(|&byte| byte == b' ').next().unwrap_or_default()
+    }
+
     /// The first field of that name.
     pub fn first(&self, name: Name) -> Option<&'a [u8]> {
         self.all(name).next()
@@ -264,11 +269,23 @@ pub fn unquoted_position(bytes: &[u8], wanted: u8) -> Option<Option<usize>> {
 
 /// Whether a From or To value carries a `tag` parameter.
 pub fn has_tag(value: &[u8]) -> bool {
+    tag(value).is_some()
+}
+
+/// The `tag` parameter of a From or To value; empty where it has no value.
+pub fn tag(value: &[u8]) -> Option<&[u8]> {
     let after = value.iter().rposition(|&byte| byte == b'>').map_or(0, |at| at + 1);
-    value[after..].split(|&byte| byte == b';').skip(1).any(|parameter| {
-        let name = parameter.split(|&byte| byte == b'=').next().unwrap_or_default();
-        trim(name).eq_ignore_ascii_case(b"tag")
+    value[after..].split(|&byte| byte == b';').skip(1).find_map(|parameter| {
+        let mut parts = parameter.splitn(2, |&byte| byte == b'=');
+        let name = trim(parts.next().unwrap_or_default());
+        name.eq_ignore_ascii_case(b"tag").then(|| trim(parts.next().unwrap_or_default()))
     })
+}
+
+/// The number of a CSeq value.
+pub fn cseq(value: &[u8]) -> Option<u32> {
+    let number = value.split(u8::is_ascii_whitespace).next()?;
+    decimal(number, u64::from(u32::MAX)).and_then(|number| u32::try_from(number).ok())
 }
 
 #[cfg(test)]

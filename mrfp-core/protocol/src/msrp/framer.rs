@@ -92,7 +92,9 @@ impl Default for State {
 }
 
 impl Framer {
-    /// Whether nothing is known of a message yet: a new framer would do as well.
+    /// Whether nothing is known of a message yet: the next byte is the first of one, and has not been
+    /// presented before. A new framer would do as well, and a caller that knows what comes may take that
+    /// message itself.
     #[must_use]
     pub fn is_between_messages(&self) -> bool {
         matches!(self.state, State::Head(Scan { line_start: 0, scanned: 0 }))

@@ -23,7 +23,8 @@ pub(crate) fn rounds() -> Vec<Round> {
 /// P1, P2, P4: ten pairs with eight messages of each end on their way.
 fn window_8() -> Round {
     let talk = "--pairs 10 --window 8 --duration @TIME@ --warmup @WARMUP@";
-    let pairs = format!("{ROOM_PAIRS} --sessions 20 --window 8 --duration @TIME@");
+    let pairs =
+        format!("{ROOM_PAIRS} --sessions 20 --window 8 --duration @TIME@ --warmup @WARMUP@");
     let goals = [
         ratio_max(1.0 / 8.0, "ratio <= 1/8"),
         ratio_max(1.0 / 7.0, "ratio <= 1/7"),
@@ -102,7 +103,7 @@ fn memory() -> Round {
     let plane = "run plane --target tls-psk://@IN@ --idle --sessions 15000 --duration 500ms \
                  --warmup 500ms --source 127.0.1.1-127.0.1.16";
     let node = format!(
-        "{ROOM_PAIRS} --sessions 3000 --security psk --message-rate 0.001 --duration 500ms"
+        "{ROOM_PAIRS} --sessions 3000 --security psk --message-rate 0.001 --duration 500ms --warmup 500ms"
     );
     let kamailio = "--pairs 1000 --message-rate 0.001 --duration 500ms --warmup 500ms";
     Round {
@@ -161,7 +162,8 @@ fn handshakes() -> Round {
 /// P7.
 fn calls() -> Round {
     let value = Value::PerSecond("node_cpu_us_per_call", "calls/core-second");
-    let load = "run calls --target sip:call@@SIP@ --security psk --duration @TIME@";
+    let load = "run calls --target sip:call@@SIP@ --security psk --concurrency 64 --duration @TIME@ \
+                --warmup @WARMUP@";
     Round {
         cases: vec![case("calls", NODE, load)],
         entries: vec![
@@ -179,7 +181,7 @@ fn calls() -> Round {
 fn fan_out() -> Round {
     let value = Value::PerSecond("node_cpu_us_per_delivery", "deliveries/core-second");
     let hall = "run chat --target sip:hall@@SIP@ --sessions 1000 --rooms 1 --senders 10 --window 8 \
-                --rate 2000 --duration @TIME@";
+                --rate 2000 --duration @TIME@ --warmup @WARMUP@";
     Round {
         cases: vec![
             case("fan-out", NODE, hall),
@@ -201,8 +203,10 @@ fn fan_out() -> Round {
 /// P9.
 fn bulk() -> Round {
     let value = Value::Figure("node_gbit_per_cpu_second", "Gbit/CPU-second");
-    let copy = "run bulk --target tcp://@IN@ --far-end @OUT@ --duration @TIME@";
-    let ours = "run bulk --target sip:bulk@@SIP@ --security psk --duration @TIME@";
+    let copy =
+        "run bulk --target tcp://@IN@ --sink @OUT@ --pairs 1 --duration @TIME@ --warmup @WARMUP@";
+    let ours = "run bulk --target sip:bulk@@SIP@ --sessions 2 --window 128 --security psk \
+                --duration @TIME@ --warmup @WARMUP@";
     Round {
         cases: vec![
             case("bulk", NODE, ours),
@@ -241,7 +245,8 @@ fn half_load() -> Round {
         let saturation = format!("{relay} --pairs 200 --window 8 {time}");
         (format!("{relay} --pairs 200 --message-rate @RATE@ {time}"), saturation)
     };
-    let room = format!("{ROOM_PAIRS} --sessions 400 --security psk --duration @TIME@");
+    let room =
+        format!("{ROOM_PAIRS} --sessions 400 --security psk --duration @TIME@ --warmup @WARMUP@");
     let rooms = (format!("{room} --message-rate @RATE@"), format!("{room} --window 8"));
     let half = |name, subject, (load, saturation): (String, String)| Case {
         saturation: Some(Saturation { load: saturation, senders: 400 }),

@@ -46,6 +46,9 @@ pub(crate) struct Options {
     /// Take mrf, mrf-load, bare and plane from there instead of building them
     #[arg(long, value_name = "DIR")]
     binaries: Option<PathBuf>,
+    /// Measure nothing: make table and page again of a recorded run
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["only", "quick", "repetitions"])]
+    render: Option<PathBuf>,
     /// Put the table into README.md, too
     #[arg(long)]
     publish: bool,
@@ -63,7 +66,11 @@ Exit status: 0 if everything asked for was measured (whether or not the goals ar
 
 /// Runs.
 pub(crate) fn run(options: &Options) -> ExitCode {
-    match measure(options) {
+    let outcome = match &options.render {
+        Some(recorded) => render(options, recorded),
+        None => measure(options),
+    };
+    match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -196,37 +203,56 @@ fn judge<'a>(
 /// The file, the table and the page; whole runs as the latest, too.
 fn write(options: &Options, results: &Results) -> Result<(), String> {
     let directory = workspace().join(&options.results);
+    fs::create_dir_all(&directory).map_err(|error| error.to_string())?;
     let mut name = format!("{}-{}", &results.date[..10], results.commit);
     if !options.only.is_empty() {
         name = format!("{name}-{}", options.only.join("-"));
     }
-    let mut names = vec![name.clone()];
+    write_as(&directory.join(&name), results)?;
     if options.only.is_empty() {
-        names.push("latest".to_owned());
-    }
-    fs::create_dir_all(&directory).map_err(|error| error.to_string())?;
-    let json = serde_json::to_string_pretty(results).map_err(|error| error.to_string())?;
-    for name in &names {
-        let files = [
-            ("json", format!("{json}\n")),
-            ("md", report::document(results, &format!("{name}.json"))),
-            ("html", report::page(results)),
-        ];
-        for (extension, content) in files {
-            let path = directory.join(format!("{name}.{extension}"));
-            fs::write(&path, content).map_err(|error| format!("{}: {error}", path.display()))?;
-        }
+        write_as(&directory.join("latest"), results)?;
     }
     eprintln!("written: {}.json, .md, .html", options.results.join(&name).display());
-    if options.publish {
-        let path = workspace().join("README.md");
-        let recorded = options.results.join(format!("{name}.json")).display().to_string();
-        let text = fs::read_to_string(&path).map_err(|error| error.to_string())?;
-        let text = with_table(&text, &report::table(results, &recorded))
-            .ok_or("README.md has no place for the table")?;
-        fs::write(&path, text).map_err(|error| error.to_string())?;
+    let recorded = options.results.join(format!("{name}.json"));
+    if options.publish { publish(results, &recorded) } else { Ok(()) }
+}
+
+fn write_as(path: &Path, results: &Results) -> Result<(), String> {
+    let json = serde_json::to_string_pretty(results).map_err(|error| error.to_string())?;
+    let recorded = path.with_extension("json");
+    let recorded = recorded.file_name().unwrap_or_default().to_string_lossy();
+    let files = [
+        ("json", format!("{json}\n")),
+        ("md", report::document(results, &recorded)),
+        ("html", report::page(results)),
+    ];
+    for (extension, content) in files {
+        let path = path.with_extension(extension);
+        fs::write(&path, content).map_err(|error| format!("{}: {error}", path.display()))?;
     }
     Ok(())
+}
+
+/// The table where everybody looks first.
+fn publish(results: &Results, recorded: &Path) -> Result<(), String> {
+    let path = workspace().join("README.md");
+    let text = fs::read_to_string(&path).map_err(|error| error.to_string())?;
+    let text = with_table(&text, &report::table(results, &recorded.display().to_string()))
+        .ok_or("README.md has no place for the table")?;
+    fs::write(&path, text).map_err(|error| error.to_string())
+}
+
+/// Table and page of a recorded run, beside it.
+fn render(options: &Options, recorded: &Path) -> Result<bool, String> {
+    let text =
+        fs::read_to_string(recorded).map_err(|error| format!("{}: {error}", recorded.display()))?;
+    let results: Results =
+        serde_json::from_str(&text).map_err(|error| format!("{}: {error}", recorded.display()))?;
+    write_as(&recorded.with_extension(""), &results)?;
+    if options.publish {
+        publish(&results, recorded)?;
+    }
+    Ok(true)
 }
 
 /// The text with the table between its two marks.

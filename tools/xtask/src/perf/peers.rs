@@ -91,11 +91,19 @@ impl Subject {
 
     /// Says which Debian package brings what is not there.
     pub(crate) fn missing(self) -> Option<String> {
+        let has_tls = || MODULES.iter().any(|path| Path::new(path).join("tls.so").is_file());
+        self.missing_if(|program| find(program).is_some(), has_tls)
+    }
+
+    fn missing_if(
+        self,
+        is_there: impl Fn(&str) -> bool,
+        has_tls: impl Fn() -> bool,
+    ) -> Option<String> {
         let (program, package) = self.program()?;
-        if find(program).is_none() {
+        if !is_there(program) {
             return Some(format!("{program} is missing: install the Debian package {package}"));
         }
-        let has_tls = || MODULES.iter().any(|path| Path::new(path).join("tls.so").is_file());
         (self == Self::Kamailio { tls: true } && !has_tls()).then(|| {
             "Kamailio's tls module is missing: install the Debian package kamailio-tls-modules"
                 .to_owned()
@@ -394,5 +402,51 @@ mod tests {
     fn every_word_of_a_template_is_filled() {
         let filled = fill("@A@ @B@ @A@", &[("A", "@B@".to_owned()), ("B", "b".to_owned())]);
         assert_eq!(filled, "b b b");
+    }
+
+    #[test]
+    fn what_is_missing_is_named_with_its_package() {
+        let kamailio = Subject::Kamailio { tls: true };
+        let missing = |has_program, has_tls| kamailio.missing_if(|_| has_program, || has_tls);
+        assert!(missing(false, false).unwrap().ends_with("Debian package kamailio"));
+        assert!(missing(true, false).unwrap().ends_with("Debian package kamailio-tls-modules"));
+        assert_eq!(missing(true, true), None);
+        assert!(Subject::Stunnel.missing_if(|_| false, || true).unwrap().contains("stunnel4"));
+        assert_eq!(Subject::Bare.missing_if(|_| false, || false), None);
+    }
+
+    /// With the configurations as they are; of those that are not here it is said so.
+    #[test]
+    fn every_peer_starts_and_listens() {
+        let Some(processors) = Processors::of_this_process() else { return };
+        let directory = tempfile::tempdir().unwrap();
+        let none = PathBuf::from("/nonexistent");
+        let binaries = Binaries {
+            node: none.clone(),
+            generator: none.clone(),
+            bare: none.clone(),
+            plane: none,
+        };
+        let stage = Stage { binaries, processors, directory: directory.path().to_owned() };
+        stage.prepare().unwrap();
+        for peer in [
+            Subject::Kamailio { tls: false },
+            Subject::Kamailio { tls: true },
+            Subject::Haproxy { splice: false },
+            Subject::Haproxy { splice: true },
+            Subject::Stunnel,
+            Subject::OpensslServer,
+        ] {
+            if let Some(missing) = peer.missing() {
+                eprintln!("SKIPPED: {missing}");
+                continue;
+            }
+            let running = peer.start(&stage).unwrap();
+            assert!(!running.pids().is_empty(), "{}", peer.name());
+            assert!(peer.version().is_some(), "{}", peer.name());
+            let address = running.addresses["IN"];
+            std::net::TcpStream::connect(address)
+                .unwrap_or_else(|e| panic!("{}: {e}", peer.name()));
+        }
     }
 }

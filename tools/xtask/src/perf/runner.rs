@@ -275,14 +275,7 @@ fn warnings(report: &Json) -> Vec<String> {
 
 fn read_report(path: &PathBuf) -> Result<Json, String> {
     let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
-    let mut report: Json = serde_json::from_str(&text).map_err(|error| error.to_string())?;
-    if report.get("figures").is_none() {
-        report["figures"] = serde_json::json!({
-            "messages_per_second": report["messages"]["sent_per_second"],
-            "node_cpu_us_per_message": report["cpu"]["node_us_per_message"],
-        });
-    }
-    Ok(report)
+    serde_json::from_str(&text).map_err(|error| error.to_string())
 }
 
 /// Tells on standard error what is being done, and how long that will go on.
@@ -339,3 +332,87 @@ impl Progress {
 
 /// Set-up of thousands of sessions and their end, beside the traffic itself.
 const RUN_ALLOWANCE: Duration = Duration::from_secs(40);
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::perf::goal::Goal;
+
+    fn record(subject: &str, values: &[Option<f64>]) -> CaseRecord {
+        let run = |(index, value): (usize, &Option<f64>)| RunRecord {
+            repetition: index as u32 + 1,
+            // Figures of a run that failed must not count, even if there are some.
+            figures: json!({"us": value.unwrap_or(1e9), "generator_bound": value.is_none()}),
+            failure: value.is_none().then(|| "1 message_lost".to_owned()),
+            warnings: Vec::new(),
+        };
+        let runs = values.iter().enumerate().map(run).collect();
+        CaseRecord { subject: subject.to_owned(), load: String::new(), runs }
+    }
+
+    fn entry(identifier: &'static str, goal: Goal) -> Entry {
+        Entry::new(identifier, "", Value::Figure("us", "us")).between("ours", "anchor").judged(goal)
+    }
+
+    fn judged(identifier: &'static str, goal: Goal, ours: &[Option<f64>]) -> (String, Measure) {
+        let anchor = record("Peer", &[Some(10.0), Some(20.0), Some(10.0)]);
+        let cases = BTreeMap::from([
+            ("ours".to_owned(), record("mrf", ours)),
+            ("anchor".to_owned(), anchor),
+        ]);
+        (identifier.to_owned(), judge(&entry(identifier, goal), &cases, "command".to_owned()))
+    }
+
+    fn at_most(ratio: f64) -> Goal {
+        Goal { ratio_max: Some(ratio), ..Goal::default() }
+    }
+
+    #[test]
+    fn a_ratio_is_of_runs_of_the_same_repetition() {
+        let (_, measure) = judged("P1", at_most(0.25), &[Some(2.0), Some(5.0), Some(3.0)]);
+        assert_eq!((measure.ours, measure.anchor), (Some(3.0), Some(10.0)));
+        assert_eq!(measure.ratio, Some(0.25));
+        assert_eq!(measure.spread.ratio, Some([0.2, 0.3]));
+        assert_eq!(measure.met, Some(true));
+        assert_eq!(measure.anchor_name.as_deref(), Some("Peer"));
+    }
+
+    #[test]
+    fn a_run_that_failed_has_no_figure_and_is_told_of() {
+        let (_, measure) = judged("P1", at_most(0.25), &[Some(2.0), None, Some(3.0)]);
+        assert_eq!(measure.ours, Some(2.5));
+        assert_eq!(measure.spread.ratio, Some([0.2, 0.3]));
+        assert!(measure.remarks[0].contains("1 of 3 runs failed: 1 message_lost"));
+        let (_, measure) = judged("P1", at_most(0.25), &[None, None, None]);
+        assert_eq!((measure.ours, measure.ratio, measure.met), (None, None, None));
+    }
+
+    #[test]
+    fn a_goal_is_met_if_all_its_parts_are() {
+        let good = judged("P2-one", at_most(0.5), &[Some(2.0)]);
+        let bad = judged("P2-two", at_most(0.1), &[Some(2.0)]);
+        let missing = judged("P2-three", at_most(0.5), &[None]);
+        let mut reported = judged("P2-four", Goal::default(), &[Some(2.0)]);
+        reported.1.met = None;
+        let join = |parts: &[&(String, Measure)]| {
+            let parts: Vec<_> = parts.iter().map(|part| (*part).clone()).collect();
+            join_parts(&parts).pop().unwrap()
+        };
+        let (identifier, joined) = join(&[&good, &bad, &reported]);
+        assert_eq!((identifier.as_str(), joined.met), ("P2", Some(false)));
+        assert_eq!(joined.goal, at_most(0.1));
+        assert_eq!(joined.parts, ["P2-one", "P2-two"]);
+        assert_eq!(join(&[&good, &reported]).1.met, Some(true));
+        assert_eq!(join(&[&good, &missing]).1.met, None);
+        assert!(join_parts(&[judged("P1", at_most(0.1), &[Some(2.0)])]).is_empty());
+    }
+
+    #[test]
+    fn what_the_generator_found_wrong_is_a_failure() {
+        assert_eq!(failure(&json!({"passed": true})), None);
+        let report = json!({"passed": false, "violations": {"counts": {"message_lost": 3}}});
+        assert!(failure(&report).unwrap().contains("3 message_lost"));
+    }
+}

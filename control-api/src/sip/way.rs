@@ -1,0 +1,60 @@
+//! The way back: where the responses to a request go.
+
+use std::net::SocketAddr;
+
+use tokio::sync::mpsc;
+
+use super::agent::Agent;
+use super::gate::Transport;
+use super::reply;
+use super::wire::Message;
+use rsipstack::transport::SipConnection;
+
+/// A message as it came.
+#[derive(Clone, Copy)]
+pub(super) struct Arrival<'a> {
+    pub(super) bytes: &'a [u8],
+    pub(super) transport: Transport,
+    pub(super) source: SocketAddr,
+    /// What the stack sends with.
+    pub(super) connection: &'a SipConnection,
+    /// Of a stream: what is to be written to it.
+    pub(super) stream: Option<&'a mpsc::Sender<Vec<u8>>>,
+}
+
+impl Arrival<'_> {
+    /// Where the responses to this request go; `None` where its Via does not say.
+    pub(super) fn way_back(&self, message: &Message<'_>) -> Option<Way> {
+        match self.stream {
+            Some(stream) => Some(Way::Stream(stream.clone())),
+            None => reply::destination(message, self.source).map(Way::Datagram),
+        }
+    }
+}
+
+/// Where a response goes.
+#[derive(Clone, Debug)]
+pub(super) enum Way {
+    Datagram(SocketAddr),
+    Stream(mpsc::Sender<Vec<u8>>),
+}
+
+impl Agent {
+    /// Sends a response now or never. Where there is no room it is lost like any datagram: a 2xx is
+    /// repeated until its ACK, for everything else the peer asks again.
+    pub(super) fn send_response(&self, way: &Way, response: Vec<u8>) {
+        match way {
+            Way::Datagram(destination) => {
+                let sent = self.socket.get().map(|it| it.try_send_to(&response, *destination));
+                if let Some(Err(error)) = sent {
+                    tracing::debug!(%error, "UDP send");
+                }
+            }
+            Way::Stream(stream) => {
+                if stream.try_send(response).is_err() {
+                    tracing::debug!("the connection takes no response");
+                }
+            }
+        }
+    }
+}
