@@ -212,10 +212,13 @@ impl Plane {
     }
 
     /// The handshake is complete; one with a key has proved that the peer has it.
-    fn secured(&mut self, key: Key, session: Session) {
+    fn secured(&mut self, key: Key, mut session: Session) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         tracing::debug!(suite = session.suite(), "TLS session established");
         self.metrics.handshakes_completed += 1;
+        // Many sessions are set up long before they are used, and many at once: expanded keys that are
+        // given back now are the next one's memory.
+        session.rest();
         let secured = Transport::Tls(session);
         let handshaking = std::mem::replace(&mut connection.transport, secured);
         if connection.relay.is_some() {

@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 use std::io::Write;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -40,6 +41,10 @@ struct Options {
     /// TLS 1.2 suites by OpenSSL name, most wanted first. May be given several times, or with commas.
     #[arg(long, value_delimiter = ',')]
     suite: Vec<String>,
+    /// Where to write how many bytes of memory (proportional set size) it takes before a session is
+    /// reserved.
+    #[arg(long)]
+    empty_pss_file: Option<PathBuf>,
     /// Prints the counters every so many seconds.
     #[arg(long)]
     report: Option<u64>,
@@ -59,6 +64,9 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
     let (bell, _receiver) = mrfp_io::doorbell()?;
     let ports = Mrfp::start(&config(options), &bell)?;
+    if let Some(file) = &options.empty_pss_file {
+        std::fs::write(file, proportional_set_size()?.to_string())?;
+    }
     let mut plane = Plane::new(ports, options.sessions);
     let mut ready = false;
     let mut reported = Instant::now();
@@ -80,6 +88,14 @@ fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
         }
         std::thread::sleep(POLL_INTERVAL);
     }
+}
+
+/// Bytes of this process, memory it shares divided among those who share it (proc(5)).
+fn proportional_set_size() -> Result<u64, Box<dyn std::error::Error>> {
+    let rollup = std::fs::read_to_string("/proc/self/smaps_rollup")?;
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"));
+    let kilobytes: u64 = line.ok_or("no Pss")?.trim().trim_end_matches(" kB").parse()?;
+    Ok(kilobytes * 1024)
 }
 
 fn config(options: &Options) -> Config {

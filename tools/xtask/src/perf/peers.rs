@@ -143,7 +143,14 @@ impl Subject {
             Self::Plane { sessions } => stage.target(
                 "plane ready",
                 &stage.binaries.plane,
-                &["--listen", "127.0.0.1:0", "--sessions", &sessions.to_string()],
+                &[
+                    "--listen",
+                    "127.0.0.1:0",
+                    "--sessions",
+                    &sessions.to_string(),
+                    "--empty-pss-file",
+                    &stage.path(EMPTY_PSS_FILE).display().to_string(),
+                ],
             ),
             Self::Bare => {
                 stage.target("bare ready", &stage.binaries.bare, &["--listen", "127.0.0.1:0"])
@@ -376,6 +383,8 @@ fn words(arguments: &[&str]) -> Vec<String> {
 
 /// Suite of what is compared with stunnel and s_server.
 const SUITE: &str = "PSK-AES128-GCM-SHA256";
+/// Where `plane` says what it takes before it has reserved a session.
+pub(crate) const EMPTY_PSS_FILE: &str = "plane-empty.pss";
 /// Of alice in perf/peers/mrf.toml.
 const PASSWORD: &str = "correct horse battery staple";
 /// A key for an hour on loopback.

@@ -1,12 +1,12 @@
 //! Runs rounds, and turns what they showed into the lines of the table.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
 
-use super::peers::{Running, Stage, fill};
+use super::peers::{EMPTY_PSS_FILE, Running, Stage, Subject, fill};
 use super::plan::{Case, Entry, Round, Value};
 use super::process::{Process, check_interrupt, is_interrupted};
 use super::results::{CaseRecord, Measure, RunRecord, Spread, figure};
@@ -122,12 +122,16 @@ impl<'a> Turn<'a> {
         let mut process = Process::start(generator, &arguments, &stage.processors.generator, log)?;
         let limit = Duration::from_secs_f64(self.extent.run_seconds) + RUN_ALLOWANCE;
         let status = process.wait(limit)?;
-        read_report(&report).map_err(|error| {
+        let mut report = read_report(&report).map_err(|error| {
             format!(
                 "mrf-load ended ({status}) without a report ({error}): {}",
                 process.last_words()
             )
-        })
+        })?;
+        if let Subject::Plane { .. } = self.case.subject {
+            count_reservations(&mut report["figures"], &stage.path(EMPTY_PSS_FILE));
+        }
+        Ok(report)
     }
 
     fn words(&self, load: &str, stage: &Stage, running: &Running) -> Vec<String> {
@@ -141,6 +145,17 @@ impl<'a> Turn<'a> {
         let addresses = running.addresses.iter();
         values.extend(addresses.map(|(name, address)| (*name, address.to_string())));
         load.split_whitespace().map(|word| fill(word, &values)).collect()
+    }
+}
+
+/// The generator sees what connections cost; what was reserved for them before it came counts as well.
+fn count_reservations(figures: &mut Json, empty_pss: &Path) {
+    let empty = std::fs::read_to_string(empty_pss).ok().and_then(|text| text.parse::<f64>().ok());
+    let (end, sessions) = (figure(figures, "pss_end_bytes"), figure(figures, "sessions"));
+    if let (Some(empty), Some(end), Some(sessions)) = (empty, end, sessions)
+        && sessions > 0.0
+    {
+        figures["pss_bytes_per_reserved_session"] = ((end - empty) / sessions).into();
     }
 }
 
