@@ -16,8 +16,9 @@ const HOST: &str = "127.0.0.1";
 const MIB: u64 = 1024 * 1024;
 const MESSAGE_BYTES: u64 = 100 * MIB;
 /// What the node may grow by while the message passes: the queue of one receiver (1 MiB), what one
-/// turn has read before the sender is held back, and the allocator's steps of 2 MiB.
-const GROWTH_BYTES_MAX: u64 = 4 * MIB;
+/// turn has read before the sender is held back, and the allocator's steps of 2 MiB, one for each of
+/// the two pools of send buffers.
+const GROWTH_BYTES_MAX: u64 = 6 * MIB;
 
 /// The byte at a place of the message: no run of it repeats within four gigabytes, so that a byte
 /// lost, doubled or exchanged shows.

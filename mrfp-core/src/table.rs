@@ -6,8 +6,7 @@ use std::hash::{BuildHasher, RandomState};
 
 use mrfp_io::Key;
 
-/// Fixed slab. Its addresses are reserved at once, so that it never moves; memory is taken as slots are
-/// first used and then only reused.
+/// Fixed slab: memory is taken as slots are first used and then only reused.
 #[derive(Debug)]
 pub(crate) struct Table<T> {
     slots: Vec<Slot<T>>,
@@ -26,7 +25,13 @@ impl<T> Table<T> {
     /// A table of at most `count_max` entries.
     pub(crate) fn new(count_max: usize) -> Self {
         assert!(count_max <= Key::INDEX_MAX as usize);
-        Self { slots: Vec::with_capacity(count_max), free: Vec::new(), count_max, occupied: 0 }
+        Self { slots: Vec::new(), free: Vec::new(), count_max, occupied: 0 }
+    }
+
+    /// The same for the few tables a shard has one of: the addresses of all entries are reserved at
+    /// once, so that it never moves. That may take a huge page (2 MiB) before the first entry.
+    pub(crate) fn reserved(count_max: usize) -> Self {
+        Self { slots: Vec::with_capacity(count_max), ..Self::new(count_max) }
     }
 
     /// Entries.

@@ -203,3 +203,26 @@ impl Uri {
         Some(Self { text, normal })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A node has rooms by the thousand, and most are small.
+    #[test]
+    fn a_room_nobody_is_in_takes_little_memory() {
+        let policy = ChatRoomPolicy {
+            uris: vec!["sip:room@mrf.example.com".to_owned()],
+            nicknames: true,
+            nicknames_reserved: Vec::new(),
+            private_messages: true,
+            cpim: CpimPolicy::Wrap,
+            accept_types: "text/plain *".to_owned(),
+            accept_wrapped_types: "*".to_owned(),
+            message_bytes_max: None,
+        };
+        let mut room = None;
+        let allocated = allocation_counter::measure(|| room = Some(Room::new(policy)));
+        assert!(room.is_some() && allocated.bytes_max < 4096, "{allocated:?}");
+    }
+}

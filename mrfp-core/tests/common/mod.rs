@@ -82,10 +82,15 @@ impl Received {
     }
 }
 
-/// A response, as a UE writes it.
+/// A response, as a UE writes it: each with one of the comments that the RFC leaves to it.
 pub fn response(transaction_id: &str, status: u16, to: &str, from: &str) -> Vec<u8> {
+    let comment = match transaction_id.as_bytes()[0] % 3 {
+        0 => " OK",
+        1 => " Said",
+        _ => "",
+    };
     format!(
-        "MSRP {transaction_id} {status} Said\r\nTo-Path: {to}\r\nFrom-Path: {from}\r\n\
+        "MSRP {transaction_id} {status}{comment}\r\nTo-Path: {to}\r\nFrom-Path: {from}\r\n\
          -------{transaction_id}$\r\n"
     )
     .into_bytes()

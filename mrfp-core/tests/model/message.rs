@@ -146,6 +146,11 @@ impl Message {
         self.chunks.last().map_or(0, |chunk| chunk.range.end)
     }
 
+    /// So much of it was said that it can be told whom it is for.
+    pub fn has_whole_head(&self) -> bool {
+        self.cut() >= self.tag_end - TAG_BYTES
+    }
+
     /// Nothing is left to begin.
     pub fn is_said(&self) -> bool {
         self.abandoned || self.chunks.len() == self.cuts.len()

@@ -31,7 +31,31 @@ pub enum Command {
     /// Run a scenario against a node.
     #[command(subcommand, after_help = EXAMPLES)]
     Run(Scenarios),
+    /// Make one report of several generators that ran at the same time.
+    #[command(after_help = MERGE_EXAMPLES)]
+    Merge(Merge),
 }
+
+/// Options of `merge`.
+#[derive(Args, Clone, Debug)]
+pub struct Merge {
+    /// Files of --json, one of each generator.
+    #[arg(required = true)]
+    pub reports: Vec<PathBuf>,
+
+    /// Writes the merged report to a file.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+const MERGE_EXAMPLES: &str = "\
+Example: two generators on processors of their own, one of which measures the node:
+    taskset -c 2 mrf-load run relay --target 'msrp://127.0.0.1:2855;tcp' --json a.json \\
+        --node-pid $(pidof mrf) &
+    taskset -c 3 mrf-load run relay --target 'msrp://127.0.0.1:2855;tcp' --json b.json
+    wait; mrf-load merge a.json b.json --json both.json
+
+Counts and rates add up; percentiles are those of all messages together.";
 
 /// What is run.
 #[derive(Subcommand, Debug)]
@@ -68,6 +92,9 @@ pub enum Scenarios {
     /// TLS-PSK connections to a server of it, idle or handshake after handshake. No SIP.
     #[command(after_help = WIRE_EXAMPLES)]
     Plane(Box<PlaneRun>),
+    /// Anything else is a scenario file: `run FILE.toml [--json FILE]`.
+    #[command(external_subcommand)]
+    File(Vec<String>),
 }
 
 const BULK_EXAMPLES: &str = "\
@@ -128,6 +155,9 @@ pub struct Recording {
 }
 
 const EXAMPLES: &str = "\
+A scenario file says what is run, phase by phase, and what is expected of it:
+    mrf-load run tools/loadgen/scenarios/carrier.toml --json carrier.json
+
 Examples, with a node started by `mrf` on this machine:
   Ten UEs in one room, a message a second each, for twenty seconds:
     mrf-load run chat --target sip:room@127.0.0.1:5060
@@ -145,6 +175,14 @@ Examples, with a node started by `mrf` on this machine:
   Rooms of 2 to 20, 5 messages a second per UE, short ones and ones that travel in chunks:
     mrf-load run chat --target sip:room@127.0.0.1:5060 --sessions 500 --room-size 2..20 \\
         --message-rate 5 --message-size 200,2000,20000
+
+  A room of 1,000 in which ten speak, with eight messages of each unanswered:
+    mrf-load run chat --target sip:room@127.0.0.1:5060 --sessions 1000 --rate 1000/s --senders 10 \\
+        --window 8 --window-until answered --warmup 1s --node-pid $(pidof mrf)
+
+  Whole calls, 64 at a time:
+    mrf-load run calls --target sip:call@127.0.0.1:5060 --concurrency 64 --security psk \\
+        --warmup 1s --duration 10s --node-pid $(pidof mrf)
 
   1,000 connections that all speak for the first time in the same moment:
     mrf-load run burst --target sip:burst@127.0.0.1:5060 --sessions 1000 --rate 500/s --security psk
@@ -308,6 +346,8 @@ pub enum SecurityName {
     Plain,
     /// TCP/TLS/MSRP with a key of MIKEY-TICKET.
     Psk,
+    /// TCP/TLS/MSRP with the certificate that the node announces (a=fingerprint).
+    Certificate,
 }
 
 /// Transport of SIP.
@@ -549,7 +589,7 @@ mod tests {
         line.extend(options);
         match Cli::try_parse_from(line)?.command {
             Command::Run(Scenarios::Chat(run)) => Ok(*run),
-            Command::Run(other) => panic!("{other:?}"),
+            other => panic!("{other:?}"),
         }
     }
 

@@ -9,13 +9,13 @@ mod ledger;
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use files::FileBook;
 pub use ledger::{Answered, Debts, Delivered, Ledger};
 
 /// What went wrong, by kind. Order and names are those of the report.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Violation {
     /// The INVITE got a final answer other than 2xx.
@@ -96,7 +96,7 @@ impl Violation {
 }
 
 /// Violations counted by kind, the first few of each described.
-#[derive(Clone, Default, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Violations {
     /// How many of each kind.
     pub counts: BTreeMap<Violation, u64>,

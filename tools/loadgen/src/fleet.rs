@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
+use mrfp_protocol::tls::Profile;
 use tokio::sync::mpsc;
 
 use self::clock::date_time_now;
@@ -23,7 +24,7 @@ use crate::media::worker::{Command, Event as MediaEvent, WorkerConfig};
 use crate::media::{Progress, Thread, WorkerReport};
 use crate::report::{CallsReport, Report};
 use crate::scenario::{Churn, Place, Scenario};
-use crate::security::{Credential, KeyExchange};
+use crate::security::{Credential, KeyExchange, certificate_profile};
 use crate::signalling::transport::Transport;
 use crate::signalling::{Config, UserAgents};
 
@@ -39,6 +40,8 @@ struct Fleet<'a> {
     options: &'a Run,
     scenario: &'a Scenario,
     credential: Option<Credential>,
+    /// TLS of the media, whatever secures it.
+    profile: Option<Arc<Profile>>,
     local_ip: IpAddr,
     transport: Transport,
     agents: UserAgents,
@@ -141,7 +144,7 @@ impl<'a> Fleet<'a> {
                 .map_err(|error| unreachable(options, &error.to_string()))?,
         };
         let credential = match options.security {
-            SecurityName::Plain => None,
+            SecurityName::Plain | SecurityName::Certificate => None,
             SecurityName::Psk => Some(Credential::new(&options.kms)?),
         };
         let local_address = local_address_towards(options, &transport)?;
@@ -156,13 +159,19 @@ impl<'a> Fleet<'a> {
         };
         let now = Instant::now();
         let (events, media) = mpsc::unbounded_channel();
-        let threads = spawn_threads(scenario, credential.as_ref(), now, &events)?;
+        let profile = match options.security {
+            SecurityName::Plain => None,
+            SecurityName::Psk => credential.as_ref().map(Credential::profile),
+            SecurityName::Certificate => Some(certificate_profile()?),
+        };
+        let threads = spawn_threads(scenario, profile.as_ref(), now, &events)?;
         let sessions = if scenario.churn.is_some() { 0 } else { scenario.sessions };
         let places = if sessions > 0 { scenario.places() } else { Vec::new() };
         Ok(Self {
             options,
             scenario,
             credential,
+            profile,
             local_ip: local_address.ip(),
             transport,
             agents: UserAgents::new(config, sessions, now),
@@ -500,7 +509,7 @@ const DISPLAY_INTERVAL: Duration = Duration::from_millis(100);
 
 fn spawn_threads(
     scenario: &Scenario,
-    credential: Option<&Credential>,
+    profile: Option<&Arc<Profile>>,
     origin: Instant,
     events: &mpsc::UnboundedSender<(u32, MediaEvent)>,
 ) -> io::Result<Vec<Thread>> {
@@ -528,7 +537,7 @@ fn spawn_threads(
                 sessions: if scenario.churn.is_some() { 0 } else { scenario.sessions },
                 connections_max: by_thread.get(&number).copied().unwrap_or(0),
                 date_time: date_time.clone(),
-                profile: credential.map(Credential::profile),
+                profile: profile.cloned(),
                 origin,
                 progress: Arc::new(Progress::default()),
             };

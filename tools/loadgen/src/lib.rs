@@ -8,6 +8,7 @@
 //! - [`fleet`]: one run from the first INVITE to the last BYE.
 //! - [`wire`]: the same without SIP, against whoever is reached directly.
 //! - [`accounting`]: processor time and memory, the node's and our own.
+//! - [`script`]: scenario files, phase by phase; [`merge`]: the reports of several generators.
 //! - [`report`], [`display`]: what it has shown, after and meanwhile.
 #![forbid(unsafe_code)]
 
@@ -17,8 +18,10 @@ pub mod display;
 pub mod expectation;
 pub mod fleet;
 pub mod media;
+pub mod merge;
 pub mod report;
 pub mod scenario;
+pub mod script;
 pub mod security;
 pub mod signalling;
 pub mod wire;
@@ -52,6 +55,10 @@ pub enum Outcome {
     Calls(Box<report::Report>),
     /// Without.
     Wire(Box<wire::WireReport>),
+    /// A scenario file.
+    Script(Box<script::ScriptReport>),
+    /// Of several generators.
+    Merged(Box<merge::MergedReport>),
 }
 
 impl Outcome {
@@ -61,6 +68,8 @@ impl Outcome {
         match self {
             Self::Calls(report) => report.passed,
             Self::Wire(report) => report.passed,
+            Self::Script(report) => report.passed,
+            Self::Merged(report) => report.passed,
         }
     }
 
@@ -70,14 +79,24 @@ impl Outcome {
         match self {
             Self::Calls(report) => report.to_text(),
             Self::Wire(report) => report.to_text(),
+            Self::Script(report) => report.to_string(),
+            Self::Merged(report) => report.to_text(),
         }
     }
 }
 
 /// Runs what the command line says, and writes the JSON file where one is asked for.
 pub fn run(command: cli::Command) -> Result<Outcome, Error> {
-    let cli::Command::Run(scenario) = command;
+    let scenario = match command {
+        cli::Command::Run(scenario) => scenario,
+        cli::Command::Merge(options) => {
+            let report = merge::merge(&options.reports)?;
+            Record::of(options.json.as_deref())?.write(&report)?;
+            return Ok(Outcome::Merged(Box::new(report)));
+        }
+    };
     match scenario {
+        Scenarios::File(words) => run_file(&words),
         Scenarios::Chat(options) => run_calls(*options, ScenarioName::Chat),
         Scenarios::Pairs(options) => run_calls(*options, ScenarioName::Pairs),
         Scenarios::Burst(options) => run_calls(*options, ScenarioName::Burst),
@@ -110,6 +129,27 @@ fn run_calls(mut options: cli::Run, scenario: ScenarioName) -> Result<Outcome, E
     Ok(Outcome::Calls(Box::new(report)))
 }
 
+/// `run FILE.toml [--json FILE]`.
+fn run_file(words: &[String]) -> Result<Outcome, Error> {
+    let (file, json) = match words {
+        [file] => (file, None),
+        [file, option, json] if option == "--json" => (file, Some(Path::new(json))),
+        _ => {
+            let what = words.first().map_or("", String::as_str);
+            return Err(Error::Usage(format!(
+                "{what}: neither a scenario nor `FILE.toml [--json FILE]`"
+            )));
+        }
+    };
+    if !file.ends_with(".toml") {
+        return Err(Error::Usage(format!("{file}: there is no such scenario")));
+    }
+    let record = Record::of(json)?;
+    let report = script::run(Path::new(file))?;
+    record.write(&report)?;
+    Ok(Outcome::Script(Box::new(report)))
+}
+
 fn run_wire(plan: wire::Plan, recording: &cli::Recording) -> Result<Outcome, Error> {
     check_descriptors(plan.links)?;
     let record = Record::open(recording)?;
@@ -133,6 +173,11 @@ impl Record {
             return Err(Error::Usage(format!("--node-pid {pid}: no such process on this machine")));
         }
         Ok(Self { json: recording.json.as_deref().map(create).transpose()?, node })
+    }
+
+    /// Only a file.
+    fn of(json: Option<&Path>) -> Result<Self, Error> {
+        Ok(Self { json: json.map(create).transpose()?, node: Processes::default() })
     }
 
     fn write(self, report: &impl serde::Serialize) -> Result<(), Error> {

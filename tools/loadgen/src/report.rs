@@ -11,8 +11,9 @@ use serde::Serialize;
 
 pub use self::figures::{FairnessReport, FilesReport, MemoryReport, StallReport};
 pub use self::shared::{BOUND_SHARE, Figures, LatencyUs, PairFairness};
-pub(crate) use self::shared::{SLIP_US_MAX, bound_warning, slip_warning};
+pub(crate) use self::shared::{SLIP_US_MAX, bound_warning, figure_names, slip_warning};
 use crate::expectation::Violations;
+use crate::merge::Buckets;
 
 /// All figures of a run.
 #[derive(Clone, Debug, Serialize)]
@@ -31,6 +32,8 @@ pub struct Report {
     pub config: ConfigReport,
     /// The figures every kind of run has.
     pub figures: Figures,
+    /// Of `latency_us`, for `mrf-load merge`: value in nanoseconds, count.
+    pub latency_histogram_ns: Buckets,
     /// Calls.
     pub calls: CallsReport,
     /// Messages.
@@ -120,7 +123,7 @@ pub struct ConfigReport {
     pub target: String,
     /// `udp` or `tcp`.
     pub transport: String,
-    /// `plain` or `psk`.
+    /// `plain`, `psk` or `certificate`.
     pub security: String,
     /// UEs.
     pub sessions: u32,

@@ -7,8 +7,25 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use control_api::mikey::{Error, Initiator, NtpTime, Parameters, TicketProtectionKey};
-use mrfp_protocol::tls::{Profile, ProfileConfig, Psk};
+use mrfp_protocol::tls::{Authorities, Fingerprint, Profile, ProfileConfig, Psk};
 use zeroize::Zeroizing;
+
+/// What protects one session.
+#[derive(Debug)]
+pub enum Protection {
+    /// Nothing.
+    Plain,
+    /// Identity and key.
+    Psk(Vec<u8>, Psk),
+    /// The node's certificate is one of these (`a=fingerprint`).
+    Certificate(Vec<Fingerprint>),
+}
+
+/// TLS in which the node shows a certificate that its answer has announced.
+pub fn certificate_profile() -> io::Result<Arc<Profile>> {
+    let profile = crate::wire::plan::certificate_profile(Authorities::web(), &[]);
+    profile.map(Arc::new).map_err(io::Error::other)
+}
 
 /// What the whole fleet shares.
 pub struct Credential {

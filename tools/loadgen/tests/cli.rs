@@ -80,3 +80,65 @@ fn an_interrupt_ends_the_calls_and_reports() {
     assert!(stdout(&output).contains("3 ended by BYE"), "{}", stdout(&output));
     assert!(stdout(&output).contains("INTERRUPTED"));
 }
+
+/// A scenario file against a good node; what it says at the end, and its exit code.
+fn run_script(name: &str, expect: &str) -> (String, Option<i32>, serde_json::Value) {
+    let sip = start_sip_udp(start_switch(Fault::None), CallFault::None);
+    let path = |end: &str| format!("{}/{name}.{end}", env!("CARGO_TARGET_TMPDIR"));
+    let text = format!(
+        "[defaults]\ntarget = \"sip:room@{sip}\"\nsessions = 3\nduration = \"300ms\"\n\
+         [[phase]]\nname = \"ramp\"\nscenario = \"chat\"\n\
+         ramp = {{ option = \"window\", from = 1, to = 2, steps = 2 }}\nexpect = [{expect}]\n\
+         [[phase]]\nname = \"soak\"\nscenario = \"chat\"\nmessage-rate = 20\n"
+    );
+    std::fs::write(path("toml"), text).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mrf-load"));
+    let output = command.args(["run", &path("toml"), "--json", &path("json")]).output().unwrap();
+    let json = std::fs::read_to_string(path("json")).unwrap_or_default();
+    let json = serde_json::from_str(&json).unwrap_or_default();
+    (format!("{}{}", stdout(&output), stderr(&output)), output.status.code(), json)
+}
+
+#[test]
+fn a_scenario_file_passes_only_if_every_expectation_held() {
+    let good = "\"p50_us < 1000000\", \"lost = 0\", \"messages >= 10\"";
+    let (text, code, json) = run_script("good", good);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("PASSED  ramp (window 2)"), "{text}");
+    assert_eq!(json["phases"].as_array().unwrap().len(), 3);
+    assert_eq!(json["phases"][0]["expectations"][1]["held"], true);
+    assert!(json["phases"][2]["report"]["figures"]["messages"].as_u64() > Some(0));
+
+    let (text, code, json) = run_script("bad", "\"p50_us < 1\", \"node_cpu_seconds < 9\"");
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("BROKEN  p50_us < 1: "), "{text}");
+    assert!(text.contains("node_cpu_seconds < 9: not measured"), "{text}");
+    assert_eq!(json["passed"], false);
+
+    let (text, code, _) = run_script("senseless", "\"speed < 1\"");
+    assert_eq!(code, Some(2), "{text}");
+    assert!(text.contains("speed"), "{text}");
+}
+
+#[test]
+fn the_reports_of_two_generators_become_one() {
+    let path = |name: &str| format!("{}/part-{name}.json", env!("CARGO_TARGET_TMPDIR"));
+    let mut messages = 0;
+    for name in ["a", "b"] {
+        let output = mrf_load(&["--duration", "500ms", "--window", "1", "--json", &path(name)])
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        let text = std::fs::read_to_string(path(name)).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        messages += json["figures"]["messages"].as_u64().unwrap();
+    }
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mrf-load"));
+    command.args(["merge", &path("a"), &path("b"), "--json", &path("both")]);
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let text = std::fs::read_to_string(path("both")).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(json["figures"]["messages"].as_u64(), Some(messages));
+    assert!(json["figures"]["latency_us"]["p99"].as_f64().unwrap() > 0.0);
+}

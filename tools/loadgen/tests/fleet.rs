@@ -27,7 +27,7 @@ fn run_against(sip: SocketAddr, options: &[&str]) -> Result<Report, Error> {
     line.extend(options);
     match loadgen::run(Cli::parse_from(line).command)? {
         Outcome::Calls(report) => Ok(*report),
-        Outcome::Wire(report) => panic!("{report:?}"),
+        other => panic!("{other:?}"),
     }
 }
 

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use clap::Parser as _;
-use control_api::config::{Config, Creation, Shards};
+use control_api::config::{Certificate, Config, Creation, Shards};
 use control_api::node::{Addresses, Node, Stopped};
 use loadgen::Outcome;
 use loadgen::cli::Cli;
@@ -64,7 +64,7 @@ impl RunningNode {
         line.extend(options);
         match loadgen::run(Cli::parse_from(line).command).unwrap() {
             Outcome::Calls(report) => *report,
-            Outcome::Wire(report) => panic!("{report:?}"),
+            other => panic!("{other:?}"),
         }
     }
 
@@ -451,4 +451,25 @@ fn bulk_arrives_whole_through_the_node() {
         assert!(report.files.as_ref().unwrap().delivered > 0);
         node.stop();
     }
+}
+
+#[test]
+fn sessions_are_secured_by_the_certificate_that_the_node_announces() {
+    let name = format!("node-certificate-{}", std::process::id());
+    let directory = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::create_dir_all(&directory).unwrap();
+    let issued = rcgen::generate_simple_self_signed(vec!["node.invalid".to_owned()]).unwrap();
+    let (chain, key) = (directory.join("chain.pem"), directory.join("key.pem"));
+    std::fs::write(&chain, issued.cert.pem()).unwrap();
+    std::fs::write(&key, issued.signing_key.serialize_pem()).unwrap();
+    let mut config = config();
+    config.tls.certificate =
+        Some(Certificate { chain, key, authorities: Vec::new(), web_authorities: true });
+    let node = start(config);
+    let talk = ["--sessions", "6", "--rooms", "2", "--window", "4", "--duration", "500ms"];
+    let options = [&talk[..], &["--security", "certificate"]].concat();
+    let report = node.load(&options);
+    assert_everything_held(&report, 6);
+    node.assert_clean_and_stop();
+    std::fs::remove_dir_all(directory).unwrap();
 }

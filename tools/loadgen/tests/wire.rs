@@ -29,7 +29,7 @@ fn run(scenario: &str, target: &str, options: &[&str]) -> WireReport {
     line.extend(options);
     match loadgen::run(Cli::parse_from(line).command).unwrap() {
         Outcome::Wire(report) => *report,
-        Outcome::Calls(report) => panic!("{report:?}"),
+        other => panic!("{other:?}"),
     }
 }
 

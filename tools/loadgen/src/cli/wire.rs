@@ -204,6 +204,7 @@ impl WireOptions {
             work,
             protection,
             links,
+            identities: links,
             threads: self.threads,
             traffic: Traffic {
                 window: self.window.unwrap_or(8),
@@ -269,6 +270,7 @@ impl BulkRun {
             work: Work::Bulk { sink },
             protection: Protection::Plain,
             links: self.pairs,
+            identities: self.pairs,
             threads: 1,
             traffic: Traffic {
                 window: 1,
@@ -307,7 +309,8 @@ impl PlaneRun {
         if self.psk_identity.is_none() && slots > self.sessions {
             return Err("--concurrency is more than the --sessions that have a key".to_owned());
         }
-        Ok(self.wire.plan(self.target, Work::Handshakes, protection, slots))
+        let plan = self.wire.plan(self.target, Work::Handshakes, protection, slots);
+        Ok(Plan { identities: self.sessions.max(slots), ..plan })
     }
 }
 

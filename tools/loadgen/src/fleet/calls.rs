@@ -7,6 +7,7 @@ use crate::cli::Run;
 use crate::expectation::Violation;
 use crate::media::Thread;
 use crate::media::worker::{Command, Connect, Event as MediaEvent};
+use crate::security::Protection;
 use crate::signalling::{Event as CallEvent, Invite, sdp};
 
 impl Fleet<'_> {
@@ -31,12 +32,12 @@ impl Fleet<'_> {
                 }
             }
         }
-        let secure = transfer_init.is_some();
+        let secure = self.profile.is_some();
         let session_id = session_id();
         session.local_path = sdp::local_path(self.local_ip, &session_id, secure);
         session.state = SessionState::Called;
         session.invited = now;
-        let sdp = sdp::offer(self.local_ip, &session_id, transfer_init.as_deref());
+        let sdp = sdp::offer(self.local_ip, &session_id, secure, transfer_init.as_deref());
         self.calls.attempted += 1;
         self.agents.invite(number, Invite { from, to, sdp }, now);
     }
@@ -99,7 +100,7 @@ impl Fleet<'_> {
     }
 
     pub(super) fn answered(&mut self, call: u32, sdp: &[u8], now: Instant) {
-        let secure = self.credential.is_some();
+        let secure = self.profile.is_some();
         let session = &mut self.sessions[call as usize];
         self.calls.answered += 1;
         let latency = (now - session.invited).as_nanos() as u64;
@@ -108,13 +109,20 @@ impl Fleet<'_> {
             Ok(answer) => answer,
             Err(error) => return self.unusable(call, &format!("{error:?}")),
         };
-        let psk = match (session.exchange.take(), &answer.transfer_response) {
+        let protection = match (session.exchange.take(), &answer.transfer_response) {
             (Some(exchange), Some(response)) => match exchange.finish(response) {
-                Ok(psk) => Some(psk),
+                Ok((identity, psk)) => Protection::Psk(identity, psk),
                 Err(error) => return self.unusable(call, &error),
             },
-            (_, _) => None,
+            (Some(_), None) => return self.unusable(call, "a key exchange without an answer"),
+            (None, _) if secure => {
+                Protection::Certificate(answer.fingerprint.into_iter().collect())
+            }
+            (None, _) => Protection::Plain,
         };
+        if matches!(&protection, Protection::Certificate(fingerprints) if fingerprints.is_empty()) {
+            return self.unusable(call, "no a=fingerprint");
+        }
         let connect = Connect {
             session: call,
             room: session.place.room,
@@ -123,7 +131,7 @@ impl Fleet<'_> {
             local_path: session.local_path.clone(),
             from: ue_uri(call),
             to: room_uri(self.options, session.place.room),
-            psk,
+            protection,
         };
         self.thread(call).command(Command::Connect(Box::new(connect)));
     }

@@ -12,6 +12,7 @@ use crate::cli::Run;
 use crate::display::Figures;
 use crate::expectation::Violation;
 use crate::media::{Progress, Thread, resident_kib};
+use crate::merge::Buckets;
 use crate::report::{
     BOUND_SHARE, ConfigReport, CpuReport, FairnessReport, FilesReport, LatencyUs, Machine,
     MemoryReport, MessagesReport, PairFairness, Percentiles, Report, SLIP_US_MAX, StallReport,
@@ -164,6 +165,7 @@ impl Fleet<'_> {
             command_line: command_line(std::env::args()),
             config: config_report(self.options, self.scenario),
             figures,
+            latency_histogram_ns: Buckets::of(latency),
             calls: self.calls,
             messages,
             setup_latency: Percentiles::of_ns(&self.setup_latency),

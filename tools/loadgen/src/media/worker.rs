@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use hdrhistogram::Histogram;
 use mrfp_io::{Completion, Driver};
-use mrfp_protocol::tls::{Profile, Psk};
+use mrfp_protocol::tls::Profile;
 
 use self::files::StallTimes;
 use self::shared::{Room, Shared};
@@ -22,6 +22,7 @@ use super::connection::{Connection, Stage};
 use super::{Progress, Traffic, WorkerReport};
 use crate::accounting::thread_cpu_ns;
 use crate::expectation::Violation;
+use crate::security::Protection;
 
 /// What the fleet asks of a media thread.
 #[derive(Debug)]
@@ -65,8 +66,8 @@ pub struct Connect {
     pub from: String,
     /// SIP URI of the room.
     pub to: String,
-    /// Identity and key, where the session is protected.
-    pub psk: Option<(Vec<u8>, Psk)>,
+    /// What protects the session.
+    pub protection: Protection,
 }
 
 /// What a media thread tells the fleet.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Percentiles, show_us};
 
 /// The figures of a run, flat, the same names for every scenario; what a scenario does not have is
-/// left out. Times are in microseconds where the name says `us`, else in seconds. *Node* is
+/// null. Times are in microseconds where the name says `us`, else in seconds. *Node* is
 /// everything that `--node-pid` names, with its children; *CPU* is user plus system time while it
 /// was measured, that is after the warm-up and before the end of the traffic.
 #[derive(Clone, Default, Debug, Serialize, Deserialize)]
@@ -17,88 +17,63 @@ pub struct Figures {
     /// Seconds that were measured.
     pub seconds: f64,
     /// Sessions (calls, connections) that came up.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub sessions: Option<u64>,
     /// Seconds until they were.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub set_up_seconds: Option<f64>,
     /// Messages. Between two parties each is a SEND in, its 200 out, a SEND out, its 200 in.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub messages: Option<u64>,
     /// Messages by seconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub messages_per_second: Option<f64>,
     /// Arrivals of messages: in a room each arrives at all other members.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub deliveries: Option<u64>,
     /// CPU of the node.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub node_cpu_seconds: Option<f64>,
     /// CPU of the node by messages.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub node_cpu_us_per_message: Option<f64>,
     /// CPU of the node by deliveries.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub node_cpu_us_per_delivery: Option<f64>,
     /// Deliveries by CPU seconds of the node.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub deliveries_per_node_cpu_second: Option<f64>,
     /// CPU of the generator's process by messages.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub generator_cpu_us_per_message: Option<f64>,
-    /// How busy the busiest media thread of the generator was, 0 to 1.
+    /// How busy the busiest media thread of the generator was, 0 to 1. Without SIP an open loop does
+    /// not sleep; there it is the share of its time in which it had something to do.
     pub generator_busy: f64,
     /// It was more than 0.95: rates and latencies may be the generator's.
     pub generator_bound: bool,
     /// From the moment a message was due to its arrival; for `plane --handshakes` from the beginning
     /// of the connection to the end of the handshake; for `calls` from INVITE to the answered first
     /// message.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub latency_us: Option<LatencyUs>,
     /// How alike the pairs were served.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub fairness: Option<PairFairness>,
     /// What the node's memory (PSS) has grown by, from before the set-up to the end, by sessions.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub pss_bytes_per_session: Option<f64>,
     /// PSS of the node before the first session.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub pss_before_bytes: Option<u64>,
     /// When all were there, and the warm-up had passed.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub pss_set_up_bytes: Option<u64>,
     /// At the end of the measurement, all still there.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub pss_end_bytes: Option<u64>,
     /// Handshakes completed, TCP included.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub handshakes: Option<u64>,
     /// Handshakes by seconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub handshakes_per_second: Option<f64>,
     /// CPU of the node by handshakes.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub node_cpu_us_per_handshake: Option<f64>,
     /// CPU of the generator's process by handshakes.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub generator_cpu_us_per_handshake: Option<f64>,
     /// Content that arrived, in 10^9 bits, by seconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub gbit_per_second: Option<f64>,
     /// The same by CPU seconds of the node.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub node_gbit_per_cpu_second: Option<f64>,
     /// Whole calls, from INVITE to the answered BYE.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub calls: Option<u64>,
     /// Calls by seconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub calls_per_second: Option<f64>,
     /// CPU of the node by calls.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub node_cpu_us_per_call: Option<f64>,
     /// CPU of the generator's process by calls.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub generator_cpu_us_per_call: Option<f64>,
 }
 
@@ -189,6 +164,17 @@ pub(crate) fn slip_warning(slip: &Percentiles) -> String {
     )
 }
 
+/// What an expectation can be about: the figures, and those of the fairness.
+pub(crate) fn figure_names() -> Vec<String> {
+    let names = |value: serde_json::Result<serde_json::Value>| match value {
+        Ok(serde_json::Value::Object(object)) => object.keys().cloned().collect(),
+        _ => Vec::new(),
+    };
+    let mut all: Vec<String> = names(serde_json::to_value(Figures::default()));
+    all.extend(names(serde_json::to_value(PairFairness::default())));
+    all
+}
+
 impl Figures {
     /// For people.
     pub fn write(&self, text: &mut String) {
@@ -247,9 +233,13 @@ mod tests {
     }
 
     #[test]
-    fn what_a_run_does_not_have_is_not_in_its_json() {
+    fn what_a_run_does_not_have_is_null_in_its_json() {
         let json = serde_json::to_value(Figures::default()).unwrap();
-        assert!(json.get("messages").is_none());
+        assert!(json["messages"].is_null());
         assert_eq!(json["generator_bound"], false);
+        let names = figure_names();
+        for name in ["messages_per_second", "slowest_pair_mean_us", "node_cpu_us_per_call"] {
+            assert!(names.iter().any(|known| known == name), "{name}");
+        }
     }
 }

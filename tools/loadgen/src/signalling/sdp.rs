@@ -6,6 +6,7 @@ use control_api::sdp::{
     Chatroom, MessageSessionOffer, OfferedSetup, SdpError, offer_for_message_session, parse_answer,
 };
 use mrfp_core::mp::Direction;
+use mrfp_protocol::tls::Fingerprint;
 
 /// The UE's MSRP URI.
 #[must_use]
@@ -15,16 +16,21 @@ pub fn local_path(address: IpAddr, session_id: &str, secure: bool) -> String {
     format!("{scheme}://{address}/{session_id};tcp")
 }
 
-/// The offer of a chat UE that connects; with TRANSFER_INIT one of a protected session. Its path
-/// is the [`local_path`] of the same session-id.
+/// The offer of a chat UE that connects; with TRANSFER_INIT one of a session with a key, without of
+/// one that is secured by a certificate, if at all. Its path is the [`local_path`] of the same session-id.
 #[must_use]
-pub fn offer(address: IpAddr, session_id: &str, transfer_init: Option<&[u8]>) -> Vec<u8> {
+pub fn offer(
+    address: IpAddr,
+    session_id: &str,
+    secure: bool,
+    transfer_init: Option<&[u8]>,
+) -> Vec<u8> {
     offer_for_message_session(&MessageSessionOffer {
         session_id: 1,
         session_version: 1,
         address: SocketAddr::new(address, DISCARD_PORT),
         msrp_session_id: session_id,
-        secure: transfer_init.is_some(),
+        secure,
         setup: OfferedSetup::Active,
         accept_types: "message/cpim",
         accept_wrapped_types: "text/plain application/octet-stream",
@@ -45,6 +51,8 @@ pub struct Answer {
     pub path: String,
     /// TRANSFER_RESP.
     pub transfer_response: Option<Vec<u8>>,
+    /// `a=fingerprint`.
+    pub fingerprint: Option<Fingerprint>,
 }
 
 /// Why an answer is of no use.
@@ -58,7 +66,7 @@ pub enum Unusable {
     BothActive,
     /// `a=path` names no IP address.
     Address,
-    /// `a=key-mgmt` is missing.
+    /// Neither `a=key-mgmt` nor an `a=fingerprint` that can be read.
     KeyManagement,
 }
 
@@ -71,13 +79,15 @@ pub fn answer(sdp: &[u8], secure: bool) -> Result<Answer, Unusable> {
     if answer.peer_is_active {
         return Err(Unusable::BothActive);
     }
-    if secure && answer.mikey.is_none() {
+    let fingerprint = answer.fingerprint.and_then(|text| Fingerprint::parse(&text).ok());
+    if secure && answer.mikey.is_none() && fingerprint.is_none() {
         return Err(Unusable::KeyManagement);
     }
     Ok(Answer {
         address: answer.connect_to.ok_or(Unusable::Address)?,
         path: answer.path,
         transfer_response: answer.mikey,
+        fingerprint,
     })
 }
 
@@ -121,12 +131,12 @@ mod tests {
         let address = "192.0.2.1".parse().unwrap();
         let path = local_path(address, "abc", true);
         assert_eq!(path, "msrps://192.0.2.1:9/abc;tcp");
-        let sdp = String::from_utf8(offer(address, "abc", Some(&[1, 2, 3]))).unwrap();
+        let sdp = String::from_utf8(offer(address, "abc", true, Some(&[1, 2, 3]))).unwrap();
         assert!(sdp.contains("m=message 9 TCP/TLS/MSRP *\r\n"));
         assert!(sdp.contains(&format!("a=path:{path}\r\n")));
         assert!(sdp.contains("a=setup:active\r\n"));
         assert!(sdp.contains("a=key-mgmt:mikey AQID\r\n"));
-        let plain = String::from_utf8(offer(address, "abc", None)).unwrap();
+        let plain = String::from_utf8(offer(address, "abc", false, None)).unwrap();
         assert!(!plain.contains("key-mgmt"));
     }
 }

@@ -16,6 +16,8 @@ pub(super) struct Link {
     /// Tells the tenants of a slot apart.
     pub(super) generation: u32,
     pub(super) socket: Option<Socket>,
+    /// Whose key it uses.
+    pub(super) identity: u32,
     pub(super) recv_armed: bool,
     pub(super) security: Security,
     pub(super) egress: Egress,
@@ -76,6 +78,7 @@ impl Link {
             stage: Stage::Waiting,
             generation: 0,
             socket: None,
+            identity: 0,
             recv_armed: false,
             security: Security::Plain,
             egress: Egress::default(),

@@ -97,6 +97,8 @@ struct Progress {
     deliveries: AtomicU64,
     handshakes: AtomicU64,
     bytes: AtomicU64,
+    /// What it has told is of [`Phase::Speaking`] or later.
+    speaking: AtomicBool,
     drained: AtomicBool,
 }
 
@@ -151,7 +153,10 @@ impl<'a> Run<'a> {
             self.measured.set_up_seconds = begun.elapsed().as_secs_f64();
             if burst {
                 self.control.enter(Phase::Speaking);
-                self.wait(INTERVAL * 5, |_| false).await;
+                // Until the threads have noticed, those who are there count, silent as they are.
+                while !self.is_speaking() && !self.interrupted {
+                    self.wait(INTERVAL, |_| false).await;
+                }
                 self.wait(SET_UP_TIMEOUT, |counted| counted.up + counted.failed >= links).await;
             }
         }
@@ -211,6 +216,12 @@ impl<'a> Run<'a> {
             counted.handshakes += progress.handshakes.load(Ordering::Relaxed);
         }
         counted
+    }
+
+    fn is_speaking(&self) -> bool {
+        self.threads.iter().all(|thread| {
+            thread.progress.speaking.load(Ordering::Acquire) || thread.handle.is_finished()
+        })
     }
 
     fn is_drained(&self) -> bool {

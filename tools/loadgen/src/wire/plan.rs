@@ -28,6 +28,8 @@ pub struct Plan {
     pub protection: Protection,
     /// Connections.
     pub links: u32,
+    /// Keys that numbered connections share, at least as many as those.
+    pub identities: u32,
     /// Media threads.
     pub threads: u32,
     /// What pairs say.
@@ -137,12 +139,7 @@ impl Protection {
             None => Authorities::web(),
             Some(pem) => Authorities::from_pem(pem).map_err(|error| error.to_string())?,
         };
-        let profile = Profile::new(&ProfileConfig::default())
-            .and_then(|profile| {
-                let config = CertificateConfig { identity: own_identity(), authorities };
-                profile.with_certificates_and_suites(&config, suites)
-            })
-            .map_err(|error| error.to_string())?;
+        let profile = certificate_profile(authorities, suites)?;
         Ok(Self::Certificate { profile, host: host.to_owned() })
     }
 
@@ -156,6 +153,19 @@ impl Protection {
         let profile = Profile::new(&config).map_err(|error| error.to_string())?;
         Ok(Self::Psk { profile, keys })
     }
+}
+
+/// TLS in which one of these authorities vouches for the other side.
+pub(crate) fn certificate_profile(
+    authorities: Authorities,
+    suites: &[String],
+) -> Result<Profile, String> {
+    Profile::new(&ProfileConfig::default())
+        .and_then(|profile| {
+            let config = CertificateConfig { identity: own_identity(), authorities };
+            profile.with_certificates_and_suites(&config, suites)
+        })
+        .map_err(|error| error.to_string())
 }
 
 /// A certificate nobody vouches for: relays ask for one and take any (RFC 4976 section 9.2).
@@ -173,6 +183,14 @@ impl Plan {
         let bound = |thread: u32| {
             let pair = pairs * u64::from(thread) / u64::from(self.threads);
             (2 * pair as u32).min(self.links)
+        };
+        bound(thread)..bound(thread + 1)
+    }
+
+    /// The keys of a thread.
+    pub(super) fn identities_of(&self, thread: u32) -> Range<u32> {
+        let bound = |thread: u32| {
+            (u64::from(self.identities) * u64::from(thread) / u64::from(self.threads)) as u32
         };
         bound(thread)..bound(thread + 1)
     }
@@ -267,6 +285,7 @@ mod tests {
             work: Work::Raw,
             protection: Protection::Plain,
             links,
+            identities: links,
             threads,
             traffic: Traffic { window: 1, interval_ns: None, body_bytes: 200, ramp_ns: 0 },
             warmup: Duration::ZERO,

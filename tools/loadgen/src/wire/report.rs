@@ -11,6 +11,7 @@ use super::worker::WorkerFigures;
 use crate::accounting::{Processes, Usage};
 use crate::expectation::{Violation, Violations};
 use crate::media::worker::latency_histogram;
+use crate::merge::Buckets;
 use crate::report::{Figures, Machine, PairFairness, Percentiles, command_line, show_us};
 
 /// All of it.
@@ -30,6 +31,8 @@ pub struct WireReport {
     pub config: WireConfigReport,
     /// The figures.
     pub figures: Figures,
+    /// Of `latency_us`, for `mrf-load merge`: value in nanoseconds, count.
+    pub latency_histogram_ns: Buckets,
     /// From the moment a message was due to its arrival.
     pub delivery_latency: Percentiles,
     /// From a SEND to its 200.
@@ -165,6 +168,7 @@ impl WireReport {
             commit: None,
             command_line: command_line(std::env::args()),
             config: config_report(plan, suite),
+            latency_histogram_ns: Buckets::of(latency),
             figures,
             delivery_latency: Percentiles::of_ns(&delivery),
             answer_latency: Percentiles::of_ns(&answer),

@@ -55,6 +55,10 @@ struct Shared {
     drain_deadline_ns: u64,
     end_deadline_ns: u64,
     cpu_begun: (u64, u64),
+    /// Of an open loop, which never sleeps: the time of the turns that had something to do.
+    awake_work_ns: u64,
+    /// Keys that nobody uses, the longest unused first.
+    identities: VecDeque<u32>,
     counts: Counts,
     figures: WorkerFigures,
 }
@@ -124,6 +128,7 @@ impl Worker {
     ) -> Self {
         let count = links.end - links.start;
         let pool = SendBuffers::new(plan.buffers(count));
+        let identities = plan.identities_of(thread).collect();
         let shared = Shared {
             plan,
             control,
@@ -146,6 +151,8 @@ impl Worker {
             drain_deadline_ns: u64::MAX,
             end_deadline_ns: u64::MAX,
             cpu_begun: (0, 0),
+            awake_work_ns: 0,
+            identities,
             counts: Counts::default(),
             figures: WorkerFigures::new(),
         };
@@ -160,18 +167,22 @@ impl Worker {
     }
 
     fn turn(&mut self) -> std::io::Result<bool> {
+        let turned_ns = self.shared.now();
         self.follow_phase();
-        self.begin_links();
         for index in std::mem::take(&mut self.shared.rearm) {
             self.arm(index);
         }
+        let mut works = false;
         for _ in 0..COMPLETIONS_PER_TURN_MAX {
             let Some(completion) = self.driver.next_completion() else { break };
+            works = true;
             self.completion(completion);
         }
+        self.begin_links();
         self.talk();
         self.housekeep();
         while let Some(index) = self.shared.dirty.pop() {
+            works = true;
             self.flush(index);
         }
         self.publish();
@@ -183,7 +194,14 @@ impl Worker {
             && self.shared.ready.order.is_empty();
         let due = self.shared.due.front().map_or(u64::MAX, |(due, _)| *due);
         let wait = due.saturating_sub(self.shared.now()).min(WAIT_NS_MAX);
-        self.driver.wait(Some(self.driver.now_ns() + if idle { wait } else { 0 }))?;
+        // Falling asleep and waking up costs more than the time between two messages, and would be
+        // in their latencies: the open loop stays awake.
+        let awake = self.shared.plan.traffic.interval_ns.is_some() && due != u64::MAX;
+        let wait = if idle && !awake { wait } else { 0 };
+        self.driver.wait(Some(self.driver.now_ns() + wait))?;
+        if awake && works {
+            self.shared.awake_work_ns += self.shared.now() - turned_ns;
+        }
         Ok(false)
     }
 
@@ -210,6 +228,7 @@ impl Worker {
                 Phase::Talking => self.begin_talk(),
                 Phase::Measuring => {
                     self.shared.cpu_begun = (thread_cpu_ns(), now);
+                    self.shared.awake_work_ns = 0;
                     self.shared.figures.begin_measuring();
                     for end in self.links.iter_mut().filter_map(|link| link.end.as_mut()) {
                         (end.over, end.latency_ns, end.deliveries) = (0, 0, 0);
@@ -217,7 +236,10 @@ impl Worker {
                 }
                 Phase::Draining => {
                     let (cpu, begun) = self.shared.cpu_begun;
-                    self.shared.figures.cpu_ns = thread_cpu_ns().saturating_sub(cpu);
+                    let used = thread_cpu_ns().saturating_sub(cpu);
+                    let awake = self.shared.plan.traffic.interval_ns.is_some();
+                    self.shared.figures.cpu_ns =
+                        if awake { self.shared.awake_work_ns.min(used) } else { used };
                     self.shared.figures.measured_ns = now - begun;
                     self.shared.due.clear();
                     self.shared.waiting.clear();
@@ -279,6 +301,7 @@ impl Worker {
         progress.messages.store(counts.messages, Ordering::Relaxed);
         progress.deliveries.store(counts.deliveries, Ordering::Relaxed);
         progress.handshakes.store(counts.handshakes, Ordering::Relaxed);
+        progress.speaking.store(self.shared.phase >= Phase::Speaking, Ordering::Release);
     }
 
     /// What is still owed will not come.

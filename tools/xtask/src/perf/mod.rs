@@ -100,7 +100,7 @@ fn measure(options: &Options) -> Result<bool, String> {
     }
     let extent = Extent {
         repetitions: options.repetitions.unwrap_or(if options.quick { 3 } else { 5 }),
-        run_seconds: if options.quick { 1.0 } else { 2.0 },
+        run_seconds: if options.quick { 0.6 } else { 1.6 },
     };
     let (began, date) = (Instant::now(), SystemTime::now());
     let cases = runner::run(&stage, &rounds, extent);

@@ -61,7 +61,7 @@ impl<D: Driver> Worker<D> {
             begun: 0,
             sending: None,
         });
-        let (security, failure) = match self.shared.security(connect.psk) {
+        let (security, failure) = match self.shared.security(connect.protection, connect.address) {
             Ok(security) => (security, None),
             Err(error) => (Security::Plain, Some(Failure::Handshake(error))),
         };

@@ -2,19 +2,21 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use hdrhistogram::Histogram;
 use mrfp_io::{SendBuffers, SendBuffersConfig};
-use mrfp_protocol::tls::{self, Handshake, Profile, Psk};
+use mrfp_protocol::tls::{self, Handshake, Profile};
 
 use super::{Event, WorkerConfig, latency_histogram};
 use crate::expectation::{FileBook, Ledger, Violation, Violations};
 use crate::media::connection::{Heard, Security, Surroundings};
 use crate::media::message::{self, Contents};
 use crate::media::{Progress, Traffic};
+use crate::security::Protection;
 
 /// Everything a connection's event may touch besides the connection.
 pub(super) struct Shared {
@@ -166,16 +168,20 @@ impl Shared {
 
     pub(super) fn security(
         &self,
-        psk: Option<(Vec<u8>, Psk)>,
+        protection: Protection,
+        node: SocketAddr,
     ) -> Result<Security, tls::HandshakeError> {
-        match (psk, &self.profile) {
-            (Some((identity, psk)), Some(profile)) => {
-                let handshake = Handshake::client(profile, &identity, &psk)?;
-                Ok(Security::Handshaking(Box::new(handshake)))
+        let profile = self.profile.as_ref();
+        let profile = || profile.ok_or(tls::HandshakeError::NoCommonParameters);
+        let handshake = match protection {
+            Protection::Plain => return Ok(Security::Plain),
+            Protection::Psk(identity, psk) => Handshake::client(profile()?, &identity, &psk)?,
+            Protection::Certificate(fingerprints) => {
+                let host = node.ip().to_string();
+                Handshake::fingerprint_client(profile()?, &host, &fingerprints)?
             }
-            (None, _) => Ok(Security::Plain),
-            (Some(_), None) => Err(tls::HandshakeError::NoCommonParameters),
-        }
+        };
+        Ok(Security::Handshaking(Box::new(handshake)))
     }
 
     pub(super) fn begin_measuring(&mut self) {

@@ -37,6 +37,13 @@ impl Worker {
         };
         while self.shared.beginning < beginning_max {
             let Some(index) = self.shared.waiting.pop_front() else { break };
+            if self.shared.plan.work == Work::Handshakes {
+                // The target may need a moment to take a key again: the longest unused one.
+                let identity = self.shared.identities.pop_front();
+                self.links[index as usize].identity = identity.unwrap_or(self.shared.first + index);
+            } else {
+                self.links[index as usize].identity = self.shared.first + index;
+            }
             self.begin(index);
         }
         if in_order && self.shared.waiting.is_empty() && self.shared.beginning == 0 {
@@ -94,7 +101,8 @@ impl Worker {
 
     fn secure(&mut self, index: u32) -> Result<(), Failure> {
         let Self { links, shared, .. } = self;
-        let handshake = shared.plan.handshake(shared.first + index).map_err(Failure::Handshake)?;
+        let handshake =
+            shared.plan.handshake(links[index as usize].identity).map_err(Failure::Handshake)?;
         match handshake {
             Some(handshake) => {
                 links[index as usize].secure(handshake, &mut shared.pool, &mut shared.scratch)
@@ -167,6 +175,7 @@ impl Worker {
         link.stage = Stage::Closed;
         let talking = matches!(self.shared.phase, Phase::Talking | Phase::Measuring);
         if self.shared.plan.work == Work::Handshakes && talking {
+            self.shared.identities.push_back(link.identity);
             link.renew();
             self.shared.waiting.push_back(index);
         }
