@@ -518,6 +518,31 @@ mod tests {
     }
 
     #[test]
+    fn gives_the_kernel_so_much_at_a_time_and_knows_what_has_left() {
+        let mut pool = pool(200);
+        let mut egress = Egress::default();
+        egress.append(&mut pool, &[b"first"]).unwrap();
+        egress.append_to(Lane::Large, &mut pool, &[&[7; 200_000]]).unwrap();
+        let mut in_flight = Vec::new();
+        while let Some((buffer, _)) = egress.next() {
+            in_flight.push(buffer);
+        }
+        let bytes: usize = in_flight.iter().map(|buffer| buffer.range().len()).sum();
+        assert!((IN_FLIGHT_BYTES_MAX..IN_FLIGHT_BYTES_MAX + LARGE_PAYLOAD_BYTES).contains(&bytes));
+        for buffer in in_flight {
+            assert!(egress.is_in_flight());
+            egress.sent(&buffer);
+            pool.put(buffer);
+        }
+        assert!(!egress.is_in_flight());
+        assert_eq!(egress.left().first, 5);
+        assert_eq!(egress.left().large, bytes as u64 - 5);
+        egress.discard(&mut pool);
+        assert_eq!(egress.bytes(), 0);
+        assert_eq!(pool.outstanding(), 0);
+    }
+
+    #[test]
     fn an_exhausted_pool_leaves_the_queue_as_it_was() {
         let mut pool = pool(1);
         let mut egress = Egress::default();
