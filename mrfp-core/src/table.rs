@@ -6,8 +6,8 @@ use std::hash::{BuildHasher, RandomState};
 
 use mrfp_io::Key;
 
-/// Fixed slab. Its addresses are reserved at once, so that it never moves; memory is taken as slots are
-/// first used and then only reused.
+/// Fixed slab. What a shard has one of reserves its addresses at once, so that it never moves; memory is
+/// taken as slots are first used and then only reused.
 #[derive(Debug)]
 pub(crate) struct Table<T> {
     slots: Vec<Slot<T>>,
@@ -27,6 +27,13 @@ impl<T> Table<T> {
     pub(crate) fn new(count_max: usize) -> Self {
         assert!(count_max <= Key::INDEX_MAX as usize);
         Self { slots: Vec::with_capacity(count_max), free: Vec::new(), count_max, occupied: 0 }
+    }
+
+    /// The same for what there are thousands of, with few entries each: it reserves nothing, and
+    /// moves as it grows.
+    pub(crate) fn growing(count_max: usize) -> Self {
+        assert!(count_max <= Key::INDEX_MAX as usize);
+        Self { slots: Vec::new(), free: Vec::new(), count_max, occupied: 0 }
     }
 
     /// Entries.

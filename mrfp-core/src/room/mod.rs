@@ -87,7 +87,7 @@ impl Room {
             wrapped_types: TypeList::new(policy.accept_wrapped_types),
             message_bytes_max: policy.message_bytes_max.unwrap_or(u64::MAX),
             nicknames: Nicknames::new(policy.nicknames, &policy.nicknames_reserved),
-            addresses: Table::new(Key::INDEX_MAX as usize),
+            addresses: Table::growing(Key::INDEX_MAX as usize),
             address_by_uri: HashMap::new(),
             acceptances: Vec::new(),
             acceptances_version: 0,
@@ -201,5 +201,28 @@ impl Uri {
         let mut normal = Vec::new();
         user_uri::normalise(&text, &mut normal);
         Some(Self { text, normal })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A node has rooms by the thousand, and most are small.
+    #[test]
+    fn a_room_nobody_is_in_takes_little_memory() {
+        let policy = ChatRoomPolicy {
+            uris: vec!["sip:room@mrf.example.com".to_owned()],
+            nicknames: true,
+            nicknames_reserved: Vec::new(),
+            private_messages: true,
+            cpim: CpimPolicy::Wrap,
+            accept_types: "text/plain *".to_owned(),
+            accept_wrapped_types: "*".to_owned(),
+            message_bytes_max: None,
+        };
+        let mut room = None;
+        let allocated = allocation_counter::measure(|| room = Some(Room::new(policy)));
+        assert!(room.is_some() && allocated.bytes_max < 4096, "{allocated:?}");
     }
 }
