@@ -121,8 +121,8 @@ fn measure(options: &Options) -> Result<bool, String> {
         measures: judge(entries, &cases),
         cases,
     };
-    write(options, &results)?;
-    print!("{}", report::table(&results, "perf/results/latest.json"));
+    let recorded = write(options, &results)?;
+    print!("{}", report::table(&results, &recorded.display().to_string()));
     Ok(results.measures.iter().all(|(_, measure)| measure.ours.is_some()))
 }
 
@@ -196,12 +196,15 @@ fn judge<'a>(
         })
         .collect();
     measures.extend(runner::join_parts(&measures));
-    measures.sort_by_key(|(identifier, _)| results::natural_key(identifier));
+    // A goal before its parts, and they as they were planned.
+    measures.sort_by_key(|(identifier, measure)| {
+        (results::goal_number(identifier), measure.parts.is_empty())
+    });
     measures
 }
 
-/// The file, the table and the page; whole runs as the latest, too.
-fn write(options: &Options, results: &Results) -> Result<(), String> {
+/// The file, the table and the page; whole runs as the latest, too. Where the file is.
+fn write(options: &Options, results: &Results) -> Result<PathBuf, String> {
     let directory = workspace().join(&options.results);
     fs::create_dir_all(&directory).map_err(|error| error.to_string())?;
     let mut name = format!("{}-{}", &results.date[..10], results.commit);
@@ -214,7 +217,10 @@ fn write(options: &Options, results: &Results) -> Result<(), String> {
     }
     eprintln!("written: {}.json, .md, .html", options.results.join(&name).display());
     let recorded = options.results.join(format!("{name}.json"));
-    if options.publish { publish(results, &recorded) } else { Ok(()) }
+    if options.publish {
+        publish(results, &recorded)?;
+    }
+    Ok(recorded)
 }
 
 fn write_as(path: &Path, results: &Results) -> Result<(), String> {

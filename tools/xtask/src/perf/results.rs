@@ -27,7 +27,7 @@ pub(crate) struct Results {
     pub(crate) peers: BTreeMap<String, String>,
     /// By identifier: `P1`, `P2-psk`. A goal of several parts has an entry of its own (`P2`), which is
     /// the part that is farthest from its goal, and met only if all parts are.
-    #[serde(with = "natural_order")]
+    #[serde(with = "in_order")]
     pub(crate) measures: Vec<(String, Measure)>,
     /// Every run of the generator, by the case it belongs to.
     pub(crate) cases: BTreeMap<String, CaseRecord>,
@@ -138,21 +138,21 @@ pub(crate) fn figure(figures: &Value, path: &str) -> Option<f64> {
     path.split('.').try_fold(figures, |value, key| value.get(key))?.as_f64()
 }
 
-/// `P2-psk` belongs to 2 and comes after `P2`, and `P10` after both.
-pub(crate) fn natural_key(identifier: &str) -> (u32, Vec<(u32, String)>) {
-    let (number, rest) = identifier[1..].split_once('-').unwrap_or((&identifier[1..], ""));
-    let words = rest.split('-').map(|word| (word.parse().unwrap_or(0), word.to_owned()));
-    (number.parse().unwrap_or(u32::MAX), words.collect())
+/// The number of a measure's goal: `P2-psk` is a part of 2, and 10 comes after it.
+pub(crate) fn goal_number(identifier: &str) -> u32 {
+    let digits = identifier.trim_start_matches(|letter: char| !letter.is_ascii_digit());
+    digits.split('-').next().and_then(|number| number.parse().ok()).unwrap_or(u32::MAX)
 }
 
 /// An object in JSON, in the order of the table.
-mod natural_order {
-    use std::collections::BTreeMap;
+mod in_order {
+    use std::fmt;
 
+    use serde::de::{MapAccess, Visitor};
     use serde::ser::SerializeMap as _;
-    use serde::{Deserialize as _, Deserializer, Serializer};
+    use serde::{Deserializer, Serializer};
 
-    use super::{Measure, natural_key};
+    use super::Measure;
 
     pub(super) fn serialize<S: Serializer>(
         measures: &[(String, Measure)],
@@ -168,10 +168,25 @@ mod natural_order {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Vec<(String, Measure)>, D::Error> {
-        let map = BTreeMap::<String, Measure>::deserialize(deserializer)?;
-        let mut measures: Vec<_> = map.into_iter().collect();
-        measures.sort_by_key(|(identifier, _)| natural_key(identifier));
-        Ok(measures)
+        deserializer.deserialize_map(Measures)
+    }
+
+    struct Measures;
+
+    impl<'de> Visitor<'de> for Measures {
+        type Value = Vec<(String, Measure)>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("measures by their names")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut measures = Vec::new();
+            while let Some(entry) = map.next_entry()? {
+                measures.push(entry);
+            }
+            Ok(measures)
+        }
     }
 }
 
@@ -180,11 +195,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn p10_comes_after_p2_and_its_parts_and_sizes_are_numbers() {
-        let mut identifiers = ["P10", "P11-5000", "P2-psk", "P11-10", "P2", "P11-1000", "P11"];
-        identifiers.sort_by_key(|identifier| natural_key(identifier));
-        let expected = ["P2", "P2-psk", "P10", "P11", "P11-10", "P11-1000", "P11-5000"];
-        assert_eq!(identifiers, expected);
+    fn measures_keep_their_order_in_json() {
+        let results = crate::perf::report::tests::fixture();
+        let names = |results: &Results| -> Vec<String> {
+            results.measures.iter().map(|(name, _)| name.clone()).collect()
+        };
+        let json = serde_json::to_string(&results).unwrap();
+        let again: Results = serde_json::from_str(&json).unwrap();
+        assert_eq!(names(&again), names(&results));
+        assert_eq!(names(&again)[0], "P1");
+    }
+
+    #[test]
+    fn parts_belong_to_their_goal() {
+        let numbers = ["P1", "P2-psk", "P11-1000", "P10"].map(goal_number);
+        assert_eq!(numbers, [1, 2, 11, 10]);
     }
 
     #[test]
