@@ -5,7 +5,7 @@
 //! The stack (`rsipstack`) keeps transactions: matching, retransmission, timers. Dialogs are one
 //! table here. What the user agent core has to do by itself (RFC 3261 sections 13.3.1.4 and 15.1.2)
 //! it does without a transaction of the stack, as every call takes this way: it repeats the 2xx to an
-//! INVITE until the ACK, and answers a BYE ([`repeats`] knows both when they come again). An INVITE
+//! INVITE until the ACK, and answers a BYE (`repeats` knows both when they come again). An INVITE
 //! that is refused or cancelled gets its transaction then.
 
 mod agent;
