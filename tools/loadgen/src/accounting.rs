@@ -183,6 +183,8 @@ mod tests {
     use std::process::Command;
     use std::time::{Duration, Instant};
 
+    use std::sync::{Mutex, PoisonError};
+
     use super::*;
 
     fn burn(duration: Duration) {
@@ -194,8 +196,12 @@ mod tests {
         }
     }
 
+    /// A child that another test of this process starts and ends counts as one of ours that has gone.
+    static CHILDREN: Mutex<()> = Mutex::new(());
+
     #[test]
     fn what_all_threads_of_a_process_burn_is_counted() {
+        let _no_children = CHILDREN.lock().unwrap_or_else(PoisonError::into_inner);
         let own = Processes::new(vec![std::process::id()]);
         let (burnt, done) = std::sync::mpsc::channel();
         let (leave, wait) = std::sync::mpsc::channel::<()>();
@@ -224,6 +230,7 @@ mod tests {
 
     #[test]
     fn children_count_and_a_process_that_has_gone_is_said() {
+        let _children = CHILDREN.lock().unwrap_or_else(PoisonError::into_inner);
         let mut child = Command::new("sleep").arg("60").spawn().unwrap();
         let own = Processes::new(vec![std::process::id()]);
         assert!(own.with_children().contains(&child.id()));
