@@ -181,9 +181,8 @@ fn fields_after_name(stat: &str) -> Option<impl Iterator<Item = &str>> {
 #[cfg(test)]
 mod tests {
     use std::process::Command;
-    use std::time::{Duration, Instant};
-
     use std::sync::{Mutex, PoisonError};
+    use std::time::{Duration, Instant};
 
     use super::*;
 
