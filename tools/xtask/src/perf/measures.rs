@@ -102,7 +102,7 @@ fn memory() -> Round {
     let memory = Value::Figure("pss_bytes_per_session", "B");
     let reserved = Value::Figure("pss_bytes_per_reserved_session", "B");
     let plane = "run plane --target tls-psk://@IN@ --idle --sessions 15000 --duration 4s \
-                 --warmup 500ms --source 127.0.1.1-127.0.1.16";
+                 --warmup 500ms --source 127.0.1.1-127.0.1.16 --suite PSK-AES128-GCM-SHA256";
     let node = format!(
         "{ROOM_PAIRS} --sessions 3000 --security psk --message-rate 0.001 --duration 500ms --warmup 500ms"
     );
