@@ -1,6 +1,7 @@
 #!/usr/bin/env escript
+%%! -noinput
 %% A TLS-PSK client on Erlang's ssl: HOST PORT IDENTITY KEY(hex) SUITE (OpenSSL's name). Carries stdin
-%% there and what comes back to stdout.
+%% there and what comes back to stdout, as it is: Erlang's own input would change line ends.
 main([Host, Port, Identity, Hex, Suite]) ->
     {ok, _} = application:ensure_all_started(ssl),
     Key = << <<(list_to_integer(Pair, 16))>> || Pair <- pairs(Hex) >>,
@@ -10,10 +11,7 @@ main([Host, Port, Identity, Hex, Suite]) ->
                {user_lookup_fun, {Lookup, Key}}, {reuse_sessions, false}],
     case ssl:connect(Host, list_to_integer(Port), Options, 20000) of
         {ok, Socket} ->
-            Owner = self(),
-            ok = io:setopts(standard_io, [binary, {encoding, latin1}]),
-            spawn_link(fun() -> lines(Owner) end),
-            carry(Socket);
+            carry(Socket, open_port({fd, 0, 1}, [stream, binary, eof]));
         {error, Reason} ->
             io:format(standard_error, "~p~n", [Reason]),
             halt(1)
@@ -22,17 +20,11 @@ main([Host, Port, Identity, Hex, Suite]) ->
 pairs([High, Low | Rest]) -> [[High, Low] | pairs(Rest)];
 pairs([]) -> [].
 
-lines(Owner) ->
-    case io:get_line("") of
-        Line when is_binary(Line) -> Owner ! {line, Line}, lines(Owner);
-        _ -> Owner ! over
-    end.
-
-carry(Socket) ->
+carry(Socket, Standard) ->
     receive
-        {line, Line} -> ok = ssl:send(Socket, Line), carry(Socket);
-        {ssl, Socket, Data} -> io:put_chars(Data), carry(Socket);
+        {Standard, {data, Data}} -> ok = ssl:send(Socket, Data), carry(Socket, Standard);
+        {Standard, eof} -> ssl:close(Socket), halt(0);
+        {ssl, Socket, Data} -> port_command(Standard, Data), carry(Socket, Standard);
         {ssl_error, Socket, Reason} -> io:format(standard_error, "~p~n", [Reason]), halt(1);
-        {ssl_closed, Socket} -> halt(0);
-        over -> ssl:close(Socket), halt(0)
+        {ssl_closed, Socket} -> halt(0)
     end.

@@ -181,6 +181,7 @@ fn fields_after_name(stat: &str) -> Option<impl Iterator<Item = &str>> {
 #[cfg(test)]
 mod tests {
     use std::process::Command;
+    use std::sync::{Mutex, PoisonError};
     use std::time::{Duration, Instant};
 
     use super::*;
@@ -194,8 +195,12 @@ mod tests {
         }
     }
 
+    /// A child that another test of this process starts and ends counts as one of ours that has gone.
+    static CHILDREN: Mutex<()> = Mutex::new(());
+
     #[test]
     fn what_all_threads_of_a_process_burn_is_counted() {
+        let _no_children = CHILDREN.lock().unwrap_or_else(PoisonError::into_inner);
         let own = Processes::new(vec![std::process::id()]);
         let (burnt, done) = std::sync::mpsc::channel();
         let (leave, wait) = std::sync::mpsc::channel::<()>();
@@ -224,6 +229,7 @@ mod tests {
 
     #[test]
     fn children_count_and_a_process_that_has_gone_is_said() {
+        let _children = CHILDREN.lock().unwrap_or_else(PoisonError::into_inner);
         let mut child = Command::new("sleep").arg("60").spawn().unwrap();
         let own = Processes::new(vec![std::process::id()]);
         assert!(own.with_children().contains(&child.id()));
