@@ -217,15 +217,17 @@ fn sizes(results: &Results) -> Option<Plot> {
 }
 
 fn memory(results: &Results) -> Option<Plot> {
+    let (connection, reserved) = ("pss_bytes_per_session", "pss_bytes_per_reserved_session");
     let cases = [
-        ("kamailio-idle-tls", "Kamailio, TLS", Whose::Peers),
-        ("plane-idle", "mrf, media plane", Whose::Ours),
-        ("node-idle", "mrf, with the SIP call", Whose::Ours),
+        ("kamailio-idle-tls", connection, "Kamailio, TLS", Whose::Peers),
+        ("plane-idle", connection, "mrf, its connection alone", Whose::Ours),
+        ("plane-idle", reserved, "mrf, the whole session", Whose::Ours),
+        ("node-idle", connection, "mrf, with the SIP call", Whose::Ours),
     ];
     let goal = results.measure("P5").and_then(|measure| measure.goal.line(None, false));
-    let bars = cases.into_iter().filter_map(|(case, label, whose)| {
-        let value = results.figure(case, "pss_bytes_per_session")?;
-        let goal = goal.filter(|_| case == "plane-idle");
+    let bars = cases.into_iter().filter_map(|(case, path, label, whose)| {
+        let value = results.figure(case, path)?;
+        let goal = goal.filter(|_| path == reserved);
         Some(Bar { label: label.to_owned(), value, whose, goal })
     });
     let bars: Vec<_> = bars.collect();
@@ -362,7 +364,8 @@ fn line_chart(
     let values = || lines.iter().flat_map(|line| &line.values);
     let ends = values().map(|value| value.max).chain(goal.map(|(goal, _)| goal));
     let largest = ends.fold(f64::MIN_POSITIVE, f64::max) * 1.25;
-    let smallest = values().map(|value| value.min).fold(f64::INFINITY, f64::min).max(1e-3) / 1.25;
+    let ends = values().map(|value| value.min).chain(goal.map(|(goal, _)| goal));
+    let smallest = ends.fold(f64::INFINITY, f64::min).max(1e-3) / 1.25;
     let bottom = LINES_HEIGHT - BOTTOM;
     let (first, last) = (LEFT + 40, WIDTH - RIGHT - 110);
     let x = |index: usize| first + (last - first) * index as i32 / (places.len() as i32 - 1).max(1);
