@@ -69,15 +69,15 @@ impl Plane {
     pub(crate) fn start_handshake(&mut self, key: Key, termination_key: Key) {
         let Some(termination) = self.terminations.get(termination_key) else { return };
         let started = match &termination.protection {
-            Protection::TlsPsk { identity, psk: Some(psk) } => {
-                Handshake::client(&self.profile, identity, psk)
+            Protection::TlsPsk(Some(credentials)) => {
+                Handshake::client(&self.profile, &credentials.identity, &credentials.psk)
             }
             Protection::TlsCertificate { fingerprints } => {
                 let host = Uri::parse(termination.remote_first()).map_or(&b""[..], |uri| uri.host);
                 let host = String::from_utf8_lossy(host);
                 Handshake::fingerprint_client(&self.profile, &host, fingerprints)
             }
-            Protection::TlsPsk { psk: None, .. } | Protection::Plain => return,
+            Protection::TlsPsk(None) | Protection::Plain => return,
         };
         self.begin_handshake(key, started);
     }
@@ -200,7 +200,7 @@ impl Plane {
         let is_relay = connection.relay.is_some();
         let candidate = connection
             .own_port_of
-            .or_else(|| self.by_identity.get(handshake.identity()))
+            .or_else(|| self.by_identity.get(&self.terminations, handshake.identity()))
             .and_then(|key| Some((key, self.terminations.get(key)?)))
             // The relay's clients have passwords, not keys (RFC 4976 section 9).
             .filter(|(_, termination)| !is_relay && termination.awaits_tls_client());

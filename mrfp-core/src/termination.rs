@@ -63,12 +63,22 @@ pub(crate) enum Stage {
     Subtracted,
 }
 
-/// How the stream is protected. A key serves one connection and is forgotten once that is bound.
+/// How the stream is protected.
 #[derive(Debug)]
 pub(crate) enum Protection {
     Plain,
-    TlsPsk { identity: Vec<u8>, psk: Option<Psk> },
-    TlsCertificate { fingerprints: Vec<Fingerprint> },
+    /// A key serves one connection and is forgotten, identity and all, once that is bound.
+    TlsPsk(Option<Box<Credentials>>),
+    TlsCertificate {
+        fingerprints: Box<[Fingerprint]>,
+    },
+}
+
+/// What a peer has to know and to say to be bound.
+#[derive(Debug)]
+pub(crate) struct Credentials {
+    pub(crate) identity: Vec<u8>,
+    pub(crate) psk: Psk,
 }
 
 /// The peer's path is not one we can send to.
@@ -128,10 +138,11 @@ impl Termination {
         let (scheme, protection) = match security {
             Security::Plain => ("msrp", Protection::Plain),
             Security::TlsPsk { identity, psk } => {
-                ("msrps", Protection::TlsPsk { identity, psk: Some(psk) })
+                let credentials = Credentials { identity, psk };
+                ("msrps", Protection::TlsPsk(Some(Box::new(credentials))))
             }
             Security::TlsCertificate { fingerprints } => {
-                ("msrps", Protection::TlsCertificate { fingerprints })
+                ("msrps", Protection::TlsCertificate { fingerprints: fingerprints.into() })
             }
         };
         let origin = format!("{scheme}://{}/", self.address);
@@ -217,22 +228,30 @@ impl Termination {
 
     /// Whether a connection may claim this Termination by its key.
     pub(crate) fn awaits_tls_client(&self) -> bool {
-        self.awaits_connection()
-            && matches!(self.protection, Protection::TlsPsk { psk: Some(_), .. })
+        self.awaits_connection() && self.credentials().is_some()
     }
 
     pub(crate) fn psk(&self) -> Option<&Psk> {
+        self.credentials().map(|credentials| &credentials.psk)
+    }
+
+    /// The name its key goes by, while it has one.
+    pub(crate) fn identity(&self) -> &[u8] {
+        self.credentials().map_or(&[], |credentials| &credentials.identity)
+    }
+
+    fn credentials(&self) -> Option<&Credentials> {
         match &self.protection {
             Protection::Plain | Protection::TlsCertificate { .. } => None,
-            Protection::TlsPsk { psk, .. } => psk.as_ref(),
+            Protection::TlsPsk(credentials) => credentials.as_deref(),
         }
     }
 
     /// Drops (and thereby zeroises) the key.
-    pub(crate) fn forget_psk(&mut self) {
+    pub(crate) fn forget_credentials(&mut self) {
         match &mut self.protection {
             Protection::Plain | Protection::TlsCertificate { .. } => {}
-            Protection::TlsPsk { psk, .. } => *psk = None,
+            Protection::TlsPsk(credentials) => *credentials = None,
         }
     }
 }
