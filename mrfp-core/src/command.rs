@@ -12,15 +12,14 @@ use crate::mp::{
 };
 use crate::plane::{Ending, Plane};
 use crate::room::Participant;
-use crate::termination::{Protection, Stage, Termination, check_path};
+use crate::termination::{OwnPort, Protection, Stage, Termination, check_path};
 
 impl Plane {
-    /// Makes a Termination (and its Context, where it is the first). `address` is where the peer
-    /// is to connect to.
+    /// Makes a Termination (and its Context, where it is the first).
     pub(crate) fn reserve(
         &mut self,
         reserve: ReserveAndConfigure,
-        address: SocketAddr,
+        own_port: Option<OwnPort>,
     ) -> Result<Key, Refusal> {
         self.check_reserve(&reserve)?;
         // On a port of its own the port is the binding.
@@ -29,9 +28,11 @@ impl Plane {
         let deadline_ns = self.now_ns + self.limits.establishment_timeout_ns;
         let in_room = self.contexts.get(context_key).is_some_and(|context| context.room.is_some());
         let participant = in_room.then(|| Box::new(Participant::new(&reserve)));
+        let address = own_port.map_or(self.address, |own| own.address);
         let made = Termination::new(reserve, context_key, participant, address, deadline_ns)
             .map_err(|_| Refusal::Transport)
-            .and_then(|termination| {
+            .and_then(|mut termination| {
+                termination.own_port = own_port.map(Box::new);
                 self.terminations.insert(termination).map_err(|_| Refusal::TerminationsExhausted)
             });
         let key = match made {
@@ -134,7 +135,7 @@ impl Plane {
         if self.session_by_id(&session_id).is_some() || termination.session_id() == session_id {
             return Err(Refusal::IdentityInUse);
         }
-        let by_identity = termination.listener.is_none() && is_by_key(&replace.security);
+        let by_identity = termination.own_port.is_none() && is_by_key(&replace.security);
         if let Security::TlsPsk { identity, .. } = &replace.security
             && by_identity
             && self.session_by_identity(identity).is_some_and(|other| other != key)
@@ -147,8 +148,8 @@ impl Plane {
         self.unlink(key);
         let deadline_ns = self.now_ns + self.limits.establishment_timeout_ns;
         let termination = self.terminations.get_mut(key).ok_or(Refusal::TerminationId)?;
-        termination.renew(&session_id, replace.security, path, deadline_ns);
-        let address = termination.address;
+        let address = termination.own_port.as_ref().map_or(self.address, |own| own.address);
+        termination.renew(&session_id, replace.security, path, address, deadline_ns);
         self.by_session_id.insert(&self.terminations, key);
         if by_identity {
             self.by_identity.insert(&self.terminations, key);
@@ -163,7 +164,7 @@ impl Plane {
     fn set_capabilities(&mut self, key: Key, remote: &Remote) {
         let Some(capabilities) = &remote.capabilities else { return };
         let Some(termination) = self.terminations.get_mut(key) else { return };
-        termination.accept_types = capabilities.accept_types.clone().into_bytes();
+        termination.set_accept_types(capabilities.accept_types.as_bytes());
         termination.size_bytes_max = capabilities.max_size_bytes.unwrap_or(u64::MAX);
         let Some(participant) = &mut termination.participant else { return };
         participant.set_capabilities(capabilities);
@@ -244,7 +245,7 @@ impl Plane {
         self.leave_context(key);
         let termination = self.terminations.get_mut(key)?;
         termination.stage = Stage::Subtracted;
-        let listener = termination.listener.take();
+        let listener = termination.own_port.take().map(|own| own.listener);
         self.detach(key, Ending::Graceful);
         if self.terminations.get(key).is_some_and(|termination| termination.connection.is_none()) {
             self.finish_subtract(key);

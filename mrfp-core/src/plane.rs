@@ -27,6 +27,8 @@ use crate::termination::{Stage, Termination};
 pub(crate) struct Plane {
     pub(crate) limits: Limits,
     pub(crate) profile: Profile,
+    /// Where peers reach the shard's port.
+    pub(crate) address: SocketAddr,
     /// The turn's one clock reading.
     pub(crate) now_ns: u64,
     pub(crate) connections: Table<Connection>,
@@ -96,10 +98,11 @@ pub(crate) enum Ending {
 }
 
 impl Plane {
-    pub(crate) fn new(limits: Limits, profile: Profile, seed: [u8; 32]) -> Self {
+    pub(crate) fn new(limits: Limits, profile: Profile, address: SocketAddr, seed: [u8; 32]) -> Self {
         Self {
             limits,
             profile,
+            address,
             now_ns: 0,
             connections: Table::reserved(limits.connections_max),
             terminations: Table::reserved(limits.terminations_max),

@@ -75,7 +75,7 @@ impl Plane {
         // the Termination's, and what cannot be had is not there.
         let by_its_port = match own_port_of {
             Some(own) => own == session,
-            None => termination.listener.is_none(),
+            None => termination.own_port.is_none(),
         };
         let as_asked = match &termination.protection {
             Protection::Plain => matches!(connection.transport, Transport::Plain),
