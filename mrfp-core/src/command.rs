@@ -182,7 +182,7 @@ impl Plane {
         let Some(termination) = self.terminations.get_mut(session) else { return };
         let connection = termination.connection.take();
         if let Some(connection) = connection.and_then(|key| self.connections.get_mut(key)) {
-            connection.sessions.retain(|&other| other != session);
+            connection.sessions.remove(session);
         }
     }
 

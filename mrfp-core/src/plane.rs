@@ -98,7 +98,12 @@ pub(crate) enum Ending {
 }
 
 impl Plane {
-    pub(crate) fn new(limits: Limits, profile: Profile, address: SocketAddr, seed: [u8; 32]) -> Self {
+    pub(crate) fn new(
+        limits: Limits,
+        profile: Profile,
+        address: SocketAddr,
+        seed: [u8; 32],
+    ) -> Self {
         Self {
             limits,
             profile,
@@ -209,7 +214,6 @@ impl Plane {
         connection.outgoing = None;
         connection.messages = Vec::new();
         connection.declined = Vec::new();
-        connection.claimed = None;
         for carry in [connection.carry_record.take(), connection.carry_message.take()] {
             carry.into_iter().for_each(|buffer| self.carry_buffers.put(buffer));
         }
@@ -229,7 +233,7 @@ impl Plane {
                 connection.deadline_ns = u64::MAX;
             }
         }
-        let source = connection.unbound_source.take();
+        let source = connection.settle();
         self.settle_unbound(source);
         self.mark(key);
         self.relay_ended(key);
@@ -241,12 +245,12 @@ impl Plane {
         let Some(mut connection) = self.connections.remove(key) else { return };
         assert!(connection.is_joined());
         connection.egress.discard(&mut self.send_buffers);
-        if let Some(remote) = connection.connected_to
+        if let Some(remote) = connection.origin().and_then(|origin| origin.connected_to)
             && self.connected_to.get(&remote) == Some(&key)
         {
             self.connected_to.remove(&remote);
         }
-        for session in connection.sessions {
+        for &session in connection.sessions.iter() {
             let Some(termination) = self.terminations.get_mut(session) else { continue };
             if termination.connection == Some(key) {
                 termination.connection = None;

@@ -67,7 +67,8 @@ impl Plane {
 
     fn bind_named(&mut self, key: Key, head: &Head<'_>) -> Result<Key, u16> {
         let connection = self.connections.get(key).ok_or(481u16)?;
-        let own_port_of = connection.own_port_of;
+        let origin = connection.origin();
+        let own_port_of = origin.and_then(|origin| origin.own_port_of);
         let session_id = Uri::parse(head.to_path.first()).map_err(|_| 400u16)?.session_id;
         let session = self.session_by_id(session_id).ok_or(481u16)?;
         let termination = self.terminations.get(session).ok_or(481u16)?;
@@ -80,7 +81,7 @@ impl Plane {
         let as_asked = match &termination.protection {
             Protection::Plain => matches!(connection.transport, Transport::Plain),
             Protection::TlsCertificate { fingerprints } => {
-                let shown = connection.peer_certificate.as_ref();
+                let shown = origin.and_then(|origin| origin.peer_certificate.as_ref());
                 let known = shown.is_some_and(|shown| shown.is_known_by(fingerprints));
                 self.is_certified(connection) && (known || fingerprints.is_empty())
             }
@@ -147,10 +148,6 @@ impl Plane {
         connection.life = Life::Open;
         connection.deadline_ns = u64::MAX;
         if !connection.sessions.contains(&session) {
-            if connection.sessions.is_empty() {
-                // Nearly always the only one.
-                connection.sessions.reserve_exact(1);
-            }
             connection.sessions.push(session);
         }
         if connection.lagging_since_ns.is_some()
@@ -158,7 +155,7 @@ impl Plane {
         {
             context.lagging += 1;
         }
-        let source = connection.unbound_source.take();
+        let source = connection.settle();
         self.settle_unbound(source);
     }
 
@@ -238,7 +235,7 @@ impl Plane {
         }
         let Some(connection) = self.connections.get_mut(key) else { return };
         // First of all: what is answered now must not wait for anybody in the Context it has left.
-        connection.sessions.retain(|&other| other != session);
+        connection.sessions.remove(session);
         connection.declined.retain(|&(receiver, _)| receiver != session);
         match std::mem::replace(&mut connection.incoming, Incoming::Idle) {
             Incoming::Forward(forward) if forward.transaction.session == session => {

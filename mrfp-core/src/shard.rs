@@ -13,7 +13,7 @@ use crate::config::{
     COMMANDS_PER_TURN_MAX, COMPLETIONS_PER_TURN_MAX, COPIES_PER_TURN_MAX,
     HANDSHAKE_FLIGHTS_PER_TURN_MAX, HOUSEKEEPING_INTERVAL_NS, Limits,
 };
-use crate::connection::{Connection, Life, Recv, Transport};
+use crate::connection::{Connection, Life, Origin, Recv, Transport};
 use crate::egress::Form;
 use crate::metrics::PublishedMetrics;
 use crate::mp::{
@@ -317,7 +317,7 @@ impl<D: Driver> Shard<D> {
         let deadline_ns = now_ns + self.plane.limits.unbound_timeout_ns;
         let mut connection = Connection::new(socket, Life::Connecting, now_ns, deadline_ns);
         connection.sessions.push(termination_key);
-        connection.connected_to = Some(remote);
+        connection.origin_mut().connected_to = Some(remote);
         connection.connect_in_flight = true;
         assert!(self.plane.connections.insert(connection).is_ok_and(|made| made == key));
         self.plane.connected_to.insert(remote, key);
@@ -428,9 +428,9 @@ impl<D: Driver> Shard<D> {
         let timeout_ns = if relay { PROBATION_NS } else { self.plane.limits.unbound_timeout_ns };
         let deadline_ns = now_ns + timeout_ns;
         let mut connection = Connection::new(accepted.socket, Life::Unbound, now_ns, deadline_ns);
-        connection.own_port_of = own_port_of;
         connection.relay = relay.then(|| Box::new(Link::accepted()));
-        connection.unbound_source = Some(source);
+        let unbound_source = Some(source);
+        *connection.origin_mut() = Origin { own_port_of, unbound_source, ..Origin::default() };
         match self.plane.connections.insert(connection) {
             Ok(key) => self.plane.mark(key),
             Err(_) => {
@@ -553,6 +553,7 @@ impl<D: Driver> Shard<D> {
         }
         if buffer.bytes().is_empty() {
             connection.egress.sent(&buffer);
+            connection.rest_after_handshake();
         } else {
             connection.egress.lost(&buffer);
         }
@@ -633,6 +634,9 @@ impl<D: Driver> Shard<D> {
             let alert = session.close_notify();
             // Without a buffer for it the connection just ends.
             let _ = connection.egress.append_wire(&mut self.plane.send_buffers, &alert);
+        }
+        if connection.is_resting() {
+            return;
         }
         let Some(socket) = connection.socket else { return };
         // What is in flight leaves first, and then what has gathered meanwhile.

@@ -373,10 +373,10 @@ mod tests {
     #[test]
     fn what_a_session_costs_is_known() {
         let sizes = [
-            ("Connection", size_of::<Connection>(), 256),
-            ("Termination", size_of::<Termination>(), 320),
-            ("Context", size_of::<Context>(), 128),
-            ("Passage", size_of::<Passage>(), 640),
+            ("Connection", size_of::<Connection>(), 120),
+            ("Termination", size_of::<Termination>(), 176),
+            ("Context", size_of::<Context>(), 96),
+            ("Passage", size_of::<Passage>(), 472),
             ("Event", size_of::<Event>(), 96),
         ];
         println!("{sizes:?}, transport {}", size_of::<crate::connection::Transport>());
