@@ -70,7 +70,7 @@ impl Plane {
         let Some(termination) = self.terminations.get(termination_key) else { return };
         let started = match &termination.protection {
             Protection::TlsPsk(Some(credentials)) => {
-                Handshake::client(&self.profile, &credentials.identity, &credentials.psk)
+                Handshake::client(&self.profile, credentials.identity(), &credentials.psk())
             }
             Protection::TlsCertificate { fingerprints } => {
                 let host = Uri::parse(termination.remote_first()).map_or(&b""[..], |uri| uri.host);
@@ -208,7 +208,8 @@ impl Plane {
             termination: key,
             session_number: termination.session_number,
         });
-        handshake.provide_psk(candidate.and_then(|(_, termination)| termination.psk()));
+        let psk = candidate.and_then(|(_, termination)| termination.psk());
+        handshake.provide_psk(psk.as_ref());
         connection.origin_mut().claimed = claimed;
     }
 

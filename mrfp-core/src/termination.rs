@@ -1,10 +1,12 @@
 //! One media stream of one party, and how a connection is bound to it.
 
+use std::fmt;
 use std::net::SocketAddr;
 
 use mrfp_io::Key;
 use mrfp_protocol::msrp::{Path, Uri};
 use mrfp_protocol::tls::{Fingerprint, Psk};
+use zeroize::Zeroize;
 
 use crate::mp::{
     Direction, REALMS_MAX, RealmId, ReserveAndConfigure, Security, Setup, TerminationId,
@@ -71,17 +73,51 @@ pub(crate) enum Stage {
 pub(crate) enum Protection {
     Plain,
     /// A key serves one connection and is forgotten, identity and all, once that is bound.
-    TlsPsk(Option<Box<Credentials>>),
+    TlsPsk(Option<Credentials>),
     TlsCertificate {
         fingerprints: Box<[Fingerprint]>,
     },
 }
 
-/// What a peer has to know and to say to be bound.
-#[derive(Debug)]
+/// What a peer has to say and to know to be bound: the length of the key, the identity, the key. In one
+/// allocation of the shard's own and of just their length, as tens of thousands may wait; zeroised on
+/// drop.
 pub(crate) struct Credentials {
-    pub(crate) identity: Vec<u8>,
-    pub(crate) psk: Psk,
+    memory: Box<[u8]>,
+}
+
+impl Credentials {
+    /// Copies both; what they came in goes back to the thread that has made it.
+    fn new(identity: &[u8], psk: &Psk) -> Self {
+        let key = psk.expose();
+        let key_bytes = u8::try_from(key.len()).expect("a key has 64 bytes at most");
+        Self { memory: [&[key_bytes], identity, key].concat().into() }
+    }
+
+    fn key_at(&self) -> usize {
+        self.memory.len() - usize::from(self.memory[0])
+    }
+
+    pub(crate) fn identity(&self) -> &[u8] {
+        &self.memory[1..self.key_at()]
+    }
+
+    /// A copy, for the moment it takes to use it.
+    pub(crate) fn psk(&self) -> Psk {
+        Psk::new(self.memory[self.key_at()..].to_vec()).expect("as long as it was")
+    }
+}
+
+impl Drop for Credentials {
+    fn drop(&mut self) {
+        self.memory.zeroize();
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Credentials(redacted)")
+    }
 }
 
 /// The peer's path is not one we can send to.
@@ -141,8 +177,8 @@ impl Termination {
         let (scheme, protection) = match security {
             Security::Plain => ("msrp", Protection::Plain),
             Security::TlsPsk { identity, psk } => {
-                let credentials = Credentials { identity, psk };
-                ("msrps", Protection::TlsPsk(Some(Box::new(credentials))))
+                let credentials = Credentials::new(&identity, &psk);
+                ("msrps", Protection::TlsPsk(Some(credentials)))
             }
             Security::TlsCertificate { fingerprints } => {
                 ("msrps", Protection::TlsCertificate { fingerprints: fingerprints.into() })
@@ -247,19 +283,19 @@ impl Termination {
         self.awaits_connection() && self.credentials().is_some()
     }
 
-    pub(crate) fn psk(&self) -> Option<&Psk> {
-        self.credentials().map(|credentials| &credentials.psk)
+    pub(crate) fn psk(&self) -> Option<Psk> {
+        self.credentials().map(Credentials::psk)
     }
 
     /// The name its key goes by, while it has one.
     pub(crate) fn identity(&self) -> &[u8] {
-        self.credentials().map_or(&[], |credentials| &credentials.identity)
+        self.credentials().map_or(&[], Credentials::identity)
     }
 
     fn credentials(&self) -> Option<&Credentials> {
         match &self.protection {
             Protection::Plain | Protection::TlsCertificate { .. } => None,
-            Protection::TlsPsk(credentials) => credentials.as_deref(),
+            Protection::TlsPsk(credentials) => credentials.as_ref(),
         }
     }
 
