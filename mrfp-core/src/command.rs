@@ -12,80 +12,84 @@ use crate::mp::{
 };
 use crate::plane::{Ending, Plane};
 use crate::room::Participant;
-use crate::termination::{Protection, Stage, Termination, check_path};
+use crate::termination::{OwnPort, Protection, Stage, Termination, check_path};
 
 impl Plane {
-    /// Makes a Termination (and its Context, where it is the first). `address` is where the peer
-    /// is to connect to.
+    /// Makes a Termination (and its Context, where it is the first).
     pub(crate) fn reserve(
         &mut self,
         reserve: ReserveAndConfigure,
-        address: SocketAddr,
+        own_port: Option<OwnPort>,
     ) -> Result<Key, Refusal> {
         self.check_reserve(&reserve)?;
-        let id = reserve.termination;
-        let session_id = reserve.session_id.clone().into_bytes();
-        let identity = match &reserve.security {
-            // On a port of its own the port is the binding.
-            Security::TlsPsk { identity, .. } if !reserve.own_port => Some(identity.clone()),
-            Security::TlsPsk { .. } | Security::TlsCertificate { .. } | Security::Plain => None,
-        };
-        let context_id = reserve.context;
-        let context_key = match self.context_by_id.get(&context_id) {
-            Some(&key) => key,
-            None => {
-                let made =
-                    self.contexts.insert(Context::new(context_id, reserve.switching.clone()));
-                made.map_err(|_| Refusal::TerminationsExhausted)?
-            }
-        };
+        // On a port of its own the port is the binding.
+        let by_identity = !reserve.own_port && is_by_key(&reserve.security);
+        let context_key = self.context_for(&reserve)?;
         let deadline_ns = self.now_ns + self.limits.establishment_timeout_ns;
         let in_room = self.contexts.get(context_key).is_some_and(|context| context.room.is_some());
         let participant = in_room.then(|| Box::new(Participant::new(&reserve)));
+        let address = own_port.map_or(self.address, |own| own.address);
         let made = Termination::new(reserve, context_key, participant, address, deadline_ns)
             .map_err(|_| Refusal::Transport)
-            .and_then(|termination| {
+            .and_then(|mut termination| {
+                termination.own_port = own_port.map(Box::new);
                 self.terminations.insert(termination).map_err(|_| Refusal::TerminationsExhausted)
             });
         let key = match made {
             Ok(key) => key,
             Err(refusal) => {
-                if !self.context_by_id.contains_key(&context_id) {
-                    self.contexts.remove(context_key);
-                }
+                self.drop_context_if_empty(context_key);
                 return Err(refusal);
             }
         };
-        self.context_by_id.insert(context_id, context_key);
         if let Some(context) = self.contexts.get_mut(context_key) {
             context.terminations += 1;
         }
-        self.termination_by_id.insert(id, key);
-        self.by_session_id.insert(&session_id, key);
-        if let Some(identity) = identity {
-            self.by_identity.insert(&identity, key);
+        self.termination_by_id.insert(&self.terminations, key);
+        self.by_session_id.insert(&self.terminations, key);
+        if by_identity {
+            self.by_identity.insert(&self.terminations, key);
         }
         Ok(key)
     }
 
+    /// The Context a Termination is for; made where it is the first.
+    fn context_for(&mut self, reserve: &ReserveAndConfigure) -> Result<Key, Refusal> {
+        if let Some(key) = self.context_by_id.get(&self.contexts, &reserve.context) {
+            return Ok(key);
+        }
+        let context = Context::new(reserve.context, reserve.switching.clone());
+        let key = self.contexts.insert(context).map_err(|_| Refusal::TerminationsExhausted)?;
+        self.context_by_id.insert(&self.contexts, key);
+        Ok(key)
+    }
+
+    /// A Context ends with its last Termination.
+    pub(crate) fn drop_context_if_empty(&mut self, key: Key) {
+        if self.contexts.get(key).is_some_and(|context| context.terminations == 0) {
+            self.context_by_id.remove(&self.contexts, key);
+            self.contexts.remove(key);
+        }
+    }
+
     fn check_reserve(&self, reserve: &ReserveAndConfigure) -> Result<(), Refusal> {
-        if self.termination_by_id.contains_key(&reserve.termination) {
+        if self.termination_by_id.get(&self.terminations, &reserve.termination).is_some() {
             return Err(Refusal::TerminationId);
         }
-        if self.by_session_id.get(reserve.session_id.as_bytes()).is_some() {
+        if self.session_by_id(reserve.session_id.as_bytes()).is_some() {
             return Err(Refusal::IdentityInUse);
         }
         let members = self
             .context_by_id
-            .get(&reserve.context)
-            .and_then(|&key| self.contexts.get(key))
+            .get(&self.contexts, &reserve.context)
+            .and_then(|key| self.contexts.get(key))
             .map_or(0, |context| context.terminations);
         if members >= self.limits.context_members_max {
             return Err(Refusal::ContextFull);
         }
         match &reserve.security {
             Security::TlsPsk { identity, .. }
-                if !reserve.own_port && self.by_identity.get(identity).is_some() =>
+                if !reserve.own_port && self.session_by_identity(identity).is_some() =>
             {
                 Err(Refusal::IdentityInUse)
             }
@@ -110,7 +114,8 @@ impl Plane {
     }
 
     fn living(&self, id: TerminationId) -> Result<Key, Refusal> {
-        let key = *self.termination_by_id.get(&id).ok_or(Refusal::TerminationId)?;
+        let key =
+            self.termination_by_id.get(&self.terminations, &id).ok_or(Refusal::TerminationId)?;
         let lives = |termination: &Termination| termination.stage < Stage::Subtracted;
         self.terminations
             .get(key)
@@ -127,17 +132,14 @@ impl Plane {
         let key = self.living(replace.termination)?;
         let session_id = replace.session_id.into_bytes();
         let termination = self.terminations.get(key).ok_or(Refusal::TerminationId)?;
-        if self.by_session_id.get(&session_id).is_some() || termination.session_id() == session_id {
+        if self.session_by_id(&session_id).is_some() || termination.session_id() == session_id {
             return Err(Refusal::IdentityInUse);
         }
-        let identity = match &replace.security {
-            Security::TlsPsk { identity, .. } if termination.listener.is_none() => {
-                Some(identity.clone())
-            }
-            Security::TlsPsk { .. } | Security::TlsCertificate { .. } | Security::Plain => None,
-        };
-        let taken = identity.as_ref().and_then(|identity| self.by_identity.get(identity));
-        if taken.is_some_and(|other| other != key) {
+        let by_identity = termination.own_port.is_none() && is_by_key(&replace.security);
+        if let Security::TlsPsk { identity, .. } = &replace.security
+            && by_identity
+            && self.session_by_identity(identity).is_some_and(|other| other != key)
+        {
             return Err(Refusal::IdentityInUse);
         }
         let path = replace.remote.as_ref().map(|remote| remote.path.as_bytes());
@@ -146,11 +148,11 @@ impl Plane {
         self.unlink(key);
         let deadline_ns = self.now_ns + self.limits.establishment_timeout_ns;
         let termination = self.terminations.get_mut(key).ok_or(Refusal::TerminationId)?;
-        termination.renew(&session_id, replace.security, path, deadline_ns);
-        let address = termination.address;
-        self.by_session_id.insert(&session_id, key);
-        if let Some(identity) = identity {
-            self.by_identity.insert(&identity, key);
+        let address = termination.own_port.as_ref().map_or(self.address, |own| own.address);
+        termination.renew(&session_id, replace.security, path, address, deadline_ns);
+        self.by_session_id.insert(&self.terminations, key);
+        if by_identity {
+            self.by_identity.insert(&self.terminations, key);
         }
         if let Some(remote) = &replace.remote {
             self.set_capabilities(key, remote);
@@ -162,7 +164,7 @@ impl Plane {
     fn set_capabilities(&mut self, key: Key, remote: &Remote) {
         let Some(capabilities) = &remote.capabilities else { return };
         let Some(termination) = self.terminations.get_mut(key) else { return };
-        termination.accept_types = capabilities.accept_types.clone().into_bytes();
+        termination.set_accept_types(capabilities.accept_types.as_bytes());
         termination.size_bytes_max = capabilities.max_size_bytes.unwrap_or(u64::MAX);
         let Some(participant) = &mut termination.participant else { return };
         participant.set_capabilities(capabilities);
@@ -180,7 +182,7 @@ impl Plane {
         let Some(termination) = self.terminations.get_mut(session) else { return };
         let connection = termination.connection.take();
         if let Some(connection) = connection.and_then(|key| self.connections.get_mut(key)) {
-            connection.sessions.retain(|&other| other != session);
+            connection.sessions.remove(session);
         }
     }
 
@@ -230,7 +232,7 @@ impl Plane {
     /// Subtracts a Termination; the event follows once its connection is gone. Returns its
     /// listener, which the shard must end.
     pub(crate) fn subtract(&mut self, id: TerminationId) -> Option<Key> {
-        let key = self.termination_by_id.get(&id).copied();
+        let key = self.termination_by_id.get(&self.terminations, &id);
         let found = key.and_then(|key| Some((key, self.terminations.get(key)?)));
         let Some((key, termination)) = found else {
             let statistics = TerminationStatistics::default();
@@ -243,7 +245,7 @@ impl Plane {
         self.leave_context(key);
         let termination = self.terminations.get_mut(key)?;
         termination.stage = Stage::Subtracted;
-        let listener = termination.listener.take();
+        let listener = termination.own_port.take().map(|own| own.listener);
         self.detach(key, Ending::Graceful);
         if self.terminations.get(key).is_some_and(|termination| termination.connection.is_none()) {
             self.finish_subtract(key);
@@ -253,7 +255,8 @@ impl Plane {
 
     /// Tells what a Context has carried.
     pub(crate) fn audit(&mut self, id: ContextId) {
-        let context = self.context_by_id.get(&id).and_then(|&key| self.contexts.get(key));
+        let context = self.context_by_id.get(&self.contexts, &id);
+        let context = context.and_then(|key| self.contexts.get(key));
         let statistics = context.map(|context| Box::new(context.statistics()));
         self.events.push_back(Event::Audited { context: id, statistics });
     }
@@ -261,8 +264,16 @@ impl Plane {
     /// Whether a Termination is protected by TLS.
     pub(crate) fn is_protected(&self, key: Key) -> bool {
         self.terminations.get(key).is_some_and(|termination| match termination.protection {
-            Protection::TlsPsk { .. } | Protection::TlsCertificate { .. } => true,
+            Protection::TlsPsk(_) | Protection::TlsCertificate { .. } => true,
             Protection::Plain => false,
         })
+    }
+}
+
+/// Whether a connection is bound by the key its peer has.
+fn is_by_key(security: &Security) -> bool {
+    match security {
+        Security::TlsPsk { .. } => true,
+        Security::TlsCertificate { .. } | Security::Plain => false,
     }
 }

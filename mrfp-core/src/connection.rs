@@ -25,26 +25,18 @@ pub(crate) struct Connection {
     pub(crate) transport: Transport,
     /// The Terminations it carries: bound, or (as client) the one it was opened for. In the clear
     /// there may be several (RFC 4975 section 5.4), a pre-shared key serves one.
-    pub(crate) sessions: Vec<Key>,
-    /// As client: where it leads.
-    pub(crate) connected_to: Option<SocketAddr>,
+    pub(crate) sessions: Sessions,
+    /// How it came about; most need not know once they are bound.
+    origin: Option<Box<Origin>>,
     /// The relay's side of it, where it came in by a port of the relay or was made by it. It then
     /// carries no sessions.
     pub(crate) relay: Option<Box<Link>>,
-    /// The Termination whose own port it came in by.
-    pub(crate) own_port_of: Option<Key>,
-    /// The Termination whose key the peer's identity claims, until the handshake proves it.
-    pub(crate) claimed: Option<Claim>,
-    /// As TLS server: the certificate the peer has shown.
-    pub(crate) peer_certificate: Option<Box<PeerCertificate>>,
-    /// Counted against this source until bound.
-    pub(crate) unbound_source: Option<IpAddr>,
     /// What passes through it; `None` while nothing does.
     passage: Option<Box<Passage>>,
     /// Since when the egress is above its limit.
     pub(crate) lagging_since_ns: Option<u64>,
     /// Contexts in which receivers must catch up before anything more is read.
-    pub(crate) paused: usize,
+    pub(crate) paused: u32,
     /// Nothing is read until the shard has buffers to spare.
     pub(crate) pressed: bool,
     pub(crate) recv: Recv,
@@ -59,6 +51,21 @@ pub(crate) struct Connection {
     pub(crate) received_ns: u64,
     /// When a send last started or ended.
     pub(crate) sent_ns: u64,
+}
+
+/// Where a connection comes from or leads, and what is known of its peer.
+#[derive(Default)]
+pub(crate) struct Origin {
+    /// As client: where it leads.
+    pub(crate) connected_to: Option<SocketAddr>,
+    /// The Termination whose own port it came in by.
+    pub(crate) own_port_of: Option<Key>,
+    /// The Termination whose key the peer's identity claims, until the handshake proves it.
+    pub(crate) claimed: Option<Claim>,
+    /// As TLS server: the certificate the peer has shown.
+    pub(crate) peer_certificate: Option<PeerCertificate>,
+    /// Counted against this source until bound.
+    pub(crate) unbound_source: Option<IpAddr>,
 }
 
 /// What a connection is in the middle of. It is read and written as if it were part of the connection:
@@ -82,13 +89,15 @@ pub(crate) struct Passage {
     /// Incomplete MSRP head or end-line.
     pub(crate) carry_message: Option<CarryBuffer>,
     pub(crate) egress: Egress,
+    /// It was made for a handshake that is complete now; what follows may be long in coming.
+    pub(crate) of_handshake: bool,
 }
 
 /// What passes through an idle connection.
 static NOTHING: LazyLock<Passage> = LazyLock::new(Passage::default);
 
 /// What an idle connection may cost in its shard's table; there are tens of thousands of them.
-const CONNECTION_SIZE_MAX: usize = 256;
+const CONNECTION_SIZE_MAX: usize = 120;
 const _: () = assert!(size_of::<Connection>() <= CONNECTION_SIZE_MAX);
 
 /// Stages of life, in order.
@@ -108,6 +117,50 @@ pub(crate) enum Life {
     Joining,
     /// The close has been submitted.
     Closing,
+}
+
+/// The Terminations of one connection, in the order they came. Nearly always there is one.
+pub(crate) enum Sessions {
+    None,
+    One(Key),
+    Several(Box<Several>),
+}
+
+/// As many as it takes; behind one pointer, since it is rare.
+pub(crate) struct Several {
+    keys: Vec<Key>,
+}
+
+impl Sessions {
+    pub(crate) fn push(&mut self, session: Key) {
+        match self {
+            Self::None => *self = Self::One(session),
+            Self::One(first) => {
+                *self = Self::Several(Box::new(Several { keys: vec![*first, session] }));
+            }
+            Self::Several(several) => several.keys.push(session),
+        }
+    }
+
+    pub(crate) fn remove(&mut self, session: Key) {
+        match self {
+            Self::One(only) if *only == session => *self = Self::None,
+            Self::None | Self::One(_) => {}
+            Self::Several(several) => several.keys.retain(|&other| other != session),
+        }
+    }
+}
+
+impl Deref for Sessions {
+    type Target = [Key];
+
+    fn deref(&self) -> &[Key] {
+        match self {
+            Self::None => &[],
+            Self::One(session) => std::slice::from_ref(session),
+            Self::Several(several) => &several.keys,
+        }
+    }
 }
 
 /// What lies on top of TCP.
@@ -164,13 +217,9 @@ impl Connection {
             socket: None,
             life: Life::Connecting,
             transport: Transport::Unknown,
-            sessions: Vec::new(),
-            connected_to: None,
+            sessions: Sessions::None,
+            origin: None,
             relay: None,
-            own_port_of: None,
-            claimed: None,
-            peer_certificate: None,
-            unbound_source: None,
             passage: None,
             lagging_since_ns: None,
             paused: 0,
@@ -183,6 +232,28 @@ impl Connection {
             received_ns: now_ns,
             sent_ns: now_ns,
         }
+    }
+
+    /// How it came about, as far as it still matters.
+    pub(crate) fn origin(&self) -> Option<&Origin> {
+        self.origin.as_deref()
+    }
+
+    /// The same, to be added to.
+    pub(crate) fn origin_mut(&mut self) -> &mut Origin {
+        self.origin.get_or_insert_default()
+    }
+
+    /// It is bound, or ending: nobody claims anything any more. Returns the source it was counted
+    /// against, if it was.
+    pub(crate) fn settle(&mut self) -> Option<IpAddr> {
+        let origin = self.origin.as_deref_mut()?;
+        origin.claimed = None;
+        let source = origin.unbound_source.take();
+        if origin.is_forgettable() {
+            self.origin = None;
+        }
+        source
     }
 
     /// Ends the chunk that is open towards the peer, if there is one.
@@ -212,6 +283,13 @@ impl Connection {
         self.egress.append(send_buffers, parts)
     }
 
+    /// The last flight of its handshake has left: what that needed is the next one's.
+    pub(crate) fn rest_after_handshake(&mut self) {
+        if self.of_handshake {
+            self.rest();
+        }
+    }
+
     /// Gives back what a connection does not need that nothing has happened on for a while.
     pub(crate) fn rest(&mut self) {
         if let Transport::Tls(session) = &mut self.transport {
@@ -233,8 +311,8 @@ impl Connection {
 
     /// Its only session, where it has no other.
     pub(crate) fn only_session(&self) -> Option<Key> {
-        match self.sessions.as_slice() {
-            [session] => Some(*session),
+        match *self.sessions {
+            [session] => Some(session),
             [] | [_, ..] => None,
         }
     }
@@ -259,6 +337,13 @@ impl Connection {
         matches!(self.recv, Recv::Idle | Recv::Ended)
             && !self.connect_in_flight
             && !self.egress.is_in_flight()
+    }
+}
+
+impl Origin {
+    /// Whether nothing in it is asked for once the connection is bound.
+    fn is_forgettable(&self) -> bool {
+        self.connected_to.is_none() && self.own_port_of.is_none() && self.peer_certificate.is_none()
     }
 }
 

@@ -236,7 +236,7 @@ impl Plane {
             let Some(termination) = self.terminations.get(member).filter(|&t| receives(t)) else {
                 continue;
             };
-            let verdict = self.scratch.verdicts.get(termination.acceptance);
+            let verdict = self.scratch.verdicts.get(termination.acceptance as usize);
             let (written, end) = match verdict {
                 None | Some(Verdict::AsSent) => (outbound.as_sent, outbound.end),
                 Some(Verdict::Converted) => (outbound.converted, outbound.end),

@@ -34,7 +34,7 @@ impl Plane {
                 connection.egress.shrink();
                 connection.outstanding.shrink();
             }
-            for &session in &connection.sessions {
+            for &session in connection.sessions.iter() {
                 let termination = self.terminations.get_mut(session);
                 let participant = termination.and_then(|it| it.participant.as_mut());
                 participant.into_iter().for_each(|participant| participant.forget_head());

@@ -27,18 +27,20 @@ use crate::termination::{Stage, Termination};
 pub(crate) struct Plane {
     pub(crate) limits: Limits,
     pub(crate) profile: Profile,
+    /// Where peers reach the shard's port.
+    pub(crate) address: SocketAddr,
     /// The turn's one clock reading.
     pub(crate) now_ns: u64,
     pub(crate) connections: Table<Connection>,
     pub(crate) terminations: Table<Termination>,
     pub(crate) contexts: Table<Context>,
     pub(crate) messages: Table<Message>,
-    pub(crate) termination_by_id: HashMap<TerminationId, Key>,
-    pub(crate) context_by_id: HashMap<ContextId, Key>,
+    pub(crate) termination_by_id: Index<Termination, TerminationId>,
+    pub(crate) context_by_id: Index<Context, ContextId>,
     /// TLS-PSK binds by the identity the client names.
-    pub(crate) by_identity: Index,
+    pub(crate) by_identity: Index<Termination, [u8]>,
     /// Everything else binds by the session-id of the first request's To-Path.
-    pub(crate) by_session_id: Index,
+    pub(crate) by_session_id: Index<Termination, [u8]>,
     /// The newest connection of ours to an address, for further sessions with the same peer.
     pub(crate) connected_to: HashMap<SocketAddr, Key>,
     unbound: usize,
@@ -96,19 +98,25 @@ pub(crate) enum Ending {
 }
 
 impl Plane {
-    pub(crate) fn new(limits: Limits, profile: Profile, seed: [u8; 32]) -> Self {
+    pub(crate) fn new(
+        limits: Limits,
+        profile: Profile,
+        address: SocketAddr,
+        seed: [u8; 32],
+    ) -> Self {
         Self {
             limits,
             profile,
+            address,
             now_ns: 0,
             connections: Table::reserved(limits.connections_max),
             terminations: Table::reserved(limits.terminations_max),
             contexts: Table::reserved(limits.terminations_max),
             messages: Table::reserved(MESSAGES_MAX),
-            termination_by_id: HashMap::new(),
-            context_by_id: HashMap::new(),
-            by_identity: Index::default(),
-            by_session_id: Index::default(),
+            termination_by_id: Index::reserved(limits.terminations_max, |it: &Termination| &it.id),
+            context_by_id: Index::reserved(limits.terminations_max, |it: &Context| &it.id),
+            by_identity: Index::reserved(limits.terminations_max, Termination::identity),
+            by_session_id: Index::reserved(limits.terminations_max, Termination::session_id),
             connected_to: HashMap::new(),
             unbound: 0,
             unbound_by_source: HashMap::new(),
@@ -206,7 +214,6 @@ impl Plane {
         connection.outgoing = None;
         connection.messages = Vec::new();
         connection.declined = Vec::new();
-        connection.claimed = None;
         for carry in [connection.carry_record.take(), connection.carry_message.take()] {
             carry.into_iter().for_each(|buffer| self.carry_buffers.put(buffer));
         }
@@ -226,7 +233,7 @@ impl Plane {
                 connection.deadline_ns = u64::MAX;
             }
         }
-        let source = connection.unbound_source.take();
+        let source = connection.settle();
         self.settle_unbound(source);
         self.mark(key);
         self.relay_ended(key);
@@ -238,12 +245,12 @@ impl Plane {
         let Some(mut connection) = self.connections.remove(key) else { return };
         assert!(connection.is_joined());
         connection.egress.discard(&mut self.send_buffers);
-        if let Some(remote) = connection.connected_to
+        if let Some(remote) = connection.origin().and_then(|origin| origin.connected_to)
             && self.connected_to.get(&remote) == Some(&key)
         {
             self.connected_to.remove(&remote);
         }
-        for session in connection.sessions {
+        for &session in connection.sessions.iter() {
             let Some(termination) = self.terminations.get_mut(session) else { continue };
             if termination.connection == Some(key) {
                 termination.connection = None;

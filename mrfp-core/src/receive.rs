@@ -69,15 +69,15 @@ impl Plane {
     pub(crate) fn start_handshake(&mut self, key: Key, termination_key: Key) {
         let Some(termination) = self.terminations.get(termination_key) else { return };
         let started = match &termination.protection {
-            Protection::TlsPsk { identity, psk: Some(psk) } => {
-                Handshake::client(&self.profile, identity, psk)
+            Protection::TlsPsk(Some(credentials)) => {
+                Handshake::client(&self.profile, credentials.identity(), &credentials.psk())
             }
             Protection::TlsCertificate { fingerprints } => {
                 let host = Uri::parse(termination.remote_first()).map_or(&b""[..], |uri| uri.host);
                 let host = String::from_utf8_lossy(host);
                 Handshake::fingerprint_client(&self.profile, &host, fingerprints)
             }
-            Protection::TlsPsk { psk: None, .. } | Protection::Plain => return,
+            Protection::TlsPsk(None) | Protection::Plain => return,
         };
         self.begin_handshake(key, started);
     }
@@ -196,19 +196,21 @@ impl Plane {
     /// port of its own the port is the binding and any identity will do.
     fn provide_psk(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        let Transport::Handshaking(handshake) = &mut connection.transport else { return };
         let is_relay = connection.relay.is_some();
-        let candidate = connection
-            .own_port_of
-            .or_else(|| self.by_identity.get(handshake.identity()))
+        let own_port_of = connection.origin().and_then(|origin| origin.own_port_of);
+        let Transport::Handshaking(handshake) = &mut connection.transport else { return };
+        let candidate = own_port_of
+            .or_else(|| self.by_identity.get(&self.terminations, handshake.identity()))
             .and_then(|key| Some((key, self.terminations.get(key)?)))
             // The relay's clients have passwords, not keys (RFC 4976 section 9).
             .filter(|(_, termination)| !is_relay && termination.awaits_tls_client());
-        connection.claimed = candidate.map(|(key, termination)| Claim {
+        let claimed = candidate.map(|(key, termination)| Claim {
             termination: key,
             session_number: termination.session_number,
         });
-        handshake.provide_psk(candidate.and_then(|(_, termination)| termination.psk()));
+        let psk = candidate.and_then(|(_, termination)| termination.psk());
+        handshake.provide_psk(psk.as_ref());
+        connection.origin_mut().claimed = claimed;
     }
 
     /// The handshake is complete; one with a key has proved that the peer has it.
@@ -219,6 +221,7 @@ impl Plane {
         // Many sessions are set up long before they are used, and many at once: expanded keys that are
         // given back now are the next one's memory.
         session.rest();
+        connection.of_handshake = true;
         let secured = Transport::Tls(session);
         let handshaking = std::mem::replace(&mut connection.transport, secured);
         if connection.relay.is_some() {
@@ -235,11 +238,12 @@ impl Plane {
         if let Transport::Handshaking(mut handshake) = handshaking
             && handshake.is_with_certificates()
         {
-            connection.peer_certificate = handshake.take_peer_certificate().map(Box::new);
+            let certificate = handshake.take_peer_certificate();
+            connection.origin_mut().peer_certificate = certificate;
             // The client has proved nothing: its first request names the session, as in the clear.
             return;
         }
-        let claimed = connection.claimed.take().filter(|claim| {
+        let claimed = connection.origin().and_then(|origin| origin.claimed).filter(|claim| {
             self.terminations.get(claim.termination).is_some_and(|termination| {
                 termination.awaits_tls_client()
                     && termination.session_number == claim.session_number

@@ -47,7 +47,7 @@ impl Plane {
         if self.terminations.get(first).is_some_and(|termination| termination.local_uri() == uri) {
             return Some(first);
         }
-        let session = self.by_session_id.get(Uri::parse(uri).ok()?.session_id)?;
+        let session = self.session_by_id(Uri::parse(uri).ok()?.session_id)?;
         let termination = self.terminations.get(session)?;
         (termination.connection == Some(key)
             && termination.stage == Stage::Bound
@@ -55,27 +55,38 @@ impl Plane {
         .then_some(session)
     }
 
+    /// The session with that session-id.
+    pub(crate) fn session_by_id(&self, session_id: &[u8]) -> Option<Key> {
+        self.by_session_id.get(&self.terminations, session_id)
+    }
+
+    /// The session a client with that identity may claim.
+    pub(crate) fn session_by_identity(&self, identity: &[u8]) -> Option<Key> {
+        self.by_identity.get(&self.terminations, identity)
+    }
+
     fn bind_named(&mut self, key: Key, head: &Head<'_>) -> Result<Key, u16> {
         let connection = self.connections.get(key).ok_or(481u16)?;
-        let own_port_of = connection.own_port_of;
+        let origin = connection.origin();
+        let own_port_of = origin.and_then(|origin| origin.own_port_of);
         let session_id = Uri::parse(head.to_path.first()).map_err(|_| 400u16)?.session_id;
-        let session = self.by_session_id.get(session_id).ok_or(481u16)?;
+        let session = self.session_by_id(session_id).ok_or(481u16)?;
         let termination = self.terminations.get(session).ok_or(481u16)?;
         // Plain text is never accepted where TLS was asked for, nor anything on a port that is not
         // the Termination's, and what cannot be had is not there.
         let by_its_port = match own_port_of {
             Some(own) => own == session,
-            None => termination.listener.is_none(),
+            None => termination.own_port.is_none(),
         };
         let as_asked = match &termination.protection {
             Protection::Plain => matches!(connection.transport, Transport::Plain),
             Protection::TlsCertificate { fingerprints } => {
-                let shown = connection.peer_certificate.as_ref();
+                let shown = origin.and_then(|origin| origin.peer_certificate.as_ref());
                 let known = shown.is_some_and(|shown| shown.is_known_by(fingerprints));
                 self.is_certified(connection) && (known || fingerprints.is_empty())
             }
             // A key is what binds.
-            Protection::TlsPsk { .. } => false,
+            Protection::TlsPsk(_) => false,
         };
         if !as_asked || !by_its_port || !concerns(head, termination) {
             return Err(481);
@@ -130,27 +141,13 @@ impl Plane {
         termination.joined_epoch = context.epoch;
         termination.stage = Stage::Bound;
         termination.connection = Some(key);
-        termination.forget_psk();
         self.events.push_back(Event::Bound { termination: termination.id });
-        if let Protection::TlsPsk { identity, .. } = &termination.protection
-            && self.by_identity.get(identity) == Some(session)
-        {
-            // On a port of its own it never was on the list, and another may be under the name.
-            self.by_identity.remove(identity);
-        }
-        if let Protection::TlsPsk { identity, .. } = &mut termination.protection {
-            // Nobody is to come under it any more.
-            *identity = Vec::new();
-        }
+        self.forget_credentials(session);
         self.join_room(session);
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.life = Life::Open;
         connection.deadline_ns = u64::MAX;
         if !connection.sessions.contains(&session) {
-            if connection.sessions.is_empty() {
-                // Nearly always the only one.
-                connection.sessions.reserve_exact(1);
-            }
             connection.sessions.push(session);
         }
         if connection.lagging_since_ns.is_some()
@@ -158,26 +155,28 @@ impl Plane {
         {
             context.lagging += 1;
         }
-        let source = connection.unbound_source.take();
+        let source = connection.settle();
         self.settle_unbound(source);
+    }
+
+    /// Drops (and thereby zeroises) the key of a session; nobody is to come under its identity any more.
+    fn forget_credentials(&mut self, session: Key) {
+        // On a port of its own it never was on the list.
+        self.by_identity.remove(&self.terminations, session);
+        if let Some(termination) = self.terminations.get_mut(session) {
+            termination.forget_credentials();
+        }
     }
 
     /// A Termination is no member any more: its unfinished messages are given up, nobody waits for
     /// it, nothing can be bound to it. Its connection is left as it is.
     pub(crate) fn leave_context(&mut self, session: Key) {
-        let Some(termination) = self.terminations.get_mut(session) else { return };
+        let Some(termination) = self.terminations.get(session) else { return };
         let was_bound = termination.stage == Stage::Bound;
         let context_key = termination.context;
         let connection_key = termination.connection;
-        termination.forget_psk();
-        if let Protection::TlsPsk { identity, .. } = &termination.protection
-            && self.by_identity.get(identity) == Some(session)
-        {
-            self.by_identity.remove(identity);
-        }
-        if self.by_session_id.get(termination.session_id()) == Some(session) {
-            self.by_session_id.remove(termination.session_id());
-        }
+        self.forget_credentials(session);
+        self.by_session_id.remove(&self.terminations, session);
         if was_bound && let Some(connection_key) = connection_key {
             self.give_up_messages(connection_key, session);
             self.settle_back_pressure(connection_key, session, context_key);
@@ -236,7 +235,7 @@ impl Plane {
         }
         let Some(connection) = self.connections.get_mut(key) else { return };
         // First of all: what is answered now must not wait for anybody in the Context it has left.
-        connection.sessions.retain(|&other| other != session);
+        connection.sessions.remove(session);
         connection.declined.retain(|&(receiver, _)| receiver != session);
         match std::mem::replace(&mut connection.incoming, Incoming::Idle) {
             Incoming::Forward(forward) if forward.transaction.session == session => {
@@ -255,19 +254,16 @@ impl Plane {
 
     /// Takes a subtracted Termination off the tables once its connection is gone.
     pub(crate) fn finish_subtract(&mut self, session: Key) {
+        self.termination_by_id.remove(&self.terminations, session);
         let Some(termination) = self.terminations.remove(session) else { return };
         assert!(termination.connection.is_none());
-        self.termination_by_id.remove(&termination.id);
         self.events.push_back(Event::Subtracted {
             termination: termination.id,
             statistics: termination.statistics,
         });
         let Some(context) = self.contexts.get_mut(termination.context) else { return };
         context.terminations -= 1;
-        if context.terminations == 0 {
-            self.context_by_id.remove(&context.id);
-            self.contexts.remove(termination.context);
-        }
+        self.drop_context_if_empty(termination.context);
     }
 }
 

@@ -13,7 +13,7 @@ use crate::config::{
     COMMANDS_PER_TURN_MAX, COMPLETIONS_PER_TURN_MAX, COPIES_PER_TURN_MAX,
     HANDSHAKE_FLIGHTS_PER_TURN_MAX, HOUSEKEEPING_INTERVAL_NS, Limits,
 };
-use crate::connection::{Connection, Life, Recv, Transport};
+use crate::connection::{Connection, Life, Origin, Recv, Transport};
 use crate::egress::Form;
 use crate::metrics::PublishedMetrics;
 use crate::mp::{
@@ -22,7 +22,7 @@ use crate::mp::{
 use crate::plane::{Ending, Plane};
 use crate::relay::{Link, PROBATION_NS, Relay, RelayConfig};
 use crate::table::Table;
-use crate::termination::remote_address;
+use crate::termination::{OwnPort, remote_address};
 
 /// The kernel's queue of connections that are not accepted yet; it cuts to its own maximum.
 const LISTEN_BACKLOG: i32 = 4_096;
@@ -112,7 +112,8 @@ impl<D: Driver> Shard<D> {
         let (socket, address) = driver.listen(parts.listen, options, token)?;
         let listener = Listener::new(socket, false);
         assert!(listeners.insert(listener).is_ok_and(|made| made == key));
-        let mut plane = Plane::new(parts.limits, parts.profile, parts.seed);
+        let reached_at = advertised(parts.advertise, address);
+        let mut plane = Plane::new(parts.limits, parts.profile, reached_at, parts.seed);
         let mut relay_address = None;
         if let Some(relay) = parts.relay {
             let own = listen_relay(&mut driver, &mut listeners, relay.own_listen, false)?;
@@ -140,12 +141,12 @@ impl<D: Driver> Shard<D> {
 
     /// The shared port, as peers are to reach it.
     pub fn address(&self) -> SocketAddr {
-        self.advertised(self.address)
+        self.plane.address
     }
 
     /// The port clients of the relay know, where there is one, as peers are to reach it.
     pub fn relay_address(&self) -> Option<SocketAddr> {
-        self.relay_address.map(|address| self.advertised(address))
+        self.relay_address.map(|address| advertised(self.advertise, address))
     }
 
     /// The driver, for a simulation to play the peers.
@@ -187,13 +188,6 @@ impl<D: Driver> Shard<D> {
         let deadline_ns = if self.work_left { 0 } else { self.housekeeping_due_ns };
         self.driver.wait(Some(deadline_ns))?;
         Ok(true)
-    }
-
-    fn advertised(&self, mut address: SocketAddr) -> SocketAddr {
-        if let Some(ip) = self.advertise {
-            address.set_ip(ip);
-        }
-        address
     }
 
     /// Control first, bounded; and only while its answers find room.
@@ -252,23 +246,17 @@ impl<D: Driver> Shard<D> {
         }
         let remote = remote_address(reserve.setup).filter(|_| reserve.remote_path.is_some());
         let own_port = reserve.own_port && remote.is_none();
-        let listener = if own_port { Some(self.listen_own()?) } else { None };
-        let address = listener.map_or(self.address, |(_, address)| address);
-        let address = self.advertised(address);
-        let key = match self.plane.reserve(reserve, address) {
+        let own_port = if own_port { Some(self.listen_own()?) } else { None };
+        let address = own_port.map_or(self.plane.address, |own| own.address);
+        let key = match self.plane.reserve(reserve, own_port) {
             Ok(key) => key,
             Err(refusal) => {
-                listener.into_iter().for_each(|(listener, _)| self.end_listener(listener));
+                own_port.into_iter().for_each(|own| self.end_listener(own.listener));
                 return Err(refusal);
             }
         };
-        if let Some((listener_key, _)) = listener {
-            if let Some(listener) = self.listeners.get_mut(listener_key) {
-                listener.termination = Some(key);
-            }
-            if let Some(termination) = self.plane.terminations.get_mut(key) {
-                termination.listener = Some(listener_key);
-            }
+        if let Some(listener) = own_port.and_then(|own| self.listeners.get_mut(own.listener)) {
+            listener.termination = Some(key);
         }
         if let Some(remote) = remote
             && let Err(refusal) = self.connect(key, remote)
@@ -301,7 +289,7 @@ impl<D: Driver> Shard<D> {
     }
 
     /// A port for one Termination: the port is the binding.
-    fn listen_own(&mut self) -> Result<(Key, SocketAddr), Refusal> {
+    fn listen_own(&mut self) -> Result<OwnPort, Refusal> {
         let key = self.listeners.vacant().ok_or(Refusal::Transport)?;
         let address = SocketAddr::new(self.address.ip(), 0);
         let options = Listen { backlog: 1, reuse_port: false };
@@ -312,7 +300,7 @@ impl<D: Driver> Shard<D> {
         })?;
         let listener = Listener::new(socket, false);
         assert!(self.listeners.insert(listener).is_ok_and(|made| made == key));
-        Ok((key, address))
+        Ok(OwnPort { listener: key, address: advertised(self.advertise, address) })
     }
 
     /// TS 23.333 5.20.2: as TCP client, the MRFP starts the connection when told to.
@@ -329,7 +317,7 @@ impl<D: Driver> Shard<D> {
         let deadline_ns = now_ns + self.plane.limits.unbound_timeout_ns;
         let mut connection = Connection::new(socket, Life::Connecting, now_ns, deadline_ns);
         connection.sessions.push(termination_key);
-        connection.connected_to = Some(remote);
+        connection.origin_mut().connected_to = Some(remote);
         connection.connect_in_flight = true;
         assert!(self.plane.connections.insert(connection).is_ok_and(|made| made == key));
         self.plane.connected_to.insert(remote, key);
@@ -440,9 +428,9 @@ impl<D: Driver> Shard<D> {
         let timeout_ns = if relay { PROBATION_NS } else { self.plane.limits.unbound_timeout_ns };
         let deadline_ns = now_ns + timeout_ns;
         let mut connection = Connection::new(accepted.socket, Life::Unbound, now_ns, deadline_ns);
-        connection.own_port_of = own_port_of;
         connection.relay = relay.then(|| Box::new(Link::accepted()));
-        connection.unbound_source = Some(source);
+        let unbound_source = Some(source);
+        *connection.origin_mut() = Origin { own_port_of, unbound_source, ..Origin::default() };
         match self.plane.connections.insert(connection) {
             Ok(key) => self.plane.mark(key),
             Err(_) => {
@@ -565,6 +553,7 @@ impl<D: Driver> Shard<D> {
         }
         if buffer.bytes().is_empty() {
             connection.egress.sent(&buffer);
+            connection.rest_after_handshake();
         } else {
             connection.egress.lost(&buffer);
         }
@@ -646,6 +635,9 @@ impl<D: Driver> Shard<D> {
             // Without a buffer for it the connection just ends.
             let _ = connection.egress.append_wire(&mut self.plane.send_buffers, &alert);
         }
+        if connection.is_resting() {
+            return;
+        }
         let Some(socket) = connection.socket else { return };
         // What is in flight leaves first, and then what has gathered meanwhile.
         if connection.egress.is_in_flight() {
@@ -702,6 +694,14 @@ impl<D: Driver> Shard<D> {
 }
 
 /// A listener of the relay. The port all shards share is shared by the kernel.
+/// An address of ours as peers are to reach it.
+fn advertised(advertise: Option<IpAddr>, mut address: SocketAddr) -> SocketAddr {
+    if let Some(ip) = advertise {
+        address.set_ip(ip);
+    }
+    address
+}
+
 fn listen_relay<D: Driver>(
     driver: &mut D,
     listeners: &mut Table<Listener>,

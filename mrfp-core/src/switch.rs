@@ -212,7 +212,7 @@ impl Plane {
         let always = [&b"multipart/mixed"[..], b"multipart/alternative"];
         let takes = |other: &Termination| {
             always.iter().any(|always| accepts(always, content_type))
-                || accepts(&other.accept_types, content_type)
+                || accepts(other.accept_types(), content_type)
         };
         if !context.is_between_parties() {
             return Ok(());

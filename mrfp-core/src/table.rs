@@ -1,8 +1,7 @@
 //! A table of fixed size whose keys name slot and tenant, so that a late completion for an earlier
 //! tenant misses instead of hitting a stranger.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hash, RandomState};
 
 use mrfp_io::Key;
 
@@ -108,6 +107,11 @@ impl<T> Table<T> {
         }
     }
 
+    /// The current tenant of a slot, `None` where it is free.
+    fn at(&self, index: u32) -> Option<&T> {
+        self.slots.get(index as usize)?.value.as_ref()
+    }
+
     /// The current tenant's key of a slot, `None` where it is free.
     pub(crate) fn key_at(&self, index: u32) -> Option<Key> {
         let slot = self.slots.get(index as usize)?;
@@ -121,26 +125,87 @@ impl<T> Table<T> {
     }
 }
 
-/// Entries of a table by a name of theirs that strangers choose. It keeps a hash of the name and not the
-/// name: 64 bits under a random key, so that nobody finds two names that are taken for one another.
-/// Whoever looks up compares with what the entry says of itself, where that matters.
-#[derive(Default, Debug)]
-pub(crate) struct Index {
+/// Entries of a table by a name of theirs. It keeps where they stand, four bytes for each, and asks the
+/// entries for their names: whatever is found under a name has it, to the letter. Strangers may choose
+/// the names, as the hash has a random key.
+///
+/// It is as large from the start as it ever gets, since growing would leave its smaller self behind,
+/// and what has not been written to takes no memory. Entries stand at their hash or as near behind it
+/// as there was room; who leaves lets them move up, so that nothing is left of it.
+#[derive(Debug)]
+pub(crate) struct Index<T, Name: ?Sized> {
     hasher: RandomState,
-    keys: HashMap<u64, Key>,
+    /// One more than the slot in the table, 0 where nobody is: a power of two, a quarter of them free.
+    places: Box<[u32]>,
+    name_of: fn(&T) -> &Name,
 }
 
-impl Index {
-    pub(crate) fn insert(&mut self, name: &[u8], key: Key) {
-        self.keys.insert(self.hasher.hash_one(name), key);
+impl<T, Name: Hash + Eq + ?Sized> Index<T, Name> {
+    /// For `count_max` entries.
+    pub(crate) fn reserved(count_max: usize, name_of: fn(&T) -> &Name) -> Self {
+        assert!(count_max <= Key::INDEX_MAX as usize);
+        let places = (count_max + count_max / 3 + 1).next_power_of_two();
+        Self { hasher: RandomState::new(), places: vec![0; places].into(), name_of }
     }
 
-    pub(crate) fn get(&self, name: &[u8]) -> Option<Key> {
-        self.keys.get(&self.hasher.hash_one(name)).copied()
+    /// The entry under that name.
+    pub(crate) fn get(&self, table: &Table<T>, name: &Name) -> Option<Key> {
+        let mut at = self.home(name);
+        loop {
+            let index = self.places[at].checked_sub(1)?;
+            if table.at(index).map(self.name_of) == Some(name) {
+                return table.key_at(index);
+            }
+            at = self.behind(at);
+        }
     }
 
-    pub(crate) fn remove(&mut self, name: &[u8]) {
-        self.keys.remove(&self.hasher.hash_one(name));
+    /// Lists an entry under the name it has now, and must keep until it is removed.
+    pub(crate) fn insert(&mut self, table: &Table<T>, key: Key) {
+        let Some(entry) = table.get(key) else { return };
+        let mut at = self.home((self.name_of)(entry));
+        while self.places[at] != 0 {
+            assert_ne!(self.places[at], key.index + 1, "it is listed");
+            at = self.behind(at);
+        }
+        self.places[at] = key.index + 1;
+    }
+
+    /// Takes an entry off, if it is listed.
+    pub(crate) fn remove(&mut self, table: &Table<T>, key: Key) {
+        let Some(entry) = table.get(key) else { return };
+        let mut at = self.home((self.name_of)(entry));
+        while self.places[at] != key.index + 1 {
+            if self.places[at] == 0 {
+                return;
+            }
+            at = self.behind(at);
+        }
+        self.vacate(table, at);
+    }
+
+    /// Frees a place; whoever stands behind it for want of room moves up.
+    fn vacate(&mut self, table: &Table<T>, place: usize) {
+        let mask = self.places.len() - 1;
+        let (mut free, mut at) = (place, self.behind(place));
+        while let Some(index) = self.places[at].checked_sub(1) {
+            let entry = table.at(index).expect("who leaves the table leaves the index before it");
+            let home = self.home((self.name_of)(entry));
+            if (at.wrapping_sub(home) & mask) >= (at.wrapping_sub(free) & mask) {
+                self.places[free] = self.places[at];
+                free = at;
+            }
+            at = self.behind(at);
+        }
+        self.places[free] = 0;
+    }
+
+    fn home(&self, name: &Name) -> usize {
+        self.hasher.hash_one(name) as usize & (self.places.len() - 1)
+    }
+
+    fn behind(&self, at: usize) -> usize {
+        (at + 1) & (self.places.len() - 1)
     }
 }
 
@@ -171,5 +236,40 @@ mod tests {
         let third = table.insert("third").unwrap();
         assert_ne!(third, second);
         assert_eq!(table.len(), 1);
+    }
+
+    #[test]
+    fn an_index_finds_by_name_and_only_who_has_it() {
+        const COUNT: u32 = 200;
+        let mut table = Table::new(COUNT as usize);
+        let mut index = Index::reserved(COUNT as usize, |name: &String| name.as_str());
+        let is_empty = |index: &Index<String, str>| index.places.iter().all(|&place| place == 0);
+        for round in 0..20 {
+            for number in 0..COUNT {
+                let key = table.insert(format!("{round} {number}")).unwrap();
+                index.insert(&table, key);
+            }
+            for key in table.keys().collect::<Vec<_>>() {
+                let name = table.get(key).unwrap().clone();
+                assert_eq!(index.get(&table, &name), Some(key));
+                // The others are found all the same, whoever has gone.
+                index.remove(&table, key);
+                assert_eq!(index.get(&table, &name), None);
+                index.remove(&table, key);
+                table.discard(key);
+            }
+            assert!(is_empty(&index));
+        }
+    }
+
+    #[test]
+    fn an_entry_that_is_not_listed_leaves_its_namesake_in_peace() {
+        let mut table = Table::new(2);
+        let mut index = Index::reserved(2, |name: &&str| *name);
+        let listed = table.insert("same").unwrap();
+        let other = table.insert("same").unwrap();
+        index.insert(&table, listed);
+        index.remove(&table, other);
+        assert_eq!(index.get(&table, "same"), Some(listed));
     }
 }

@@ -1,10 +1,12 @@
 //! One media stream of one party, and how a connection is bound to it.
 
+use std::fmt;
 use std::net::SocketAddr;
 
 use mrfp_io::Key;
 use mrfp_protocol::msrp::{Path, Uri};
 use mrfp_protocol::tls::{Fingerprint, Psk};
+use zeroize::Zeroize;
 
 use crate::mp::{
     Direction, REALMS_MAX, RealmId, ReserveAndConfigure, Security, Setup, TerminationId,
@@ -19,10 +21,8 @@ pub(crate) struct Termination {
     pub(crate) context: Key,
     /// Its connection: bound, or on its way (as client).
     pub(crate) connection: Option<Key>,
-    /// Its own listener, where it has one.
-    pub(crate) listener: Option<Key>,
-    /// Where the peer reaches us.
-    pub(crate) address: SocketAddr,
+    /// Where the peer reaches us, if that is not the shard's port.
+    pub(crate) own_port: Option<Box<OwnPort>>,
     pub(crate) stage: Stage,
     pub(crate) protection: Protection,
     pub(crate) direction: Direction,
@@ -30,8 +30,6 @@ pub(crate) struct Termination {
     pub(crate) muted: bool,
     /// It was negotiated for a file.
     pub(crate) file_transfer: bool,
-    /// What its peer takes (`a=accept-types`).
-    pub(crate) accept_types: Vec<u8>,
     /// How large a message may be that its peer takes (`a=max-size`).
     pub(crate) size_bytes_max: u64,
     /// Where its traffic counts.
@@ -39,15 +37,22 @@ pub(crate) struct Termination {
     /// In a chat room: who it is there.
     pub(crate) participant: Option<Box<Participant>>,
     /// Which of the room's acceptances is its own.
-    pub(crate) acceptance: usize,
+    pub(crate) acceptance: u32,
     /// Sessions it has had.
     pub(crate) session_number: u32,
-    paths: Paths,
+    names: Names,
     /// Messages whose epoch is older began before this member was there.
     pub(crate) joined_epoch: u64,
     /// Until when a connection must be bound.
     pub(crate) establishment_deadline_ns: u64,
     pub(crate) statistics: TerminationStatistics,
+}
+
+/// A port that is one Termination's alone.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OwnPort {
+    pub(crate) listener: Key,
+    pub(crate) address: SocketAddr,
 }
 
 /// Life of a Termination, in order.
@@ -63,12 +68,56 @@ pub(crate) enum Stage {
     Subtracted,
 }
 
-/// How the stream is protected. A key serves one connection and is forgotten once that is bound.
+/// How the stream is protected.
 #[derive(Debug)]
 pub(crate) enum Protection {
     Plain,
-    TlsPsk { identity: Vec<u8>, psk: Option<Psk> },
-    TlsCertificate { fingerprints: Vec<Fingerprint> },
+    /// A key serves one connection and is forgotten, identity and all, once that is bound.
+    TlsPsk(Option<Credentials>),
+    TlsCertificate {
+        fingerprints: Box<[Fingerprint]>,
+    },
+}
+
+/// What a peer has to say and to know to be bound: the length of the key, the identity, the key. In one
+/// allocation of the shard's own and of just their length, as tens of thousands may wait; zeroised on
+/// drop.
+pub(crate) struct Credentials {
+    memory: Box<[u8]>,
+}
+
+impl Credentials {
+    /// Copies both; what they came in goes back to the thread that has made it.
+    fn new(identity: &[u8], psk: &Psk) -> Self {
+        let key = psk.expose();
+        let key_bytes = u8::try_from(key.len()).expect("a key has 64 bytes at most");
+        Self { memory: [&[key_bytes], identity, key].concat().into() }
+    }
+
+    fn key_at(&self) -> usize {
+        self.memory.len() - usize::from(self.memory[0])
+    }
+
+    pub(crate) fn identity(&self) -> &[u8] {
+        &self.memory[1..self.key_at()]
+    }
+
+    /// A copy, for the moment it takes to use it.
+    pub(crate) fn psk(&self) -> Psk {
+        Psk::new(self.memory[self.key_at()..].to_vec()).expect("as long as it was")
+    }
+}
+
+impl Drop for Credentials {
+    fn drop(&mut self) {
+        self.memory.zeroize();
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Credentials(redacted)")
+    }
 }
 
 /// The peer's path is not one we can send to.
@@ -90,14 +139,12 @@ impl Termination {
             id: reserve.termination,
             context,
             connection: None,
-            listener: None,
-            address,
+            own_port: None,
             stage: Stage::Reserved,
             protection: Protection::Plain,
             direction: reserve.direction,
             muted: reserve.member.muted,
             file_transfer: reserve.file_transfer,
-            accept_types: reserve.accept_types.into_bytes(),
             size_bytes_max: reserve.max_size_bytes.unwrap_or(u64::MAX),
             realm: match usize::from(reserve.realm.0) < REALMS_MAX {
                 true => reserve.realm,
@@ -106,13 +153,14 @@ impl Termination {
             participant,
             acceptance: 0,
             session_number: 0,
-            paths: Paths::default(),
+            names: Names::of_nobody(reserve.accept_types.as_bytes()),
             joined_epoch: 0,
             establishment_deadline_ns,
             statistics: TerminationStatistics::default(),
         };
         let session_id = reserve.session_id.as_bytes();
-        termination.renew(session_id, reserve.security, path, establishment_deadline_ns);
+        let security = reserve.security;
+        termination.renew(session_id, security, path, address, establishment_deadline_ns);
         Ok(termination)
     }
 
@@ -123,19 +171,23 @@ impl Termination {
         session_id: &[u8],
         security: Security,
         path: Option<&[u8]>,
+        address: SocketAddr,
         establishment_deadline_ns: u64,
     ) {
         let (scheme, protection) = match security {
             Security::Plain => ("msrp", Protection::Plain),
             Security::TlsPsk { identity, psk } => {
-                ("msrps", Protection::TlsPsk { identity, psk: Some(psk) })
+                let credentials = Credentials::new(&identity, &psk);
+                ("msrps", Protection::TlsPsk(Some(credentials)))
             }
             Security::TlsCertificate { fingerprints } => {
-                ("msrps", Protection::TlsCertificate { fingerprints })
+                ("msrps", Protection::TlsCertificate { fingerprints: fingerprints.into() })
             }
         };
-        let origin = format!("{scheme}://{}/", self.address);
-        self.paths = Paths::new(path.unwrap_or_default(), origin.as_bytes(), session_id);
+        let origin = format!("{scheme}://{address}/");
+        let remote = path.unwrap_or_default();
+        let accept_types = self.names.accept_types();
+        self.names = Names::new(remote, origin.as_bytes(), session_id, accept_types);
         self.session_number = self.session_number.wrapping_add(1);
         self.protection = protection;
         self.stage = Stage::Reserved;
@@ -154,26 +206,37 @@ impl Termination {
 
     /// Takes over the peer's `a=path`, which has been checked.
     pub(crate) fn set_remote_path(&mut self, path: &[u8]) {
-        self.paths = self.paths.with_remote(path);
+        self.names = self.names.with_remote(path);
+    }
+
+    /// What its peer takes (`a=accept-types`).
+    pub(crate) fn accept_types(&self) -> &[u8] {
+        self.names.accept_types()
+    }
+
+    pub(crate) fn set_accept_types(&mut self, accept_types: &[u8]) {
+        if accept_types != self.accept_types() {
+            self.names = self.names.with_accept_types(accept_types);
+        }
     }
 
     pub(crate) fn session_id(&self) -> &[u8] {
-        self.paths.session_id()
+        self.names.session_id()
     }
 
     /// Our own MSRP URI.
     pub(crate) fn local_uri(&self) -> &[u8] {
-        self.paths.local_uri()
+        self.names.local_uri()
     }
 
     /// First URI of the peer's path: where responses go (RFC 4975 section 7.2). Empty: not known yet.
     pub(crate) fn remote_first(&self) -> &[u8] {
-        self.paths.remote_first()
+        self.names.remote_first()
     }
 
     /// To-Path and From-Path lines of every request to the peer, made once.
     pub(crate) fn request_paths(&self) -> &[u8] {
-        &self.paths.lines
+        self.names.lines()
     }
 
     /// To-Path and From-Path lines of every response to the peer (RFC 4975 section 7.2), where they
@@ -217,42 +280,56 @@ impl Termination {
 
     /// Whether a connection may claim this Termination by its key.
     pub(crate) fn awaits_tls_client(&self) -> bool {
-        self.awaits_connection()
-            && matches!(self.protection, Protection::TlsPsk { psk: Some(_), .. })
+        self.awaits_connection() && self.credentials().is_some()
     }
 
-    pub(crate) fn psk(&self) -> Option<&Psk> {
+    pub(crate) fn psk(&self) -> Option<Psk> {
+        self.credentials().map(Credentials::psk)
+    }
+
+    /// The name its key goes by, while it has one.
+    pub(crate) fn identity(&self) -> &[u8] {
+        self.credentials().map_or(&[], Credentials::identity)
+    }
+
+    fn credentials(&self) -> Option<&Credentials> {
         match &self.protection {
             Protection::Plain | Protection::TlsCertificate { .. } => None,
-            Protection::TlsPsk { psk, .. } => psk.as_ref(),
+            Protection::TlsPsk(credentials) => credentials.as_ref(),
         }
     }
 
     /// Drops (and thereby zeroises) the key.
-    pub(crate) fn forget_psk(&mut self) {
+    pub(crate) fn forget_credentials(&mut self) {
         match &mut self.protection {
             Protection::Plain | Protection::TlsCertificate { .. } => {}
-            Protection::TlsPsk { psk, .. } => *psk = None,
+            Protection::TlsPsk(credentials) => *credentials = None,
         }
     }
 }
 
 /// Both ends' names, as the two header lines of every request to the peer; everything else that is
-/// called by a name of its own lies in them.
-#[derive(Default)]
-struct Paths {
-    lines: Box<[u8]>,
+/// called by a name of its own lies in them. Behind the lines: what the peer takes.
+struct Names {
+    memory: Box<[u8]>,
+    lines_bytes: u32,
     /// Of the peer's path, and of the first URI in it.
     remote_bytes: u32,
     remote_first_bytes: u32,
     session_id_bytes: u32,
 }
 
-impl Paths {
-    fn new(remote: &[u8], origin: &[u8], session_id: &[u8]) -> Self {
-        let lines = [TO_PATH, remote, FROM_PATH, origin, session_id, URI_END, b"\r\n"].concat();
+impl Names {
+    /// Without any but what the peer takes.
+    fn of_nobody(accept_types: &[u8]) -> Self {
+        Self::new(b"", b"", b"", accept_types)
+    }
+
+    fn new(remote: &[u8], origin: &[u8], session_id: &[u8], accept_types: &[u8]) -> Self {
+        let lines = [TO_PATH, remote, FROM_PATH, origin, session_id, URI_END, LINE_END];
         Self {
-            lines: lines.into(),
+            lines_bytes: lines.iter().map(|part| part.len() as u32).sum(),
+            memory: [&lines.concat(), accept_types].concat().into(),
             remote_bytes: remote.len() as u32,
             remote_first_bytes: Path(remote).first().len() as u32,
             session_id_bytes: session_id.len() as u32,
@@ -261,19 +338,33 @@ impl Paths {
 
     /// The same with another path of the peer's.
     fn with_remote(&self, remote: &[u8]) -> Self {
-        let session_id = self.session_id();
-        let local = self.local_uri();
-        let origin = &local[..local.len() - URI_END.len() - session_id.len()];
-        Self::new(remote, origin, session_id)
+        Self::new(remote, self.origin(), self.session_id(), self.accept_types())
+    }
+
+    /// The same for a peer that takes something else.
+    fn with_accept_types(&self, accept_types: &[u8]) -> Self {
+        Self::new(self.remote(), self.origin(), self.session_id(), accept_types)
+    }
+
+    fn lines(&self) -> &[u8] {
+        &self.memory[..self.lines_bytes as usize]
+    }
+
+    fn accept_types(&self) -> &[u8] {
+        &self.memory[self.lines_bytes as usize..]
+    }
+
+    fn remote(&self) -> &[u8] {
+        &self.memory[TO_PATH.len()..][..self.remote_bytes as usize]
     }
 
     fn remote_first(&self) -> &[u8] {
-        &self.lines[TO_PATH.len()..][..self.remote_first_bytes as usize]
+        &self.memory[TO_PATH.len()..][..self.remote_first_bytes as usize]
     }
 
     fn local_uri(&self) -> &[u8] {
         let start = TO_PATH.len() + self.remote_bytes as usize + FROM_PATH.len();
-        &self.lines[start..self.lines.len() - 2]
+        &self.memory[start..self.lines_bytes as usize - LINE_END.len()]
     }
 
     fn session_id(&self) -> &[u8] {
@@ -281,11 +372,18 @@ impl Paths {
         let end = local.len() - URI_END.len();
         &local[end - self.session_id_bytes as usize..end]
     }
+
+    /// What our URI has before the session-id.
+    fn origin(&self) -> &[u8] {
+        let local = self.local_uri();
+        &local[..local.len() - URI_END.len() - self.session_id_bytes as usize]
+    }
 }
 
 const TO_PATH: &[u8] = b"To-Path: ";
 const FROM_PATH: &[u8] = b"\r\nFrom-Path: ";
 const URI_END: &[u8] = b";tcp";
+const LINE_END: &[u8] = b"\r\n";
 
 /// Whether a path is one we can send to.
 pub(crate) fn check_path(path: &[u8]) -> Result<(), BadRemotePath> {
@@ -311,10 +409,10 @@ mod tests {
     #[test]
     fn what_a_session_costs_is_known() {
         let sizes = [
-            ("Connection", size_of::<Connection>(), 256),
-            ("Termination", size_of::<Termination>(), 320),
-            ("Context", size_of::<Context>(), 128),
-            ("Passage", size_of::<Passage>(), 640),
+            ("Connection", size_of::<Connection>(), 120),
+            ("Termination", size_of::<Termination>(), 176),
+            ("Context", size_of::<Context>(), 96),
+            ("Passage", size_of::<Passage>(), 472),
             ("Event", size_of::<Event>(), 96),
         ];
         println!("{sizes:?}, transport {}", size_of::<crate::connection::Transport>());

@@ -189,7 +189,7 @@ impl Plane {
         }
         connection.life = Life::Open;
         connection.deadline_ns = u64::MAX;
-        let source = connection.unbound_source.take();
+        let source = connection.settle();
         self.settle_unbound(source);
     }
 }

@@ -159,7 +159,7 @@ pub(super) fn intern(
     acceptances: &mut Vec<Acceptance>,
     wanted: &Accepts,
     policy: CpimPolicy,
-) -> usize {
+) -> u32 {
     let known = acceptances
         .iter()
         .position(|known| known.participants > 0 && known.accepts == *wanted)
@@ -173,11 +173,12 @@ pub(super) fn intern(
         Some(_) => {}
     }
     acceptances[index].participants += 1;
-    index
+    index as u32
 }
 
 /// A participant with that acceptance has gone.
-pub(super) fn give_back(acceptances: &mut [Acceptance], index: usize) {
-    assert!(acceptances[index].participants > 0);
-    acceptances[index].participants -= 1;
+pub(super) fn give_back(acceptances: &mut [Acceptance], index: u32) {
+    let acceptance = &mut acceptances[index as usize];
+    assert!(acceptance.participants > 0);
+    acceptance.participants -= 1;
 }

@@ -97,7 +97,7 @@ impl Room {
 
     /// A participant has come: it is found under its URIs from now on. The number of the acceptance
     /// it shares with others.
-    fn join(&mut self, session: Key, participant: &Participant) -> usize {
+    fn join(&mut self, session: Key, participant: &Participant) -> u32 {
         let can_tell = participant.private_messages && participant.accepts.takes_cpim(self.cpim);
         for uri in participant.uris.iter().filter(|uri| !is_unidentifying(&uri.normal)) {
             let key = match self.address_by_uri.get(&uri.normal) {
@@ -123,8 +123,8 @@ impl Room {
         &mut self,
         session: Key,
         participant: &Participant,
-        acceptance: usize,
-    ) -> usize {
+        acceptance: u32,
+    ) -> u32 {
         let can_tell = participant.private_messages && participant.accepts.takes_cpim(self.cpim);
         for uri in &participant.uris {
             let key = self.address_by_uri.get(&uri.normal).copied();
@@ -138,7 +138,7 @@ impl Room {
     }
 
     /// A participant has gone.
-    fn leave(&mut self, session: Key, participant: &mut Participant, acceptance: usize) {
+    fn leave(&mut self, session: Key, participant: &mut Participant, acceptance: u32) {
         self.acceptances_version += 1;
         acceptance::give_back(&mut self.acceptances, acceptance);
         for uri in &participant.uris {

@@ -216,7 +216,7 @@ impl Plane {
             if !termination.receives(context.epoch) {
                 continue;
             }
-            match self.scratch.verdicts[termination.acceptance] {
+            match self.scratch.verdicts[termination.acceptance as usize] {
                 Verdict::AsSent | Verdict::Converted => return Ok(()),
                 Verdict::Unacceptable => refusal = Err(415),
                 Verdict::TooLarge | Verdict::Overflow | Verdict::Overflown => refusal = Err(413),

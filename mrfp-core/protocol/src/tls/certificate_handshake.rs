@@ -171,7 +171,7 @@ fn tls12_keys(
         Ok(DirectionKeys::tls12(key, iv))
     };
     let (read, write) = (direction(&extracted.rx)?, direction(&extracted.tx)?);
-    Ok(TrafficKeys { suite, role, read, write })
+    Ok(TrafficKeys::of_directions(suite, role, read, write))
 }
 
 /// Key and IV.

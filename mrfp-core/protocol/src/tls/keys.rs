@@ -61,6 +61,8 @@ pub struct TrafficKeys {
     pub(super) role: Role,
     pub(super) read: DirectionKeys,
     pub(super) write: DirectionKeys,
+    /// Cipher blocks protected with the key we write with so far.
+    pub(super) blocks_written: u64,
 }
 
 impl TrafficKeys {
@@ -74,7 +76,21 @@ impl TrafficKeys {
             Role::Client => (server, client),
             Role::Server => (client, server),
         };
-        Self { suite, role, read, write }
+        Self::of_directions(suite, role, read, write)
+    }
+
+    pub(super) fn of_directions(
+        suite: &'static Suite,
+        role: Role,
+        read: DirectionKeys,
+        write: DirectionKeys,
+    ) -> Self {
+        let blocks_written = match suite.version {
+            // Our Finished.
+            Version::Tls12 => 2,
+            Version::Tls13 => 0,
+        };
+        Self { suite, role, read, write, blocks_written }
     }
 
     /// A second copy; it must replace the first, or nonces would repeat.
@@ -84,6 +100,7 @@ impl TrafficKeys {
             role: self.role,
             read: self.read.clone(),
             write: self.write.clone(),
+            blocks_written: self.blocks_written,
         }
     }
 
@@ -103,29 +120,28 @@ impl std::fmt::Debug for TrafficKeys {
 /// The keys of one direction.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub(super) struct DirectionKeys {
-    /// TLS 1.2: the key. TLS 1.3: the traffic secret. What is shorter uses the front.
-    pub(super) secret: [u8; SECRET_BYTES_MAX],
+    /// TLS 1.2: the key. TLS 1.3: the traffic secret. Of its own length, as tens of thousands are
+    /// kept.
+    pub(super) secret: Box<[u8]>,
     /// TLS 1.2 AES-GCM: four bytes of salt, then the explicit nonce of sequence number 0. Else the
     /// value the sequence number is XORed into.
     pub(super) iv: [u8; 12],
     /// Of the next record.
     pub(super) sequence: u64,
-    /// Cipher blocks protected with this key so far.
-    pub(super) blocks: u64,
 }
 
 impl DirectionKeys {
     /// A TLS 1.2 direction after its Finished, which was sequence number 0.
     pub(super) fn tls12(key: &[u8], iv: &[u8]) -> Self {
-        let mut keys = Self { secret: [0; SECRET_BYTES_MAX], iv: [0; 12], sequence: 1, blocks: 2 };
-        keys.secret[..key.len()].copy_from_slice(key);
+        let mut keys = Self { secret: key.into(), iv: [0; 12], sequence: 1 };
         keys.iv[..iv.len()].copy_from_slice(iv);
         keys
     }
 
     /// A TLS 1.3 direction at its first record.
     pub(super) fn tls13(secret: &Secret, hash: Hash) -> Self {
-        let mut keys = Self { secret: **secret, iv: [0; 12], sequence: 0, blocks: 0 };
+        let secret = secret[..hash.output_bytes()].into();
+        let mut keys = Self { secret, iv: [0; 12], sequence: 0 };
         hkdf_expand_label(hash, &keys.secret, b"iv", &mut keys.iv);
         keys
     }
@@ -142,7 +158,7 @@ impl DirectionKeys {
         let mut bytes = Zeroizing::new([0; 32]);
         let bytes = &mut bytes[..aead.key_bytes()];
         match suite.version {
-            Version::Tls12 => bytes.copy_from_slice(&self.secret[..bytes.len()]),
+            Version::Tls12 => bytes.copy_from_slice(&self.secret),
             Version::Tls13 => hkdf_expand_label(suite.hash, &self.secret, b"key", bytes),
         }
         let key = aead::UnboundKey::new(aead.algorithm(), bytes)
@@ -220,7 +236,7 @@ impl Prf {
 }
 
 /// HKDF-Expand-Label with an empty context (RFC 8446 section 7.1).
-fn hkdf_expand_label(hash: Hash, secret: &[u8; SECRET_BYTES_MAX], label: &[u8], out: &mut [u8]) {
+fn hkdf_expand_label(hash: Hash, secret: &[u8], label: &[u8], out: &mut [u8]) {
     struct Length(usize);
     impl hkdf::KeyType for Length {
         fn len(&self) -> usize {
@@ -229,7 +245,7 @@ fn hkdf_expand_label(hash: Hash, secret: &[u8; SECRET_BYTES_MAX], label: &[u8], 
     }
     let length = u16::try_from(out.len()).expect("a key is short");
     let label_bytes = u8::try_from(6 + label.len()).expect("a label is short");
-    hkdf::Prk::new_less_safe(hash.hkdf_algorithm(), &secret[..hash.output_bytes()])
+    hkdf::Prk::new_less_safe(hash.hkdf_algorithm(), secret)
         .expand(&[&length.to_be_bytes(), &[label_bytes], b"tls13 ", label, &[0]], Length(out.len()))
         .and_then(|material| material.fill(out))
         .expect("the output is within HKDF's limit");
@@ -277,6 +293,11 @@ mod tests {
 
     #[test]
     fn raw_keys_stay_small() {
-        assert!(size_of::<TrafficKeys>() <= 192);
+        assert!(size_of::<TrafficKeys>() <= 104);
+        let keys = DirectionKeys::tls12(&[1; 16], &[2; 4]);
+        assert_eq!(keys.secret.len(), 16);
+        let secret = Secret::new([3; SECRET_BYTES_MAX]);
+        assert_eq!(DirectionKeys::tls13(&secret, Hash::Sha256).secret.len(), 32);
+        assert_eq!(DirectionKeys::tls13(&secret, Hash::Sha384).secret.len(), 48);
     }
 }

@@ -18,7 +18,7 @@ pub(super) struct RecordLayer {
     /// order on the wire.
     owed: Owed,
     /// Bytes of a handshake message under way that we do not act upon.
-    skip_bytes: usize,
+    skip_bytes: u32,
     /// Records in a row without data (empty, alerts, tickets, key updates).
     idle_records: u16,
     /// Renegotiations the peer tried.
@@ -29,7 +29,7 @@ pub(super) struct RecordLayer {
 
 /// What an idle session costs: the raw keys and a few counters. Nothing of OpenSSL's is left of the
 /// handshake, and no buffer is held between two records.
-const RECORD_LAYER_SIZE_MAX: usize = 224;
+const RECORD_LAYER_SIZE_MAX: usize = 128;
 const _: () = assert!(size_of::<RecordLayer>() <= RECORD_LAYER_SIZE_MAX);
 
 /// The key schedules of both directions, by far the largest part of a session. To make them anew takes
@@ -244,8 +244,8 @@ impl RecordLayer {
             // RFC 8446 section 5.1: no zero-length fragments of handshake messages.
             return Err(RecordError::UnexpectedMessage);
         }
-        let skipped = self.skip_bytes.min(bytes.len());
-        self.skip_bytes -= skipped;
+        let skipped = (self.skip_bytes as usize).min(bytes.len());
+        self.skip_bytes -= skipped as u32;
         bytes = &bytes[skipped..];
         while !bytes.is_empty() {
             let &[message_type, high, middle, low, ref rest @ ..] = bytes else {
@@ -273,7 +273,7 @@ impl RecordLayer {
                 }
                 _ => return Err(RecordError::UnexpectedMessage),
             }
-            self.skip_bytes = length - present;
+            self.skip_bytes = (length - present) as u32;
             bytes = after;
         }
         Ok(())
@@ -308,7 +308,7 @@ impl RecordLayer {
         if self.keys.write.sequence >= SEQUENCE_MAX {
             return Err(RecordError::KeysExhausted);
         }
-        if self.aead.is_gcm() && self.keys.write.blocks >= BLOCKS_MAX {
+        if self.aead.is_gcm() && self.keys.blocks_written >= BLOCKS_MAX {
             match self.keys.suite.version {
                 Version::Tls12 => return Err(RecordError::KeysExhausted),
                 Version::Tls13 => self.owed.key_update = true,
@@ -345,6 +345,7 @@ impl RecordLayer {
 
     fn advance_write_keys(&mut self) {
         self.keys.write.update(self.keys.suite.hash);
+        self.keys.blocks_written = 0;
         self.expanded = None;
         self.owed.key_update = false;
     }
@@ -398,7 +399,7 @@ impl RecordLayer {
             .expect("a record is far below the cipher's limit");
         memory[plain_end..record.end].copy_from_slice(tag.as_ref());
         keys.sequence += 1;
-        keys.blocks += (plain.len() / BLOCK_BYTES) as u64 + 2;
+        self.keys.blocks_written += (plain.len() / BLOCK_BYTES) as u64 + 2;
         record
     }
 

@@ -205,9 +205,7 @@ impl Psk12Handshake {
             &self.server_random,
         );
         // They are to protect the Finished messages, too.
-        for direction in [&mut keys.read, &mut keys.write] {
-            (direction.sequence, direction.blocks) = (0, 0);
-        }
+        (keys.read.sequence, keys.write.sequence, keys.blocks_written) = (0, 0, 0);
         let expected = master_secret.verify_data(b"client finished", session_hash.as_ref());
         let records = Box::new(RecordLayer::new(keys));
         self.stage = Stage::ChangeCipherSpec(Box::new(Keyed { records, master_secret, expected }));

@@ -210,7 +210,7 @@ fn refuses_a_key_update_that_does_not_end_its_record_or_is_ill_formed() {
 #[test]
 fn tls13_changes_keys_before_the_cipher_limit() {
     let (mut client, mut server) = pair(TLS13);
-    client.keys.write.blocks = BLOCKS_MAX;
+    client.keys.blocks_written = BLOCKS_MAX;
     let plaintext = vec![9; PLAINTEXT_BYTES_MAX];
     let both = seal(&mut client, &plaintext).unwrap();
     assert_handled(&mut server, &both[..KEY_UPDATE_RECORD_BYTES]);
@@ -219,14 +219,14 @@ fn tls13_changes_keys_before_the_cipher_limit() {
         panic!("no data behind the key update");
     };
     assert_eq!(data[range], plaintext);
-    assert!(client.keys.write.blocks < BLOCKS_MAX);
+    assert!(client.keys.blocks_written < BLOCKS_MAX);
     assert_carries(&mut client, &mut server, b"more");
 }
 
 #[test]
 fn tls12_stops_at_the_cipher_limit_but_can_still_send_an_alert() {
     let (mut client, mut server) = pair(TLS12);
-    client.keys.write.blocks = BLOCKS_MAX - 1;
+    client.keys.blocks_written = BLOCKS_MAX - 1;
     assert_carries(&mut client, &mut server, b"the last one");
     let result = seal(&mut client, b"one too many");
     assert_eq!(result.err(), Some(RecordError::KeysExhausted));
@@ -238,7 +238,7 @@ fn tls12_stops_at_the_cipher_limit_but_can_still_send_an_alert() {
 fn chacha20_has_no_cipher_limit() {
     for suite in ["PSK-CHACHA20-POLY1305", "TLS_CHACHA20_POLY1305_SHA256"] {
         let (mut client, mut server) = pair(suite);
-        client.keys.write.blocks = BLOCKS_MAX;
+        client.keys.blocks_written = BLOCKS_MAX;
         assert_carries(&mut client, &mut server, b"data");
     }
 }
@@ -435,7 +435,7 @@ fn echo(layer: &mut RecordLayer, stock: &mut openssl::ssl::SslStream<MemoryStrea
 fn stock_openssl_follows_our_key_update_and_answers_it() {
     let (mut layer, mut stock) = against_stock_server();
     echo(&mut layer, &mut stock);
-    let secret_before = layer.keys.read.secret;
+    let secret_before = layer.keys.read.secret.clone();
     let update = layer.seal_small(HANDSHAKE, &[KEY_UPDATE, 0, 0, 1, 1]);
     layer.advance_write_keys();
     stock.get_mut().feed(&update);
@@ -443,7 +443,7 @@ fn stock_openssl_follows_our_key_update_and_answers_it() {
     echo(&mut layer, &mut stock);
     assert_ne!(layer.keys.read.secret, secret_before);
     // The one that is due on our own account, in one range with data.
-    layer.keys.write.blocks = BLOCKS_MAX;
+    layer.keys.blocks_written = BLOCKS_MAX;
     echo(&mut layer, &mut stock);
     echo(&mut layer, &mut stock);
 }
