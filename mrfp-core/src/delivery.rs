@@ -318,43 +318,29 @@ impl Plane {
         let own = open.map_or_else(|| self.identifiers.transaction(), |open| open.transaction);
         let has_body = !written.lines.is_empty() || open.is_some();
         let lane = open.map_or(outbound.lane, |open| open.lane);
-        let queued = match (open, end) {
-            (Some(_), _) => {
-                let end_line = EndLine::new(&own, end, has_body);
-                let parts: &[&[u8]] = &[written.front, written.body, end_line.bytes()];
-                connection.egress.extend(lane, &mut self.send_buffers, parts)
-            }
-            (None, Some(end)) if !written.whole.is_empty() => {
-                let (start_line, end_line) =
-                    (StartLine::new(&own), EndLine::new(&own, Some(end), has_body));
-                let parts: &[&[u8]] = &[
+        let end_line = EndLine::new(&own, end, has_body);
+        let queued = if open.is_some() {
+            let parts: &[&[u8]] = &[written.front, written.body, end_line.bytes()];
+            connection.egress.extend(lane, &mut self.send_buffers, parts)
+        } else {
+            let (start_line, paths) = (StartLine::new(&own), termination.request_paths());
+            let blank: &[u8] = if written.lines.is_empty() { b"" } else { b"\r\n" };
+            let parts: &[&[u8]] = match end {
+                Some(_) if !written.whole.is_empty() => {
+                    &[start_line.bytes(), paths, written.whole, end_line.bytes()]
+                }
+                Some(_) | None => &[
                     start_line.bytes(),
-                    termination.request_paths(),
-                    written.whole,
-                    end_line.bytes(),
-                ];
-                connection
-                    .end_chunk(&mut self.send_buffers, Continuation::More)
-                    .and_then(|()| connection.egress.append_to(lane, &mut self.send_buffers, parts))
-            }
-            (None, _) => {
-                let end_line = EndLine::new(&own, end, has_body);
-                let blank: &[u8] = if written.lines.is_empty() { b"" } else { b"\r\n" };
-                let start_line = StartLine::new(&own);
-                let parts: &[&[u8]] = &[
-                    start_line.bytes(),
-                    termination.request_paths(),
+                    paths,
                     written.message_lines,
                     written.lines,
                     blank,
                     written.front,
                     written.body,
                     end_line.bytes(),
-                ];
-                connection
-                    .end_chunk(&mut self.send_buffers, Continuation::More)
-                    .and_then(|()| connection.egress.append_to(lane, &mut self.send_buffers, parts))
-            }
+                ],
+            };
+            connection.append_to(lane, &mut self.send_buffers, parts)
         };
         if queued.is_err() {
             self.unserved.push(key);

@@ -96,9 +96,7 @@ impl Plane {
                 piece.body,
                 end_line.bytes(),
             ];
-            egress
-                .end_chunk(&mut self.send_buffers, Continuation::More)
-                .and_then(|()| egress.egress.append_to(lane, &mut self.send_buffers, parts))
+            egress.append_to(lane, &mut self.send_buffers, parts)
         };
         let mark = egress.egress.position(lane);
         egress.outgoing = match end {

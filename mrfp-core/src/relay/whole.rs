@@ -81,9 +81,7 @@ impl Plane {
             own.as_bytes(),
             &flag,
         ];
-        let queued = egress
-            .end_chunk(&mut self.send_buffers, Continuation::More)
-            .and_then(|()| egress.egress.append_to(lane, &mut self.send_buffers, &parts));
+        let queued = egress.append_to(lane, &mut self.send_buffers, &parts);
         self.metrics.messages_sent += 1;
         let (left, mark) = (egress.egress.left(), egress.egress.position(lane));
         if let Some(link) = egress.relay.as_deref_mut()
