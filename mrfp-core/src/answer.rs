@@ -238,7 +238,8 @@ fn append_response(
     append_whole(connections, send_buffers, key, parts)
 }
 
-fn append_whole(
+/// Queues what is whole; on a connection that is ending nothing, as nobody waits for it.
+pub(crate) fn append_whole(
     connections: &mut Table<Connection>,
     send_buffers: &mut SendBuffers,
     key: Key,

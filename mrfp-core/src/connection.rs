@@ -279,8 +279,18 @@ impl Connection {
         send_buffers: &mut SendBuffers,
         parts: &[&[u8]],
     ) -> Result<(), PoolExhausted> {
+        self.append_to(Lane::First, send_buffers, parts)
+    }
+
+    /// The same, or the beginning of one, in a lane.
+    pub(crate) fn append_to(
+        &mut self,
+        lane: Lane,
+        send_buffers: &mut SendBuffers,
+        parts: &[&[u8]],
+    ) -> Result<(), PoolExhausted> {
         self.end_chunk(send_buffers, Continuation::More)?;
-        self.egress.append(send_buffers, parts)
+        self.egress.append_to(lane, send_buffers, parts)
     }
 
     /// The last flight of its handshake has left: what that needed is the next one's.

@@ -93,15 +93,9 @@ impl Plane {
         let Some(message) = self.messages.get_mut(key) else { return Ok(()) };
         let size = passage.total.unwrap_or(0).max(passage.at);
         message.large |= size > LARGE_MESSAGE_BYTES_MIN;
-        let lane = if message.large { Lane::Large } else { Lane::First };
-        let (sender, epoch) = (message.sender, message.epoch);
-        let (sent_id, failure_report) = (message.id, message.failure_report);
         let Some(route) = message.route else { return Ok(()) };
-        let Some(termination) = self.terminations.get(sender) else { return Ok(()) };
-        let context_key = termination.context;
-        let Some(context) = self.contexts.get(context_key) else { return Ok(()) };
-        let hashed = self.identifiers.message(termination.id, sent_id.as_bytes());
-        let id = if context.is_end_to_end() { sent_id.as_bytes() } else { hashed.as_bytes() };
+        let Some(termination) = self.terminations.get(message.sender) else { return Ok(()) };
+        let Some(context) = self.contexts.get(termination.context) else { return Ok(()) };
         let mut wrapper = std::mem::take(&mut self.scratch.wrapper);
         let mut converted_lines = std::mem::take(&mut self.scratch.converted_lines);
         let conversion = context.convert(
@@ -112,30 +106,11 @@ impl Plane {
             lines,
             (&mut converted_lines, &mut wrapper),
         );
-        let mut memory = [[0; MESSAGE_LINES_BYTES_MAX]; 2];
-        let [as_sent, converted] = &mut memory;
-        let as_sent = written(as_sent, id, passage.as_sent(), lines, end);
-        let converted = match conversion {
-            Some(rendition) => written(converted, id, rendition, &converted_lines, end),
-            None => as_sent,
-        };
-        let outbound = Outbound {
-            message: key,
-            sender,
-            epoch,
-            route: &route,
-            failure_report,
-            lane,
-            start: passage.at,
-            bytes: passage.bytes_len(),
-            as_sent,
-            converted,
-            end,
-        };
-        let reached = self.deliver(context_key, &outbound);
+        let conversion = conversion.map(|rendition| (rendition, converted_lines.as_slice()));
+        let passed_on = self.send_out(key, &route, passage, lines, conversion, end);
         self.scratch.wrapper = wrapper;
         self.scratch.converted_lines = converted_lines;
-        self.count_recipients(key, context_key, reached)
+        passed_on
     }
 
     /// Passes a whole message on to everybody as it was sent.
@@ -147,37 +122,56 @@ impl Plane {
         lines: &[u8],
         end: Option<Continuation>,
     ) -> Result<(), u16> {
+        self.scratch.verdicts.clear();
+        self.send_out(key, route, passage, lines, None, end)
+    }
+
+    /// Writes the lines of a piece once for all, and delivers it: to those who do not take it as it was
+    /// sent in its `conversion`, with the header lines that go with that.
+    fn send_out(
+        &mut self,
+        key: Key,
+        route: &Route,
+        passage: &Passage<'_>,
+        lines: &[u8],
+        conversion: Option<(Rendition<'_>, &[u8])>,
+        end: Option<Continuation>,
+    ) -> Result<(), u16> {
         let Some(message) = self.messages.get(key) else { return Ok(()) };
         let Some(termination) = self.terminations.get(message.sender) else { return Ok(()) };
         let context_key = termination.context;
         let Some(context) = self.contexts.get(context_key) else { return Ok(()) };
-        let (id, hashed);
+        let (own, hashed);
         let id = match context.is_end_to_end() {
             true => {
-                id = message.id;
-                id.as_bytes()
+                own = message.id;
+                own.as_bytes()
             }
             false => {
                 hashed = self.identifiers.message(termination.id, message.id.as_bytes());
                 hashed.as_bytes()
             }
         };
-        let mut memory = [0; MESSAGE_LINES_BYTES_MAX];
-        let as_sent = written(&mut memory, id, passage.as_sent(), lines, end);
+        let mut memory = [[0; MESSAGE_LINES_BYTES_MAX]; 2];
+        let [as_sent, converted] = &mut memory;
+        let as_sent = written(as_sent, id, passage.as_sent(), lines, end);
+        let converted = match conversion {
+            Some((rendition, lines)) => written(converted, id, rendition, lines, end),
+            None => as_sent,
+        };
         let outbound = Outbound {
             message: key,
             sender: message.sender,
             epoch: message.epoch,
             route,
             failure_report: message.failure_report,
-            lane: Lane::First,
+            lane: if message.large { Lane::Large } else { Lane::First },
             start: passage.at,
             bytes: passage.bytes_len(),
             as_sent,
-            converted: as_sent,
+            converted,
             end,
         };
-        self.scratch.verdicts.clear();
         let reached = self.deliver(context_key, &outbound);
         self.count_recipients(key, context_key, reached)
     }
@@ -318,43 +312,29 @@ impl Plane {
         let own = open.map_or_else(|| self.identifiers.transaction(), |open| open.transaction);
         let has_body = !written.lines.is_empty() || open.is_some();
         let lane = open.map_or(outbound.lane, |open| open.lane);
-        let queued = match (open, end) {
-            (Some(_), _) => {
-                let end_line = EndLine::new(&own, end, has_body);
-                let parts: &[&[u8]] = &[written.front, written.body, end_line.bytes()];
-                connection.egress.extend(lane, &mut self.send_buffers, parts)
-            }
-            (None, Some(end)) if !written.whole.is_empty() => {
-                let (start_line, end_line) =
-                    (StartLine::new(&own), EndLine::new(&own, Some(end), has_body));
-                let parts: &[&[u8]] = &[
+        let end_line = EndLine::new(&own, end, has_body);
+        let queued = if open.is_some() {
+            let parts: &[&[u8]] = &[written.front, written.body, end_line.bytes()];
+            connection.egress.extend(lane, &mut self.send_buffers, parts)
+        } else {
+            let (start_line, paths) = (StartLine::new(&own), termination.request_paths());
+            let blank: &[u8] = if written.lines.is_empty() { b"" } else { b"\r\n" };
+            let parts: &[&[u8]] = match end {
+                Some(_) if !written.whole.is_empty() => {
+                    &[start_line.bytes(), paths, written.whole, end_line.bytes()]
+                }
+                Some(_) | None => &[
                     start_line.bytes(),
-                    termination.request_paths(),
-                    written.whole,
-                    end_line.bytes(),
-                ];
-                connection
-                    .end_chunk(&mut self.send_buffers, Continuation::More)
-                    .and_then(|()| connection.egress.append_to(lane, &mut self.send_buffers, parts))
-            }
-            (None, _) => {
-                let end_line = EndLine::new(&own, end, has_body);
-                let blank: &[u8] = if written.lines.is_empty() { b"" } else { b"\r\n" };
-                let start_line = StartLine::new(&own);
-                let parts: &[&[u8]] = &[
-                    start_line.bytes(),
-                    termination.request_paths(),
+                    paths,
                     written.message_lines,
                     written.lines,
                     blank,
                     written.front,
                     written.body,
                     end_line.bytes(),
-                ];
-                connection
-                    .end_chunk(&mut self.send_buffers, Continuation::More)
-                    .and_then(|()| connection.egress.append_to(lane, &mut self.send_buffers, parts))
-            }
+                ],
+            };
+            connection.append_to(lane, &mut self.send_buffers, parts)
         };
         if queued.is_err() {
             self.unserved.push(key);

@@ -151,16 +151,7 @@ impl Egress {
     }
 
     /// Queues a message, or the beginning of one, given in parts: all of them or, where the pool is
-    /// exhausted, nothing.
-    pub(crate) fn append(
-        &mut self,
-        pool: &mut SendBuffers,
-        parts: &[&[u8]],
-    ) -> Result<(), PoolExhausted> {
-        self.append_to(Lane::First, pool, parts)
-    }
-
-    /// The same for a lane. In the lane of the large ones every chunk begins in a buffer of its own,
+    /// exhausted, nothing. In the lane of the large ones every chunk begins in a buffer of its own,
     /// so that it can be overtaken.
     pub(crate) fn append_to(
         &mut self,
@@ -497,7 +488,7 @@ mod tests {
         let mut pool = pool(16);
         let mut egress = Egress::default();
         let long: Vec<u8> = (0..100_000u32).map(|i| i as u8).collect();
-        egress.append(&mut pool, &[b"head", b"", &long[..3_000]]).unwrap();
+        egress.append_to(Lane::First, &mut pool, &[b"head", b"", &long[..3_000]]).unwrap();
         egress.extend(Lane::First, &mut pool, &[&long[3_000..], b"end"]).unwrap();
         let expected = [b"head".as_slice(), &long, b"end"].concat();
         assert_eq!(egress.bytes(), expected.len());
@@ -511,7 +502,7 @@ mod tests {
         let mut pool = pool(1);
         let mut egress = Egress::default();
         for _ in 0..5 {
-            egress.append(&mut pool, &[b"message"]).unwrap();
+            egress.append_to(Lane::First, &mut pool, &[b"message"]).unwrap();
         }
         assert_eq!(pool.outstanding(), 1);
         assert_eq!(drain(&mut egress, &mut pool).len(), 35);
@@ -521,7 +512,7 @@ mod tests {
     fn gives_the_kernel_so_much_at_a_time_and_knows_what_has_left() {
         let mut pool = pool(200);
         let mut egress = Egress::default();
-        egress.append(&mut pool, &[b"first"]).unwrap();
+        egress.append_to(Lane::First, &mut pool, &[b"first"]).unwrap();
         egress.append_to(Lane::Large, &mut pool, &[&[7; 200_000]]).unwrap();
         let mut in_flight = Vec::new();
         while let Some((buffer, _)) = egress.next() {
@@ -546,8 +537,8 @@ mod tests {
     fn an_exhausted_pool_leaves_the_queue_as_it_was() {
         let mut pool = pool(1);
         let mut egress = Egress::default();
-        egress.append(&mut pool, &[b"first"]).unwrap();
-        assert_eq!(egress.append(&mut pool, &[&[7; 100_000]]), Err(PoolExhausted));
+        egress.append_to(Lane::First, &mut pool, &[b"first"]).unwrap();
+        assert_eq!(egress.append_to(Lane::First, &mut pool, &[&[7; 100_000]]), Err(PoolExhausted));
         assert_eq!(egress.bytes(), 5);
         assert_eq!(drain(&mut egress, &mut pool), b"first");
         assert_eq!(pool.outstanding(), 0);
@@ -558,7 +549,7 @@ mod tests {
         let mut pool = pool(4);
         let mut egress = Egress::default();
         egress.append_wire(&mut pool, b"1").unwrap();
-        egress.append(&mut pool, &[b"3"]).unwrap();
+        egress.append_to(Lane::First, &mut pool, &[b"3"]).unwrap();
         egress.insert_wire_first(&mut pool, b"2").unwrap();
         egress.append_wire(&mut pool, b"4").unwrap();
         assert_eq!(drain(&mut egress, &mut pool), b"1234");
@@ -581,7 +572,7 @@ mod tests {
         let small = [b's'; 1_000];
         let count = 2 * OVERTAKING_BYTES_MAX / small.len();
         for _ in 0..count {
-            egress.append(&mut pool, &[&small]).unwrap();
+            egress.append_to(Lane::First, &mut pool, &[&small]).unwrap();
         }
         all.extend(drain(&mut egress, &mut pool));
         assert!(all.starts_with(&[&chunk[..], b"+ss"].concat()), "a chunk is not cut in two");

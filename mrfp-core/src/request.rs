@@ -131,9 +131,24 @@ pub(crate) fn kept_lines<'a>(
 /// the sender wants to know of failures goes on, so that nobody answers who is not asked to; of
 /// successes only where the receivers themselves report them (`end_to_end`).
 pub(crate) fn keep_lines(header_lines: &[u8], end_to_end: bool, kept: &mut Vec<u8>) {
+    keep_lines_but(header_lines, kept, |line| is_set_by_us(line, end_to_end));
+}
+
+/// Keeps the header lines of a REPORT that goes on; it goes without its body, which tells a person
+/// something at most (RFC 4975 section 7.1.2).
+pub(crate) fn keep_report_lines(header_lines: &[u8], kept: &mut Vec<u8>) {
+    keep_lines_but(header_lines, kept, |line| starts_with(line, b"content-"));
+}
+
+/// Keeps the header lines of a request that is relayed, but for the Byte-Range, which is ours to set: a
+/// relay passes on what it does not know.
+pub(crate) fn keep_relayed_lines(header_lines: &[u8], kept: &mut Vec<u8>) {
+    keep_lines_but(header_lines, kept, |line| starts_with(line, b"byte-range:"));
+}
+
+fn keep_lines_but(header_lines: &[u8], kept: &mut Vec<u8>, is_dropped: impl Fn(&[u8]) -> bool) {
     let lines = header_lines.split_inclusive(|&byte| byte == b'\n');
-    let kept_lines = lines.filter(|line| !is_set_by_us(line, end_to_end));
-    kept_lines.for_each(|line| kept.extend_from_slice(line));
+    lines.filter(|line| !is_dropped(line)).for_each(|line| kept.extend_from_slice(line));
 }
 
 fn is_set_by_us(line: &[u8], end_to_end: bool) -> bool {
@@ -144,14 +159,6 @@ fn is_set_by_us(line: &[u8], end_to_end: bool) -> bool {
         Some(b'S' | b's') => !end_to_end && starts_with(line, b"success-report:"),
         Some(_) | None => false,
     }
-}
-
-/// Keeps the header lines of a REPORT that goes on; it goes without its body, which tells a person
-/// something at most (RFC 4975 section 7.1.2).
-pub(crate) fn keep_report_lines(header_lines: &[u8], kept: &mut Vec<u8>) {
-    let lines = header_lines.split_inclusive(|&byte| byte == b'\n');
-    let kept_lines = lines.filter(|line| !starts_with(line, b"content-"));
-    kept_lines.for_each(|line| kept.extend_from_slice(line));
 }
 
 fn starts_with(line: &[u8], start: &[u8]) -> bool {

@@ -44,6 +44,8 @@ pub struct AcceptedSocket {
 #[must_use]
 pub struct RecvBuffer {
     pub(crate) id: u16,
+    /// One of those for bulk.
+    pub(crate) is_large: bool,
     pub(crate) length: u32,
 }
 

@@ -20,7 +20,7 @@ use crate::token::{Operation, Token};
 use crate::{SendBuffer, clock};
 use kernel::{Kernel, Patience};
 use recv_buffers::RecvBuffers;
-use sockets::{MoreSends, OpenSocket, Sending, Sockets, from_user_data, user_data};
+use sockets::{MoreSends, OpenSocket, Receiving, Sending, Sockets, from_user_data, user_data};
 
 /// Names no socket: the operation belongs to the ring itself.
 const NO_SOCKET: Socket = Socket(u32::MAX);
@@ -42,8 +42,12 @@ pub struct RingConfig {
     pub completion_entries: u32,
     /// Receive buffers; a power of two, at most 32,768.
     pub recv_buffer_count: u16,
-    /// Bytes of one receive buffer, and so the most that one completion brings.
+    /// Bytes of one receive buffer, and so the most that one completion brings but for bulk.
     pub recv_buffer_size_bytes: u32,
+    /// Receive buffers for bulk; a power of two. Whoever finds none receives as everybody does.
+    pub recv_large_buffer_count: u16,
+    /// Bytes of each of those. More of a stream comes at once and lies in one piece.
+    pub recv_large_buffer_size_bytes: u32,
     /// While completions come in crowds: how long a sleeping turn gathers more of them, in
     /// nanoseconds (rounded to microseconds; needs Linux 6.12). 0: never. Where waking up is dear it
     /// saves something; it costs a sleep and a timer per turn, which is dearer where work is at hand.
@@ -54,13 +58,16 @@ pub struct RingConfig {
 
 impl Default for RingConfig {
     /// 16 MiB of receive memory: each of 2048 connections may speak in one turn. 8 KiB take four
-    /// MSRP chunks (RFC 4975 section 7.1.1: 2048 bytes) and half a full TLS record.
+    /// MSRP chunks (RFC 4975 section 7.1.1: 2048 bytes) and half a full TLS record. A large buffer
+    /// takes eight such records, and those of a turn together stay in a processor's cache.
     fn default() -> Self {
         Self {
             submission_entries: 4096,
             completion_entries: 16_384,
             recv_buffer_count: 2048,
             recv_buffer_size_bytes: 8192,
+            recv_large_buffer_count: 8,
+            recv_large_buffer_size_bytes: 128 * 1024,
             gather_ns: 0,
             sockets_expected: 4096,
         }
@@ -77,6 +84,7 @@ impl Default for RingConfig {
 pub struct Ring {
     kernel: Kernel,
     recv_buffers: RecvBuffers,
+    recv_large_buffers: RecvBuffers,
     sockets: Sockets,
     /// Accepts, connects and recvs in flight, for [`Driver::cancel`].
     socket_by_token: HashMap<Token, Socket>,
@@ -101,16 +109,22 @@ impl Ring {
     ///
     /// Those of the kernel when io_uring or the memory is refused; [`crate::probe`] explains them.
     pub fn new(config: RingConfig) -> io::Result<Self> {
-        assert!(config.recv_buffer_count.is_power_of_two());
-        assert!(config.recv_buffer_size_bytes > 0);
+        assert!(config.recv_large_buffer_size_bytes >= config.recv_buffer_size_bytes);
         let recv_buffers =
-            RecvBuffers::new(config.recv_buffer_count, config.recv_buffer_size_bytes)?;
+            RecvBuffers::new(0, config.recv_buffer_count, config.recv_buffer_size_bytes)?;
+        let recv_large_buffers = RecvBuffers::new(
+            1,
+            config.recv_large_buffer_count,
+            config.recv_large_buffer_size_bytes,
+        )?;
         let kernel = Kernel::new(config.submission_entries, config.completion_entries)?;
         recv_buffers.register(kernel.submitter())?;
+        recv_large_buffers.register(kernel.submitter())?;
         let gather_ns = if kernel.can_gather() { config.gather_ns } else { 0 };
         Ok(Self {
             kernel,
             recv_buffers,
+            recv_large_buffers,
             sockets: Sockets::with_capacity(config.sockets_expected),
             socket_by_token: HashMap::with_capacity(config.sockets_expected),
             to_send: Vec::new(),
@@ -240,22 +254,44 @@ impl Ring {
         Completion::Accept { token, result, more }
     }
 
-    fn on_recv(&mut self, socket: Socket, entry: &cqueue::Entry) -> Completion {
+    fn on_recv(&mut self, socket: Socket, entry: &cqueue::Entry) -> Option<Completion> {
         let more = cqueue::more(entry.flags());
         let token = self.reading_token(Operation::Recv, socket, more);
         let id = cqueue::buffer_select(entry.flags());
-        let result = kernel_result(entry).map(|length| match (length, id) {
+        let result = kernel_result(entry);
+        let before = self.follow_bulk(socket, result, more);
+        if before == Receiving::Leaving && !more && result == Err(Errno::CANCELED) {
+            // Our doing, of which nobody else needs to know.
+            self.recv(socket, token);
+            return None;
+        }
+        let is_large = before == Receiving::Large;
+        let buffers = self.lender(is_large);
+        let result = result.map(|length| match (length, id) {
             (0, _) => None,
             (length, Some(id)) => {
-                self.recv_buffers.lend(id, length);
-                Some(RecvBuffer { id, length })
+                buffers.lend(id, length);
+                Some(RecvBuffer { id, is_large, length })
             }
             (_, None) => unreachable!("received bytes lie in a provided buffer"),
         });
         if let (Ok(None) | Err(_), Some(id)) = (&result, id) {
-            self.recv_buffers.provide(id);
+            buffers.provide(id);
         }
-        Completion::Recv { token, result, more }
+        Some(Completion::Recv { token, result, more })
+    }
+
+    /// Notes how much a receive has brought, and ends one that goes on where large buffers are to follow.
+    /// Says how it was received.
+    fn follow_bulk(&mut self, socket: Socket, result: Result<u32, Errno>, more: bool) -> Receiving {
+        let full_bytes = self.recv_buffers.size_bytes();
+        let open = self.sockets.get_mut(socket);
+        let before = open.receiving;
+        open.receiving = before.next(result, full_bytes, more);
+        if before != Receiving::Leaving && open.receiving == Receiving::Leaving {
+            self.cancel_operation(Operation::Recv, socket);
+        }
+        before
     }
 
     /// The completion of the first buffer that was submitted; those of the others wait in `sent`.
@@ -299,6 +335,15 @@ impl Ring {
         }
     }
 
+    fn cancel_operation(&mut self, operation: Operation, socket: Socket) {
+        let target = CancelBuilder::user_data(user_data(operation, socket));
+        let entry = opcode::AsyncCancel2::new(target)
+            .build()
+            .user_data(user_data(Operation::Cancel, NO_SOCKET));
+        // SAFETY: a cancellation names no memory.
+        unsafe { self.kernel.push(entry) };
+    }
+
     fn completion(&mut self, entry: &cqueue::Entry) -> Option<Completion> {
         let (operation, socket) = from_user_data(entry.user_data());
         match operation {
@@ -307,7 +352,7 @@ impl Ring {
                 token: self.reading_token(Operation::Connect, socket, false),
                 result: kernel_result(entry).map(|_| ()),
             }),
-            Operation::Recv => Some(self.on_recv(socket, entry)),
+            Operation::Recv => self.on_recv(socket, entry),
             Operation::Send => Some(self.on_send(socket, entry)),
             // What was cancelled reports for itself; what was not found has done so already.
             Operation::Cancel => None,
@@ -368,9 +413,21 @@ impl Driver for Ring {
     }
 
     fn recv(&mut self, socket: Socket, token: Token) {
-        let descriptor = Fd(self.sockets.get_mut(socket).raw_descriptor());
-        let entry = opcode::RecvMulti::new(descriptor, recv_buffers::GROUP).build();
-        // SAFETY: the kernel fills buffers of the registered ring, which `RecvBuffers` keeps
+        let open = self.sockets.get_mut(socket);
+        let descriptor = Fd(open.raw_descriptor());
+        let entry = match open.receiving {
+            Receiving::Ordinary { .. } | Receiving::Leaving => {
+                opcode::RecvMulti::new(descriptor, self.recv_buffers.group()).build()
+            }
+            Receiving::Large => {
+                let length = self.recv_large_buffers.size_bytes();
+                opcode::Recv::new(descriptor, std::ptr::null_mut(), length)
+                    .buf_group(self.recv_large_buffers.group())
+                    .build()
+                    .flags(squeue::Flags::BUFFER_SELECT)
+            }
+        };
+        // SAFETY: the kernel fills buffers of a registered ring, which `RecvBuffers` keeps
         // valid and does not touch before they are lent.
         unsafe { self.start_reading(Operation::Recv, socket, token, entry) };
     }
@@ -381,12 +438,11 @@ impl Driver for Ring {
         };
         let open = self.sockets.get_mut(socket);
         let (operation, _) = open.reading.expect("tokens in the map are in flight");
-        let target = CancelBuilder::user_data(user_data(operation, socket));
-        let entry = opcode::AsyncCancel2::new(target)
-            .build()
-            .user_data(user_data(Operation::Cancel, NO_SOCKET));
-        // SAFETY: a cancellation names no memory.
-        unsafe { self.kernel.push(entry) };
+        if open.receiving == Receiving::Leaving {
+            // Whoever cancels learns the end of it.
+            open.receiving = Receiving::Ordinary { full: 0 };
+        }
+        self.cancel_operation(operation, socket);
     }
 
     fn send(&mut self, socket: Socket, buffer: SendBuffer, token: Token) {
@@ -448,14 +504,15 @@ impl Driver for Ring {
     }
 
     fn recv_bytes(&mut self, buffer: &RecvBuffer) -> &mut [u8] {
-        self.recv_buffers.bytes(buffer.id, buffer.length)
+        self.lender(buffer.is_large).bytes(buffer.id, buffer.length)
     }
 
     fn recv_release(&mut self, buffer: RecvBuffer) {
-        self.recv_buffers.release(buffer.id);
+        self.lender(buffer.is_large).release(buffer.id);
     }
 
-    /// Counts as free what the kernel has filled but [`Driver::next_completion`] not delivered.
+    /// Counts as free what the kernel has filled but [`Driver::next_completion`] not delivered, and
+    /// leaves out those for bulk.
     fn recv_buffers_free(&self) -> (usize, usize) {
         let count = self.recv_buffers.count();
         (count - self.recv_buffers.lent_count(), count)
@@ -463,6 +520,7 @@ impl Driver for Ring {
 
     fn wait(&mut self, deadline_ns: Option<u64>) -> io::Result<()> {
         assert_eq!(self.recv_buffers.lent_count(), 0, "release before wait");
+        assert_eq!(self.recv_large_buffers.lent_count(), 0, "release before wait");
         self.start_sends();
         let mut patience = self.patience(deadline_ns);
         if let Some(doorbell) = &self.doorbell
@@ -482,6 +540,11 @@ impl Driver for Ring {
 }
 
 impl Ring {
+    /// Whose a received run's memory is.
+    fn lender(&mut self, is_large: bool) -> &mut RecvBuffers {
+        if is_large { &mut self.recv_large_buffers } else { &mut self.recv_buffers }
+    }
+
     /// A system call of its own: io_uring hands every shutdown to a worker thread. What was
     /// queued on the socket before goes to the kernel before.
     fn shutdown_now(&mut self, socket: Socket, how: Shutdown) {
@@ -499,11 +562,14 @@ impl Ring {
 impl Drop for Ring {
     fn drop(&mut self) {
         if self.kernel.drain().is_ok() {
-            let _ = self.kernel.submitter().unregister_buf_ring(recv_buffers::GROUP);
+            for buffers in [&self.recv_buffers, &self.recv_large_buffers] {
+                let _ = self.kernel.submitter().unregister_buf_ring(buffers.group());
+            }
             return;
         }
         // The kernel still holds addresses of ours: better lost than reused.
         self.recv_buffers.leak();
+        self.recv_large_buffers.leak();
         std::mem::forget(std::mem::replace(&mut self.sockets, Sockets::with_capacity(0)));
     }
 }

@@ -96,9 +96,7 @@ impl Plane {
                 piece.body,
                 end_line.bytes(),
             ];
-            egress
-                .end_chunk(&mut self.send_buffers, Continuation::More)
-                .and_then(|()| egress.egress.append_to(lane, &mut self.send_buffers, parts))
+            egress.append_to(lane, &mut self.send_buffers, parts)
         };
         let mark = egress.egress.position(lane);
         egress.outgoing = match end {
@@ -122,8 +120,7 @@ impl Plane {
             match forward.method {
                 ForwardMethod::Send => {
                     if forward.failure_report != FailureReport::No {
-                        link.outstanding.make_room(relay.config.limits.outstanding_max, left);
-                        link.outstanding.push(Sent {
+                        let sent = Sent {
                             transaction: own,
                             route: forward.route,
                             chunk: forward.chunk,
@@ -134,7 +131,9 @@ impl Plane {
                             answer_expected: forward.failure_report == FailureReport::Yes,
                             mark,
                             deadline_ns: None,
-                        });
+                        };
+                        let outstanding_max = relay.config.limits.outstanding_max;
+                        link.outstanding.push(sent, outstanding_max, left);
                     }
                 }
                 ForwardMethod::Report => {}
@@ -153,12 +152,7 @@ impl Plane {
         }
         forward.own = Some(own);
         forward.next = next;
-        if queued.is_err() {
-            self.unserved.push(egress_key);
-            return Ok(());
-        }
-        self.mark(egress_key);
-        self.relay_fed(key, egress_key);
+        self.relay_passed(key, egress_key, queued);
         Ok(())
     }
 

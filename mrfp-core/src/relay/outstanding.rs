@@ -43,9 +43,9 @@ impl Outstanding {
         self.queue.len()
     }
 
-    /// Of a SEND whose success nobody answers the end is never known: the oldest one that has left
-    /// makes way for the next.
-    pub(super) fn make_room(&mut self, max: usize, left: Left) {
+    /// Remembers one more. Of a SEND whose success nobody answers the end is never known: above `max`
+    /// the oldest one that has left makes way for it.
+    pub(super) fn push(&mut self, sent: Sent, max: usize, left: Left) {
         if self.queue.len() >= max
             && self
                 .queue
@@ -54,9 +54,6 @@ impl Outstanding {
         {
             self.queue.pop_front();
         }
-    }
-
-    pub(super) fn push(&mut self, sent: Sent) {
         self.queue.push_back(sent);
     }
 
@@ -148,7 +145,7 @@ mod tests {
     fn a_timer_starts_when_the_last_byte_has_left_and_the_chunk_has_ended() {
         let mut outstanding = Outstanding::default();
         for (number, mark) in [(1, 100), (2, 200), (3, 300)] {
-            outstanding.push(sent(number, mark));
+            outstanding.push(sent(number, mark), usize::MAX, left(0));
         }
         outstanding.start_timers(left(250), Some(TransactionId::from_u64(2)), 30);
         assert_eq!(outstanding.expired(29).map(|sent| sent.transaction), None);
@@ -166,7 +163,7 @@ mod tests {
     #[test]
     fn answers_may_come_out_of_order_and_only_once() {
         let mut outstanding = Outstanding::default();
-        (1..=3).for_each(|number| outstanding.push(sent(number, 0)));
+        (1..=3).for_each(|number| outstanding.push(sent(number, 0), usize::MAX, left(0)));
         let second = TransactionId::from_u64(2);
         assert!(outstanding.answered(second.as_bytes()).is_some());
         assert!(outstanding.answered(second.as_bytes()).is_none());

@@ -10,6 +10,7 @@ use crate::connection::Life;
 use crate::incoming::Identifier;
 use crate::mp::ReleaseCause;
 use crate::plane::{Ending, Plane};
+use crate::request::keep_relayed_lines;
 
 /// Send buffers that must be free before a message is begun.
 const BUFFERS_MIN: usize = 2;
@@ -78,7 +79,7 @@ impl Plane {
         };
         let lines = &mut self.scratch.lines;
         lines.clear();
-        keep_lines(head.header_lines, lines);
+        keep_relayed_lines(head.header_lines, lines);
         let start = head.byte_range.map_or(1, |range| range.start);
         let proves = matches!(method, Method::Auth) && head.header(b"Authorization").is_some();
         Ok(Forward {
@@ -191,17 +192,5 @@ impl Plane {
         connection.deadline_ns = u64::MAX;
         let source = connection.settle();
         self.settle_unbound(source);
-    }
-}
-
-/// Keeps all header lines but the Byte-Range, which is ours to set: a relay passes on what it does
-/// not know.
-fn keep_lines(header_lines: &[u8], kept: &mut Vec<u8>) {
-    const BYTE_RANGE: &[u8] = b"byte-range:";
-    for line in header_lines.split_inclusive(|&byte| byte == b'\n') {
-        let start = line.get(..BYTE_RANGE.len());
-        if !start.is_some_and(|start| start.eq_ignore_ascii_case(BYTE_RANGE)) {
-            kept.extend_from_slice(line);
-        }
     }
 }

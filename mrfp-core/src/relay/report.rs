@@ -5,7 +5,7 @@ use mrfp_protocol::msrp::comment;
 
 use super::link::Incoming;
 use super::outstanding::Sent;
-use super::response::append_whole;
+use super::response::append_without_body;
 use crate::plane::Plane;
 use crate::request::{Decimal, MESSAGE_LINES_BYTES_MAX, message_lines};
 
@@ -59,7 +59,7 @@ impl Plane {
             text,
             b"\r\n",
         ];
-        let queued = append_whole(
+        let queued = append_without_body(
             &mut self.connections,
             &mut self.send_buffers,
             ingress,

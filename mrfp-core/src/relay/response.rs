@@ -5,7 +5,8 @@ use mrfp_protocol::msrp::{Head, comment};
 
 use super::link::Pending;
 use super::path::split_first;
-use crate::connection::{Connection, Life};
+use crate::answer::append_whole;
+use crate::connection::Connection;
 use crate::egress::PoolExhausted;
 use crate::plane::Plane;
 use crate::request::Decimal;
@@ -44,29 +45,25 @@ impl Response<'_> {
             b"\r\n",
             self.lines,
         ];
-        append_whole(connections, send_buffers, key, &parts, self.transaction)
+        append_without_body(connections, send_buffers, key, &parts, self.transaction)
     }
 }
 
 /// Queues a message without a body, interrupting a chunk that is open towards the peer. `parts`: all
 /// but the end-line.
-pub(super) fn append_whole(
+pub(super) fn append_without_body(
     connections: &mut Table<Connection>,
     send_buffers: &mut SendBuffers,
     key: Key,
     parts: &[&[u8]],
     transaction: &[u8],
 ) -> Result<(), PoolExhausted> {
-    let Some(connection) = connections.get_mut(key) else { return Ok(()) };
-    if connection.life >= Life::Draining {
-        return Ok(());
-    }
     const PARTS_MAX: usize = 20;
     let mut all: [&[u8]; PARTS_MAX] = [b""; PARTS_MAX];
     all[..parts.len()].copy_from_slice(parts);
     let end: [&[u8]; 3] = [b"-------", transaction, b"$\r\n"];
     all[parts.len()..parts.len() + 3].copy_from_slice(&end);
-    connection.append(send_buffers, &all[..parts.len() + 3])
+    append_whole(connections, send_buffers, key, &all[..parts.len() + 3])
 }
 
 impl Plane {
@@ -102,12 +99,22 @@ impl Plane {
         if !self.is_linked(key) {
             return;
         }
-        if queued.is_err() {
-            return self.unserved.push(key);
-        }
-        self.mark(key);
         // Whoever reads no answers gets nothing more to answer.
-        self.relay_fed(key, key);
+        self.relay_passed(key, key, queued);
+    }
+
+    /// What came by one connection has been queued on another, or could not be.
+    pub(super) fn relay_passed(
+        &mut self,
+        ingress: Key,
+        egress: Key,
+        queued: Result<(), PoolExhausted>,
+    ) {
+        if queued.is_err() {
+            return self.unserved.push(egress);
+        }
+        self.mark(egress);
+        self.relay_fed(ingress, egress);
     }
 
     /// A response of a next hop: the end of a SEND of ours, or the answer to a request of somebody
@@ -186,7 +193,7 @@ impl Plane {
             b"\r\n",
             head.header_lines,
         ];
-        let queued = append_whole(
+        let queued = append_without_body(
             &mut self.connections,
             &mut self.send_buffers,
             ingress,

@@ -6,6 +6,7 @@ use mrfp_protocol::msrp::{Continuation, FailureReport, Head, Method, Piece};
 
 use super::forward::{lane_of, send_range};
 use super::outstanding::Sent;
+use crate::answer::append_whole;
 use crate::connection::Life;
 use crate::incoming::Identifier;
 use crate::plane::Plane;
@@ -81,16 +82,13 @@ impl Plane {
             own.as_bytes(),
             &flag,
         ];
-        let queued = egress
-            .end_chunk(&mut self.send_buffers, Continuation::More)
-            .and_then(|()| egress.egress.append_to(lane, &mut self.send_buffers, &parts));
+        let queued = egress.append_to(lane, &mut self.send_buffers, &parts);
         self.metrics.messages_sent += 1;
         let (left, mark) = (egress.egress.left(), egress.egress.position(lane));
         if let Some(link) = egress.relay.as_deref_mut()
             && head.failure_report != FailureReport::No
         {
-            link.outstanding.make_room(relay.config.limits.outstanding_max, left);
-            link.outstanding.push(Sent {
+            let sent = Sent {
                 transaction: own,
                 route: send.route,
                 chunk: send.chunk,
@@ -101,14 +99,10 @@ impl Plane {
                 answer_expected: head.failure_report == FailureReport::Yes,
                 mark,
                 deadline_ns: None,
-            });
+            };
+            link.outstanding.push(sent, relay.config.limits.outstanding_max, left);
         }
-        if queued.is_err() {
-            self.unserved.push(egress_key);
-            return Ok(());
-        }
-        self.mark(egress_key);
-        self.relay_fed(key, egress_key);
+        self.relay_passed(key, egress_key, queued);
         Ok(())
     }
 
@@ -117,13 +111,9 @@ impl Plane {
         let Some(route) = self.relay.as_ref().and_then(|relay| relay.routes.get(send.route)) else {
             return;
         };
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        if connection.life >= Life::Draining {
-            return;
-        }
         let transaction = send.head.transaction_id;
         let parts: [&[u8]; 5] = [b"MSRP ", transaction, &route.ok_lines, transaction, b"$\r\n"];
-        let queued = connection.append(&mut self.send_buffers, &parts);
+        let queued = append_whole(&mut self.connections, &mut self.send_buffers, key, &parts);
         self.relay_responded(key, 200, queued);
     }
 }

@@ -1,4 +1,4 @@
-//! The provided-buffer ring: receive memory that lies with the kernel until bytes arrive.
+//! The provided-buffer rings: receive memory that lies with the kernel until bytes arrive.
 
 use std::io;
 use std::ptr::NonNull;
@@ -7,11 +7,9 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use io_uring::Submitter;
 use io_uring::types::BufRingEntry;
 
-/// The one buffer group of a ring.
-pub(super) const GROUP: u16 = 0;
-
-/// Both halves of the buffer ring: the entries that the kernel reads, and the memory they name.
+/// Both halves of a buffer ring: the entries that the kernel reads, and the memory they name.
 pub(super) struct RecvBuffers {
+    group: u16,
     entries: Mapping,
     memory: Mapping,
     count: u16,
@@ -23,11 +21,14 @@ pub(super) struct RecvBuffers {
 }
 
 impl RecvBuffers {
-    /// All buffers, ready for [`RecvBuffers::register`].
-    pub(super) fn new(count: u16, size_bytes: u32) -> io::Result<Self> {
+    /// All buffers of a group, ready for [`RecvBuffers::register`].
+    pub(super) fn new(group: u16, count: u16, size_bytes: u32) -> io::Result<Self> {
+        assert!(count.is_power_of_two());
+        assert!(size_bytes > 0);
         let size_bytes = size_bytes as usize;
         let entry_bytes = size_of::<BufRingEntry>();
         let mut buffers = Self {
+            group,
             entries: Mapping::new(usize::from(count) * entry_bytes)?,
             memory: Mapping::new(usize::from(count) * size_bytes)?,
             count,
@@ -48,7 +49,16 @@ impl RecvBuffers {
         let address = self.entries.address.as_ptr() as u64;
         // SAFETY: the mapping is page-aligned and holds `count` entries; `Ring` unregisters it, or
         // drops the io_uring, before it drops `self`.
-        unsafe { submitter.register_buf_ring_with_flags(address, self.count, GROUP, 0) }
+        unsafe { submitter.register_buf_ring_with_flags(address, self.count, self.group, 0) }
+    }
+
+    /// What a receive names to get one of these buffers.
+    pub(super) fn group(&self) -> u16 {
+        self.group
+    }
+
+    pub(super) fn size_bytes(&self) -> u32 {
+        self.size_bytes as u32
     }
 
     /// Notes that the kernel has filled a buffer.

@@ -10,7 +10,7 @@ use io_uring::{opcode, squeue};
 use socket2::{Domain, Protocol, SockAddr, Type};
 
 use crate::SendBuffer;
-use crate::driver::{Listen, Socket};
+use crate::driver::{Errno, Listen, Socket};
 use crate::token::{Key, Operation, Token};
 
 /// Buffers that one operation sends together: 64 KiB of four full TLS records, or the small buffers of
@@ -23,6 +23,7 @@ pub(super) struct OpenSocket {
     /// `None` once the close has been started.
     descriptor: Option<socket2::Socket>,
     pub(super) reading: Option<(Operation, Token)>,
+    pub(super) receiving: Receiving,
     pub(super) sending: Option<Sending>,
     pub(super) closing: Option<Token>,
     /// The kernel reads it when it takes the connect from the submission queue.
@@ -34,6 +35,7 @@ impl OpenSocket {
         Self {
             descriptor: Some(descriptor),
             reading: None,
+            receiving: Receiving::Ordinary { full: 0 },
             sending: None,
             closing: None,
             connect_address: None,
@@ -54,6 +56,43 @@ impl OpenSocket {
     pub(super) fn take_descriptor(&mut self) -> RawFd {
         let descriptor = self.descriptor.take().expect("closed twice");
         descriptor.into_raw_fd()
+    }
+}
+
+/// Into what a socket receives. A conversation does best with one operation that goes on and a small
+/// buffer for each burst; of a file more comes at once, and what lies in one piece is opened and cut in
+/// place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Receiving {
+    /// Into ordinary buffers, by one operation that goes on. The last so many were full.
+    Ordinary { full: u8 },
+    /// The same, but it has been cancelled: large ones follow.
+    Leaving,
+    /// Into a large buffer, by an operation for each, so that nobody has more than one in a turn.
+    Large,
+}
+
+/// Ordinary buffers in a row that are full where a file comes: more than a turn's messages of people.
+const FULL_BUFFERS_MIN: u8 = 4;
+
+impl Receiving {
+    /// What follows a completion. `full_bytes`: the size of an ordinary buffer.
+    pub(super) fn next(self, result: Result<u32, Errno>, full_bytes: u32, more: bool) -> Self {
+        match (self, result) {
+            (Self::Ordinary { full }, Ok(length)) if length >= full_bytes => {
+                match (full + 1 >= FULL_BUFFERS_MIN, more) {
+                    (true, true) => Self::Leaving,
+                    (true, false) => Self::Large,
+                    (false, _) => Self::Ordinary { full: full + 1 },
+                }
+            }
+            (Self::Ordinary { .. }, Ok(_)) => Self::Ordinary { full: 0 },
+            (Self::Leaving, _) if !more => Self::Large,
+            (Self::Large, Ok(length)) if length < full_bytes => Self::Ordinary { full: 0 },
+            // Others have them all.
+            (Self::Large, Err(Errno::NO_BUFFERS)) => Self::Ordinary { full: 0 },
+            (Self::Ordinary { .. } | Self::Leaving | Self::Large, _) => self,
+        }
     }
 }
 

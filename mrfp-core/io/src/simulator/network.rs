@@ -274,7 +274,7 @@ impl Simulator {
         for (to, from) in memory.iter_mut().zip(pending.drain(..length)) {
             *to = from;
         }
-        Some(RecvBuffer { id: id as u16, length: length as u32 })
+        Some(RecvBuffer { id: id as u16, is_large: false, length: length as u32 })
     }
 
     fn step_sending(&mut self, id: u32, completions: &mut VecDeque<Completion>) {

@@ -33,6 +33,8 @@ pub(crate) const LISTEN: Listen = Listen { backlog: 1024, reuse_port: false };
 #[derive(Default, Debug)]
 pub(crate) struct Seen {
     pub(crate) received: Vec<u8>,
+    /// Most that one completion has brought.
+    pub(crate) received_at_once_max: usize,
     pub(crate) eof: bool,
     pub(crate) recv_error: Option<Errno>,
     pub(crate) recv_armed: bool,
@@ -173,7 +175,9 @@ impl<D: Driver> Harness<D> {
                 seen.recv_armed = more;
                 match result {
                     Ok(Some(buffer)) => {
-                        seen.received.extend_from_slice(self.driver.recv_bytes(&buffer));
+                        let bytes = self.driver.recv_bytes(&buffer);
+                        seen.received_at_once_max = seen.received_at_once_max.max(bytes.len());
+                        seen.received.extend_from_slice(bytes);
                         self.driver.recv_release(buffer);
                     }
                     Ok(None) => seen.eof = true,

@@ -4,5 +4,6 @@
 mod doorbell;
 mod harness;
 mod ring;
+mod ring_bulk;
 mod ring_faults;
 mod simulator;

@@ -15,6 +15,8 @@ pub(crate) fn small_config() -> RingConfig {
         completion_entries: 256,
         recv_buffer_count: 16,
         recv_buffer_size_bytes: 1024,
+        recv_large_buffer_count: 2,
+        recv_large_buffer_size_bytes: 16 * 1024,
         gather_ns: 20_000,
         sockets_expected: 16,
     }

@@ -1,7 +1,7 @@
-//! What a connection has to send: buffers of the pool, gathered, sealed at the last moment, one at
-//! a time with the kernel.
+//! What a connection has to send: buffers of the pool, gathered, sealed at the last moment, given to the
+//! kernel together.
 
-use std::collections::VecDeque;
+use std::collections::{VecDeque, vec_deque};
 
 use mrfp_io::{SendBuffer, SendBufferClass, SendBuffers};
 use mrfp_protocol::tls::{self, Session};
@@ -11,7 +11,10 @@ use mrfp_protocol::tls::{self, Session};
 pub struct Egress {
     filling: Option<SendBuffer>,
     sealed: VecDeque<SendBuffer>,
-    in_flight: bool,
+    /// Buffers with the kernel.
+    in_flight: usize,
+    /// Those of `sealed` that it has given back, not wholly sent.
+    unsent: usize,
 }
 
 /// The output cannot take more.
@@ -24,8 +27,8 @@ pub enum EgressError {
 }
 
 impl Egress {
-    /// Buffers that may wait before a UE holds its own messages back.
-    pub const WAITING_BUFFERS_WANTED: usize = 2;
+    /// Buffers that may wait before a UE holds its own messages back: what leaves together.
+    pub const WAITING_BUFFERS_WANTED: usize = 4;
     /// Buffers that may wait at all: a node that sends but does not read ends here.
     const WAITING_BUFFERS_MAX: usize = 64;
 
@@ -38,13 +41,13 @@ impl Egress {
     /// Nothing waits and nothing is with the kernel.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.filling.is_none() && self.sealed.is_empty() && !self.in_flight
+        self.filling.is_none() && self.sealed.is_empty() && !self.in_flight()
     }
 
-    /// A buffer is with the kernel.
+    /// Something is with the kernel.
     #[must_use]
     pub fn in_flight(&self) -> bool {
-        self.in_flight
+        self.in_flight > 0
     }
 
     /// Gathers `bytes`, sealing what no longer fits with them into one buffer.
@@ -69,7 +72,8 @@ impl Egress {
             let room = (buffer.capacity_bytes() - tls::SEAL_TAILROOM_BYTES - range.end)
                 .min(tls::PLAINTEXT_BYTES_MAX - range.len());
             // A message that fits a buffer of its own is not torn between two.
-            let torn = room < bytes.len() && !range.is_empty();
+            let fits_alone = bytes.len() <= tls::PLAINTEXT_BYTES_MAX;
+            let torn = room < bytes.len() && !range.is_empty() && fits_alone;
             let count = if torn { 0 } else { room.min(bytes.len()) };
             buffer.memory_mut()[range.end..range.end + count].copy_from_slice(&bytes[..count]);
             buffer.set_range(range.start..range.end + count);
@@ -104,31 +108,33 @@ impl Egress {
         Ok(())
     }
 
-    /// The next buffer for the kernel, if it has none of ours.
-    pub fn take_next(
+    /// What waits, for the kernel, in order; nothing before it has given back what it has.
+    pub fn take_waiting(
         &mut self,
         session: Option<&mut Session>,
-    ) -> Result<Option<SendBuffer>, EgressError> {
-        if self.in_flight {
-            return Ok(None);
+    ) -> Result<vec_deque::Drain<'_, SendBuffer>, EgressError> {
+        if self.in_flight() {
+            return Ok(self.sealed.drain(..0));
         }
+        // A buffer that is not full waits for more behind those that are.
         if self.sealed.is_empty() {
             self.seal(session)?;
         }
-        let next = self.sealed.pop_front();
-        self.in_flight = next.is_some();
-        Ok(next)
+        self.in_flight = self.sealed.len();
+        self.unsent = 0;
+        Ok(self.sealed.drain(..))
     }
 
     /// The kernel gave a buffer back after taking `count` bytes of it.
     pub fn completed(&mut self, mut buffer: SendBuffer, count: usize, pool: &mut SendBuffers) {
-        assert!(self.in_flight);
-        self.in_flight = false;
+        assert!(self.in_flight());
+        self.in_flight -= 1;
         buffer.advance(count.min(buffer.range().len()));
         if buffer.range().is_empty() {
             pool.put(buffer);
         } else {
-            self.sealed.push_front(buffer);
+            self.sealed.insert(self.unsent, buffer);
+            self.unsent += 1;
         }
     }
 

@@ -155,6 +155,7 @@ impl Bulk {
         RingConfig {
             recv_buffer_count: 64,
             recv_buffer_size_bytes: 256 * 1024,
+            recv_large_buffer_size_bytes: 256 * 1024,
             ..RingConfig::default()
         }
     }

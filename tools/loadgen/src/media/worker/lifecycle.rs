@@ -183,12 +183,13 @@ impl<D: Driver> Worker<D> {
         }
         let socket = connection.socket;
         let (session, egress) = connection.session_and_egress();
-        match egress.take_next(session) {
-            Ok(Some(buffer)) => {
-                let token = Token::new(Operation::Send, key(index));
-                self.driver.send(socket, buffer, token);
-            }
-            Ok(None) => self.try_free(index),
+        let token = Token::new(Operation::Send, key(index));
+        let started = egress
+            .take_waiting(session)
+            .map(|waiting| waiting.map(|buffer| self.driver.send(socket, buffer, token)).count());
+        match started {
+            Ok(0) => self.try_free(index),
+            Ok(_) => {}
             Err(error) => self.fail(index, &Failure::Egress(error)),
         }
     }

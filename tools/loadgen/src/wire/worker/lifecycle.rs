@@ -189,9 +189,12 @@ impl Worker {
         }
         let token = token(Operation::Send, index, link);
         let (session, egress) = link.session_and_egress();
-        match egress.take_next(session) {
-            Ok(Some(buffer)) => self.driver.send(socket, buffer, token),
-            Ok(None) => self.try_free(index),
+        let started = egress
+            .take_waiting(session)
+            .map(|waiting| waiting.map(|buffer| self.driver.send(socket, buffer, token)).count());
+        match started {
+            Ok(0) => self.try_free(index),
+            Ok(_) => {}
             Err(error) => self.settle(index, Err(Failure::Egress(error))),
         }
     }
