@@ -430,6 +430,10 @@ impl Driver for Ring {
         (count - self.recv_buffers.lent_count(), count)
     }
 
+    fn look(&mut self) -> io::Result<()> {
+        self.kernel.submit_and_wait(Patience::NONE)
+    }
+
     fn wait(&mut self, deadline_ns: Option<u64>) -> io::Result<()> {
         assert_eq!(self.recv_buffers.lent_count(), 0, "release before wait");
         self.start_sends();

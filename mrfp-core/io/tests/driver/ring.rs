@@ -52,6 +52,35 @@ fn echoes_what_a_peer_sends() {
 }
 
 #[test]
+fn a_look_brings_what_has_come_and_keeps_sends_for_the_wait() {
+    let mut harness = small_ring();
+    let address = harness.listen();
+    let mut peer = TcpStream::connect(address).unwrap();
+    harness.run_until("accepted", |harness| harness.seen.contains_key(&1));
+    // The recv that was armed goes to the kernel.
+    harness.turn(Duration::ZERO);
+    harness.send(1, b"stays");
+    peer.write_all(b"comes").unwrap();
+    // The kernel may need a moment to say so.
+    let begun = std::time::Instant::now();
+    while harness.seen[&1].received.is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "looked in vain");
+        harness.driver.look().unwrap();
+        harness.drain();
+    }
+    assert_eq!(harness.seen[&1].received, b"comes");
+    peer.set_nonblocking(true).unwrap();
+    let early = peer.read(&mut [0; 5]).unwrap_err();
+    assert_eq!(early.kind(), std::io::ErrorKind::WouldBlock);
+    peer.set_nonblocking(false).unwrap();
+    harness.run_until("sent", |harness| harness.seen[&1].sends == [Ok(5)]);
+    let mut sent = [0; 5];
+    peer.read_exact(&mut sent).unwrap();
+    assert_eq!(&sent, b"stays");
+    finish(harness);
+}
+
+#[test]
 fn sends_what_is_started_together_in_order() {
     let mut harness = small_ring();
     let address = harness.listen();

@@ -134,14 +134,24 @@ impl Relay {
         })
     }
 
-    /// Completions, then one send per connection that has something to say, then the wait.
+    /// Completions, and those that have come meanwhile, as on the node; then one send per connection
+    /// that has something to say, then the wait.
     fn turn(&mut self) -> io::Result<()> {
-        let mut work_left = true;
+        let mut work_left = self.drain_completions();
+        if !work_left {
+            self.driver.look()?;
+            work_left = self.drain_completions();
+        }
+        while let Some(index) = self.dirty.pop() {
+            self.attend(index);
+        }
+        self.driver.wait(work_left.then_some(0))
+    }
+
+    /// Says whether there may be more.
+    fn drain_completions(&mut self) -> bool {
         for _ in 0..COMPLETIONS_PER_TURN_MAX {
-            let Some(completion) = self.driver.next_completion() else {
-                work_left = false;
-                break;
-            };
+            let Some(completion) = self.driver.next_completion() else { return false };
             match completion {
                 Completion::Accept { result, more, .. } => self.accepted(result, more),
                 Completion::Recv { token, result, more } => {
@@ -158,10 +168,7 @@ impl Relay {
                 Completion::Connect { .. } | Completion::Doorbell => {}
             }
         }
-        while let Some(index) = self.dirty.pop() {
-            self.attend(index);
-        }
-        self.driver.wait(work_left.then_some(0))
+        true
     }
 
     fn accepted(&mut self, result: Result<AcceptedSocket, Errno>, more: bool) {
