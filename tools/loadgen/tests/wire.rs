@@ -165,6 +165,15 @@ fn raw_pairs_hear_each_other() {
 }
 
 #[test]
+fn pairs_are_dealt_out_to_several_targets() {
+    let targets = [joiner(Fault::None), joiner(Fault::None)];
+    let target = format!("tcp://{},tcp://{}", targets[0], targets[1]);
+    let report = run("raw", &target, &["--pairs", "5", "--window", "2"]);
+    assert_good(&report, 10);
+    assert_eq!(report.config.target, format!("{},{}", targets[0], targets[1]));
+}
+
+#[test]
 fn raw_pairs_on_two_threads_are_paired_in_the_order_they_were_accepted() {
     let options = ["--pairs", "8", "--window", "1", "--threads", "2", "--message-size", "3000"];
     assert_good(&raw(Fault::None, &options), 16);

@@ -10,11 +10,16 @@
 //!
 //! A message that is not like the first of its kind ends the pair with a line on stderr: a wrong
 //! figure is worse than none.
+//!
+//! `--threads N` is N of them in one process, each with a port, a ring and a core of its own, as the
+//! node has shards: `bare ready ADDRESS ADDRESS`. A pair belongs to the thread it connects to.
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Write};
 use std::net::SocketAddr;
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
 
 use clap::Parser;
 use mrfp_io::{
@@ -49,25 +54,57 @@ struct Arguments {
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: SocketAddr,
     /// Core to run on
-    #[arg(long)]
+    #[arg(long, conflicts_with = "threads")]
     core: Option<usize>,
+    /// Threads, each on a core of its own where there are several
+    #[arg(long, default_value = "1", value_parser = clap::value_parser!(u32).range(1..=64))]
+    threads: u32,
 }
 
 fn main() -> io::Result<()> {
-    let arguments = Arguments::parse();
-    if let Some(id) = arguments.core {
-        let core = available_cores().into_iter().find(|core| core.id == id);
-        if !core.is_some_and(pin_current_thread) {
-            return Err(io::Error::other(format!("cannot run on core {id}")));
-        }
-    }
+    let Arguments { listen, core, threads } = Arguments::parse();
+    let cores = available_cores();
+    let core_of = |number: u32| match core {
+        Some(id) => cores.iter().find(|core| core.id == id).copied(),
+        None => cores.get(number as usize).copied().filter(|_| threads > 1),
+    };
+    let must_pin = core.is_some() || threads > 1;
     raise_descriptor_limit()?;
-    let mut relay = Relay::new(arguments.listen)?;
-    println!("bare ready {}", relay.address);
-    io::stdout().flush()?;
-    loop {
-        relay.turn()?;
+    let started: Vec<_> = (0..threads)
+        .map(|number| {
+            let (ready, address) = mpsc::channel();
+            let core = core_of(number);
+            let thread = thread::spawn(move || {
+                if must_pin && !core.is_some_and(pin_current_thread) {
+                    return Err(io::Error::other("there is no such core, or it is not ours"));
+                }
+                let mut relay = Relay::new(listen)?;
+                // Whoever is not there to be told has printed nothing and ends.
+                let _ = ready.send(relay.address);
+                loop {
+                    relay.turn()?;
+                }
+            });
+            (address, thread)
+        })
+        .collect();
+    let mut said = "bare ready".to_owned();
+    let mut running = Vec::new();
+    for (address, thread) in started {
+        match address.recv() {
+            Ok(address) => said.push_str(&format!(" {address}")),
+            Err(_) => return end_of(thread),
+        }
+        running.push(thread);
     }
+    println!("{said}");
+    io::stdout().flush()?;
+    running.into_iter().try_for_each(end_of)
+}
+
+/// What a thread that never ends by itself has ended with.
+fn end_of(thread: JoinHandle<io::Result<()>>) -> io::Result<()> {
+    thread.join().unwrap_or_else(|_| Err(io::Error::other("a thread panicked")))
 }
 
 struct Relay {

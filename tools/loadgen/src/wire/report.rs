@@ -300,7 +300,7 @@ fn config_report(plan: &Plan, suite: Option<&str>) -> WireConfigReport {
             Work::Handshakes => "plane --handshakes",
         }
         .to_owned(),
-        target: plan.target.to_string(),
+        target: plan.targets.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
         security: match plan.protection {
             Protection::Plain => "plain",
             Protection::Certificate { .. } => "certificate",

@@ -56,10 +56,11 @@ impl Worker {
         let link = &mut self.links[index as usize];
         let token = token(Operation::Connect, index, link);
         let plan = &self.shared.plan;
-        let source = plan.source(self.shared.first + index);
-        let outcome = match source {
-            None => self.driver.connect(plan.target, token),
-            Some(source) => self.driver.connect_from(source, plan.target, token),
+        let number = self.shared.first + index;
+        let target = plan.target(number);
+        let outcome = match plan.source(number) {
+            None => self.driver.connect(target, token),
+            Some(source) => self.driver.connect_from(source, target, token),
         };
         match outcome {
             Ok(socket) => {
