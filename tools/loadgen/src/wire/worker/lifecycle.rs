@@ -17,7 +17,7 @@ impl Worker {
     pub(super) fn begin_links(&mut self) {
         let shared = &self.shared;
         let may = match shared.plan.work {
-            Work::Handshakes => matches!(shared.phase, Phase::Talking | Phase::Measuring),
+            Work::Handshakes => shared.phase.has_traffic(),
             Work::Relay { .. } | Work::Raw | Work::Idle | Work::Bulk { .. } => {
                 shared.phase == Phase::SettingUp
             }
@@ -174,7 +174,7 @@ impl Worker {
         let index = token.key().index;
         let link = &mut self.links[index as usize];
         link.stage = Stage::Closed;
-        let talking = matches!(self.shared.phase, Phase::Talking | Phase::Measuring);
+        let talking = self.shared.phase.has_traffic();
         if self.shared.plan.work == Work::Handshakes && talking {
             self.shared.identities.push_back(link.identity);
             link.renew();
