@@ -169,6 +169,11 @@ impl<D: Driver> Shard<D> {
         self.work_left = false;
         self.drain_commands();
         self.drain_completions();
+        if !self.work_left {
+            // What has come while those were handled goes out together with them: fewer, fuller sends.
+            self.driver.look()?;
+            self.drain_completions();
+        }
         if self.plane.now_ns >= self.housekeeping_due_ns {
             self.housekeeping_due_ns = self.plane.now_ns + HOUSEKEEPING_INTERVAL_NS;
             self.plane.housekeeping();

@@ -149,6 +149,12 @@ pub trait Driver {
     /// The next thing that has happened, until none is left in this turn.
     fn next_completion(&mut self) -> Option<Completion>;
 
+    /// Brings what has come since the last wait, to be taken by [`Driver::next_completion`]. Sends that
+    /// were started stay for the wait. Nothing to do where time stands still within a turn.
+    fn look(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// The bytes of a received run, writable for decryption in place.
     fn recv_bytes(&mut self, buffer: &RecvBuffer) -> &mut [u8];
 

@@ -25,13 +25,6 @@ use sockets::{MoreSends, OpenSocket, Receiving, Sending, Sockets, from_user_data
 /// Names no socket: the operation belongs to the ring itself.
 const NO_SOCKET: Socket = Socket(u32::MAX);
 
-/// So many completions in one turn are a crowd.
-const CROWD_COMPLETIONS: u32 = 16;
-
-/// A turn that gathers ends early with so many completions: more save little on the wake-up and
-/// would make the first ones wait.
-const GATHER_COMPLETIONS: u32 = 32;
-
 /// Sizes of one ring.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RingConfig {
@@ -48,10 +41,6 @@ pub struct RingConfig {
     pub recv_large_buffer_count: u16,
     /// Bytes of each of those. More of a stream comes at once and lies in one piece.
     pub recv_large_buffer_size_bytes: u32,
-    /// While completions come in crowds: how long a sleeping turn gathers more of them, in
-    /// nanoseconds (rounded to microseconds; needs Linux 6.12). 0: never. Where waking up is dear it
-    /// saves something; it costs a sleep and a timer per turn, which is dearer where work is at hand.
-    pub gather_ns: u32,
     /// Sockets that memory is set aside for at the start; more are possible.
     pub sockets_expected: usize,
 }
@@ -68,7 +57,6 @@ impl Default for RingConfig {
             recv_buffer_size_bytes: 8192,
             recv_large_buffer_count: 8,
             recv_large_buffer_size_bytes: 128 * 1024,
-            gather_ns: 0,
             sockets_expected: 4096,
         }
     }
@@ -97,8 +85,6 @@ pub struct Ring {
     spare: Vec<Box<MoreSends>>,
     doorbell: Option<DoorbellReceiver>,
     doorbell_rang: bool,
-    gather_ns: u32,
-    completions_in_turn: u32,
     now_ns: u64,
 }
 
@@ -120,7 +106,6 @@ impl Ring {
         let kernel = Kernel::new(config.submission_entries, config.completion_entries)?;
         recv_buffers.register(kernel.submitter())?;
         recv_large_buffers.register(kernel.submitter())?;
-        let gather_ns = if kernel.can_gather() { config.gather_ns } else { 0 };
         Ok(Self {
             kernel,
             recv_buffers,
@@ -132,8 +117,6 @@ impl Ring {
             spare: Vec::new(),
             doorbell: None,
             doorbell_rang: false,
-            gather_ns,
-            completions_in_turn: 0,
             now_ns: clock::monotonic_ns(),
         })
     }
@@ -369,19 +352,6 @@ impl Ring {
             }
         }
     }
-
-    /// How long the turn may sleep, and for how much.
-    fn patience(&self, deadline_ns: Option<u64>) -> Patience {
-        let timeout = match deadline_ns.map(|it| it.saturating_sub(clock::monotonic_ns())) {
-            None => None,
-            Some(0) => return Patience::NONE,
-            Some(left_ns) => Some(Duration::from_nanos(left_ns)),
-        };
-        if self.gather_ns == 0 || self.completions_in_turn < CROWD_COMPLETIONS {
-            return Patience { want: 1, timeout, gather_us: 0 };
-        }
-        Patience { want: GATHER_COMPLETIONS, timeout, gather_us: self.gather_ns.div_ceil(1000) }
-    }
 }
 
 impl Driver for Ring {
@@ -495,7 +465,6 @@ impl Driver for Ring {
             return Some(completion);
         }
         while let Some(entry) = self.kernel.pop() {
-            self.completions_in_turn += 1;
             if let Some(completion) = self.completion(&entry) {
                 return Some(completion);
             }
@@ -518,11 +487,15 @@ impl Driver for Ring {
         (count - self.recv_buffers.lent_count(), count)
     }
 
+    fn look(&mut self) -> io::Result<()> {
+        self.kernel.submit_and_wait(Patience::NONE)
+    }
+
     fn wait(&mut self, deadline_ns: Option<u64>) -> io::Result<()> {
         assert_eq!(self.recv_buffers.lent_count(), 0, "release before wait");
         assert_eq!(self.recv_large_buffers.lent_count(), 0, "release before wait");
         self.start_sends();
-        let mut patience = self.patience(deadline_ns);
+        let mut patience = patience(deadline_ns);
         if let Some(doorbell) = &self.doorbell
             && patience.want > 0
             && !doorbell.arm()
@@ -530,7 +503,6 @@ impl Driver for Ring {
             patience = Patience::NONE;
         }
         let entered = self.kernel.submit_and_wait(patience);
-        self.completions_in_turn = 0;
         if let Some(doorbell) = &self.doorbell {
             self.doorbell_rang |= doorbell.disarm();
         }
@@ -571,6 +543,15 @@ impl Drop for Ring {
         self.recv_buffers.leak();
         self.recv_large_buffers.leak();
         std::mem::forget(std::mem::replace(&mut self.sockets, Sockets::with_capacity(0)));
+    }
+}
+
+/// How long the turn may sleep.
+fn patience(deadline_ns: Option<u64>) -> Patience {
+    match deadline_ns.map(|it| it.saturating_sub(clock::monotonic_ns())) {
+        None => Patience { want: 1, timeout: None },
+        Some(0) => Patience::NONE,
+        Some(left_ns) => Patience { want: 1, timeout: Some(Duration::from_nanos(left_ns)) },
     }
 }
 

@@ -11,26 +11,37 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Bare {
     process: Child,
-    address: String,
+    /// Of each of its threads.
+    addresses: Vec<String>,
 }
 
 impl Bare {
     fn start() -> Self {
+        Self::with_threads(1)
+    }
+
+    fn with_threads(count: usize) -> Self {
         let mut process = Command::new(env!("CARGO_BIN_EXE_bare"))
-            .args(["--listen", "127.0.0.1:0"])
+            .args(["--listen", "127.0.0.1:0", "--threads", &count.to_string()])
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         let mut line = String::new();
         BufReader::new(process.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim().strip_prefix("bare ready ").unwrap().to_owned();
-        Self { process, address }
+        let addresses = line.trim().strip_prefix("bare ready ").unwrap().split(' ');
+        let addresses: Vec<_> = addresses.map(str::to_owned).collect();
+        assert_eq!(addresses.len(), count);
+        Self { process, addresses }
     }
 
     fn pair(&self) -> (TcpStream, TcpStream) {
+        self.pair_at(0)
+    }
+
+    fn pair_at(&self, thread: usize) -> (TcpStream, TcpStream) {
         let connect = || {
-            let stream = TcpStream::connect(&self.address).unwrap();
+            let stream = TcpStream::connect(&self.addresses[thread]).unwrap();
             stream.set_read_timeout(Some(PATIENCE)).unwrap();
             stream.set_nodelay(true).unwrap();
             stream
@@ -157,5 +168,23 @@ fn a_pair_ends_together_and_the_next_two_are_a_pair() {
     let first = message("abcd", "1234");
     c.write_all(first.as_bytes()).unwrap();
     expect(&mut d, &first);
+    assert_eq!(bare.stop(), "");
+}
+
+#[test]
+fn each_thread_joins_its_own_connections() {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    if cores < 2 {
+        eprintln!("SKIPPED: a core for each thread, and there is one");
+        return;
+    }
+    let bare = Bare::with_threads(2);
+    let message = message("abcd", "1");
+    for thread in [1, 0] {
+        let (mut a, mut b) = bare.pair_at(thread);
+        a.write_all(message.as_bytes()).unwrap();
+        expect(&mut b, &message);
+        expect(&mut a, &answer("abcd"));
+    }
     assert_eq!(bare.stop(), "");
 }

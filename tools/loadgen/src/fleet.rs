@@ -267,8 +267,8 @@ impl<'a> Fleet<'a> {
         match self.phase {
             Phase::SettingUp if self.scenario.churn.is_some() => self.churn(now),
             Phase::SettingUp => self.set_up(now),
-            Phase::WarmingUp if now >= self.since + self.scenario.warmup => self.measure(now),
-            Phase::WarmingUp if self.present == 0 => self.measure(now),
+            Phase::WarmingUp if now >= self.since + self.scenario.warmup => self.measure(),
+            Phase::WarmingUp if self.present == 0 => self.measure(),
             Phase::Talking if now >= self.since + self.scenario.duration => self.stop(now),
             // Nobody is left who could talk.
             Phase::Talking if self.present == 0 => self.stop(now),
@@ -358,20 +358,21 @@ impl<'a> Fleet<'a> {
             }
             self.enter(Phase::WarmingUp, now);
             if self.scenario.warmup.is_zero() {
-                self.measure(now);
+                self.measure();
             }
         }
     }
 
     /// What was before is not in the figures.
-    fn measure(&mut self, now: Instant) {
+    /// What was used is read before anything counts: that takes milliseconds of the generator's time.
+    fn measure(&mut self) {
+        self.steady.begin(&self.threads, self.calls.ended);
         if !self.scenario.warmup.is_zero() {
             for thread in &self.threads {
                 thread.command(Command::Measure);
             }
         }
-        self.steady.begin(&self.threads, self.calls.ended, now);
-        self.enter(Phase::Talking, now);
+        self.enter(Phase::Talking, Instant::now());
     }
 
     /// Calls follow each other until their time is over, and all have ended.
@@ -388,7 +389,7 @@ impl<'a> Fleet<'a> {
             for thread in &self.threads {
                 thread.command(Command::Measure);
             }
-            self.steady.begin(&self.threads, self.calls.ended, now);
+            self.steady.begin(&self.threads, self.calls.ended);
         }
         let over = now >= measured_to || self.interrupted;
         if over && self.steady.seconds <= 0.0 {
@@ -428,11 +429,12 @@ impl<'a> Fleet<'a> {
         self.agents.end(number, now);
     }
 
+    /// The other way round: nobody is due any more while it is read.
     fn stop(&mut self, now: Instant) {
-        self.steady.end(&self.threads, self.calls.ended, now);
         for thread in &self.threads {
             thread.command(Command::Stop);
         }
+        self.steady.end(&self.threads, self.calls.ended, now);
         self.enter(Phase::Draining, now);
     }
 

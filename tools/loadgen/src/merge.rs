@@ -147,6 +147,10 @@ fn figures(all: &[&Figures], histogram: &Histogram<u64>) -> Figures {
         generator_busy: busy,
         generator_bound: busy > BOUND_SHARE,
         latency_us: LatencyUs::of_ns(histogram),
+        send_lateness_us: all
+            .iter()
+            .filter_map(|it| it.send_lateness_us)
+            .max_by(|one, other| one.p999.total_cmp(&other.p999)),
         fairness: fairness(all),
         pss_bytes_per_session: by(grown, count(|it| it.sessions)),
         pss_before_bytes: all.iter().find_map(|it| it.pss_before_bytes),

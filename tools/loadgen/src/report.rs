@@ -11,7 +11,9 @@ use serde::Serialize;
 
 pub use self::figures::{FairnessReport, FilesReport, MemoryReport, StallReport};
 pub use self::shared::{BOUND_SHARE, Figures, LatencyUs, PairFairness};
-pub(crate) use self::shared::{SLIP_US_MAX, bound_warning, figure_names, slip_warning};
+pub(crate) use self::shared::{
+    SLIP_US_MAX, bound_warning, figure_names, late_warning, slip_warning,
+};
 use crate::expectation::Violations;
 use crate::merge::Buckets;
 

@@ -162,6 +162,17 @@ fn raw_pairs_hear_each_other() {
     let report = raw(Fault::None, &["--pairs", "5", "--window", "4"]);
     assert_good(&report, 10);
     assert_eq!(report.config.window, Some(4));
+    // Nothing is due in the closed loop.
+    assert!(report.figures.send_lateness_us.is_none());
+}
+
+#[test]
+fn pairs_are_dealt_out_to_several_targets() {
+    let targets = [joiner(Fault::None), joiner(Fault::None)];
+    let target = format!("tcp://{},tcp://{}", targets[0], targets[1]);
+    let report = run("raw", &target, &["--pairs", "5", "--window", "2"]);
+    assert_good(&report, 10);
+    assert_eq!(report.config.target, format!("{},{}", targets[0], targets[1]));
 }
 
 #[test]
@@ -181,6 +192,9 @@ fn the_open_loop_sends_what_was_asked_for_from_many_addresses() {
     let expected = 400.0 * report.figures.seconds;
     let sent = report.schedule_slip.count as f64;
     assert!((sent - expected).abs() <= 0.25 * expected, "{sent} of {expected}");
+    // It is part of the latency, which counts from when a message was due.
+    let (late, latency) = (report.figures.send_lateness_us, report.figures.latency_us);
+    assert!(late.unwrap().p50 <= latency.unwrap().p50);
 }
 
 #[test]

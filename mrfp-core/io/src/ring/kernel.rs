@@ -21,12 +21,10 @@ pub(super) struct Patience {
     pub(super) want: u32,
     /// Wake up after this in any case.
     pub(super) timeout: Option<Duration>,
-    /// Not 0: after this many microseconds a single completion is enough.
-    pub(super) gather_us: u32,
 }
 
 impl Patience {
-    pub(super) const NONE: Self = Self { want: 0, timeout: None, gather_us: 0 };
+    pub(super) const NONE: Self = Self { want: 0, timeout: None };
 }
 
 /// One ring and the count of what it still owes.
@@ -65,12 +63,6 @@ impl Kernel {
 
     pub(super) fn submitter(&self) -> &Submitter<'static> {
         &self.submitter
-    }
-
-    /// Whether [`Patience::gather_us`] is understood (Linux 6.12).
-    pub(super) fn can_gather(&self) -> bool {
-        // SAFETY: a shared view of an immutable part, which ends here.
-        unsafe { self.ring.as_ref() }.params().is_feature_min_timeout()
     }
 
     /// Queues an entry; enters the kernel when the submission queue is full.
@@ -139,7 +131,7 @@ impl Kernel {
             submission.len() as u32
         };
         let timespec = patience.timeout.map(Timespec::from).unwrap_or_default();
-        let mut arguments = SubmitArgs::new().min_wait_usec(patience.gather_us);
+        let mut arguments = SubmitArgs::new();
         if patience.timeout.is_some() {
             arguments = arguments.timespec(&timespec);
         }
@@ -187,11 +179,8 @@ impl Kernel {
                 if self.in_flight == 0 {
                     return Ok(());
                 }
-                self.submit_and_wait(Patience {
-                    want: 1,
-                    timeout: Some(Duration::from_secs(1)),
-                    gather_us: 0,
-                })?;
+                let timeout = Some(Duration::from_secs(1));
+                self.submit_and_wait(Patience { want: 1, timeout })?;
                 if !self.has_completions() {
                     break;
                 }

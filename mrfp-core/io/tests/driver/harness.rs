@@ -140,6 +140,10 @@ impl<D: Driver> Harness<D> {
     pub(crate) fn turn(&mut self, patience: Duration) {
         let deadline_ns = mrfp_io::monotonic_ns() + patience.as_nanos() as u64;
         self.driver.wait(Some(deadline_ns)).unwrap();
+        self.drain();
+    }
+
+    pub(crate) fn drain(&mut self) {
         while let Some(completion) = self.driver.next_completion() {
             self.handle(completion);
         }

@@ -10,11 +10,16 @@
 //!
 //! A message that is not like the first of its kind ends the pair with a line on stderr: a wrong
 //! figure is worse than none.
+//!
+//! `--threads N` is N of them in one process, each with a port, a ring and a core of its own, as the
+//! node has shards: `bare ready ADDRESS ADDRESS`. A pair belongs to the thread it connects to.
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Write};
 use std::net::SocketAddr;
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
 
 use clap::Parser;
 use mrfp_io::{
@@ -49,25 +54,57 @@ struct Arguments {
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: SocketAddr,
     /// Core to run on
-    #[arg(long)]
+    #[arg(long, conflicts_with = "threads")]
     core: Option<usize>,
+    /// Threads, each on a core of its own where there are several
+    #[arg(long, default_value = "1", value_parser = clap::value_parser!(u32).range(1..=64))]
+    threads: u32,
 }
 
 fn main() -> io::Result<()> {
-    let arguments = Arguments::parse();
-    if let Some(id) = arguments.core {
-        let core = available_cores().into_iter().find(|core| core.id == id);
-        if !core.is_some_and(pin_current_thread) {
-            return Err(io::Error::other(format!("cannot run on core {id}")));
-        }
-    }
+    let Arguments { listen, core, threads } = Arguments::parse();
+    let cores = available_cores();
+    let core_of = |number: u32| match core {
+        Some(id) => cores.iter().find(|core| core.id == id).copied(),
+        None => cores.get(number as usize).copied().filter(|_| threads > 1),
+    };
+    let must_pin = core.is_some() || threads > 1;
     raise_descriptor_limit()?;
-    let mut relay = Relay::new(arguments.listen)?;
-    println!("bare ready {}", relay.address);
-    io::stdout().flush()?;
-    loop {
-        relay.turn()?;
+    let started: Vec<_> = (0..threads)
+        .map(|number| {
+            let (ready, address) = mpsc::channel();
+            let core = core_of(number);
+            let thread = thread::spawn(move || {
+                if must_pin && !core.is_some_and(pin_current_thread) {
+                    return Err(io::Error::other("there is no such core, or it is not ours"));
+                }
+                let mut relay = Relay::new(listen)?;
+                // Whoever is not there to be told has printed nothing and ends.
+                let _ = ready.send(relay.address);
+                loop {
+                    relay.turn()?;
+                }
+            });
+            (address, thread)
+        })
+        .collect();
+    let mut said = "bare ready".to_owned();
+    let mut running = Vec::new();
+    for (address, thread) in started {
+        match address.recv() {
+            Ok(address) => said.push_str(&format!(" {address}")),
+            Err(_) => return end_of(thread),
+        }
+        running.push(thread);
     }
+    println!("{said}");
+    io::stdout().flush()?;
+    running.into_iter().try_for_each(end_of)
+}
+
+/// What a thread that never ends by itself has ended with.
+fn end_of(thread: JoinHandle<io::Result<()>>) -> io::Result<()> {
+    thread.join().unwrap_or_else(|_| Err(io::Error::other("a thread panicked")))
 }
 
 struct Relay {
@@ -134,14 +171,24 @@ impl Relay {
         })
     }
 
-    /// Completions, then one send per connection that has something to say, then the wait.
+    /// Completions, and those that have come meanwhile, as on the node; then one send per connection
+    /// that has something to say, then the wait.
     fn turn(&mut self) -> io::Result<()> {
-        let mut work_left = true;
+        let mut work_left = self.drain_completions();
+        if !work_left {
+            self.driver.look()?;
+            work_left = self.drain_completions();
+        }
+        while let Some(index) = self.dirty.pop() {
+            self.attend(index);
+        }
+        self.driver.wait(work_left.then_some(0))
+    }
+
+    /// Says whether there may be more.
+    fn drain_completions(&mut self) -> bool {
         for _ in 0..COMPLETIONS_PER_TURN_MAX {
-            let Some(completion) = self.driver.next_completion() else {
-                work_left = false;
-                break;
-            };
+            let Some(completion) = self.driver.next_completion() else { return false };
             match completion {
                 Completion::Accept { result, more, .. } => self.accepted(result, more),
                 Completion::Recv { token, result, more } => {
@@ -158,10 +205,7 @@ impl Relay {
                 Completion::Connect { .. } | Completion::Doorbell => {}
             }
         }
-        while let Some(index) = self.dirty.pop() {
-            self.attend(index);
-        }
-        self.driver.wait(work_left.then_some(0))
+        true
     }
 
     fn accepted(&mut self, result: Result<AcceptedSocket, Errno>, more: bool) {

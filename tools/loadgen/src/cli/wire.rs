@@ -96,8 +96,10 @@ pub struct RelayRun {
 #[derive(Args, Clone, Debug)]
 pub struct RawRun {
     /// Who joins the first connection with the second, the third with the fourth: `tcp://HOST:PORT`.
-    #[arg(long, value_name = "URL", value_parser = parse_tcp)]
-    pub target: SocketAddr,
+    /// Several, with commas: each pair connects to one of them, in turn.
+    #[arg(long, value_name = "URL", value_delimiter = ',', required = true,
+        value_parser = parse_tcp)]
+    pub target: Vec<SocketAddr>,
 
     /// Pairs: twice as many connections, both ends send.
     #[arg(long, value_name = "N", default_value_t = 10,
@@ -197,10 +199,16 @@ const MSRP_PORT: u16 = 2855;
 const SOURCES_MAX: u32 = 65_536;
 
 impl WireOptions {
-    fn plan(&self, target: SocketAddr, work: Work, protection: Protection, links: u32) -> Plan {
+    fn plan(
+        &self,
+        targets: Vec<SocketAddr>,
+        work: Work,
+        protection: Protection,
+        links: u32,
+    ) -> Plan {
         let interval_ns = self.message_rate.map(|rate| (1e9 / rate) as u64);
         Plan {
-            target,
+            targets,
             work,
             protection,
             links,
@@ -241,7 +249,7 @@ impl RelayRun {
             Protection::Plain
         };
         let work = Work::Relay { uri: uri.clone(), user };
-        Ok(self.wire.plan(*address, work, protection, 2 * self.pairs))
+        Ok(self.wire.plan(vec![*address], work, protection, 2 * self.pairs))
     }
 }
 
@@ -249,7 +257,7 @@ impl RawRun {
     /// What it comes to.
     #[must_use]
     pub fn plan(&self) -> Plan {
-        self.wire.plan(self.target, Work::Raw, Protection::Plain, 2 * self.pairs)
+        self.wire.plan(self.target.clone(), Work::Raw, Protection::Plain, 2 * self.pairs)
     }
 }
 
@@ -266,7 +274,7 @@ impl BulkRun {
             return Err("--sink is for a --target tcp://HOST:PORT".to_owned());
         }
         Ok(Some(Plan {
-            target: self.run.target.address,
+            targets: vec![self.run.target.address],
             work: Work::Bulk { sink },
             protection: Protection::Plain,
             links: self.pairs,
@@ -303,13 +311,13 @@ impl PlaneRun {
         };
         let protection = Protection::psk(keys, &self.suite)?;
         if self.idle {
-            return Ok(self.wire.plan(self.target, Work::Idle, protection, self.sessions));
+            return Ok(self.wire.plan(vec![self.target], Work::Idle, protection, self.sessions));
         }
         let slots = self.concurrency.unwrap_or(32);
         if self.psk_identity.is_none() && slots > self.sessions {
             return Err("--concurrency is more than the --sessions that have a key".to_owned());
         }
-        let plan = self.wire.plan(self.target, Work::Handshakes, protection, slots);
+        let plan = self.wire.plan(vec![self.target], Work::Handshakes, protection, slots);
         Ok(Plan { identities: self.sessions.max(slots), ..plan })
     }
 }

@@ -16,7 +16,7 @@ use crate::merge::Buckets;
 use crate::report::{
     BOUND_SHARE, ConfigReport, CpuReport, FairnessReport, FilesReport, LatencyUs, Machine,
     MemoryReport, MessagesReport, PairFairness, Percentiles, Report, SLIP_US_MAX, StallReport,
-    bound_warning, command_line, slip_warning,
+    bound_warning, command_line, late_warning, slip_warning,
 };
 use crate::scenario::Scenario;
 
@@ -141,7 +141,7 @@ impl Fleet<'_> {
             self.calls.setup_seconds,
             busiest_ns,
             if churns { &[] } else { &pairs },
-            latency,
+            (latency, &slip),
         );
         if churns {
             steady.add_calls(&mut figures);
@@ -154,6 +154,7 @@ impl Fleet<'_> {
                 figures.node_cpu_seconds.filter(|it| *it > 0.0).map(|seconds| gbit / seconds);
         }
         let mut warnings = warnings(self.options, &cpu, &schedule_slip, &messages);
+        warnings.extend(late_warning(&figures));
         if self.calls.bound == 0 {
             warnings.push("no call came up, so nobody talked".to_owned());
         }
@@ -202,13 +203,13 @@ impl Steady {
         self.begun.is_some()
     }
 
-    pub(super) fn begin(&mut self, threads: &[Thread], calls: u32, now: Instant) {
-        self.begun = Some(now);
-        self.before =
-            (counted(threads, |it| &it.messages), counted(threads, |it| &it.deliveries), calls);
+    pub(super) fn begin(&mut self, threads: &[Thread], calls: u32) {
         self.node_memory = self.resident_kib().map(MemoryReport::begin);
         self.pss_set_up = self.node.pss_bytes();
         self.usage = (own().usage(), self.node.usage());
+        self.begun = Some(Instant::now());
+        self.before =
+            (counted(threads, |it| &it.messages), counted(threads, |it| &it.deliveries), calls);
     }
 
     /// Looks at the node's memory ten times a second.
@@ -260,7 +261,7 @@ impl Steady {
         set_up_seconds: f64,
         busiest_ns: u64,
         pairs: &[(u64, f64)],
-        latency: &Histogram<u64>,
+        (latency, slip): (&Histogram<u64>, &Histogram<u64>),
     ) -> crate::report::Figures {
         let cpu = self.cpu(busiest_ns);
         let per_second = |count: u64| (self.seconds > 0.0).then(|| count as f64 / self.seconds);
@@ -281,6 +282,7 @@ impl Steady {
             generator_busy: cpu.busiest_media_thread,
             generator_bound: cpu.busiest_media_thread > BOUND_SHARE,
             latency_us: LatencyUs::of_ns(latency),
+            send_lateness_us: LatencyUs::of_ns(slip),
             fairness: PairFairness::of(pairs),
             pss_bytes_per_session: grown
                 .map(|(end, before)| (end as f64 - before as f64) / f64::from(sessions)),

@@ -109,6 +109,8 @@ pub struct Worker<D> {
     drain_deadline_ns: u64,
     finish_deadline_ns: u64,
     thread_cpu_at_start: u64,
+    /// Of an open loop, which hardly sleeps: the time of the turns that had something to do.
+    awake_work_ns: u64,
     stall: Option<StallTimes>,
     /// What the sender of the stalled receiver had sent of its file when the stall ended.
     stalled_bytes: u64,
@@ -130,6 +132,9 @@ const BIND_TIMEOUT_NS: u64 = 15_000_000_000;
 const WAIT_NS_MAX: u64 = 50_000_000;
 /// What the node has not read by then of our last bytes is cut off.
 const FINISH_TIMEOUT_NS: u64 = 2_000_000_000;
+/// With less than that until the next message is due the thread stays awake: falling asleep and waking
+/// up for each would cost more than the messages, and be in their latencies.
+const AWAKE_NS_MAX: u64 = 1_000_000;
 /// How often figures are published and deadlines looked at.
 const HOUSEKEEPING_NS: u64 = 100_000_000;
 /// Commands of one turn, so that media is served in between.
@@ -179,6 +184,7 @@ impl<D: Driver> Worker<D> {
             drain_deadline_ns: u64::MAX,
             finish_deadline_ns: u64::MAX,
             thread_cpu_at_start: 0,
+            awake_work_ns: 0,
             stall: None,
             stalled_bytes: 0,
         }
@@ -195,6 +201,8 @@ impl<D: Driver> Worker<D> {
 
     /// One turn; `true` when all is done.
     fn turn(&mut self) -> std::io::Result<bool> {
+        let turned_ns = self.shared.now();
+        let mut works = false;
         self.take_commands();
         for index in std::mem::take(&mut self.rearm) {
             self.arm(index);
@@ -203,11 +211,13 @@ impl<D: Driver> Worker<D> {
             let Some(completion) = self.driver.next_completion() else {
                 break;
             };
+            works = true;
             self.completion(completion);
         }
         self.send_what_is_due();
         self.housekeep();
         while let Some(index) = self.shared.dirty.pop() {
+            works = true;
             self.flush(index);
         }
         if self.phase == Phase::Finishing
@@ -219,8 +229,12 @@ impl<D: Driver> Worker<D> {
         let due = self.shared.due.peek().map_or(u64::MAX, |Reverse((due, _))| *due);
         let wait = due.saturating_sub(now).min(WAIT_NS_MAX);
         let idle = self.rearm.is_empty() && self.shared.is_idle() && !self.commands_left;
-        let wait = if idle { wait } else { 0 };
+        let awake = self.phase == Phase::Talking && wait < AWAKE_NS_MAX;
+        let wait = if idle && !awake { wait } else { 0 };
         self.driver.wait(Some(self.driver.now_ns() + wait))?;
+        if works || !awake {
+            self.awake_work_ns += self.shared.now() - turned_ns;
+        }
         Ok(false)
     }
 
@@ -254,12 +268,14 @@ impl<D: Driver> Worker<D> {
                     self.shared.due.clear();
                     let timeout = self.shared.traffic.drain_timeout.as_nanos() as u64;
                     self.drain_deadline_ns = self.shared.now() + timeout;
-                    let cpu = thread_cpu_ns().saturating_sub(self.thread_cpu_at_start);
+                    let used = thread_cpu_ns().saturating_sub(self.thread_cpu_at_start);
+                    let cpu = used.min(self.awake_work_ns);
                     self.shared.progress.thread_cpu_ns.store(cpu, Ordering::Relaxed);
                 }
             }
             Command::Measure => {
                 self.thread_cpu_at_start = thread_cpu_ns();
+                self.awake_work_ns = 0;
                 self.shared.begin_measuring();
             }
             Command::Release { session } => {

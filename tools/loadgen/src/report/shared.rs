@@ -45,6 +45,9 @@ pub struct Figures {
     /// of the connection to the end of the handshake; for `calls` from INVITE to the answered first
     /// message.
     pub latency_us: Option<LatencyUs>,
+    /// Open loop: from the moment a message was due to when the generator sent it. That is part of
+    /// `latency_us`, and none of the target's.
+    pub send_lateness_us: Option<LatencyUs>,
     /// How alike the pairs were served.
     pub fairness: Option<PairFairness>,
     /// What the node's memory (PSS) has grown by, from before the set-up to the end, by sessions.
@@ -157,6 +160,19 @@ pub(crate) fn bound_warning(busy: f64) -> String {
     )
 }
 
+/// More than half of the tail is the generator's own.
+pub(crate) fn late_warning(figures: &Figures) -> Option<String> {
+    let (late, latency) = (figures.send_lateness_us?.p999, figures.latency_us?.p999);
+    (late > latency / 2.0).then(|| {
+        format!(
+            "THE GENERATOR ITSELF WAS LATE: one message in a thousand left {} or more after it was \
+             due, and one in a thousand took {} or more in all: the tail is not the target's",
+            show_us(late),
+            show_us(latency)
+        )
+    })
+}
+
 pub(crate) fn slip_warning(slip: &Percentiles) -> String {
     format!(
         "1 % of the messages left {:.1} ms or more after they were due: the generator did not keep up",
@@ -230,6 +246,19 @@ mod tests {
         assert!((fairness.slowest_pair_mean_us - 9.0).abs() < 1e-9);
         assert!((fairness.median_pair_mean_us - 3.0).abs() < 1e-9);
         assert!(PairFairness::of(&[]).is_none());
+    }
+
+    #[test]
+    fn a_tail_that_is_mostly_the_generators_is_told() {
+        let of = |p999: f64| Some(LatencyUs { p999, ..LatencyUs::default() });
+        let figures = |late, latency| Figures {
+            send_lateness_us: of(late),
+            latency_us: of(latency),
+            ..Figures::default()
+        };
+        assert!(late_warning(&figures(501.0, 1_000.0)).unwrap().contains("GENERATOR"));
+        assert_eq!(late_warning(&figures(499.0, 1_000.0)), None);
+        assert_eq!(late_warning(&Figures::default()), None);
     }
 
     #[test]

@@ -198,8 +198,8 @@ impl Bulk {
         for index in 0..self.plan.links {
             let token = token(Operation::Connect, index);
             let socket = match self.plan.source(index) {
-                None => self.driver.connect(self.plan.target, token)?,
-                Some(source) => self.driver.connect_from(source, self.plan.target, token)?,
+                None => self.driver.connect(self.plan.target(index), token)?,
+                Some(source) => self.driver.connect_from(source, self.plan.target(index), token)?,
             };
             self.links.push(Link { socket, role: Role::Writer { chunk: 0 } });
         }

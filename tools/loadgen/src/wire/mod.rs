@@ -30,7 +30,7 @@ use self::bulk::Bulk;
 pub use self::plan::Plan;
 use self::plan::Work;
 pub use self::report::WireReport;
-use self::report::{Counted, Measured};
+use self::report::{Counted, Measured, Used};
 use self::worker::{Worker, WorkerFigures};
 use crate::accounting::Processes;
 
@@ -49,6 +49,9 @@ enum Phase {
     Talking,
     /// Traffic.
     Measuring,
+    /// Traffic still, while what was used is read: that takes processor time of the generator, and
+    /// so is in nobody's latency.
+    Measured,
     /// What is on its way is awaited.
     Draining,
     /// Links are closed.
@@ -56,14 +59,20 @@ enum Phase {
 }
 
 impl Phase {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::SettingUp,
         Self::Speaking,
         Self::Talking,
         Self::Measuring,
+        Self::Measured,
         Self::Draining,
         Self::Ending,
     ];
+
+    /// Pairs talk, links begin again.
+    fn has_traffic(self) -> bool {
+        (Self::Talking..=Self::Measured).contains(&self)
+    }
 
     fn next(self) -> Self {
         Self::ALL[(self as usize + 1).min(Self::ALL.len() - 1)]
@@ -165,8 +174,9 @@ impl<'a> Run<'a> {
         self.wait(self.plan.warmup, |_| false).await;
         self.measured.pss_set_up = self.node.pss_bytes();
 
+        let used = Used::of(self.node);
+        self.measured.begin(used, self.counted());
         self.control.enter(Phase::Measuring);
-        self.measured.begin(self.node, self.counted());
         let someone = self.measured.up > 0 || !works_from_start;
         if someone {
             self.wait(self.plan.duration, move |counted| {
@@ -174,7 +184,9 @@ impl<'a> Run<'a> {
             })
             .await;
         }
-        self.measured.end(self.node, self.counted());
+        self.control.enter(Phase::Measured);
+        let used = Used::of(self.node);
+        self.measured.end(&used, self.counted());
         self.measured.pss_end = self.node.pss_bytes();
 
         self.control.enter(Phase::Draining);

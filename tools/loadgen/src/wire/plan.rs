@@ -20,8 +20,8 @@ use super::link::Link;
 /// What a run is to do.
 #[derive(Debug)]
 pub struct Plan {
-    /// Where to connect.
-    pub target: SocketAddr,
+    /// Where to connect; of several each pair has one, in turn.
+    pub targets: Vec<SocketAddr>,
     /// What for.
     pub work: Work,
     /// How connections are protected.
@@ -195,6 +195,11 @@ impl Plan {
         bound(thread)..bound(thread + 1)
     }
 
+    /// Where a link connects to.
+    pub(super) fn target(&self, number: u32) -> SocketAddr {
+        self.targets[number as usize / 2 % self.targets.len()]
+    }
+
     /// Our address for a link.
     pub(super) fn source(&self, number: u32) -> Option<IpAddr> {
         let sources = &self.sources;
@@ -281,7 +286,7 @@ mod tests {
 
     pub(crate) fn plan(links: u32, threads: u32) -> Plan {
         Plan {
-            target: "127.0.0.1:1".parse().unwrap(),
+            targets: vec!["127.0.0.1:1".parse().unwrap()],
             work: Work::Raw,
             protection: Protection::Plain,
             links,
@@ -311,6 +316,15 @@ mod tests {
                 assert_eq!(next, links);
             }
         }
+    }
+
+    #[test]
+    fn both_ends_of_a_pair_have_one_target_and_pairs_have_them_in_turn() {
+        let targets: Vec<SocketAddr> =
+            ["127.0.0.1:1", "127.0.0.1:2"].map(|address| address.parse().unwrap()).to_vec();
+        let plan = Plan { targets, ..plan(6, 1) };
+        let ports: Vec<_> = (0..6).map(|number| plan.target(number).port()).collect();
+        assert_eq!(ports, [1, 1, 2, 2, 1, 1]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Instant;
 
+use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::Plan;
@@ -12,7 +13,9 @@ use crate::accounting::{Processes, Usage};
 use crate::expectation::{Violation, Violations};
 use crate::media::worker::latency_histogram;
 use crate::merge::Buckets;
-use crate::report::{Figures, Machine, PairFairness, Percentiles, command_line, show_us};
+use crate::report::{
+    Figures, LatencyUs, Machine, PairFairness, Percentiles, command_line, show_us,
+};
 
 /// All of it.
 #[derive(Clone, Debug, Serialize)]
@@ -93,24 +96,37 @@ pub(super) struct Measured {
     pub(super) pss_before: Option<u64>,
     pub(super) pss_set_up: Option<u64>,
     pub(super) pss_end: Option<u64>,
-    begun: Option<(Instant, Usage, Usage, Counted)>,
+    begun: Option<(Instant, Used, Counted)>,
     seconds: f64,
     node_ns: Option<u64>,
     generator_ns: u64,
     counted: Counted,
 }
 
+/// Processor time of the node and of the generator up to a moment. Reading it takes a millisecond or
+/// two; done before counting, at the beginning as at the end, that cancels out.
+pub(super) struct Used {
+    node: Usage,
+    generator: Usage,
+}
+
+impl Used {
+    pub(super) fn of(node: &Processes) -> Self {
+        let generator = Processes::new(vec![std::process::id()]);
+        Self { node: node.usage(), generator: generator.usage() }
+    }
+}
+
 impl Measured {
-    pub(super) fn begin(&mut self, node: &Processes, counted: Counted) {
-        let usage = (node.usage(), own().usage());
-        self.begun = Some((Instant::now(), usage.0, usage.1, counted));
+    pub(super) fn begin(&mut self, used: Used, counted: Counted) {
+        self.begun = Some((Instant::now(), used, counted));
     }
 
-    pub(super) fn end(&mut self, node: &Processes, counted: Counted) {
-        let Some((begun, node_before, own_before, before)) = self.begun.take() else { return };
+    pub(super) fn end(&mut self, used: &Used, counted: Counted) {
+        let Some((begun, used_before, before)) = self.begun.take() else { return };
         self.seconds = begun.elapsed().as_secs_f64();
-        self.node_ns = node.usage().since(&node_before);
-        self.generator_ns = own().usage().since(&own_before).unwrap_or(0);
+        self.node_ns = used.node.since(&used_before.node);
+        self.generator_ns = used.generator.since(&used_before.generator).unwrap_or(0);
         self.counted = Counted {
             up: counted.up,
             failed: counted.failed,
@@ -120,10 +136,6 @@ impl Measured {
             bytes: counted.bytes - before.bytes,
         };
     }
-}
-
-fn own() -> Processes {
-    Processes::new(vec![std::process::id()])
 }
 
 impl WireReport {
@@ -153,7 +165,7 @@ impl WireReport {
             suite = suite.or(thread.suite);
         }
         let latency = if plan.work == Work::Handshakes { &handshake } else { &delivery };
-        let figures = figures(plan, &measured, latency, &pairs, busiest);
+        let figures = figures(plan, &measured, (latency, &slip), &pairs, busiest);
         if let Some(fairness) = figures.fairness.as_ref().filter(|it| it.median_messages > 0) {
             violations.add_many(Violation::Starved, fairness.silent_pairs, || {
                 format!("the median pair had {} messages", fairness.median_messages)
@@ -238,7 +250,7 @@ impl WireReport {
 fn figures(
     plan: &Plan,
     measured: &Measured,
-    latency: &hdrhistogram::Histogram<u64>,
+    (latency, slip): (&Histogram<u64>, &Histogram<u64>),
     pairs: &[(u64, f64)],
     busiest: f64,
 ) -> Figures {
@@ -272,7 +284,8 @@ fn figures(
         generator_cpu_us_per_message: us_per(Some(measured.generator_ns), messages),
         generator_busy: busiest,
         generator_bound: busiest > crate::report::BOUND_SHARE,
-        latency_us: crate::report::LatencyUs::of_ns(latency),
+        latency_us: LatencyUs::of_ns(latency),
+        send_lateness_us: LatencyUs::of_ns(slip),
         fairness: PairFairness::of(pairs),
         pss_bytes_per_session: grown
             .map(|(end, before)| (end as f64 - before as f64) / measured.up as f64),
@@ -300,7 +313,7 @@ fn config_report(plan: &Plan, suite: Option<&str>) -> WireConfigReport {
             Work::Handshakes => "plane --handshakes",
         }
         .to_owned(),
-        target: plan.target.to_string(),
+        target: plan.targets.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
         security: match plan.protection {
             Protection::Plain => "plain",
             Protection::Certificate { .. } => "certificate",
@@ -327,6 +340,7 @@ fn warnings(
     if figures.generator_bound && plan.work != Work::Idle {
         warnings.push(crate::report::bound_warning(figures.generator_busy));
     }
+    warnings.extend(crate::report::late_warning(figures));
     if slip.p99_us > crate::report::SLIP_US_MAX {
         warnings.push(crate::report::slip_warning(slip));
     }

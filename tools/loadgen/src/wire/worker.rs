@@ -234,13 +234,15 @@ impl Worker {
                         (end.over, end.latency_ns, end.deliveries) = (0, 0, 0);
                     }
                 }
-                Phase::Draining => {
+                Phase::Measured => {
                     let (cpu, begun) = self.shared.cpu_begun;
                     let used = thread_cpu_ns().saturating_sub(cpu);
                     let awake = self.shared.plan.traffic.interval_ns.is_some();
                     self.shared.figures.cpu_ns =
                         if awake { self.shared.awake_work_ns.min(used) } else { used };
                     self.shared.figures.measured_ns = now - begun;
+                }
+                Phase::Draining => {
                     self.shared.due.clear();
                     self.shared.waiting.clear();
                     let timeout = self.shared.plan.drain_timeout.as_nanos() as u64;

@@ -2,7 +2,7 @@
 
 use super::goal::Goal;
 use super::peers::Subject;
-use super::plan::{Case, Entry, Round, Saturation, Value};
+use super::plan::{Case, Entry, Rate, Round, Value};
 
 /// All of them, in the order of the table.
 pub(crate) fn rounds() -> Vec<Round> {
@@ -36,7 +36,7 @@ fn window_8() -> Round {
         cases: vec![
             case("relay-w8", NODE, &format!("{OUR_RELAY} {talk}")),
             case("kamailio-w8", KAMAILIO, &format!("{KAMAILIO_RELAY} {talk}")),
-            case("bare-w8", Subject::Bare, &format!("{BARE} {talk}")),
+            case("bare-w8", BARE_RELAY, &format!("{BARE} {talk}")),
             case("room-w8", NODE, &pairs),
             case("room-w8-psk", NODE, &format!("{pairs} --security psk")),
             case("relay-w8-tls", NODE, &format!("{OUR_RELAY_TLS} {talk}")),
@@ -83,7 +83,7 @@ fn window_1() -> Round {
         cases: vec![
             case("relay-w1", NODE, &format!("{OUR_RELAY} {talk}")),
             case("kamailio-w1", KAMAILIO, &format!("{KAMAILIO_RELAY} {talk}")),
-            case("bare-w1", Subject::Bare, &format!("{BARE} {talk}")),
+            case("bare-w1", BARE_RELAY, &format!("{BARE} {talk}")),
         ],
         entries: vec![
             Entry::new("P3", "relay, TCP, 100 pairs, window 1", CPU)
@@ -245,44 +245,47 @@ fn bulk() -> Round {
 
 /// P10: half of what each can carry, in the open loop.
 fn half_load() -> Round {
-    let (p999, us) = ("latency_us.p999", "us");
+    let tail = Value::Figure("latency_us.p999", "us");
     let fairness = Value::Quotient(
         "fairness.slowest_pair_mean_us",
         "fairness.median_pair_mean_us",
         "slowest/median",
     );
     let time = "--duration @TIME@ --warmup @WARMUP@";
-    let relay = |relay: &str| {
-        let saturation = format!("{relay} --pairs 200 --window 8 {time}");
-        (format!("{relay} --pairs 200 --message-rate @RATE@ {time}"), saturation)
+    let half = |name, subject, load: String| {
+        let rate = Rate::HalfOfSaturation { closed: format!("{load} --window 1"), senders: 400 };
+        Case { rate: Some(rate), ..case(name, subject, &format!("{load} --message-rate @RATE@")) }
     };
-    let room =
-        format!("{ROOM_PAIRS} --sessions 400 --security psk --duration @TIME@ --warmup @WARMUP@");
-    let rooms = (format!("{room} --message-rate @RATE@"), format!("{room} --window 8"));
-    let half = |name, subject, (load, saturation): (String, String)| Case {
-        saturation: Some(Saturation { load: saturation, senders: 400 }),
-        ..case(name, subject, &load)
+    let relay = |relay: &str| format!("{relay} --pairs 200 {time}");
+    let rooms = format!("{ROOM_PAIRS} --sessions 400 --security psk {time}");
+    let floor = |name, of| {
+        let load = format!("{} --message-rate @RATE@", relay(BARE));
+        Case { rate: Some(Rate::Of(of)), ..case(name, BARE_RELAY, &load) }
     };
-    let (tail, even) = (ours_max(1_000.0, "<= 1 ms"), ours_max(1.3, "<= 1.3"));
+    let (quick, even) = (ours_max(1_000.0, "<= 1 ms"), ours_max(1.3, "<= 1.3"));
     Round {
         cases: vec![
             half("half-load", NODE, relay(OUR_RELAY)),
             half("kamailio-half-load", KAMAILIO, relay(KAMAILIO_RELAY)),
             half("half-load-psk", NODE, rooms),
+            floor("bare-half-load", "half-load"),
+            floor("bare-half-load-psk", "half-load-psk"),
         ],
         entries: vec![
-            Entry::new(
-                "P10-tail",
-                "relay, 200 pairs at half of saturation, p99.9",
-                Value::Figure(p999, us),
-            )
-            .between("half-load", "kamailio-half-load")
-            .judged(tail.clone())
-            .shows(
-                "Open loop, from the moment a message was due to its arrival, generator included. \
+            Entry::new("P10-tail", "relay, 200 pairs at half of saturation, p99.9", tail)
+                .between("half-load", "kamailio-half-load")
+                .judged(quick.clone())
+                .shows(
+                    "Open loop, from the moment a message was due to its arrival, generator included. \
                      Each at half of what it carried itself: the node's rate is several times \
                      Kamailio's.",
-            ),
+                ),
+            Entry::new("P10-bare", "the same beside bare at the same rate", tail)
+                .between("half-load", "bare-half-load")
+                .shows(
+                    "The floor: what generator, kernel and machine make of this load without the \
+                     node. What both have is not the node's.",
+                ),
             Entry::new(
                 "P10-fairness",
                 "the same: slowest pair's mean latency by the median's",
@@ -291,10 +294,13 @@ fn half_load() -> Round {
             .between("half-load", "kamailio-half-load")
             .judged(even.clone())
             .shows("Nobody is served worse than the others."),
-            Entry::new("P10-tail-psk", "rooms of two, TLS-PSK: p99.9", Value::Figure(p999, us))
+            Entry::new("P10-tail-psk", "rooms of two, TLS-PSK: p99.9", tail)
                 .alone("half-load-psk")
-                .judged(tail)
+                .judged(quick)
                 .shows("As P10-tail for rooms that are protected."),
+            Entry::new("P10-bare-psk", "the same beside bare at the same rate", tail)
+                .between("half-load-psk", "bare-half-load-psk")
+                .shows("As P10-bare; bare does not encrypt."),
             Entry::new(
                 "P10-fairness-psk",
                 "the same: slowest pair's mean latency by the median's",
@@ -319,38 +325,42 @@ fn sizes() -> Round {
     };
     let goal = ratio_max(1.2, "ratio <= 1.2");
     let mut round = Round { cases: Vec::new(), entries: Vec::new() };
-    for (pairs, [ours, two, bare], [one_shard, two_shards], title) in [
+    for (pairs, [ours, bare], [two, bare_two], [one_shard, two_shards], title) in [
         (
             10,
-            ["relay-w1-10", "relay-w1-10-2shards", "bare-w1-10"],
+            ["relay-w1-10", "bare-w1-10"],
+            ["relay-w1-10-2shards", "bare-w1-10-2threads"],
             ["P11-10", "P11-10-2shards"],
             ["10 pairs, window 1", "10 pairs, two shards"],
         ),
         (
             1_000,
-            ["relay-w1-1000", "relay-w1-1000-2shards", "bare-w1-1000"],
+            ["relay-w1-1000", "bare-w1-1000"],
+            ["relay-w1-1000-2shards", "bare-w1-1000-2threads"],
             ["P11-1000", "P11-1000-2shards"],
             ["1,000 pairs", "1,000 pairs, two shards"],
         ),
         (
             5_000,
-            ["relay-w1-5000", "relay-w1-5000-2shards", "bare-w1-5000"],
+            ["relay-w1-5000", "bare-w1-5000"],
+            ["relay-w1-5000-2shards", "bare-w1-5000-2threads"],
             ["P11-5000", "P11-5000-2shards"],
             ["5,000 pairs", "5,000 pairs, two shards"],
         ),
     ] {
         round.cases.extend([
             case(ours, NODE, &format!("{OUR_RELAY} {}", talk(pairs))),
-            case(bare, Subject::Bare, &format!("{BARE} {}", talk(pairs))),
+            case(bare, BARE_RELAY, &format!("{BARE} {}", talk(pairs))),
             case(two, Subject::Node { shards: 2 }, &format!("{OUR_RELAY} {}", talk(pairs))),
+            case(bare_two, Subject::Bare { threads: 2 }, &format!("{BARE_TWO} {}", talk(pairs))),
         ]);
         round.entries.extend([
             Entry::new(one_shard, title[0], CPU).between(ours, bare).judged(goal.clone()).shows(
                 "The relay over TCP; bare does the same socket operations at the same size.",
             ),
-            Entry::new(two_shards, title[1], CPU).between(two, bare).judged(goal.clone()).shows(
-                "Bare has one thread on one core. With two processors in the machine one shard \
-                 shares its core with the generator, which costs it warm caches.",
+            Entry::new(two_shards, title[1], CPU).between(two, bare_two).judged(goal.clone()).shows(
+                "Both on two threads, each with a core; with two processors in the machine one of \
+                 them shares its core with the generator, for both alike.",
             ),
         ]);
     }
@@ -384,6 +394,7 @@ fn first_words() -> Round {
 
 const CPU: Value = Value::Figure("node_cpu_us_per_message", "us");
 const NODE: Subject = Subject::Node { shards: 1 };
+const BARE_RELAY: Subject = Subject::Bare { threads: 1 };
 const KAMAILIO: Subject = Subject::Kamailio { tls: false };
 const KAMAILIO_TLS: Subject = Subject::Kamailio { tls: true };
 const OUR_RELAY: &str = "run relay --target msrp://@RELAY@;tcp --relay-user alice \
@@ -395,10 +406,11 @@ const KAMAILIO_RELAY: &str = "run relay --target msrp://@IN@;tcp";
 const KAMAILIO_RELAY_TLS: &str = "run relay --target msrps://@IN@;tcp --ca @DIRECTORY@/ca.pem \
                                   --suite TLS_AES_128_GCM_SHA256";
 const BARE: &str = "run raw --target tcp://@IN@";
+const BARE_TWO: &str = "run raw --target tcp://@IN@,tcp://@IN2@";
 const ROOM_PAIRS: &str = "run chat --target sip:pair@@SIP@ --room-size 2 --rate 2000";
 
 fn case(name: &'static str, subject: Subject, load: &str) -> Case {
-    Case { name, subject, load: load.to_owned(), saturation: None, counts_when_failed: false }
+    Case { name, subject, load: load.to_owned(), rate: None, counts_when_failed: false }
 }
 
 fn ratio_max(bound: f64, text: &str) -> Goal {

@@ -7,9 +7,11 @@ mod measures;
 mod peers;
 mod plan;
 mod process;
+mod remarks;
 mod report;
 mod results;
 mod runner;
+mod saturation;
 mod statistics;
 
 use std::collections::{BTreeMap, BTreeSet};

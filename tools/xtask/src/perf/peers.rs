@@ -18,8 +18,8 @@ pub(crate) enum Subject {
     Node { shards: u32 },
     /// The node's media plane without signalling, with so many Terminations that have a key.
     Plane { sessions: u32 },
-    /// The relay on mrfp-io that neither parses nor encrypts.
-    Bare,
+    /// The relay on mrfp-io that neither parses nor encrypts, on so many threads.
+    Bare { threads: u32 },
     /// Kamailio's msrp module with one child.
     Kamailio { tls: bool },
     /// One thread that copies.
@@ -79,7 +79,8 @@ impl Subject {
             Self::Node { shards: 1 } => "mrf".to_owned(),
             Self::Node { shards } => format!("mrf, {shards} shards"),
             Self::Plane { .. } => "mrf media plane".to_owned(),
-            Self::Bare => "bare".to_owned(),
+            Self::Bare { threads: 1 } => "bare".to_owned(),
+            Self::Bare { threads } => format!("bare, {threads} threads"),
             Self::Kamailio { tls: false } => "Kamailio".to_owned(),
             Self::Kamailio { tls: true } => "Kamailio TLS".to_owned(),
             Self::Haproxy { splice: false } => "haproxy".to_owned(),
@@ -128,7 +129,7 @@ impl Subject {
     /// What it needs that is not ours, and who brings it.
     fn program(self) -> Option<(&'static str, &'static str)> {
         match self {
-            Self::Node { .. } | Self::Plane { .. } | Self::Bare => None,
+            Self::Node { .. } | Self::Plane { .. } | Self::Bare { .. } => None,
             Self::Kamailio { .. } => Some(("kamailio", "kamailio")),
             Self::Haproxy { .. } => Some(("haproxy", "haproxy")),
             Self::Stunnel => Some(("stunnel", "stunnel4")),
@@ -151,10 +152,14 @@ impl Subject {
                     "--empty-pss-file",
                     &stage.path(EMPTY_PSS_FILE).display().to_string(),
                 ],
+                &stage.processors.node,
             ),
-            Self::Bare => {
-                stage.target("bare ready", &stage.binaries.bare, &["--listen", "127.0.0.1:0"])
-            }
+            Self::Bare { threads } => stage.target(
+                "bare ready",
+                &stage.binaries.bare,
+                &["--listen", "127.0.0.1:0", "--threads", &threads.to_string()],
+                stage.processors_of(threads),
+            ),
             Self::Kamailio { tls } => stage.kamailio(tls),
             Self::Haproxy { splice } => stage.haproxy(splice),
             Self::Stunnel => stage.stunnel(),
@@ -203,22 +208,32 @@ impl Stage {
         );
         let file = self.write("mrf.toml", &configuration)?;
         let arguments = words(&["serve", "--config", &file.display().to_string()]);
-        let processors =
-            if shards == 1 { &self.processors.node } else { &self.processors.two_shards };
-        let mut process =
-            Process::start(&self.binaries.node, &arguments, processors, self.path("mrf.log"))?;
+        let (node, log) = (&self.binaries.node, self.path("mrf.log"));
+        let mut process = Process::start(node, &arguments, self.processors_of(shards), log)?;
         let line = process.await_line("mrf ready")?;
         let addresses = node_addresses(&line).ok_or_else(|| format!("cannot read {line:?}"))?;
         Ok(Running { processes: vec![process], addresses })
     }
 
+    /// Of the node, or of bare, with so many threads.
+    fn processors_of(&self, threads: u32) -> &str {
+        if threads == 1 { &self.processors.node } else { &self.processors.two_shards }
+    }
+
     /// One of perf/targets: it says where it listens.
-    fn target(&self, sign: &str, program: &Path, arguments: &[&str]) -> Result<Running, String> {
+    fn target(
+        &self,
+        sign: &str,
+        program: &Path,
+        arguments: &[&str],
+        processors: &str,
+    ) -> Result<Running, String> {
         let log = self.path("target.log");
-        let mut process = Process::start(program, &words(arguments), &self.processors.node, log)?;
+        let mut process = Process::start(program, &words(arguments), processors, log)?;
         let line = process.await_line(sign)?;
-        let address = line[sign.len()..].split_whitespace().next().and_then(|a| a.parse().ok());
-        Ok(Running::one(process, address.ok_or_else(|| format!("cannot read {line:?}"))?))
+        let addresses = target_addresses(&line[sign.len()..]);
+        let addresses = addresses.ok_or_else(|| format!("cannot read {line:?}"))?;
+        Ok(Running { processes: vec![process], addresses })
     }
 
     fn kamailio(&self, tls: bool) -> Result<Running, String> {
@@ -353,6 +368,13 @@ fn certificates() -> Result<[(&'static str, String); 3], rcgen::Error> {
     ])
 }
 
+/// Of one of perf/targets; with two threads it has two.
+fn target_addresses(line: &str) -> Option<BTreeMap<&'static str, SocketAddr>> {
+    let addresses: Option<Vec<_>> = line.split_whitespace().map(|it| it.parse().ok()).collect();
+    let addresses: BTreeMap<_, _> = ["IN", "IN2"].into_iter().zip(addresses?).collect();
+    (!addresses.is_empty()).then_some(addresses)
+}
+
 /// Of the line that begins with `mrf ready`.
 fn node_addresses(line: &str) -> Option<BTreeMap<&'static str, SocketAddr>> {
     let value =
@@ -408,6 +430,16 @@ mod tests {
     }
 
     #[test]
+    fn reads_where_each_thread_of_a_target_listens() {
+        let addresses = target_addresses(" 127.0.0.1:1 127.0.0.1:2").unwrap();
+        let ports: Vec<_> = addresses.values().map(SocketAddr::port).collect();
+        assert_eq!(ports, [1, 2]);
+        assert_eq!(target_addresses(" 127.0.0.1:1").unwrap().len(), 1);
+        assert_eq!(target_addresses(""), None);
+        assert_eq!(target_addresses(" somewhere"), None);
+    }
+
+    #[test]
     fn every_word_of_a_template_is_filled() {
         let filled = fill("@A@ @B@ @A@", &[("A", "@B@".to_owned()), ("B", "b".to_owned())]);
         assert_eq!(filled, "b b b");
@@ -421,7 +453,7 @@ mod tests {
         assert!(missing(true, false).unwrap().ends_with("Debian package kamailio-tls-modules"));
         assert_eq!(missing(true, true), None);
         assert!(Subject::Stunnel.missing_if(|_| false, || true).unwrap().contains("stunnel4"));
-        assert_eq!(Subject::Bare.missing_if(|_| false, || false), None);
+        assert_eq!(Subject::Bare { threads: 1 }.missing_if(|_| false, || false), None);
     }
 
     /// With the configurations as they are; of those that are not here it is said so.

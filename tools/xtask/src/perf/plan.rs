@@ -18,19 +18,25 @@ pub(crate) struct Case {
     pub(crate) subject: Subject,
     /// Words for the generator. `@SIP@`, `@RELAY@`, `@IN@`, `@OUT@` are the subject's addresses,
     /// `@DIRECTORY@` is where keys and certificates are, `@TIME@` and `@WARMUP@` are how long a run
-    /// lasts, `@RATE@` is half of what `saturation` showed, per sender.
+    /// lasts, `@RATE@` is what `rate` says, per sender.
     pub(crate) load: String,
-    pub(crate) saturation: Option<Saturation>,
+    pub(crate) rate: Option<Rate>,
     /// A run in which messages were lost has figures all the same, as the loss is what is looked for.
     pub(crate) counts_when_failed: bool,
 }
 
-/// Run once before everything else, to find what the subject can carry.
+/// How many messages per second are due of an open loop.
 #[derive(Clone, Debug)]
-pub(crate) struct Saturation {
-    pub(crate) load: String,
-    /// Among how many senders that is divided.
-    pub(crate) senders: u32,
+pub(crate) enum Rate {
+    /// Half of what the subject was found to carry, before everything else.
+    HalfOfSaturation {
+        /// A closed loop with one message of each sender under way: the search begins at its rate.
+        closed: String,
+        /// Among how many senders a rate is divided.
+        senders: u32,
+    },
+    /// That of this case of the round.
+    Of(&'static str),
 }
 
 /// One line of the table.
@@ -123,9 +129,14 @@ impl Round {
                 })
         };
         let entries: Vec<_> = self.entries.iter().filter(is_wanted).cloned().collect();
-        let is_used = |case: &&Case| {
+        let is_entered = |case: &&Case| {
             entries.iter().any(|entry| entry.ours == case.name || entry.anchor == Some(case.name))
         };
+        let entered: Vec<_> = self.cases.iter().filter(is_entered).collect();
+        let gives_rate = |case: &Case| {
+            entered.iter().any(|it| matches!(it.rate, Some(Rate::Of(name)) if name == case.name))
+        };
+        let is_used = |case: &&Case| is_entered(case) || gives_rate(case);
         let cases = self.cases.iter().filter(is_used).cloned().collect();
         (!entries.is_empty()).then_some(Self { cases, entries })
     }

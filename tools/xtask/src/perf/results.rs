@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::goal::Goal;
+use super::saturation::Saturation;
 use super::statistics::Summary;
 
 /// A whole run.
@@ -104,6 +105,9 @@ pub(crate) struct CaseRecord {
     pub(crate) subject: String,
     /// The generator's command line; ports differ from run to run.
     pub(crate) load: String,
+    /// What the subject carries in the open loop, where that was looked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) saturation: Option<Saturation>,
     pub(crate) runs: Vec<RunRecord>,
 }
 

@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 use serde_json::Value as Json;
 
 use super::peers::{EMPTY_PSS_FILE, Running, Stage, Subject, fill};
-use super::plan::{Case, Entry, Round, Value};
+use super::plan::{Case, Entry, Rate, Round, Value};
 use super::process::{Process, check_interrupt, is_interrupted};
+use super::remarks;
 use super::results::{CaseRecord, Measure, RunRecord, Spread, figure};
+use super::saturation::{Saturation, Search, keeps_up};
 use super::statistics::Summary;
 
 /// How much is measured.
@@ -29,6 +31,7 @@ pub(crate) fn run(stage: &Stage, rounds: &[Round], extent: Extent) -> BTreeMap<S
         for turn in &mut cases {
             turn.prepare(stage, &mut progress);
         }
+        share_rates(&mut cases);
         for repetition in 1..=extent.repetitions {
             for turn in &mut cases {
                 if is_interrupted() {
@@ -45,12 +48,24 @@ pub(crate) fn run(stage: &Stage, rounds: &[Round], extent: Extent) -> BTreeMap<S
     records
 }
 
+/// Where one case is to have the rate of another.
+fn share_rates(turns: &mut [Turn]) {
+    let found: Vec<_> = turns.iter().map(|turn| (turn.case.name, turn.rate)).collect();
+    for turn in turns {
+        let Some(Rate::Of(name)) = turn.case.rate else { continue };
+        turn.rate = found.iter().find(|(other, _)| *other == name).and_then(|(_, rate)| *rate);
+        if turn.rate.is_none() && turn.hopeless.is_none() {
+            turn.hopeless = Some(format!("{name} has no rate"));
+        }
+    }
+}
+
 /// One case on its way through the repetitions.
 struct Turn<'a> {
     case: &'a Case,
     extent: Extent,
     record: CaseRecord,
-    /// Messages per second and session, of half of what it can carry.
+    /// Messages per second and sender that are due in the open loop.
     rate: Option<f64>,
     /// Why there is no use in starting it.
     hopeless: Option<String>,
@@ -62,25 +77,47 @@ impl<'a> Turn<'a> {
         Self { case, extent, record, rate: None, hopeless: case.subject.missing() }
     }
 
+    /// Finds the rate of the open loop, where that is the subject's own affair.
     fn prepare(&mut self, stage: &Stage, progress: &mut Progress) {
-        let Some(saturation) = &self.case.saturation else { return };
+        let Some(Rate::HalfOfSaturation { closed, senders }) = &self.case.rate else { return };
         if self.hopeless.is_some() || is_interrupted() {
             return;
         }
         progress.say(&format!("{}: what it can carry", self.case.subject.name()));
-        let outcome = self.measure(stage, &saturation.load, "saturation");
-        let rate = outcome.and_then(|report| {
-            failure(&report).map_or(Ok(()), Err)?;
-            let rate = figure(&report["figures"], "messages_per_second");
-            rate.ok_or_else(|| "no message came through".to_owned())
-        });
-        match rate {
-            Ok(rate) => {
-                progress.say(&format!("    {rate:.0} messages per second"));
-                self.rate = Some(rate / 2.0 / f64::from(saturation.senders));
+        match self.saturate(stage, closed, *senders) {
+            Ok(saturation) => {
+                let rate = saturation.messages_per_second;
+                progress.say(&format!("    {rate:.0} messages per second ({})", saturation.limit));
+                self.rate = Some(rate / 2.0 / f64::from(*senders));
+                self.record.saturation = Some(saturation);
             }
-            Err(error) => self.hopeless = Some(format!("no saturation found: {error}")),
+            Err(error) => {
+                self.rate = None;
+                self.hopeless = Some(format!("no saturation found: {error}"));
+            }
         }
+    }
+
+    fn saturate(
+        &mut self,
+        stage: &Stage,
+        closed: &str,
+        senders: u32,
+    ) -> Result<Saturation, String> {
+        let report = self.measure(stage, closed, "closed")?;
+        failure(&report).map_or(Ok(()), Err)?;
+        let first = figure(&report["figures"], "messages_per_second");
+        let mut search = Search::from(first.ok_or("no message came through")?);
+        while let Some(rate) = search.next() {
+            self.rate = Some(rate / f64::from(senders));
+            let report = self.measure(stage, &self.case.load, "saturation");
+            check_interrupt()?;
+            search.tried(report.and_then(|report| {
+                failure(&report).map_or(Ok(()), Err)?;
+                keeps_up(&report["figures"], rate, senders)
+            }));
+        }
+        search.found()
     }
 
     fn run(&mut self, stage: &Stage, repetition: u32) -> RunRecord {
@@ -195,7 +232,7 @@ pub(crate) fn judge(
         ours_case: entry.ours.to_owned(),
         anchor_case: entry.anchor.map(str::to_owned),
         parts: Vec::new(),
-        remarks: remarks(entry, cases),
+        remarks: remarks::of(entry, cases),
     }
 }
 
@@ -242,34 +279,6 @@ fn values(value: Value, record: Option<&CaseRecord>) -> BTreeMap<u32, f64> {
         value.is_finite().then_some((run.repetition, value))
     };
     runs.iter().filter(|run| run.failure.is_none()).filter_map(of).collect()
-}
-
-/// What failed, and what the generator warned of, once each.
-fn remarks(entry: &Entry, cases: &BTreeMap<String, CaseRecord>) -> Vec<String> {
-    let mut remarks = Vec::new();
-    for name in [Some(entry.ours), entry.anchor].into_iter().flatten() {
-        let Some(record) = cases.get(name) else { continue };
-        let failures = record.runs.iter().filter_map(|run| run.failure.as_ref());
-        let mut counts: BTreeMap<&String, usize> = BTreeMap::new();
-        failures.for_each(|failure| *counts.entry(failure).or_default() += 1);
-        for (failure, count) in counts {
-            let runs = record.runs.len();
-            remarks.push(format!("{}: {count} of {runs} runs failed: {failure}", record.subject));
-        }
-        let bound = record
-            .runs
-            .iter()
-            .filter(|run| run.figures.get("generator_bound").and_then(Json::as_bool) == Some(true));
-        let bound = bound.count();
-        if bound > 0 {
-            remarks.push(format!(
-                "{}: the generator was the bottleneck in {bound} of {} runs",
-                record.subject,
-                record.runs.len()
-            ));
-        }
-    }
-    remarks
 }
 
 /// The generator checks everything it sends; a run in which something was lost has no figures.
@@ -364,7 +373,7 @@ mod tests {
             warnings: Vec::new(),
         };
         let runs = values.iter().enumerate().map(run).collect();
-        CaseRecord { subject: subject.to_owned(), load: String::new(), runs }
+        CaseRecord { subject: subject.to_owned(), runs, ..CaseRecord::default() }
     }
 
     fn entry(identifier: &'static str, goal: Goal) -> Entry {
@@ -402,6 +411,22 @@ mod tests {
         assert!(measure.remarks[0].contains("1 of 3 runs failed: 1 message_lost"));
         let (_, measure) = judged("P1", at_most(0.25), &[None, None, None]);
         assert_eq!((measure.ours, measure.ratio, measure.met), (None, None, None));
+    }
+
+    #[test]
+    fn a_case_has_the_rate_that_another_was_found_to_carry() {
+        let round = crate::perf::measures::rounds()
+            .iter()
+            .find_map(|round| round.only(&["P10-bare".to_owned()]))
+            .unwrap();
+        let extent = Extent { repetitions: 1, run_seconds: 1.0 };
+        let mut turns: Vec<_> = round.cases.iter().map(|case| Turn::new(case, extent)).collect();
+        assert_eq!(turns.len(), 2);
+        share_rates(&mut turns);
+        assert!(turns[1].hopeless.as_deref().unwrap().contains("half-load has no rate"));
+        (turns[0].rate, turns[1].hopeless) = (Some(7.0), None);
+        share_rates(&mut turns);
+        assert_eq!((turns[1].rate, &turns[1].hopeless), (Some(7.0), &None));
     }
 
     #[test]

@@ -21,6 +21,7 @@ impl<D: Driver> Worker<D> {
         }
         self.phase = Phase::Talking;
         self.thread_cpu_at_start = thread_cpu_ns();
+        self.awake_work_ns = 0;
         let now = self.shared.now();
         self.schedule_stall(now);
         let total = self.connections.len().max(1) as u64;

@@ -17,7 +17,7 @@ impl Worker {
     pub(super) fn begin_links(&mut self) {
         let shared = &self.shared;
         let may = match shared.plan.work {
-            Work::Handshakes => matches!(shared.phase, Phase::Talking | Phase::Measuring),
+            Work::Handshakes => shared.phase.has_traffic(),
             Work::Relay { .. } | Work::Raw | Work::Idle | Work::Bulk { .. } => {
                 shared.phase == Phase::SettingUp
             }
@@ -56,10 +56,11 @@ impl Worker {
         let link = &mut self.links[index as usize];
         let token = token(Operation::Connect, index, link);
         let plan = &self.shared.plan;
-        let source = plan.source(self.shared.first + index);
-        let outcome = match source {
-            None => self.driver.connect(plan.target, token),
-            Some(source) => self.driver.connect_from(source, plan.target, token),
+        let number = self.shared.first + index;
+        let target = plan.target(number);
+        let outcome = match plan.source(number) {
+            None => self.driver.connect(target, token),
+            Some(source) => self.driver.connect_from(source, target, token),
         };
         match outcome {
             Ok(socket) => {
@@ -173,7 +174,7 @@ impl Worker {
         let index = token.key().index;
         let link = &mut self.links[index as usize];
         link.stage = Stage::Closed;
-        let talking = matches!(self.shared.phase, Phase::Talking | Phase::Measuring);
+        let talking = self.shared.phase.has_traffic();
         if self.shared.plan.work == Work::Handshakes && talking {
             self.shared.identities.push_back(link.identity);
             link.renew();

@@ -6,10 +6,10 @@ use super::{Shared, Worker};
 use crate::expectation::Violation;
 use crate::media::connection::{Failure, Security};
 use crate::media::egress::{Egress, EgressError};
+use crate::wire::Work;
 use crate::wire::auth::Step;
 use crate::wire::end::{Address, End, Heard};
 use crate::wire::link::{CARRY_BYTES_MAX, Link, Stage};
-use crate::wire::{Phase, Work};
 
 /// Messages an end may have open in the open loop; past it the schedule slips and is reported.
 const OPEN_MESSAGES_MAX: u32 = 10_000;
@@ -58,7 +58,7 @@ impl Worker {
     /// Sends what is due, and what the window has room for.
     pub(super) fn talk(&mut self) {
         let Self { links, shared, .. } = self;
-        if !matches!(shared.phase, Phase::Talking | Phase::Measuring) {
+        if !shared.phase.has_traffic() {
             while shared.ready.pop().is_some() {}
             return;
         }

@@ -165,6 +165,7 @@ fn latency(results: &Results) -> Option<Plot> {
         ("half-load", "mrf, TCP", OURS),
         ("half-load-psk", "mrf, TLS-PSK", OURS_LIGHT),
         ("kamailio-half-load", "Kamailio, TCP", PEERS),
+        ("bare-half-load", "bare, at mrf's rate", LIMIT),
     ];
     let percentiles =
         [("p50", "50 %"), ("p90", "90 %"), ("p99", "99 %"), ("p999", "99.9 %"), ("max", "max")];
@@ -182,7 +183,7 @@ fn latency(results: &Results) -> Option<Plot> {
     Some(Plot {
         title: "Latency at half of saturation",
         about: "From the moment a message was due to its delivery (open loop, so a stall counts for all \
-                it delayed), 200 pairs, each program at half of what it can carry. Median over the \
+                it delayed), 200 pairs, each program at half of what it can carry, bare at the rate of the relay. Median over the \
                 repetitions; the bars are their spread. The scale is logarithmic.",
         svg: line_chart(lines, &places, Some((1_000.0, 3)), "us")?,
     })
