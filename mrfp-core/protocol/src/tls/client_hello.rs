@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 
-use super::psk::{CONTENT_TYPE_HANDSHAKE, MESSAGE_BYTES_MAX, MESSAGE_CLIENT_HELLO};
+use super::numbers::{CONTENT_HANDSHAKE, MESSAGE_CLIENT_HELLO};
+use super::psk::MESSAGE_BYTES_MAX;
 
 /// What lies at the front of a server's input.
 pub(super) enum Front<'a> {
@@ -63,10 +64,10 @@ pub(super) fn front(input: &[u8]) -> Front<'_> {
             }
         }
         let &[content_type, major, _, high, low, ref payload @ ..] = rest else {
-            let plausible = rest.first().is_none_or(|&first| first == CONTENT_TYPE_HANDSHAKE);
+            let plausible = rest.first().is_none_or(|&first| first == CONTENT_HANDSHAKE);
             return if plausible { Front::NeedInput } else { Front::Other };
         };
-        if content_type != CONTENT_TYPE_HANDSHAKE || major != 3 {
+        if content_type != CONTENT_HANDSHAKE || major != 3 {
             return Front::Other;
         }
         let length = usize::from(u16::from_be_bytes([high, low]));

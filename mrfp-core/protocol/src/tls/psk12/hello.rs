@@ -4,8 +4,10 @@ use ring::agreement::{Algorithm, ECDH_P256, X25519};
 
 use super::super::Profile;
 use super::super::client_hello::{HelloMessage, Reader};
-use super::super::psk::CONTENT_TYPE_HANDSHAKE;
-use super::super::suite::{Aead, Protection, Suite};
+use super::super::numbers::{
+    CONTENT_HANDSHAKE, MESSAGE_SERVER_HELLO, MESSAGE_SERVER_HELLO_DONE, MESSAGE_SERVER_KEY_EXCHANGE,
+};
+use super::super::suite::{Aead, KeyExchange, Protection, Suite};
 
 /// What this handshake is going to be.
 pub(super) struct Negotiated {
@@ -160,17 +162,20 @@ impl Negotiated {
         }
         let group = offer.group();
         let possible = |suite: &&&'static Suite| {
-            offer.contains(suite.number) && !(is_ephemeral(suite) && group.is_none())
+            offer.contains(suite.number)
+                && !(suite.exchange == KeyExchange::EcdhePsk && group.is_none())
         };
         let suite = *profile.suites.iter().find(possible)?;
         let Protection::Aead(aead) = suite.protection else { return None };
-        if suite.dhe {
-            return None;
-        }
+        let group = match suite.exchange {
+            KeyExchange::Psk => None,
+            KeyExchange::EcdhePsk => group,
+            KeyExchange::DhePsk | KeyExchange::Other => return None,
+        };
         Some(Self {
             suite,
             aead,
-            group: group.filter(|_| is_ephemeral(suite)),
+            group,
             extended_master_secret: offer.extended_master_secret,
             secure_renegotiation: offer.secure_renegotiation,
             point_formats: offer.point_formats.is_some(),
@@ -186,8 +191,8 @@ impl Negotiated {
         output: &mut Vec<u8>,
     ) {
         let record = output.len();
-        output.extend_from_slice(&[CONTENT_TYPE_HANDSHAKE, 3, 3, 0, 0]);
-        let hello = begin_message(output, SERVER_HELLO);
+        output.extend_from_slice(&[CONTENT_HANDSHAKE, 3, 3, 0, 0]);
+        let hello = begin_message(output, MESSAGE_SERVER_HELLO);
         output.extend_from_slice(&VERSION_TLS12.to_be_bytes());
         output.extend_from_slice(random);
         // No session that could be resumed.
@@ -197,7 +202,7 @@ impl Negotiated {
         self.write_extensions(output);
         end_message(output, hello);
         if let Some((group, public)) = public {
-            let exchange = begin_message(output, SERVER_KEY_EXCHANGE);
+            let exchange = begin_message(output, MESSAGE_SERVER_KEY_EXCHANGE);
             // RFC 5489 section 2: no hint, then the parameters of RFC 8422 section 5.4.
             output.extend_from_slice(&[0, 0, NAMED_CURVE]);
             output.extend_from_slice(&group.number().to_be_bytes());
@@ -205,7 +210,7 @@ impl Negotiated {
             output.extend_from_slice(public);
             end_message(output, exchange);
         }
-        let done = begin_message(output, SERVER_HELLO_DONE);
+        let done = begin_message(output, MESSAGE_SERVER_HELLO_DONE);
         end_message(output, done);
         let length = (output.len() - record - 5) as u16;
         output[record + 3..record + 5].copy_from_slice(&length.to_be_bytes());
@@ -235,11 +240,6 @@ impl Negotiated {
     }
 }
 
-/// ECDHE_PSK.
-fn is_ephemeral(suite: &Suite) -> bool {
-    suite.name.starts_with("ECDHE-PSK-")
-}
-
 fn contains(numbers: &[u8], number: u16) -> bool {
     numbers.chunks_exact(2).any(|bytes| bytes == number.to_be_bytes())
 }
@@ -260,10 +260,6 @@ const VERSION_TLS12: u16 = 0x0303;
 const COMPRESSION_NULL: u8 = 0;
 const UNCOMPRESSED: u8 = 0;
 const NAMED_CURVE: u8 = 3;
-
-const SERVER_HELLO: u8 = 2;
-const SERVER_KEY_EXCHANGE: u8 = 12;
-const SERVER_HELLO_DONE: u8 = 14;
 
 /// RFC 5746 section 3.3.
 const SUITE_EMPTY_RENEGOTIATION_INFO: u16 = 0x00ff;
