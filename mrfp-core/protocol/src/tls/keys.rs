@@ -206,6 +206,15 @@ impl Prf {
     }
 }
 
+impl Drop for Prf {
+    /// ring does not clear what it has made of the secret: something that is none takes its place.
+    fn drop(&mut self) {
+        self.key = hmac::Key::new(self.key.algorithm(), &[]);
+        // Nobody reads it any more; it has to be written all the same.
+        std::hint::black_box(self);
+    }
+}
+
 /// HKDF-Expand-Label with an empty context (RFC 8446 section 7.1).
 fn hkdf_expand_label(hash: Hash, secret: &[u8; SECRET_BYTES_MAX], label: &[u8], out: &mut [u8]) {
     struct Length(usize);
