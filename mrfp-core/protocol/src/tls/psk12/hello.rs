@@ -1,6 +1,6 @@
 //! What is agreed on: the ClientHello read strictly, and our answer to it.
 
-use ring::agreement::{Algorithm, ECDH_P256, X25519};
+use ring::agreement::{Algorithm, ECDH_P256, ECDH_P384, X25519};
 
 use super::super::Profile;
 use super::super::client_hello::{HelloMessage, Reader};
@@ -23,21 +23,22 @@ pub(super) struct Negotiated {
     pub(super) client_random: [u8; RANDOM_BYTES],
 }
 
-/// A group for Diffie-Hellman, most wanted first: those OpenSSL is configured with here, less P-384,
-/// which nobody offers alone.
+/// A group for Diffie-Hellman, most wanted first: those OpenSSL is configured with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Group {
     X25519,
     Secp256r1,
+    Secp384r1,
 }
 
 impl Group {
-    const ALL: [Self; 2] = [Self::X25519, Self::Secp256r1];
+    const ALL: [Self; 3] = [Self::X25519, Self::Secp256r1, Self::Secp384r1];
 
     pub(super) fn algorithm(self) -> &'static Algorithm {
         match self {
             Self::X25519 => &X25519,
             Self::Secp256r1 => &ECDH_P256,
+            Self::Secp384r1 => &ECDH_P384,
         }
     }
 
@@ -46,6 +47,7 @@ impl Group {
         match self {
             Self::X25519 => 29,
             Self::Secp256r1 => 23,
+            Self::Secp384r1 => 24,
         }
     }
 }
@@ -74,9 +76,9 @@ impl<'a> Offer<'a> {
         if reader.vector8()?.len() > 32 {
             return None;
         }
-        offer.suites = reader.vector16()?;
+        offer.suites = numbers(reader.vector16()?)?;
         let compressions = reader.vector8()?;
-        if !offer.suites.len().is_multiple_of(2) || !compressions.contains(&COMPRESSION_NULL) {
+        if !compressions.contains(&COMPRESSION_NULL) {
             return None;
         }
         offer.secure_renegotiation = offer.contains(SUITE_EMPTY_RENEGOTIATION_INFO);
@@ -106,9 +108,9 @@ impl<'a> Offer<'a> {
             seen |= bit;
             let mut reader = Reader(body);
             match number {
-                EXTENSION_SUPPORTED_GROUPS => self.groups = Some(reader.vector16()?),
+                EXTENSION_SUPPORTED_GROUPS => self.groups = Some(numbers(reader.vector16()?)?),
                 EXTENSION_POINT_FORMATS => self.point_formats = Some(reader.vector8()?),
-                EXTENSION_SUPPORTED_VERSIONS => self.versions = Some(reader.vector8()?),
+                EXTENSION_SUPPORTED_VERSIONS => self.versions = Some(numbers(reader.vector8()?)?),
                 EXTENSION_EXTENDED_MASTER_SECRET => self.extended_master_secret = true,
                 EXTENSION_RENEGOTIATION_INFO => {
                     // RFC 5746 section 3.6: empty in a first handshake.
@@ -143,9 +145,11 @@ impl<'a> Offer<'a> {
         let uncompressed = self.point_formats.is_none_or(|formats| formats.contains(&UNCOMPRESSED));
         Group::ALL.into_iter().find(|group| match (group, self.groups) {
             (Group::X25519, Some(groups)) => contains(groups, group.number()),
-            (Group::Secp256r1, Some(groups)) => uncompressed && contains(groups, group.number()),
+            (Group::Secp256r1 | Group::Secp384r1, Some(groups)) => {
+                uncompressed && contains(groups, group.number())
+            }
             (Group::X25519, None) => false,
-            (Group::Secp256r1, None) => uncompressed,
+            (Group::Secp256r1 | Group::Secp384r1, None) => uncompressed,
         })
     }
 }
@@ -238,6 +242,11 @@ impl Negotiated {
         }
         output[start..start + 2].copy_from_slice(&(length as u16).to_be_bytes());
     }
+}
+
+/// A list of two-byte numbers; `None` where one is half there.
+fn numbers(bytes: &[u8]) -> Option<&[u8]> {
+    bytes.len().is_multiple_of(2).then_some(bytes)
 }
 
 fn contains(numbers: &[u8], number: u16) -> bool {

@@ -383,8 +383,8 @@ const DUMMY_KEY_BYTES: usize = 32;
 const DOWNGRADE: [u8; 8] = *b"DOWNGRD\x01";
 /// Warnings a client may have during a handshake; more is a flood.
 const WARNINGS_MAX: u8 = 4;
-/// The longest identity and a point of P-256, each with its length.
-const CLIENT_KEY_EXCHANGE_BYTES_MAX: usize = 2 + IDENTITY_BYTES_MAX + 1 + 65;
+/// The longest identity and a point of P-384, each with its length.
+const CLIENT_KEY_EXCHANGE_BYTES_MAX: usize = 2 + IDENTITY_BYTES_MAX + 1 + 97;
 /// Handshake header and verify_data.
 const FINISHED_BYTES: usize = 4 + VERIFY_DATA_BYTES;
 /// Header, explicit nonce, message, tag.
