@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use super::PLAINTEXT_BYTES_MAX;
 use super::numbers::{CONTENT_HANDSHAKE, MESSAGE_CLIENT_HELLO};
 use super::psk::MESSAGE_BYTES_MAX;
 
@@ -71,8 +72,12 @@ pub(super) fn front(input: &[u8]) -> Front<'_> {
             return Front::Other;
         }
         let length = usize::from(u16::from_be_bytes([high, low]));
+        // RFC 5246 section 6.2.1.
+        if length > PLAINTEXT_BYTES_MAX {
+            return Front::Other;
+        }
         let Some((payload, behind)) = payload.split_at_checked(length) else {
-            return if length > MESSAGE_BYTES_MAX { Front::Other } else { Front::NeedInput };
+            return Front::NeedInput;
         };
         if message.is_empty() {
             message = Cow::Borrowed(payload);
