@@ -20,10 +20,14 @@ use crate::mrfc::{CallId, Event};
 impl Agent {
     /// The peer is gone: BYE, and the MRFC learns of it unless it hung up itself.
     pub(super) async fn lost(self: &Arc<Self>, call: CallId, reason: &str) {
-        let Some(dialog) = self.table().remove(call) else {
+        let Some(mut dialog) = self.table().remove(call) else {
             return;
         };
         self.metrics.dialogs_active.add(-1);
+        // Nobody else answers it any more, and its transaction waits for that without end.
+        if let Some(pending) = dialog.pending.take() {
+            self.refuse(dialog.peer.connection.clone(), pending, Refusal::new(487));
+        }
         let hung_up = matches!(dialog.phase, Phase::Answered { hang_up: Some(_) });
         self.send_bye(dialog, reason);
         if !hung_up {
