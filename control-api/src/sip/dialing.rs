@@ -304,7 +304,7 @@ fn callee(
         routes,
         // The ACK has the number of the INVITE, what follows the next ones.
         local_cseq: AtomicU32::new(0),
-        remote_cseq: AtomicU32::new(0),
+        remote_cseq_min: AtomicU32::new(0),
         connection,
         source,
     })

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use rsipstack::sip::{Header, HeadersExt, Method, StatusCode};
+use rsipstack::sip::{Header, HeadersExt, Method, Request, StatusCode};
 use rsipstack::transaction::transaction::Transaction;
 use tokio::time::Instant;
 
 use super::agent::Agent;
-use super::dialog::{Asked, Pending, Phase, Within};
+use super::dialog::{Asked, Dialog, Pending, Phase, Within};
 use super::gate::SUPPORTED;
 use super::incoming::{Refusal, Reply, is_ack, offer, respond};
 use super::invite::random_u64;
@@ -20,10 +20,14 @@ use crate::mrfc::{CallId, Event};
 impl Agent {
     /// The peer is gone: BYE, and the MRFC learns of it unless it hung up itself.
     pub(super) async fn lost(self: &Arc<Self>, call: CallId, reason: &str) {
-        let Some(dialog) = self.table().remove(call) else {
+        let Some(mut dialog) = self.table().remove(call) else {
             return;
         };
         self.metrics.dialogs_active.add(-1);
+        // Nobody else answers it any more, and its transaction waits for that without end.
+        if let Some(pending) = dialog.pending.take() {
+            self.refuse(dialog.peer.connection.clone(), pending, Refusal::new(487));
+        }
         let hung_up = matches!(dialog.phase, Phase::Answered { hang_up: Some(_) });
         self.send_bye(dialog, reason);
         if !hung_up {
@@ -52,8 +56,10 @@ impl Agent {
                 return answer();
             }
             let call = table.find_within(&within)?;
-            // An unanswered request is answered first (RFC 3261 section 15.1.2).
-            if table.get_mut(call)?.pending.is_some() {
+            let dialog = table.get_mut(call)?;
+            // An unanswered request is answered first (RFC 3261 section 15.1.2), and one that is out
+            // of order gets no 200.
+            if dialog.pending.is_some() || !dialog.peer.is_next(within.cseq) {
                 return None;
             }
             let dialog = table.remove(call)?;
@@ -71,15 +77,9 @@ impl Agent {
     }
 
     pub(super) async fn handle_bye(self: &Arc<Self>, mut transaction: Transaction) {
-        let dialog = {
-            let mut table = self.table();
-            table.find(&transaction.original).and_then(|call| {
-                let dialog = table.remove(call)?;
-                Some((call, dialog))
-            })
-        };
-        let Some((call, mut dialog)) = dialog else {
-            return respond(&mut transaction, 481, Vec::new()).await;
+        let (call, mut dialog) = match self.take_ended(&transaction.original) {
+            Ok(ended) => ended,
+            Err(status) => return respond(&mut transaction, status, Vec::new()).await,
         };
         self.metrics.dialogs_active.add(-1);
         self.metrics.byes_received.increment();
@@ -93,6 +93,17 @@ impl Agent {
         if !hung_up {
             self.send(Event::Ended { call }).await;
         }
+    }
+
+    /// Takes out the dialog that a BYE ends; with what the BYE is refused where it ends none.
+    fn take_ended(&self, bye: &Request) -> Result<(CallId, Dialog), u16> {
+        let cseq = bye.cseq_header().and_then(|cseq| cseq.seq()).map_err(|_| 400_u16)?;
+        let mut table = self.table();
+        let call = table.find(bye).ok_or(481_u16)?;
+        if !table.get_mut(call).is_some_and(|dialog| dialog.peer.is_next(cseq)) {
+            return Err(500);
+        }
+        table.remove(call).map(|dialog| (call, dialog)).ok_or(481)
     }
 
     pub(super) async fn handle_reinvite(self: &Arc<Self>, mut transaction: Transaction) {

@@ -21,7 +21,9 @@ pub(super) struct Peer {
     /// Route of our requests, from Record-Route (RFC 3261 section 12.1.1).
     pub(super) routes: Vec<String>,
     pub(super) local_cseq: AtomicU32,
-    pub(super) remote_cseq: AtomicU32,
+    /// The lowest number its next request may have: 0 before it has sent one (RFC 3261 section
+    /// 12.2.2).
+    pub(super) remote_cseq_min: AtomicU32,
     pub(super) connection: SipConnection,
     /// Where the first request came from.
     pub(super) source: SipAddr,
@@ -72,7 +74,7 @@ impl Peer {
             remote_target: Mutex::new(contact_uri(request)?),
             routes: routes.collect(),
             local_cseq: AtomicU32::new(0),
-            remote_cseq: AtomicU32::new(remote.cseq),
+            remote_cseq_min: AtomicU32::new(remote.cseq.saturating_add(1)),
             connection,
             source,
         })
@@ -89,12 +91,17 @@ impl Peer {
             && matches!(to, Ok(Some(to)) if to == self.local_tag)
     }
 
-    /// Takes the number of a request; false where it is not the next one.
+    /// Takes the number of a request; false where it is out of order.
     pub(super) fn advance(&self, cseq: u32) -> bool {
+        self.remote_cseq_min.fetch_max(cseq.saturating_add(1), Ordering::Relaxed) <= cseq
+    }
+
+    /// Whether a request of that number comes in order.
+    pub(super) fn is_next(&self, cseq: u32) -> bool {
         //= RFC 3261 section 12.2.2: If [...] the sequence number of the request is lower than
         //= the remote sequence number, the request is out of order and MUST be rejected with a
         //= 500 (Server Internal Error) response.
-        self.remote_cseq.fetch_max(cseq, Ordering::Relaxed) < cseq
+        self.remote_cseq_min.load(Ordering::Relaxed) <= cseq
     }
 
     /// A target refresh (RFC 3261 section 12.2.2).

@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 
-use super::psk::{CONTENT_TYPE_HANDSHAKE, MESSAGE_BYTES_MAX, MESSAGE_CLIENT_HELLO};
+use super::PLAINTEXT_BYTES_MAX;
+use super::numbers::{CONTENT_HANDSHAKE, MESSAGE_CLIENT_HELLO};
+use super::psk::MESSAGE_BYTES_MAX;
 
 /// What lies at the front of a server's input.
 pub(super) enum Front<'a> {
@@ -63,15 +65,19 @@ pub(super) fn front(input: &[u8]) -> Front<'_> {
             }
         }
         let &[content_type, major, _, high, low, ref payload @ ..] = rest else {
-            let plausible = rest.first().is_none_or(|&first| first == CONTENT_TYPE_HANDSHAKE);
+            let plausible = rest.first().is_none_or(|&first| first == CONTENT_HANDSHAKE);
             return if plausible { Front::NeedInput } else { Front::Other };
         };
-        if content_type != CONTENT_TYPE_HANDSHAKE || major != 3 {
+        if content_type != CONTENT_HANDSHAKE || major != 3 {
             return Front::Other;
         }
         let length = usize::from(u16::from_be_bytes([high, low]));
+        // RFC 5246 section 6.2.1.
+        if length > PLAINTEXT_BYTES_MAX {
+            return Front::Other;
+        }
         let Some((payload, behind)) = payload.split_at_checked(length) else {
-            return if length > MESSAGE_BYTES_MAX { Front::Other } else { Front::NeedInput };
+            return Front::NeedInput;
         };
         if message.is_empty() {
             message = Cow::Borrowed(payload);

@@ -167,21 +167,8 @@ impl DirectionKeys {
     }
 }
 
-/// Derives the record keys from a TLS 1.2 master secret (RFC 5246 section 6.3).
+/// Derives the record keys with the PRF that has taken a TLS 1.2 master secret (RFC 5246 section 6.3).
 pub(super) fn tls12_traffic_keys(
-    suite: &'static Suite,
-    aead: Aead,
-    role: Role,
-    master_secret: &[u8],
-    client_random: &[u8; 32],
-    server_random: &[u8; 32],
-) -> TrafficKeys {
-    let prf = Prf::new(suite.hash, master_secret);
-    tls12_traffic_keys_by(&prf, suite, aead, role, client_random, server_random)
-}
-
-/// The same with the PRF that has taken the master secret.
-pub(super) fn tls12_traffic_keys_by(
     prf: &Prf,
     suite: &'static Suite,
     aead: Aead,
@@ -232,6 +219,15 @@ impl Prf {
                 a = hmac::sign(&self.key, a.as_ref());
             }
         }
+    }
+}
+
+impl Drop for Prf {
+    /// ring does not clear what it has made of the secret: something that is none takes its place.
+    fn drop(&mut self) {
+        self.key = hmac::Key::new(self.key.algorithm(), &[]);
+        // Nobody reads it any more; it has to be written all the same.
+        std::hint::black_box(self);
     }
 }
 

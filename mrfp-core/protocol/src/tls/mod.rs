@@ -11,6 +11,7 @@ mod fingerprint;
 mod handshake;
 mod keys;
 mod memory_stream;
+mod numbers;
 mod openssl_session;
 mod profile;
 mod psk;
@@ -20,8 +21,12 @@ mod record;
 mod ssl_reason;
 mod suite;
 
+use numbers::{
+    ALERT_BAD_RECORD_MAC, ALERT_CLOSE_NOTIFY, ALERT_INTERNAL_ERROR, ALERT_RECORD_OVERFLOW,
+    ALERT_UNEXPECTED_MESSAGE, LEVEL_FATAL, LEVEL_WARNING,
+};
 use openssl_session::OpenSslSession;
-use record::{ALERT_CLOSE_NOTIFY, LEVEL_FATAL, LEVEL_WARNING, RecordLayer};
+use record::RecordLayer;
 
 pub use certificate::{
     Authorities, CertificateConfig, CertificateError, Identity, PeerCertificate,
@@ -206,10 +211,10 @@ impl RecordError {
     /// The alert that tells the peer (RFC 5246 section 7.2.2).
     const fn alert_description(self) -> Option<u8> {
         match self {
-            Self::UnexpectedMessage => Some(10),
-            Self::BadRecordMac => Some(20),
-            Self::RecordOverflow => Some(22),
-            Self::KeysExhausted | Self::Other => Some(80),
+            Self::UnexpectedMessage => Some(ALERT_UNEXPECTED_MESSAGE),
+            Self::BadRecordMac => Some(ALERT_BAD_RECORD_MAC),
+            Self::RecordOverflow => Some(ALERT_RECORD_OVERFLOW),
+            Self::KeysExhausted | Self::Other => Some(ALERT_INTERNAL_ERROR),
             Self::AlertReceived(_) => None,
         }
     }

@@ -13,7 +13,7 @@ use openssl::ssl::{
 
 use super::certificate::{CertificateConfig, Certificates};
 use super::exchange::Exchange;
-use super::suite::{Suite, TLS12_SUITES, TLS13_SUITES};
+use super::suite::{KeyExchange, Suite, TLS12_SUITES, TLS13_SUITES};
 
 /// What both ends are willing to speak.
 #[derive(Clone, Debug)]
@@ -154,7 +154,7 @@ fn build_context(suites: &[&'static Suite], tls13: bool) -> Result<SslContext, E
         let names: Vec<&str> = suites.iter().map(|suite| suite.name).collect();
         builder.set_cipher_list(&names.join(":"))?;
     }
-    if suites.iter().any(|suite| suite.dhe) {
+    if suites.iter().any(|suite| suite.exchange == KeyExchange::DhePsk) {
         let prime = BigNum::from_hex_str(FFDHE2048_PRIME)?;
         let generator = BigNum::from_u32(2)?;
         let parameters = Dh::from_pqg(prime, None, generator)?;

@@ -3,6 +3,9 @@
 use zeroize::Zeroize;
 
 use super::client_hello::{ClientHello, Reader};
+use super::numbers::{
+    CONTENT_ALERT, CONTENT_HANDSHAKE, MESSAGE_CLIENT_HELLO, MESSAGE_CLIENT_KEY_EXCHANGE,
+};
 
 /// A pre-shared key: the TEK of one MIKEY crypto session. Zeroised on drop, never printed.
 #[derive(Clone)]
@@ -66,8 +69,8 @@ impl IdentityScanner {
             return Ok(None);
         }
         match record[0] {
-            CONTENT_TYPE_HANDSHAKE => self.partial.extend_from_slice(&record[5..]),
-            CONTENT_TYPE_ALERT => return Ok(None),
+            CONTENT_HANDSHAKE => self.partial.extend_from_slice(&record[5..]),
+            CONTENT_ALERT => return Ok(None),
             // ChangeCipherSpec or TLS 1.3 ciphertext: nothing after it is plaintext.
             _ => {
                 self.finish();
@@ -122,8 +125,3 @@ fn identity_in_client_key_exchange(body: &[u8]) -> Option<Vec<u8>> {
 /// Longest handshake message read ahead. A PSK ClientHello has a few hundred bytes, a
 /// ClientKeyExchange an identity and at most one DH value.
 pub(super) const MESSAGE_BYTES_MAX: usize = 16 * 1024;
-
-const CONTENT_TYPE_ALERT: u8 = 21;
-pub(super) const CONTENT_TYPE_HANDSHAKE: u8 = 22;
-pub(super) const MESSAGE_CLIENT_HELLO: u8 = 1;
-const MESSAGE_CLIENT_KEY_EXCHANGE: u8 = 16;

@@ -5,7 +5,7 @@ use zeroize::Zeroizing;
 
 use super::exchange::{Credential, Exchange, dummy_key};
 use super::handshake::{HandshakeError, IDENTITY_BYTES_MAX, Progress, front_record};
-use super::keys::{Role, TrafficKeys, tls12_traffic_keys};
+use super::keys::{Prf, Role, TrafficKeys, tls12_traffic_keys};
 use super::memory_stream::MemoryStream;
 use super::openssl_session::OpenSslSession;
 use super::profile::{EXCHANGE_INDEX, Profile};
@@ -218,10 +218,10 @@ impl PskHandshake {
             return Err(HandshakeError::Other);
         }
         let mut keys = tls12_traffic_keys(
+            &Prf::new(suite.hash, master_secret.as_ref()),
             suite,
             aead,
             self.role,
-            master_secret.as_ref(),
             &client_random,
             &server_random,
         );

@@ -5,6 +5,11 @@ use std::ops::Range;
 use ring::aead;
 
 use super::keys::{Role, TrafficKeys};
+use super::numbers::{
+    ALERT_CLOSE_NOTIFY, ALERT_NO_RENEGOTIATION, ALERT_USER_CANCELED, CONTENT_ALERT,
+    CONTENT_APPLICATION_DATA, CONTENT_HANDSHAKE, LEVEL_WARNING, MESSAGE_CLIENT_HELLO,
+    MESSAGE_HELLO_REQUEST, MESSAGE_KEY_UPDATE, MESSAGE_NEW_SESSION_TICKET,
+};
 use super::suite::{Aead, Protection, Version};
 use super::{Opened, PLAINTEXT_BYTES_MAX, RecordError, SEAL_HEADROOM_BYTES, SEAL_TAILROOM_BYTES};
 
@@ -117,7 +122,7 @@ impl RecordLayer {
         if plaintext.len() > PLAINTEXT_BYTES_MAX {
             return Err(RecordError::RecordOverflow);
         }
-        if content_type == APPLICATION_DATA && !plaintext.is_empty() {
+        if content_type == CONTENT_APPLICATION_DATA && !plaintext.is_empty() {
             self.idle_records = 0;
         } else {
             self.idle_records += 1;
@@ -125,14 +130,14 @@ impl RecordLayer {
                 return Err(RecordError::UnexpectedMessage);
             }
         }
-        if self.skip_bytes != 0 && content_type != HANDSHAKE {
+        if self.skip_bytes != 0 && content_type != CONTENT_HANDSHAKE {
             // RFC 8446 section 5.1: other records must not come between the fragments.
             return Err(RecordError::UnexpectedMessage);
         }
         match content_type {
-            APPLICATION_DATA => Ok(Opened::Data { plaintext, consumed }),
-            ALERT => self.receive_alert(&input[plaintext], consumed),
-            HANDSHAKE => {
+            CONTENT_APPLICATION_DATA => Ok(Opened::Data { plaintext, consumed }),
+            CONTENT_ALERT => self.receive_alert(&input[plaintext], consumed),
+            CONTENT_HANDSHAKE => {
                 self.receive_handshake(&input[plaintext])?;
                 Ok(Opened::Handled { consumed })
             }
@@ -148,11 +153,14 @@ impl RecordLayer {
         let length = usize::from(u16::from_be_bytes([high, low]));
         let (plausible, expansion_max) = match self.keys.suite.version {
             Version::Tls12 => (
-                matches!(content_type, ALERT | HANDSHAKE | APPLICATION_DATA),
+                matches!(
+                    content_type,
+                    CONTENT_ALERT | CONTENT_HANDSHAKE | CONTENT_APPLICATION_DATA
+                ),
                 TLS12_EXPANSION_BYTES_MAX,
             ),
             // A ChangeCipherSpec is legal only before the peer's Finished (RFC 8446 section 5).
-            Version::Tls13 => (content_type == APPLICATION_DATA, TLS13_EXPANSION_BYTES_MAX),
+            Version::Tls13 => (content_type == CONTENT_APPLICATION_DATA, TLS13_EXPANSION_BYTES_MAX),
         };
         if !plausible || (major, minor) != (3, 3) {
             return Err(RecordError::UnexpectedMessage);
@@ -258,13 +266,15 @@ impl RecordLayer {
             let present = length.min(rest.len());
             let (body, after) = rest.split_at(present);
             match (self.keys.suite.version, self.keys.role, message_type) {
-                (Version::Tls12, Role::Client, HELLO_REQUEST) if length == 0 => {
+                (Version::Tls12, Role::Client, MESSAGE_HELLO_REQUEST) if length == 0 => {
                     self.refuse_renegotiation()?;
                 }
-                (Version::Tls12, Role::Server, CLIENT_HELLO) => self.refuse_renegotiation()?,
+                (Version::Tls12, Role::Server, MESSAGE_CLIENT_HELLO) => {
+                    self.refuse_renegotiation()?;
+                }
                 // We keep no tickets: there is no resumption here.
-                (Version::Tls13, Role::Client, NEW_SESSION_TICKET) => {}
-                (Version::Tls13, _, KEY_UPDATE) => {
+                (Version::Tls13, Role::Client, MESSAGE_NEW_SESSION_TICKET) => {}
+                (Version::Tls13, _, MESSAGE_KEY_UPDATE) => {
                     // RFC 8446 section 5.1: a key change ends its record.
                     let (&[requested @ 0..=1], true) = (body, after.is_empty()) else {
                         return Err(RecordError::UnexpectedMessage);
@@ -317,7 +327,7 @@ impl RecordLayer {
         if self.owed.key_update {
             return Ok(self.seal_behind_key_update(memory, plaintext));
         }
-        Ok(self.encrypt(APPLICATION_DATA, memory, plaintext))
+        Ok(self.encrypt(CONTENT_APPLICATION_DATA, memory, plaintext))
     }
 
     /// A KeyUpdate must precede the next data (RFC 8446 section 4.6.3). It goes before them into
@@ -335,10 +345,10 @@ impl RecordLayer {
         memory[message_start..message_start + KEY_UPDATE_NOT_REQUESTED.len()]
             .copy_from_slice(&KEY_UPDATE_NOT_REQUESTED);
         let message = message_start..message_start + KEY_UPDATE_NOT_REQUESTED.len();
-        let update = self.encrypt(HANDSHAKE, memory, message);
+        let update = self.encrypt(CONTENT_HANDSHAKE, memory, message);
         assert_eq!(update, start..start + KEY_UPDATE_RECORD_BYTES);
         self.advance_write_keys();
-        let data = self.encrypt(APPLICATION_DATA, memory, data_start..data_start + length);
+        let data = self.encrypt(CONTENT_APPLICATION_DATA, memory, data_start..data_start + length);
         assert_eq!(data.start, update.end);
         start..data.end
     }
@@ -378,14 +388,14 @@ impl RecordLayer {
                 memory[plain.end] = content_type;
                 let plain_end = plain.end + 1;
                 let record = plain.start - HEADER_BYTES..plain_end + TAG_BYTES;
-                let header = header(APPLICATION_DATA, record.len() - HEADER_BYTES);
+                let header = header(CONTENT_APPLICATION_DATA, record.len() - HEADER_BYTES);
                 let nonce = sequence_nonce(&keys.iv, keys.sequence);
                 (nonce, record, plain_end, AdditionalData::tls13(header))
             }
         };
         let outer_type = match self.keys.suite.version {
             Version::Tls12 => content_type,
-            Version::Tls13 => APPLICATION_DATA,
+            Version::Tls13 => CONTENT_APPLICATION_DATA,
         };
         memory[record.start..record.start + HEADER_BYTES]
             .copy_from_slice(&header(outer_type, record.len() - HEADER_BYTES));
@@ -406,17 +416,17 @@ impl RecordLayer {
     pub(super) fn pending_output(&mut self) -> Vec<u8> {
         let mut output = Vec::new();
         if self.owed.key_update {
-            output.extend(self.seal_small(HANDSHAKE, &KEY_UPDATE_NOT_REQUESTED));
+            output.extend(self.seal_small(CONTENT_HANDSHAKE, &KEY_UPDATE_NOT_REQUESTED));
             self.advance_write_keys();
         }
         for _ in 0..std::mem::take(&mut self.owed.no_renegotiation) {
-            output.extend(self.seal_small(ALERT, &[LEVEL_WARNING, ALERT_NO_RENEGOTIATION]));
+            output.extend(self.seal_small(CONTENT_ALERT, &[LEVEL_WARNING, ALERT_NO_RENEGOTIATION]));
         }
         output
     }
 
     pub(super) fn alert(&mut self, level: u8, description: u8) -> Vec<u8> {
-        self.seal_small(ALERT, &[level, description])
+        self.seal_small(CONTENT_ALERT, &[level, description])
     }
 
     /// Seals one record of a few bytes.
@@ -506,28 +516,13 @@ const RENEGOTIATIONS_MAX: u16 = 8;
 /// (RFC 8446 section 4.6.1).
 const MESSAGE_BYTES_MAX: usize = 65 * 1024 + 512;
 
-pub(super) const ALERT: u8 = 21;
-const HANDSHAKE: u8 = 22;
-const APPLICATION_DATA: u8 = 23;
-
-const HELLO_REQUEST: u8 = 0;
-const CLIENT_HELLO: u8 = 1;
-const NEW_SESSION_TICKET: u8 = 4;
-const KEY_UPDATE: u8 = 24;
-
-const KEY_UPDATE_NOT_REQUESTED: [u8; 5] = [KEY_UPDATE, 0, 0, 1, 0];
+const KEY_UPDATE_NOT_REQUESTED: [u8; 5] = [MESSAGE_KEY_UPDATE, 0, 0, 1, 0];
 const KEY_UPDATE_RECORD_BYTES: usize = HEADER_BYTES + 5 + 1 + TAG_BYTES;
 // A KeyUpdate before the data must fit as well.
 const _: () = assert!(
     KEY_UPDATE_RECORD_BYTES + HEADER_BYTES - SEAL_HEADROOM_BYTES + 1 + TAG_BYTES
         <= SEAL_TAILROOM_BYTES
 );
-
-pub(super) const LEVEL_WARNING: u8 = 1;
-pub(super) const LEVEL_FATAL: u8 = 2;
-pub(super) const ALERT_CLOSE_NOTIFY: u8 = 0;
-const ALERT_USER_CANCELED: u8 = 90;
-const ALERT_NO_RENEGOTIATION: u8 = 100;
 
 #[cfg(test)]
 mod tests;

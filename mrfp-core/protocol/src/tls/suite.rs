@@ -12,8 +12,20 @@ pub(super) struct Suite {
     pub(super) protection: Protection,
     /// The PRF's (TLS 1.2) or HKDF's (TLS 1.3) hash.
     pub(super) hash: Hash,
-    /// Finite-field Diffie-Hellman parameters are needed.
-    pub(super) dhe: bool,
+    pub(super) exchange: KeyExchange,
+}
+
+/// What a handshake of TLS 1.2 agrees on its keys with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum KeyExchange {
+    /// The pre-shared key alone.
+    Psk,
+    /// Finite-field Diffie-Hellman with it.
+    DhePsk,
+    /// Diffie-Hellman on an elliptic curve with it.
+    EcdhePsk,
+    /// A suite of certificates, or one of TLS 1.3, which leaves this to extensions.
+    Other,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -126,46 +138,50 @@ const fn tls12(
     name: &'static str,
     protection: Protection,
     hash: Hash,
-    dhe: bool,
+    exchange: KeyExchange,
 ) -> Suite {
-    Suite { name, number, version: Version::Tls12, protection, hash, dhe }
+    Suite { name, number, version: Version::Tls12, protection, hash, exchange }
 }
 
 const fn tls13(number: u16, name: &'static str, aead: Aead, hash: Hash) -> Suite {
     let protection = Protection::Aead(aead);
-    Suite { name, number, version: Version::Tls13, protection, hash, dhe: false }
+    Suite { name, number, version: Version::Tls13, protection, hash, exchange: OTHER }
 }
 
 const AES_128_GCM: Protection = Protection::Aead(Aead::Aes128Gcm);
 const AES_256_GCM: Protection = Protection::Aead(Aead::Aes256Gcm);
 const CHACHA20: Protection = Protection::Aead(Aead::ChaCha20Poly1305);
 const CBC: Protection = Protection::Cbc;
+const PSK: KeyExchange = KeyExchange::Psk;
+const DHE: KeyExchange = KeyExchange::DhePsk;
+const ECDHE: KeyExchange = KeyExchange::EcdhePsk;
+const OTHER: KeyExchange = KeyExchange::Other;
 const SHA256: Hash = Hash::Sha256;
 const SHA384: Hash = Hash::Sha384;
 
 /// Every TLS 1.2 PSK suite that may be configured, AEAD first. No RSA-PSK, no NULL, RC4,
 /// 3DES (TS 33.210 clause 6.2).
 pub(super) static TLS12_SUITES: [Suite; 19] = [
-    tls12(0xccac, "ECDHE-PSK-CHACHA20-POLY1305", CHACHA20, SHA256, false),
-    tls12(0x00aa, "DHE-PSK-AES128-GCM-SHA256", AES_128_GCM, SHA256, true),
-    tls12(0x00ab, "DHE-PSK-AES256-GCM-SHA384", AES_256_GCM, SHA384, true),
-    tls12(0xccad, "DHE-PSK-CHACHA20-POLY1305", CHACHA20, SHA256, true),
-    tls12(0x00a8, "PSK-AES128-GCM-SHA256", AES_128_GCM, SHA256, false),
-    tls12(0x00a9, "PSK-AES256-GCM-SHA384", AES_256_GCM, SHA384, false),
-    tls12(0xccab, "PSK-CHACHA20-POLY1305", CHACHA20, SHA256, false),
-    tls12(0xc037, "ECDHE-PSK-AES128-CBC-SHA256", CBC, SHA256, false),
-    tls12(0xc038, "ECDHE-PSK-AES256-CBC-SHA384", CBC, SHA384, false),
-    tls12(0xc035, "ECDHE-PSK-AES128-CBC-SHA", CBC, SHA256, false),
-    tls12(0xc036, "ECDHE-PSK-AES256-CBC-SHA", CBC, SHA256, false),
-    tls12(0x00b2, "DHE-PSK-AES128-CBC-SHA256", CBC, SHA256, true),
-    tls12(0x00b3, "DHE-PSK-AES256-CBC-SHA384", CBC, SHA384, true),
-    tls12(0x0090, "DHE-PSK-AES128-CBC-SHA", CBC, SHA256, true),
-    tls12(0x0091, "DHE-PSK-AES256-CBC-SHA", CBC, SHA256, true),
-    tls12(0x00ae, "PSK-AES128-CBC-SHA256", CBC, SHA256, false),
-    tls12(0x00af, "PSK-AES256-CBC-SHA384", CBC, SHA384, false),
+    tls12(0xccac, "ECDHE-PSK-CHACHA20-POLY1305", CHACHA20, SHA256, ECDHE),
+    tls12(0x00aa, "DHE-PSK-AES128-GCM-SHA256", AES_128_GCM, SHA256, DHE),
+    tls12(0x00ab, "DHE-PSK-AES256-GCM-SHA384", AES_256_GCM, SHA384, DHE),
+    tls12(0xccad, "DHE-PSK-CHACHA20-POLY1305", CHACHA20, SHA256, DHE),
+    tls12(0x00a8, "PSK-AES128-GCM-SHA256", AES_128_GCM, SHA256, PSK),
+    tls12(0x00a9, "PSK-AES256-GCM-SHA384", AES_256_GCM, SHA384, PSK),
+    tls12(0xccab, "PSK-CHACHA20-POLY1305", CHACHA20, SHA256, PSK),
+    tls12(0xc037, "ECDHE-PSK-AES128-CBC-SHA256", CBC, SHA256, ECDHE),
+    tls12(0xc038, "ECDHE-PSK-AES256-CBC-SHA384", CBC, SHA384, ECDHE),
+    tls12(0xc035, "ECDHE-PSK-AES128-CBC-SHA", CBC, SHA256, ECDHE),
+    tls12(0xc036, "ECDHE-PSK-AES256-CBC-SHA", CBC, SHA256, ECDHE),
+    tls12(0x00b2, "DHE-PSK-AES128-CBC-SHA256", CBC, SHA256, DHE),
+    tls12(0x00b3, "DHE-PSK-AES256-CBC-SHA384", CBC, SHA384, DHE),
+    tls12(0x0090, "DHE-PSK-AES128-CBC-SHA", CBC, SHA256, DHE),
+    tls12(0x0091, "DHE-PSK-AES256-CBC-SHA", CBC, SHA256, DHE),
+    tls12(0x00ae, "PSK-AES128-CBC-SHA256", CBC, SHA256, PSK),
+    tls12(0x00af, "PSK-AES256-CBC-SHA384", CBC, SHA384, PSK),
     // RFC 4279's floor, mandatory in the older releases of the 3GPP profile.
-    tls12(0x008c, "PSK-AES128-CBC-SHA", CBC, SHA256, false),
-    tls12(0x008d, "PSK-AES256-CBC-SHA", CBC, SHA256, false),
+    tls12(0x008c, "PSK-AES128-CBC-SHA", CBC, SHA256, PSK),
+    tls12(0x008d, "PSK-AES256-CBC-SHA", CBC, SHA256, PSK),
 ];
 
 /// The TLS 1.3 suites an external PSK of hash SHA-256 may use (RFC 8446 section 4.2.11).
@@ -179,12 +195,12 @@ pub(super) static TLS13_SUITES: [Suite; 2] = [
 /// and is not among them.
 static CERTIFICATE_SUITES: [Suite; 7] = [
     tls13(0x1302, "TLS_AES_256_GCM_SHA384", Aead::Aes256Gcm, SHA384),
-    tls12(0xc02b, "ECDHE-ECDSA-AES128-GCM-SHA256", AES_128_GCM, SHA256, false),
-    tls12(0xc02c, "ECDHE-ECDSA-AES256-GCM-SHA384", AES_256_GCM, SHA384, false),
-    tls12(0xcca9, "ECDHE-ECDSA-CHACHA20-POLY1305", CHACHA20, SHA256, false),
-    tls12(0xc02f, "ECDHE-RSA-AES128-GCM-SHA256", AES_128_GCM, SHA256, false),
-    tls12(0xc030, "ECDHE-RSA-AES256-GCM-SHA384", AES_256_GCM, SHA384, false),
-    tls12(0xcca8, "ECDHE-RSA-CHACHA20-POLY1305", CHACHA20, SHA256, false),
+    tls12(0xc02b, "ECDHE-ECDSA-AES128-GCM-SHA256", AES_128_GCM, SHA256, OTHER),
+    tls12(0xc02c, "ECDHE-ECDSA-AES256-GCM-SHA384", AES_256_GCM, SHA384, OTHER),
+    tls12(0xcca9, "ECDHE-ECDSA-CHACHA20-POLY1305", CHACHA20, SHA256, OTHER),
+    tls12(0xc02f, "ECDHE-RSA-AES128-GCM-SHA256", AES_128_GCM, SHA256, OTHER),
+    tls12(0xc030, "ECDHE-RSA-AES256-GCM-SHA384", AES_256_GCM, SHA384, OTHER),
+    tls12(0xcca8, "ECDHE-RSA-CHACHA20-POLY1305", CHACHA20, SHA256, OTHER),
 ];
 
 #[cfg(test)]

@@ -1,11 +1,13 @@
 //! What is agreed on: the ClientHello read strictly, and our answer to it.
 
-use ring::agreement::{Algorithm, ECDH_P256, X25519};
+use ring::agreement::{Algorithm, ECDH_P256, ECDH_P384, X25519};
 
 use super::super::Profile;
 use super::super::client_hello::{HelloMessage, Reader};
-use super::super::psk::CONTENT_TYPE_HANDSHAKE;
-use super::super::suite::{Aead, Protection, Suite};
+use super::super::numbers::{
+    CONTENT_HANDSHAKE, MESSAGE_SERVER_HELLO, MESSAGE_SERVER_HELLO_DONE, MESSAGE_SERVER_KEY_EXCHANGE,
+};
+use super::super::suite::{Aead, KeyExchange, Protection, Suite};
 
 /// What this handshake is going to be.
 pub(super) struct Negotiated {
@@ -21,21 +23,22 @@ pub(super) struct Negotiated {
     pub(super) client_random: [u8; RANDOM_BYTES],
 }
 
-/// A group for Diffie-Hellman, most wanted first: those OpenSSL is configured with here, less P-384,
-/// which nobody offers alone.
+/// A group for Diffie-Hellman, most wanted first: those OpenSSL is configured with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Group {
     X25519,
     Secp256r1,
+    Secp384r1,
 }
 
 impl Group {
-    const ALL: [Self; 2] = [Self::X25519, Self::Secp256r1];
+    const ALL: [Self; 3] = [Self::X25519, Self::Secp256r1, Self::Secp384r1];
 
     pub(super) fn algorithm(self) -> &'static Algorithm {
         match self {
             Self::X25519 => &X25519,
             Self::Secp256r1 => &ECDH_P256,
+            Self::Secp384r1 => &ECDH_P384,
         }
     }
 
@@ -44,6 +47,7 @@ impl Group {
         match self {
             Self::X25519 => 29,
             Self::Secp256r1 => 23,
+            Self::Secp384r1 => 24,
         }
     }
 }
@@ -72,9 +76,9 @@ impl<'a> Offer<'a> {
         if reader.vector8()?.len() > 32 {
             return None;
         }
-        offer.suites = reader.vector16()?;
+        offer.suites = numbers(reader.vector16()?)?;
         let compressions = reader.vector8()?;
-        if !offer.suites.len().is_multiple_of(2) || !compressions.contains(&COMPRESSION_NULL) {
+        if !compressions.contains(&COMPRESSION_NULL) {
             return None;
         }
         offer.secure_renegotiation = offer.contains(SUITE_EMPTY_RENEGOTIATION_INFO);
@@ -104,9 +108,9 @@ impl<'a> Offer<'a> {
             seen |= bit;
             let mut reader = Reader(body);
             match number {
-                EXTENSION_SUPPORTED_GROUPS => self.groups = Some(reader.vector16()?),
+                EXTENSION_SUPPORTED_GROUPS => self.groups = Some(numbers(reader.vector16()?)?),
                 EXTENSION_POINT_FORMATS => self.point_formats = Some(reader.vector8()?),
-                EXTENSION_SUPPORTED_VERSIONS => self.versions = Some(reader.vector8()?),
+                EXTENSION_SUPPORTED_VERSIONS => self.versions = Some(numbers(reader.vector8()?)?),
                 EXTENSION_EXTENDED_MASTER_SECRET => self.extended_master_secret = true,
                 EXTENSION_RENEGOTIATION_INFO => {
                     // RFC 5746 section 3.6: empty in a first handshake.
@@ -141,9 +145,11 @@ impl<'a> Offer<'a> {
         let uncompressed = self.point_formats.is_none_or(|formats| formats.contains(&UNCOMPRESSED));
         Group::ALL.into_iter().find(|group| match (group, self.groups) {
             (Group::X25519, Some(groups)) => contains(groups, group.number()),
-            (Group::Secp256r1, Some(groups)) => uncompressed && contains(groups, group.number()),
+            (Group::Secp256r1 | Group::Secp384r1, Some(groups)) => {
+                uncompressed && contains(groups, group.number())
+            }
             (Group::X25519, None) => false,
-            (Group::Secp256r1, None) => uncompressed,
+            (Group::Secp256r1 | Group::Secp384r1, None) => uncompressed,
         })
     }
 }
@@ -160,17 +166,20 @@ impl Negotiated {
         }
         let group = offer.group();
         let possible = |suite: &&&'static Suite| {
-            offer.contains(suite.number) && !(is_ephemeral(suite) && group.is_none())
+            offer.contains(suite.number)
+                && !(suite.exchange == KeyExchange::EcdhePsk && group.is_none())
         };
         let suite = *profile.suites.iter().find(possible)?;
         let Protection::Aead(aead) = suite.protection else { return None };
-        if suite.dhe {
-            return None;
-        }
+        let group = match suite.exchange {
+            KeyExchange::Psk => None,
+            KeyExchange::EcdhePsk => group,
+            KeyExchange::DhePsk | KeyExchange::Other => return None,
+        };
         Some(Self {
             suite,
             aead,
-            group: group.filter(|_| is_ephemeral(suite)),
+            group,
             extended_master_secret: offer.extended_master_secret,
             secure_renegotiation: offer.secure_renegotiation,
             point_formats: offer.point_formats.is_some(),
@@ -186,8 +195,8 @@ impl Negotiated {
         output: &mut Vec<u8>,
     ) {
         let record = output.len();
-        output.extend_from_slice(&[CONTENT_TYPE_HANDSHAKE, 3, 3, 0, 0]);
-        let hello = begin_message(output, SERVER_HELLO);
+        output.extend_from_slice(&[CONTENT_HANDSHAKE, 3, 3, 0, 0]);
+        let hello = begin_message(output, MESSAGE_SERVER_HELLO);
         output.extend_from_slice(&VERSION_TLS12.to_be_bytes());
         output.extend_from_slice(random);
         // No session that could be resumed.
@@ -197,7 +206,7 @@ impl Negotiated {
         self.write_extensions(output);
         end_message(output, hello);
         if let Some((group, public)) = public {
-            let exchange = begin_message(output, SERVER_KEY_EXCHANGE);
+            let exchange = begin_message(output, MESSAGE_SERVER_KEY_EXCHANGE);
             // RFC 5489 section 2: no hint, then the parameters of RFC 8422 section 5.4.
             output.extend_from_slice(&[0, 0, NAMED_CURVE]);
             output.extend_from_slice(&group.number().to_be_bytes());
@@ -205,7 +214,7 @@ impl Negotiated {
             output.extend_from_slice(public);
             end_message(output, exchange);
         }
-        let done = begin_message(output, SERVER_HELLO_DONE);
+        let done = begin_message(output, MESSAGE_SERVER_HELLO_DONE);
         end_message(output, done);
         let length = (output.len() - record - 5) as u16;
         output[record + 3..record + 5].copy_from_slice(&length.to_be_bytes());
@@ -235,9 +244,9 @@ impl Negotiated {
     }
 }
 
-/// ECDHE_PSK.
-fn is_ephemeral(suite: &Suite) -> bool {
-    suite.name.starts_with("ECDHE-PSK-")
+/// A list of two-byte numbers; `None` where one is half there.
+fn numbers(bytes: &[u8]) -> Option<&[u8]> {
+    bytes.len().is_multiple_of(2).then_some(bytes)
 }
 
 fn contains(numbers: &[u8], number: u16) -> bool {
@@ -260,10 +269,6 @@ const VERSION_TLS12: u16 = 0x0303;
 const COMPRESSION_NULL: u8 = 0;
 const UNCOMPRESSED: u8 = 0;
 const NAMED_CURVE: u8 = 3;
-
-const SERVER_HELLO: u8 = 2;
-const SERVER_KEY_EXCHANGE: u8 = 12;
-const SERVER_HELLO_DONE: u8 = 14;
 
 /// RFC 5746 section 3.3.
 const SUITE_EMPTY_RENEGOTIATION_INFO: u16 = 0x00ff;

@@ -19,8 +19,13 @@ use zeroize::Zeroizing;
 use super::client_hello::{HelloMessage, Reader};
 use super::handshake::{HandshakeError, IDENTITY_BYTES_MAX, Progress, front_record};
 use super::keys::Role;
-use super::psk::CONTENT_TYPE_HANDSHAKE;
-use super::record::{ALERT_CLOSE_NOTIFY, HEADER_BYTES, LEVEL_FATAL, LEVEL_WARNING, RecordLayer};
+use super::numbers::{
+    ALERT_BAD_RECORD_MAC, ALERT_CLOSE_NOTIFY, ALERT_DECODE_ERROR, ALERT_DECRYPT_ERROR,
+    ALERT_ILLEGAL_PARAMETER, ALERT_INTERNAL_ERROR, ALERT_PROTOCOL_VERSION,
+    ALERT_UNEXPECTED_MESSAGE, CONTENT_ALERT, CONTENT_CHANGE_CIPHER_SPEC, CONTENT_HANDSHAKE,
+    LEVEL_FATAL, LEVEL_WARNING, MESSAGE_CLIENT_KEY_EXCHANGE, MESSAGE_FINISHED,
+};
+use super::record::{HEADER_BYTES, RecordLayer};
 use super::suite::{Aead, Suite};
 use super::{Profile, Psk, RECORD_BYTES_MAX, Session};
 use hello::{Group, Negotiated, RANDOM_BYTES};
@@ -171,7 +176,8 @@ impl Psk12Handshake {
                 Ok(None) => {}
                 Ok(Some(session)) => return Ok((consumed, Progress::Done(session))),
                 Err(fault) => {
-                    let alert = fault.alert.map(|alert| [ALERT, 3, 3, 0, 2, LEVEL_FATAL, alert]);
+                    let alert =
+                        fault.alert.map(|alert| [CONTENT_ALERT, 3, 3, 0, 2, LEVEL_FATAL, alert]);
                     output.extend(alert.into_iter().flatten());
                     return Err(fault.error);
                 }
@@ -218,15 +224,15 @@ impl Psk12Handshake {
         }
         let payload = &record[HEADER_BYTES..];
         match (std::mem::replace(&mut self.stage, Stage::Broken), record[0]) {
-            (stage @ (Stage::ClientKeyExchange | Stage::ChangeCipherSpec(_)), ALERT) => {
+            (stage @ (Stage::ClientKeyExchange | Stage::ChangeCipherSpec(_)), CONTENT_ALERT) => {
                 self.stage = stage;
                 self.alert(payload)?;
             }
-            (Stage::ClientKeyExchange, CONTENT_TYPE_HANDSHAKE) => {
+            (Stage::ClientKeyExchange, CONTENT_HANDSHAKE) => {
                 self.stage = Stage::ClientKeyExchange;
                 self.client_key_exchange(payload)?;
             }
-            (Stage::ChangeCipherSpec(keyed), CHANGE_CIPHER_SPEC) if payload == [1] => {
+            (Stage::ChangeCipherSpec(keyed), CONTENT_CHANGE_CIPHER_SPEC) if payload == [1] => {
                 self.stage = Stage::Finished(keyed);
             }
             (Stage::Finished(keyed), content_type) => {
@@ -269,7 +275,7 @@ impl Psk12Handshake {
             gathered = std::mem::take(&mut self.partial);
             &gathered
         };
-        if message[0] != CLIENT_KEY_EXCHANGE {
+        if message[0] != MESSAGE_CLIENT_KEY_EXCHANGE {
             return Err(Fault::malformed(ALERT_UNEXPECTED_MESSAGE));
         }
         let &[_, high, middle, low, ref body @ ..] = message else {
@@ -328,8 +334,8 @@ impl Psk12Handshake {
             .map_err(|_| Fault::authentication(ALERT_BAD_RECORD_MAC))?;
         let plaintext = &memory[plaintext];
         match content_type {
-            CONTENT_TYPE_HANDSHAKE if !plaintext.is_empty() => {}
-            ALERT if plaintext.len() == 2 => {
+            CONTENT_HANDSHAKE if !plaintext.is_empty() => {}
+            CONTENT_ALERT if plaintext.len() == 2 => {
                 let error = HandshakeError::AlertReceived(plaintext[1]);
                 return Err(Fault { alert: None, error });
             }
@@ -340,7 +346,8 @@ impl Psk12Handshake {
             self.stage = Stage::Finished(keyed);
             return Ok(None);
         }
-        let &[FINISHED, 0, 0, length, ref verify_data @ ..] = self.partial.as_slice() else {
+        let &[MESSAGE_FINISHED, 0, 0, length, ref verify_data @ ..] = self.partial.as_slice()
+        else {
             return Err(Fault::malformed(ALERT_UNEXPECTED_MESSAGE));
         };
         if usize::from(length) != VERIFY_DATA_BYTES || verify_data.len() != VERIFY_DATA_BYTES {
@@ -354,10 +361,10 @@ impl Psk12Handshake {
         let verify_data =
             keyed.master_secret.verify_data(b"server finished", transcript_hash.as_ref());
         let mut message = [0; FINISHED_BYTES];
-        message[..4].copy_from_slice(&[FINISHED, 0, 0, VERIFY_DATA_BYTES as u8]);
+        message[..4].copy_from_slice(&[MESSAGE_FINISHED, 0, 0, VERIFY_DATA_BYTES as u8]);
         message[4..].copy_from_slice(verify_data.as_slice());
-        output.extend_from_slice(&[CHANGE_CIPHER_SPEC, 3, 3, 0, 1, 1]);
-        output.extend_from_slice(&keyed.records.seal_small(CONTENT_TYPE_HANDSHAKE, &message));
+        output.extend_from_slice(&[CONTENT_CHANGE_CIPHER_SPEC, 3, 3, 0, 1, 1]);
+        output.extend_from_slice(&keyed.records.seal_small(CONTENT_HANDSHAKE, &message));
         Ok(Some(Session::from_record_layer(keyed.records)))
     }
 }
@@ -374,24 +381,10 @@ const DUMMY_KEY_BYTES: usize = 32;
 const DOWNGRADE: [u8; 8] = *b"DOWNGRD\x01";
 /// Warnings a client may have during a handshake; more is a flood.
 const WARNINGS_MAX: u8 = 4;
-/// The longest identity and a point of P-256, each with its length.
-const CLIENT_KEY_EXCHANGE_BYTES_MAX: usize = 2 + IDENTITY_BYTES_MAX + 1 + 65;
+/// The longest identity and a point of P-384, each with its length.
+const CLIENT_KEY_EXCHANGE_BYTES_MAX: usize = 2 + IDENTITY_BYTES_MAX + 1 + 97;
 /// Handshake header and verify_data.
 const FINISHED_BYTES: usize = 4 + VERIFY_DATA_BYTES;
 /// Header, explicit nonce, message, tag.
 const FINISHED_RECORD_BYTES_MAX: usize = HEADER_BYTES + 8 + FINISHED_BYTES + 16;
 const _: () = assert!(FINISHED_RECORD_BYTES_MAX < RECORD_BYTES_MAX);
-
-const CHANGE_CIPHER_SPEC: u8 = 20;
-const ALERT: u8 = 21;
-
-const CLIENT_KEY_EXCHANGE: u8 = 16;
-const FINISHED: u8 = 20;
-
-const ALERT_UNEXPECTED_MESSAGE: u8 = 10;
-const ALERT_BAD_RECORD_MAC: u8 = 20;
-const ALERT_ILLEGAL_PARAMETER: u8 = 47;
-const ALERT_DECODE_ERROR: u8 = 50;
-const ALERT_DECRYPT_ERROR: u8 = 51;
-const ALERT_PROTOCOL_VERSION: u8 = 70;
-const ALERT_INTERNAL_ERROR: u8 = 80;

@@ -2,7 +2,7 @@
 
 use zeroize::Zeroizing;
 
-use super::super::keys::{Prf, Role, TrafficKeys, tls12_traffic_keys_by};
+use super::super::keys::{Prf, Role, TrafficKeys, tls12_traffic_keys};
 use super::super::suite::{Aead, Hash, Suite};
 
 /// Bytes of the master secret.
@@ -61,6 +61,6 @@ impl MasterSecret {
         client_random: &[u8; 32],
         server_random: &[u8; 32],
     ) -> TrafficKeys {
-        tls12_traffic_keys_by(&self.prf, suite, aead, role, client_random, server_random)
+        tls12_traffic_keys(&self.prf, suite, aead, role, client_random, server_random)
     }
 }

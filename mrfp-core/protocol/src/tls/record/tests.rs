@@ -1,5 +1,6 @@
-use super::super::keys::{DirectionKeys, SECRET_BYTES_MAX, Secret, tls12_traffic_keys};
+use super::super::keys::{DirectionKeys, Prf, SECRET_BYTES_MAX, Secret, tls12_traffic_keys};
 use super::super::memory_stream::MemoryStream;
+use super::super::numbers::LEVEL_FATAL;
 use super::super::suite::suite_by_name;
 use super::super::{Handshake, Profile, ProfileConfig, Progress, Psk, Records, Session};
 use super::*;
@@ -21,7 +22,10 @@ fn layer(suite: &str, role: Role) -> RecordLayer {
         unreachable!("only AEAD suites are tested here");
     };
     let keys = match suite.version {
-        Version::Tls12 => tls12_traffic_keys(suite, aead, role, &[7; 48], &[1; 32], &[2; 32]),
+        Version::Tls12 => {
+            let prf = Prf::new(suite.hash, &[7; 48]);
+            tls12_traffic_keys(&prf, suite, aead, role, &[1; 32], &[2; 32])
+        }
         Version::Tls13 => {
             let direction =
                 |byte| DirectionKeys::tls13(&Secret::new([byte; SECRET_BYTES_MAX]), suite.hash);
@@ -71,11 +75,11 @@ fn an_established_session_stays_small() {
 #[test]
 fn client_refuses_hello_request_with_a_warning_and_goes_on() {
     let (mut client, mut server) = pair(TLS12);
-    let record = server.seal_small(HANDSHAKE, &[HELLO_REQUEST, 0, 0, 0]);
+    let record = server.seal_small(CONTENT_HANDSHAKE, &[MESSAGE_HELLO_REQUEST, 0, 0, 0]);
     assert_handled(&mut client, &record);
     let mut warning = client.pending_output();
     let (content_type, plaintext) = server.decrypt(&mut warning).unwrap();
-    assert_eq!(content_type, ALERT);
+    assert_eq!(content_type, CONTENT_ALERT);
     assert_eq!(warning[plaintext], [LEVEL_WARNING, 100]);
     assert!(client.pending_output().is_empty());
     assert_carries(&mut client, &mut server, b"still here");
@@ -85,12 +89,12 @@ fn client_refuses_hello_request_with_a_warning_and_goes_on() {
 #[test]
 fn server_refuses_a_client_hello_split_over_records() {
     let (mut client, mut server) = pair(TLS12);
-    let mut hello = vec![CLIENT_HELLO, 0, 0, 200];
+    let mut hello = vec![MESSAGE_CLIENT_HELLO, 0, 0, 200];
     hello.resize(204, 0x55);
     let (first, second) = hello.split_at(50);
-    let record = client.seal_small(HANDSHAKE, first);
+    let record = client.seal_small(CONTENT_HANDSHAKE, first);
     assert_handled(&mut server, &record);
-    let record = client.seal_small(HANDSHAKE, second);
+    let record = client.seal_small(CONTENT_HANDSHAKE, second);
     assert_handled(&mut server, &record);
     let warning = server.pending_output();
     assert_handled(&mut client, &warning);
@@ -100,7 +104,7 @@ fn server_refuses_a_client_hello_split_over_records() {
 #[test]
 fn refuses_data_between_the_fragments_of_a_message() {
     let (mut client, mut server) = pair(TLS12);
-    let record = client.seal_small(HANDSHAKE, &[CLIENT_HELLO, 0, 0, 200, 1, 2, 3]);
+    let record = client.seal_small(CONTENT_HANDSHAKE, &[MESSAGE_CLIENT_HELLO, 0, 0, 200, 1, 2, 3]);
     assert_handled(&mut server, &record);
     let record = seal(&mut client, b"data").unwrap();
     let result = open(&mut server, &record);
@@ -111,11 +115,11 @@ fn refuses_data_between_the_fragments_of_a_message() {
 fn cuts_off_a_peer_that_keeps_renegotiating() {
     let (mut client, mut server) = pair(TLS12);
     for _ in 0..RENEGOTIATIONS_MAX {
-        let record = server.seal_small(HANDSHAKE, &[HELLO_REQUEST, 0, 0, 0]);
+        let record = server.seal_small(CONTENT_HANDSHAKE, &[MESSAGE_HELLO_REQUEST, 0, 0, 0]);
         assert_handled(&mut client, &record);
         assert_carries(&mut server, &mut client, b"data between");
     }
-    let record = server.seal_small(HANDSHAKE, &[HELLO_REQUEST, 0, 0, 0]);
+    let record = server.seal_small(CONTENT_HANDSHAKE, &[MESSAGE_HELLO_REQUEST, 0, 0, 0]);
     let result = open(&mut client, &record);
     assert_eq!(result.err(), Some(RecordError::UnexpectedMessage));
 }
@@ -123,12 +127,12 @@ fn cuts_off_a_peer_that_keeps_renegotiating() {
 #[test]
 fn refuses_handshake_messages_of_the_wrong_end_or_version() {
     let cases: [(&str, Role, &[u8]); 7] = [
-        (TLS12, Role::Server, &[HELLO_REQUEST, 0, 0, 0]),
-        (TLS12, Role::Client, &[CLIENT_HELLO, 0, 0, 0]),
-        (TLS12, Role::Client, &[HELLO_REQUEST, 0, 0, 1, 0]),
+        (TLS12, Role::Server, &[MESSAGE_HELLO_REQUEST, 0, 0, 0]),
+        (TLS12, Role::Client, &[MESSAGE_CLIENT_HELLO, 0, 0, 0]),
+        (TLS12, Role::Client, &[MESSAGE_HELLO_REQUEST, 0, 0, 1, 0]),
         (TLS12, Role::Client, &KEY_UPDATE_NOT_REQUESTED),
-        (TLS13, Role::Server, &[NEW_SESSION_TICKET, 0, 0, 0]),
-        (TLS13, Role::Client, &[HELLO_REQUEST, 0, 0, 0]),
+        (TLS13, Role::Server, &[MESSAGE_NEW_SESSION_TICKET, 0, 0, 0]),
+        (TLS13, Role::Client, &[MESSAGE_HELLO_REQUEST, 0, 0, 0]),
         (TLS13, Role::Server, &[]),
     ];
     for (suite, receiver, message) in cases {
@@ -137,7 +141,7 @@ fn refuses_handshake_messages_of_the_wrong_end_or_version() {
             Role::Client => (server, client),
             Role::Server => (client, server),
         };
-        let record = from.seal_small(HANDSHAKE, message);
+        let record = from.seal_small(CONTENT_HANDSHAKE, message);
         let result = open(&mut to, &record);
         assert_eq!(result.err(), Some(RecordError::UnexpectedMessage));
     }
@@ -146,15 +150,15 @@ fn refuses_handshake_messages_of_the_wrong_end_or_version() {
 #[test]
 fn client_passes_over_a_ticket_split_over_records() {
     let (mut client, mut server) = pair(TLS13);
-    let mut ticket = vec![NEW_SESSION_TICKET, 0, 1, 0];
+    let mut ticket = vec![MESSAGE_NEW_SESSION_TICKET, 0, 1, 0];
     ticket.resize(4 + 256, 0);
     // The next ticket begins in the record that ends this one.
-    ticket.extend([NEW_SESSION_TICKET, 0, 0, 1]);
-    let record = server.seal_small(HANDSHAKE, &ticket[..100]);
+    ticket.extend([MESSAGE_NEW_SESSION_TICKET, 0, 0, 1]);
+    let record = server.seal_small(CONTENT_HANDSHAKE, &ticket[..100]);
     assert_handled(&mut client, &record);
-    let record = server.seal_small(HANDSHAKE, &ticket[100..]);
+    let record = server.seal_small(CONTENT_HANDSHAKE, &ticket[100..]);
     assert_handled(&mut client, &record);
-    let record = server.seal_small(HANDSHAKE, &[9]);
+    let record = server.seal_small(CONTENT_HANDSHAKE, &[9]);
     assert_handled(&mut client, &record);
     assert_carries(&mut server, &mut client, b"data");
 }
@@ -162,7 +166,7 @@ fn client_passes_over_a_ticket_split_over_records() {
 #[test]
 fn answers_a_key_update_before_the_next_data() {
     let (mut client, mut server) = pair(TLS13);
-    let record = client.seal_small(HANDSHAKE, &[KEY_UPDATE, 0, 0, 1, 1]);
+    let record = client.seal_small(CONTENT_HANDSHAKE, &[MESSAGE_KEY_UPDATE, 0, 0, 1, 1]);
     client.advance_write_keys();
     assert_handled(&mut server, &record);
     assert_carries(&mut client, &mut server, b"under the new key");
@@ -181,7 +185,7 @@ fn answers_a_key_update_before_the_next_data() {
 #[test]
 fn gives_the_answer_to_a_key_update_as_pending_output() {
     let (mut client, mut server) = pair(TLS13);
-    let record = server.seal_small(HANDSHAKE, &[KEY_UPDATE, 0, 0, 1, 1]);
+    let record = server.seal_small(CONTENT_HANDSHAKE, &[MESSAGE_KEY_UPDATE, 0, 0, 1, 1]);
     server.advance_write_keys();
     assert_handled(&mut client, &record);
     let answer = client.pending_output();
@@ -194,14 +198,14 @@ fn gives_the_answer_to_a_key_update_as_pending_output() {
 #[test]
 fn refuses_a_key_update_that_does_not_end_its_record_or_is_ill_formed() {
     let messages: [&[u8]; 4] = [
-        &[KEY_UPDATE, 0, 0, 1, 0, NEW_SESSION_TICKET, 0, 0, 0],
-        &[KEY_UPDATE, 0, 0, 1, 2],
-        &[KEY_UPDATE, 0, 0, 2, 0, 0],
-        &[KEY_UPDATE, 0, 0, 1],
+        &[MESSAGE_KEY_UPDATE, 0, 0, 1, 0, MESSAGE_NEW_SESSION_TICKET, 0, 0, 0],
+        &[MESSAGE_KEY_UPDATE, 0, 0, 1, 2],
+        &[MESSAGE_KEY_UPDATE, 0, 0, 2, 0, 0],
+        &[MESSAGE_KEY_UPDATE, 0, 0, 1],
     ];
     for message in messages {
         let (mut client, mut server) = pair(TLS13);
-        let record = server.seal_small(HANDSHAKE, message);
+        let record = server.seal_small(CONTENT_HANDSHAKE, message);
         let result = open(&mut client, &record);
         assert_eq!(result.err(), Some(RecordError::UnexpectedMessage));
     }
@@ -285,7 +289,7 @@ fn tells_warnings_fatal_alerts_and_closure_apart() {
         let record = client.alert(LEVEL_FATAL, 40);
         let result = open(&mut server, &record);
         assert_eq!(result.err(), Some(RecordError::AlertReceived(40)));
-        let record = client.seal_small(ALERT, &[1]);
+        let record = client.seal_small(CONTENT_ALERT, &[1]);
         let result = open(&mut server, &record);
         assert_eq!(result.err(), Some(RecordError::UnexpectedMessage));
     }
@@ -313,7 +317,7 @@ fn cuts_off_a_flood_of_records_without_data() {
 fn refuses_a_plaintext_longer_than_a_record_may_carry() {
     for suite in AEAD_SUITES {
         let (mut client, mut server) = pair(suite);
-        let record = client.seal_small(APPLICATION_DATA, &vec![0; PLAINTEXT_BYTES_MAX + 1]);
+        let record = client.seal_small(CONTENT_APPLICATION_DATA, &vec![0; PLAINTEXT_BYTES_MAX + 1]);
         let result = open(&mut server, &record);
         assert_eq!(result.err(), Some(RecordError::RecordOverflow));
     }
@@ -340,7 +344,7 @@ fn accepts_padding_up_to_the_limit_of_a_record() {
     let (mut client, mut server) = pair(TLS13);
     // What seal_small adds as the content type is the last byte of padding here.
     let mut padded = b"data".to_vec();
-    padded.push(APPLICATION_DATA);
+    padded.push(CONTENT_APPLICATION_DATA);
     padded.resize(PLAINTEXT_BYTES_MAX, 0);
     let mut record = client.seal_small(0, &padded);
     let Ok(Opened::Data { plaintext, .. }) = server.open(&mut record) else {
@@ -368,7 +372,7 @@ fn ignores_what_follows_close_notify() {
 #[test]
 fn keeps_the_record_layer_while_an_answer_is_owed() {
     let (client, mut server) = pair(TLS12);
-    let record = server.seal_small(HANDSHAKE, &[HELLO_REQUEST, 0, 0, 0]);
+    let record = server.seal_small(CONTENT_HANDSHAKE, &[MESSAGE_HELLO_REQUEST, 0, 0, 0]);
     let mut client = Box::new(client);
     assert_handled(&mut client, &record);
     let Err(mut client) = client.into_traffic_keys() else {
@@ -436,7 +440,7 @@ fn stock_openssl_follows_our_key_update_and_answers_it() {
     let (mut layer, mut stock) = against_stock_server();
     echo(&mut layer, &mut stock);
     let secret_before = layer.keys.read.secret.clone();
-    let update = layer.seal_small(HANDSHAKE, &[KEY_UPDATE, 0, 0, 1, 1]);
+    let update = layer.seal_small(CONTENT_HANDSHAKE, &[MESSAGE_KEY_UPDATE, 0, 0, 1, 1]);
     layer.advance_write_keys();
     stock.get_mut().feed(&update);
     echo(&mut layer, &mut stock);
