@@ -1,5 +1,6 @@
 //! The media side of the fleet: pinned threads, each with its own ring and the UEs of some rooms.
 
+pub mod channel;
 pub mod connection;
 pub mod egress;
 pub mod message;

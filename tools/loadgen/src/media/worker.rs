@@ -379,7 +379,30 @@ impl<D: Driver> Worker<D> {
     }
 }
 
-/// Processor time of this thread in clock ticks; 0 where the system does not tell.
+/// Indices, each at most once, in the order they came.
+#[derive(Default)]
+pub(crate) struct Set {
+    pub(crate) order: Vec<u32>,
+    inside: Vec<bool>,
+}
+
+impl Set {
+    pub(crate) fn insert(&mut self, index: u32) {
+        if self.inside.len() <= index as usize {
+            self.inside.resize(index as usize + 1, false);
+        }
+        if !std::mem::replace(&mut self.inside[index as usize], true) {
+            self.order.push(index);
+        }
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<u32> {
+        let index = self.order.pop()?;
+        self.inside[index as usize] = false;
+        Some(index)
+    }
+}
+
 /// Longest latency a histogram tells from longer ones.
 const LATENCY_NS_MAX: u64 = 120_000_000_000;
 

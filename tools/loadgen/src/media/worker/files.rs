@@ -4,7 +4,8 @@ use mrfp_io::{Driver, Key, Operation, Token};
 
 use super::{Phase, Worker};
 use crate::expectation::Violation;
-use crate::media::connection::{Failure, Stage};
+use crate::media::channel::Failure;
+use crate::media::connection::Stage;
 use crate::media::message::{ChunkOf, FILE_BIT, Stamp, Transaction};
 
 /// When the stalled receiver reads nothing.
