@@ -348,6 +348,8 @@ fn a_wrong_key_is_named() {
     assert_eq!(refused, [(488, 3)]);
     let example = &report.violations.examples[&Violation::CallRefused][0];
     assert!(example.contains("Key management failed"), "{example}");
+    let example = &report.violations.examples[&Violation::NothingExchanged][0];
+    assert!(example.contains("none of 3 calls came up"), "{example}");
     node.stop();
 }
 
@@ -376,7 +378,7 @@ fn whole_calls_follow_each_other_and_are_counted() {
             "--duration",
             "1s",
             "--warmup",
-            "200ms",
+            "1s",
             "--security",
             security,
             "--node-pid",

@@ -153,9 +153,18 @@ impl Fleet<'_> {
             figures.node_gbit_per_cpu_second =
                 figures.node_cpu_seconds.filter(|it| *it > 0.0).map(|seconds| gbit / seconds);
         }
-        let mut warnings = warnings(self.options, &cpu, &schedule_slip, &messages);
-        if self.calls.bound == 0 {
-            warnings.push("no call came up, so nobody talked".to_owned());
+        let warnings = warnings(self.options, &cpu, &schedule_slip, &messages);
+        let exchanged = if churns { self.calls.ended.into() } else { sent_total + file.len() };
+        if exchanged == 0 && !self.interrupted {
+            let (bound, attempted) = (self.calls.bound, self.calls.attempted);
+            self.violations.add(Violation::NothingExchanged, || match bound {
+                0 => format!("none of {attempted} calls came up, so nobody talked"),
+                _ if churns => format!("{bound} calls came up, but none ended with an answered BYE"),
+                _ => format!(
+                    "{bound} calls came up, but no message was sent: --duration is shorter than the \
+                     time to the first one, or all who could send had failed"
+                ),
+            });
         }
         Report {
             passed: self.violations.total() == 0 && !self.interrupted,

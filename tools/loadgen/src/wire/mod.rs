@@ -182,6 +182,7 @@ impl<'a> Run<'a> {
         while !self.is_drained() && Instant::now() < deadline {
             tokio::time::sleep(INTERVAL).await;
         }
+        self.measured.total = self.counted();
         self.control.enter(Phase::Ending);
         let mut figures = Vec::new();
         for thread in self.threads {
