@@ -27,7 +27,7 @@ fn run(scenario: &str, target: &str, options: &[&str]) -> WireReport {
     let mut line = vec!["mrf-load", "run", scenario, "--target", target];
     line.extend(short);
     line.extend(options);
-    match loadgen::run(Cli::parse_from(line).command).unwrap() {
+    match loadgen::run(Cli::parse_from(&line).command, &[]).unwrap() {
         Outcome::Wire(report) => *report,
         other => panic!("{other:?}"),
     }

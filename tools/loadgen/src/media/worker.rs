@@ -7,13 +7,13 @@ mod shared;
 mod traffic;
 
 use std::cmp::Reverse;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
 use hdrhistogram::Histogram;
-use mrfp_io::{Completion, Driver};
+use mrfp_io::{Completion, Driver as _, Ring};
 use mrfp_protocol::tls::Profile;
 
 use self::files::StallTimes;
@@ -58,6 +58,8 @@ pub struct Connect {
     pub room: u32,
     /// Where to.
     pub address: SocketAddr,
+    /// Where from; `None`: the kernel chooses.
+    pub source: Option<IpAddr>,
     /// `a=path` of the answer.
     pub remote_path: String,
     /// `a=path` of our offer: one URI.
@@ -90,8 +92,8 @@ pub enum Event {
 }
 
 /// One media thread.
-pub struct Worker<D> {
-    driver: D,
+pub struct Worker {
+    driver: Ring,
     connections: Vec<Connection>,
     /// Index of a session's connection, [`NONE`] where it has none here.
     by_session: Vec<u32>,
@@ -155,10 +157,10 @@ pub struct WorkerConfig {
     pub progress: Arc<Progress>,
 }
 
-impl<D: Driver> Worker<D> {
+impl Worker {
     /// A worker without connections. `events` is called on the worker's thread.
     pub fn new(
-        driver: D,
+        driver: Ring,
         config: WorkerConfig,
         commands: mpsc::Receiver<Command>,
         events: impl Fn(Event) + Send + 'static,

@@ -1,6 +1,6 @@
 //! Connections from their beginning to their end.
 
-use mrfp_io::{Driver, Errno, Key, Operation, RecvBuffer, SendBuffer, Token};
+use mrfp_io::{Driver as _, Errno, Key, Operation, RecvBuffer, SendBuffer, Token};
 
 use super::{BIND_TIMEOUT_NS, Connect, Event, Worker};
 use crate::expectation::Violation;
@@ -8,13 +8,17 @@ use crate::media::channel::{Failure, describe};
 use crate::media::connection::{Beginning, Connection, FileSender, Stage};
 use crate::media::message::{Author, Content, Template};
 
-impl<D: Driver> Worker<D> {
+impl Worker {
     pub(super) fn connect(&mut self, connect: Connect) {
         // A run of calls has no end of them; their connections follow each other in the same slots.
         let reused = self.free.pop();
         let index = reused.unwrap_or(self.connections.len() as u32);
         let token = Token::new(Operation::Connect, key(index));
-        let socket = match self.driver.connect(connect.address, token) {
+        let socket = match connect.source {
+            None => self.driver.connect(connect.address, token),
+            Some(source) => self.driver.connect_from(source, connect.address, token),
+        };
+        let socket = match socket {
             Ok(socket) => socket,
             Err(error) => {
                 self.shared.violations.add(Violation::ConnectFailed, || {

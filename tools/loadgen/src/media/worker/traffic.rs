@@ -3,8 +3,6 @@
 use std::cmp::Reverse;
 use std::sync::atomic::Ordering;
 
-use mrfp_io::Driver;
-
 use super::{BIND_TIMEOUT_NS, Event, Phase, Worker};
 use crate::accounting::thread_cpu_ns;
 use crate::expectation::{Ledger, Violation};
@@ -15,7 +13,7 @@ use crate::media::message::{ChunkOf, FILE_BIT, Stamp, Transaction};
 /// Messages a UE may have open in the open loop; past it the schedule slips and is reported.
 const OPEN_MESSAGES_MAX: u32 = 10_000;
 
-impl<D: Driver> Worker<D> {
+impl Worker {
     pub(super) fn start(&mut self) {
         if self.phase != Phase::SettingUp {
             return;
