@@ -1,5 +1,6 @@
 //! The command line.
 
+mod spread;
 mod wire;
 
 use std::net::{SocketAddr, ToSocketAddrs as _};
@@ -14,7 +15,8 @@ use crate::media::{FileTraffic, Stall, Traffic};
 use crate::scenario::{Churn, ROOM_MEMBERS_MAX, Rooms, Scenario};
 use crate::security::KmsOptions;
 
-pub use self::wire::{BulkRun, PlaneRun, RawRun, RelayRun, RelayUri, Sources, WireOptions};
+pub use self::spread::{Share, Sources, Spread};
+pub use self::wire::{BulkRun, PlaneRun, RawRun, RelayRun, RelayUri, WireOptions};
 
 /// A fleet of UEs that takes a media node to its limit and checks every message it delivers.
 #[derive(Parser, Debug)]
@@ -49,7 +51,8 @@ pub struct Merge {
 }
 
 const MERGE_EXAMPLES: &str = "\
-Example: two generators on processors of their own, one of which measures the node:
+On one machine `run … --processes 2` does all of this. Example: two generators on processors of
+their own, one of which measures the node:
     taskset -c 2 mrf-load run relay --target 'msrp://127.0.0.1:2855;tcp' --json a.json \\
         --node-pid $(pidof mrf) &
     taskset -c 3 mrf-load run relay --target 'msrp://127.0.0.1:2855;tcp' --json b.json
@@ -130,12 +133,16 @@ Examples:
     mrf-load run plane --target tls-psk://127.0.0.1:4433 --handshakes --concurrency 64 \\
         --suite PSK-AES128-GCM-SHA256 --node-pid PID
 
+  The same pairs shared by two processes, each from two addresses of its own:
+    mrf-load run relay --target 'msrp://127.0.0.1:2855;tcp' --pairs 200 --processes 2 \\
+        --source 127.0.1.1-127.0.1.4 --node-pid PID
+
 A message is a SEND in, its 200 out, a SEND out, its 200 in; it is over when its sender has the 200
 and its receiver has the message. Every byte of every message is compared with what was sent. Figures
 are of --duration, which begins when --warmup has passed; `figures` of --json has them, flat.
 
 Exit status: 0 if every connection came up and every message was answered and arrived exactly once, in
-order and unchanged; 1 if not; 2 if the command line is wrong.";
+order and unchanged, and there was at least one; 1 if not; 2 if the command line is wrong.";
 
 /// What is on record, and whose processor time is.
 #[derive(Args, Clone, Default, Debug)]
@@ -194,6 +201,16 @@ Examples, with a node started by `mrf` on this machine:
     mrf-load run stalled-receiver --target sip:stall@127.0.0.1:5060 --sessions 42 --duration 10s \\
         --node-pid $(pidof mrf)
 
+  More load than one process makes: four of them, each with its share of the pairs and of 200
+  addresses, from which its UEs call and connect; one report, and one exit status, for all:
+    mrf-load run pairs --target sip:pair@127.0.0.1:5060 --sessions 2000 --rate 1000/s \\
+        --processes 4 --source 127.0.1.1-127.0.1.200 --node-pid $(pidof mrf)
+
+  More calls than the node can carry: what it sheds must be answered 503 with Retry-After, and what
+  it takes must go through:
+    mrf-load run calls --target sip:call@127.0.0.1:5060 --rate 20000/s --concurrency 2000 \\
+        --source 127.0.1.1-127.0.1.16 --node-pid $(pidof mrf)
+
 Words: a UE is one SIP call with one MSRP session; bound, its first SEND was answered; violation,
 anything a correct node would not have done. `node CPU us per message` is the node's processor time
 over the talk (set-up and teardown left out) by the messages sent; in a pair a message is a SEND
@@ -203,8 +220,8 @@ Progress goes to standard error, the report to standard output. Ctrl-C ends the 
 its calls.
 
 Exit status: 0 if every call was set up and torn down and every message was answered and delivered
-exactly once and in order; 1 if not, if the run was interrupted, or if the node is not there; 2 if
-the command line is wrong.";
+exactly once and in order, and there was at least one; 1 if not, if the run was interrupted, or if
+the node is not there; 2 if the command line is wrong. With --processes: 0 only if it is 0 for each.";
 
 /// Options of `run`.
 #[derive(Args, Clone, Debug)]
@@ -302,6 +319,10 @@ pub struct Run {
         value_parser = clap::value_parser!(u32).range(1..=THREADS_MAX))]
     pub threads: u32,
 
+    /// Who makes the load, and from where.
+    #[command(flatten)]
+    pub spread: Spread,
+
     /// What is on record, and whose processor time is.
     #[command(flatten)]
     pub recording: Recording,
@@ -386,17 +407,17 @@ const FILE_BYTES_MAX: usize = 16_000_000_000;
 const MESSAGE_BYTES_MAX: usize = (Ledger::CHUNKS_MAX as usize - 1) * CHUNK_BODY_BYTES;
 
 impl Run {
-    /// The scenario, with its defaults filled in. An error is the user's.
-    pub fn to_scenario(&self) -> Result<Scenario, String> {
+    /// The scenario of one process, with its defaults filled in. An error is the user's.
+    pub fn to_scenario(&self, share: Share) -> Result<Scenario, String> {
         if !self.target.is_sip() {
             return Err("--target must be a SIP URI: sip:ROOM@HOST:PORT".to_owned());
         }
         let usual = self.scenario.usual();
-        let (window, rate) = match (self.window, self.message_rate) {
+        let (window, message_rate) = match (self.window, self.message_rate) {
             (None, None) => (usual.window, usual.message_rate),
-            (window, rate) => (window, rate),
+            given => given,
         };
-        let interval_ns = rate.map(|rate| (1e9 / rate) as u64);
+        let interval_ns = message_rate.map(|rate| (1e9 / rate) as u64);
         let rooms = match (self.rooms, self.room_size) {
             (_, Some(rooms)) => rooms,
             (Some(rooms), None) => Rooms::Count(rooms),
@@ -407,7 +428,8 @@ impl Run {
         if stall.is_some() && rooms.sizes(self.sessions).first() != Some(&2) {
             return Err("the first room must have two members: one stalls, one sends".to_owned());
         }
-        let largest = rooms.sizes(self.sessions).into_iter().max().unwrap_or(0);
+        let mut room_sizes = rooms.sizes(self.sessions);
+        let largest = room_sizes.iter().copied().max().unwrap_or(0);
         if largest > ROOM_MEMBERS_MAX {
             return Err(format!(
                 "a room would have {largest} members, more than {ROOM_MEMBERS_MAX}: \
@@ -416,14 +438,27 @@ impl Run {
         }
         let churns = self.scenario == ScenarioName::Calls;
         let bulk = self.scenario == ScenarioName::Bulk;
+        if stall.is_some() || self.scenario == ScenarioName::Burst {
+            share.whole("what happens in one moment is one process's")?;
+        }
+        let concurrency = share.of_some(self.concurrency.unwrap_or(64), "calls under way")?;
+        let (mut first_room, mut first_session) =
+            (share.index * CALLS_MAX, share.index * CALLS_MAX);
+        if !churns {
+            let own = share.of_some(room_sizes.len() as u32, "rooms, which are not divided")?;
+            first_room = own.start;
+            first_session = room_sizes[..own.start as usize].iter().sum();
+            room_sizes = room_sizes[own.start as usize..own.end as usize].to_vec();
+        }
+        let rate = self.rate.unwrap_or(if churns { 1e6 } else { 100.0 });
         // What has no window of messages has one of chunks.
         let chunks_open_max = window.filter(|_| bulk).map(|chunks| chunks as usize);
         let window = window.filter(|_| !bulk && !churns);
         Ok(Scenario {
-            sessions: if churns { CALLS_MAX } else { self.sessions },
-            rate_per_second: self.rate.unwrap_or(if churns { 1e6 } else { 100.0 }),
+            sessions: if churns { CALLS_MAX } else { room_sizes.iter().sum() },
+            rate_per_second: share.of_rate(rate),
             warmup: self.warmup,
-            churn: churns.then_some(Churn { concurrency: self.concurrency.unwrap_or(64) }),
+            churn: churns.then_some(Churn { concurrency: concurrency.len() as u32 }),
             duration: self.duration + stall.map_or(Duration::ZERO, |stall| stall.duration),
             traffic: Traffic {
                 interval_ns,
@@ -442,7 +477,9 @@ impl Run {
                 burst: self.scenario == ScenarioName::Burst,
             },
             threads: self.threads,
-            rooms,
+            room_sizes,
+            first_room,
+            first_session,
         })
     }
 }
@@ -603,9 +640,9 @@ mod tests {
         let run = run(&[]).unwrap();
         assert_eq!(run.target.user, "room");
         assert_eq!(run.target.address, "127.0.0.1:5060".parse().unwrap());
-        let scenario = run.to_scenario().unwrap();
+        let scenario = run.to_scenario(Share::WHOLE).unwrap();
         assert_eq!(scenario.sessions, 10);
-        assert_eq!(scenario.rooms, Rooms::Count(1));
+        assert_eq!(scenario.room_sizes, [10]);
         assert_eq!(scenario.traffic.interval_ns, Some(1_000_000_000));
         assert_eq!(scenario.duration, Duration::from_secs(20));
     }
@@ -626,7 +663,7 @@ mod tests {
         assert_eq!(run.duration, Duration::from_millis(1500));
         assert!((run.rate.unwrap() - 2.5).abs() < 1e-9);
         assert_eq!(run.room_size, Some(Rooms::Sizes { min: 2, max: 20 }));
-        assert_eq!(run.to_scenario().unwrap().traffic.interval_ns, None);
+        assert_eq!(run.to_scenario(Share::WHOLE).unwrap().traffic.interval_ns, None);
     }
 
     #[test]
@@ -648,6 +685,6 @@ mod tests {
         assert!(parse_target("room@127.0.0.1").is_err());
         assert!(parse_target("sip:127.0.0.1").is_err());
         assert!(parse_target("sip:a b@127.0.0.1").is_err());
-        assert!(run(&["--sessions", "5000"]).unwrap().to_scenario().is_err());
+        assert!(run(&["--sessions", "5000"]).unwrap().to_scenario(Share::WHOLE).is_err());
     }
 }

@@ -42,6 +42,8 @@ pub enum Violation {
     SendUnanswered,
     /// A response to a SEND that is not open.
     UnexpectedResponse,
+    /// Not one message, call or handshake of those the scenario counts took place.
+    NothingExchanged,
     /// A pair was not heard of although the others talked.
     Starved,
     /// A message never reached a member.
@@ -81,6 +83,7 @@ impl Violation {
             Self::SendRefused => "SEND was answered other than 200",
             Self::SendUnanswered => "SEND was never answered",
             Self::UnexpectedResponse => "answer to a SEND that was not open",
+            Self::NothingExchanged => "nothing was exchanged, so the run has shown nothing",
             Self::Starved => "room in which nothing was delivered while others talked",
             Self::Lost => "message never reached a member",
             Self::Duplicated => "message reached a member more than once",

@@ -17,11 +17,13 @@ use tokio::sync::mpsc;
 
 use self::clock::date_time_now;
 use self::figures::Steady;
-use crate::cli::{Run, SecurityName, TransportName};
+use crate::accounting::Processes;
+use crate::cli::{Run, SecurityName, Share, TransportName};
 use crate::display::Display;
 use crate::expectation::{Violation, Violations};
 use crate::media::worker::{Command, Event as MediaEvent, WorkerConfig};
 use crate::media::{Progress, Thread, WorkerReport};
+use crate::processes::interrupted;
 use crate::report::{CallsReport, Report};
 use crate::scenario::{Churn, Place, Scenario};
 use crate::security::{Credential, KeyExchange, certificate_profile};
@@ -30,8 +32,13 @@ use crate::signalling::{Config, UserAgents};
 
 /// Runs a scenario. An error means that it could not be run; what the node did wrong is in the
 /// report.
-pub async fn run(options: &Run, scenario: &Scenario) -> io::Result<Report> {
-    let mut fleet = Fleet::new(options, scenario).await?;
+pub async fn run(
+    options: &Run,
+    scenario: &Scenario,
+    sources: Vec<IpAddr>,
+    node: &Processes,
+) -> io::Result<Report> {
+    let mut fleet = Fleet::new(options, scenario, sources, node).await?;
     fleet.drive().await?;
     fleet.finish().await
 }
@@ -42,8 +49,9 @@ struct Fleet<'a> {
     credential: Option<Credential>,
     /// TLS of the media, whatever secures it.
     profile: Option<Arc<Profile>>,
-    local_ip: IpAddr,
     transport: Transport,
+    /// Our addresses, dealt out to the calls in turn; none: the kernel chooses.
+    sources: Vec<IpAddr>,
     agents: UserAgents,
     threads: Vec<Thread>,
     media: mpsc::UnboundedReceiver<(u32, MediaEvent)>,
@@ -136,10 +144,15 @@ const PENDING_CALLS_MAX: u32 = 1000;
 const MEDIA_TIMEOUT: Duration = Duration::from_secs(20);
 
 impl<'a> Fleet<'a> {
-    async fn new(options: &'a Run, scenario: &'a Scenario) -> io::Result<Self> {
+    async fn new(
+        options: &'a Run,
+        scenario: &'a Scenario,
+        sources: Vec<IpAddr>,
+        node: &Processes,
+    ) -> io::Result<Self> {
         let transport = match options.transport {
-            TransportName::Udp => Transport::udp(options.target.address).await?,
-            TransportName::Tcp => Transport::tcp(options.target.address)
+            TransportName::Udp => Transport::udp(options.target.address, &sources).await?,
+            TransportName::Tcp => Transport::tcp(options.target.address, &sources)
                 .await
                 .map_err(|error| unreachable(options, &error.to_string()))?,
         };
@@ -147,9 +160,8 @@ impl<'a> Fleet<'a> {
             SecurityName::Plain | SecurityName::Certificate => None,
             SecurityName::Psk => Some(Credential::new(&options.kms)?),
         };
-        let local_address = local_address_towards(options, &transport)?;
         let config = Config {
-            local_address: local_address.to_string(),
+            local_addresses: transport.local_addresses().iter().map(ToString::to_string).collect(),
             transport: match options.transport {
                 TransportName::Udp => "UDP",
                 TransportName::Tcp => "TCP",
@@ -164,7 +176,8 @@ impl<'a> Fleet<'a> {
             SecurityName::Psk => credential.as_ref().map(Credential::profile),
             SecurityName::Certificate => Some(certificate_profile()?),
         };
-        let threads = spawn_threads(scenario, profile.as_ref(), now, &events)?;
+        let threads =
+            spawn_threads(options.spread.own(), scenario, profile.as_ref(), now, &events)?;
         let sessions = if scenario.churn.is_some() { 0 } else { scenario.sessions };
         let places = if sessions > 0 { scenario.places() } else { Vec::new() };
         Ok(Self {
@@ -172,8 +185,8 @@ impl<'a> Fleet<'a> {
             scenario,
             credential,
             profile,
-            local_ip: local_address.ip(),
             transport,
+            sources,
             agents: UserAgents::new(config, sessions, now),
             threads,
             media,
@@ -194,28 +207,31 @@ impl<'a> Fleet<'a> {
             ending_latency: latency_histogram(),
             violations: Violations::default(),
             media_reports: Vec::new(),
-            steady: Steady::of(options),
-            display: Display::new(scenario.sessions),
+            steady: Steady::of(node),
+            display: match options.spread.share {
+                None => Display::new(scenario.sessions),
+                Some(_) => Display::for_parent(),
+            },
         })
     }
 
     async fn drive(&mut self) -> io::Result<()> {
-        let interrupt = interrupts();
+        let interrupt = interrupted();
         tokio::pin!(interrupt);
         while self.phase != Phase::Over {
             let next = self.next_wake();
             tokio::select! {
                 biased;
                 () = &mut interrupt => {
-                    interrupt.set(interrupts());
+                    interrupt.set(interrupted());
                     self.interrupt()?;
                 }
-                message = self.transport.receive() => {
+                (place, message) = self.transport.receive() => {
                     let now = Instant::now();
-                    self.agents.handle_message(message, now);
+                    self.agents.handle_message(place, message, now);
                     for _ in 0..MESSAGES_PER_TURN_MAX {
-                        let Some(message) = self.transport.try_receive() else { break };
-                        self.agents.handle_message(message, now);
+                        let Some((place, message)) = self.transport.try_receive() else { break };
+                        self.agents.handle_message(place, message, now);
                     }
                 }
                 Some((thread, event)) = self.media.recv() => {
@@ -281,8 +297,8 @@ impl<'a> Fleet<'a> {
             Phase::Ending => self.tear_down(now),
             Phase::WarmingUp | Phase::Talking | Phase::Draining | Phase::Over => {}
         }
-        while let Some(message) = self.agents.poll_transmit() {
-            self.transport.send(&message);
+        while let Some((place, message)) = self.agents.poll_transmit() {
+            self.transport.send(place, &message);
         }
         if matches!(self.phase, Phase::Talking | Phase::Draining) {
             self.steady.sample_memory();
@@ -510,6 +526,7 @@ const MESSAGES_PER_TURN_MAX: usize = 64;
 const DISPLAY_INTERVAL: Duration = Duration::from_millis(100);
 
 fn spawn_threads(
+    share: Share,
     scenario: &Scenario,
     profile: Option<&Arc<Profile>>,
     origin: Instant,
@@ -527,13 +544,10 @@ fn spawn_threads(
             }
         }
     }
-    // The first processor, then from the last one downwards: a node beside us pins its shards from
-    // the second one upwards and leaves the first to its control plane.
-    let cores = mrfp_io::available_cores();
-    let mut cores = cores.first().into_iter().chain(cores.iter().skip(1).rev()).copied();
     let date_time = date_time_now();
-    (0..scenario.threads)
-        .map(|number| {
+    (0..)
+        .zip(crate::media::cores(share, scenario.threads))
+        .map(|(number, core)| {
             let config = WorkerConfig {
                 traffic: scenario.traffic.clone(),
                 sessions: if scenario.churn.is_some() { 0 } else { scenario.sessions },
@@ -544,30 +558,12 @@ fn spawn_threads(
                 progress: Arc::new(Progress::default()),
             };
             let events = events.clone();
-            Thread::spawn(config, cores.next(), move |event| {
+            Thread::spawn(config, core, move |event| {
                 // A fleet that has given up does not listen any more.
                 let _ = events.send((number, event));
             })
         })
         .collect()
-}
-
-/// The address the node can reach us at.
-fn local_address_towards(options: &Run, transport: &Transport) -> io::Result<std::net::SocketAddr> {
-    let local = transport.local_address();
-    if !local.ip().is_unspecified() {
-        return Ok(local);
-    }
-    let probe = std::net::UdpSocket::bind(local)?;
-    probe.connect(options.target.address)?;
-    Ok((probe.local_addr()?.ip(), local.port()).into())
-}
-
-async fn interrupts() {
-    if tokio::signal::ctrl_c().await.is_err() {
-        // Without signals the run ends by itself.
-        std::future::pending::<()>().await;
-    }
 }
 
 fn latency_histogram() -> Histogram<u64> {

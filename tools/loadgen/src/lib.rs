@@ -8,6 +8,7 @@
 //! - [`fleet`]: one run from the first INVITE to the last BYE.
 //! - [`wire`]: the same without SIP, against whoever is reached directly.
 //! - [`accounting`]: processor time and memory, the node's and our own.
+//! - [`processes`]: several processes that share one load.
 //! - [`script`]: scenario files, phase by phase; [`merge`]: the reports of several generators.
 //! - [`report`], [`display`]: what it has shown, after and meanwhile.
 #![forbid(unsafe_code)]
@@ -19,6 +20,7 @@ pub mod expectation;
 pub mod fleet;
 pub mod media;
 pub mod merge;
+pub mod processes;
 pub mod report;
 pub mod scenario;
 pub mod script;
@@ -31,7 +33,7 @@ use std::io::{self, Write as _};
 use std::path::Path;
 
 use self::accounting::Processes;
-use self::cli::{ScenarioName, Scenarios};
+use self::cli::{ScenarioName, Scenarios, Share, Spread};
 
 /// Why there is no report.
 #[derive(Debug)]
@@ -59,6 +61,8 @@ pub enum Outcome {
     Script(Box<script::ScriptReport>),
     /// Of several generators.
     Merged(Box<merge::MergedReport>),
+    /// Of one of several processes, for the one that has started them.
+    Share(serde_json::Value),
 }
 
 impl Outcome {
@@ -70,6 +74,7 @@ impl Outcome {
             Self::Wire(report) => report.passed,
             Self::Script(report) => report.passed,
             Self::Merged(report) => report.passed,
+            Self::Share(report) => report["passed"] == true,
         }
     }
 
@@ -81,12 +86,14 @@ impl Outcome {
             Self::Wire(report) => report.to_text(),
             Self::Script(report) => report.to_string(),
             Self::Merged(report) => report.to_text(),
+            Self::Share(report) => report.to_string(),
         }
     }
 }
 
-/// Runs what the command line says, and writes the JSON file where one is asked for.
-pub fn run(command: cli::Command) -> Result<Outcome, Error> {
+/// Runs what the command line says, and writes the JSON file where one is asked for. `words` are those
+/// the command was read from, for other processes to begin with.
+pub fn run(command: cli::Command, words: &[String]) -> Result<Outcome, Error> {
     let scenario = match command {
         cli::Command::Run(scenario) => scenario,
         cli::Command::Merge(options) => {
@@ -97,36 +104,89 @@ pub fn run(command: cli::Command) -> Result<Outcome, Error> {
     };
     match scenario {
         Scenarios::File(words) => run_file(&words),
-        Scenarios::Chat(options) => run_calls(*options, ScenarioName::Chat),
-        Scenarios::Pairs(options) => run_calls(*options, ScenarioName::Pairs),
-        Scenarios::Burst(options) => run_calls(*options, ScenarioName::Burst),
-        Scenarios::FileAndChat(options) => run_calls(*options, ScenarioName::FileAndChat),
-        Scenarios::StalledReceiver(options) => run_calls(*options, ScenarioName::StalledReceiver),
-        Scenarios::Calls(options) => run_calls(*options, ScenarioName::Calls),
-        Scenarios::Bulk(options) => match options.plan().map_err(Error::Usage)? {
-            Some(plan) => run_wire(plan, &options.run.recording),
-            None => run_calls(options.run, ScenarioName::Bulk),
-        },
-        Scenarios::Relay(options) => {
-            run_wire(options.plan().map_err(Error::Usage)?, &options.wire.recording)
+        Scenarios::Chat(options) => run_calls(*options, ScenarioName::Chat, words),
+        Scenarios::Pairs(options) => run_calls(*options, ScenarioName::Pairs, words),
+        Scenarios::Burst(options) => run_calls(*options, ScenarioName::Burst, words),
+        Scenarios::FileAndChat(options) => run_calls(*options, ScenarioName::FileAndChat, words),
+        Scenarios::StalledReceiver(options) => {
+            run_calls(*options, ScenarioName::StalledReceiver, words)
         }
-        Scenarios::Raw(options) => run_wire(options.plan(), &options.wire.recording),
-        Scenarios::Plane(options) => {
-            run_wire(options.plan().map_err(Error::Usage)?, &options.wire.recording)
+        Scenarios::Calls(options) => run_calls(*options, ScenarioName::Calls, words),
+        Scenarios::Bulk(options) if options.sink.is_none() && options.run.target.is_sip() => {
+            run_calls(options.run, ScenarioName::Bulk, words)
         }
+        Scenarios::Bulk(options) => {
+            let cli::Run { spread, recording, .. } = &options.run;
+            run_wire(spread, recording, words, |share| options.plan(share))
+        }
+        Scenarios::Relay(options) => run_bare(&options.wire, words, |share| options.plan(share)),
+        Scenarios::Raw(options) => run_bare(&options.wire, words, |share| options.plan(share)),
+        Scenarios::Plane(options) => run_bare(&options.wire, words, |share| options.plan(share)),
     }
 }
 
-fn run_calls(mut options: cli::Run, scenario: ScenarioName) -> Result<Outcome, Error> {
+fn run_calls(
+    mut options: cli::Run,
+    scenario: ScenarioName,
+    words: &[String],
+) -> Result<Outcome, Error> {
     options.scenario = scenario;
-    let scenario = options.to_scenario().map_err(Error::Usage)?;
-    let connections = scenario.churn.map_or(options.sessions, |churn| 4 * churn.concurrency);
-    check_descriptors(connections)?;
-    let record = Record::open(&options.recording)?;
+    if let Some(count) = options.spread.to_start() {
+        let sessions = |share| {
+            options.spread.sources(share)?;
+            Ok(options.to_scenario(share)?.sessions)
+        };
+        return run_processes(count, words, &options.recording, sessions);
+    }
+    let share = options.spread.own();
+    let scenario = options.to_scenario(share).map_err(Error::Usage)?;
+    let connections = scenario.churn.map_or(scenario.sessions, |churn| 4 * churn.concurrency);
+    let sources = options.spread.sources(share).map_err(Error::Usage)?;
+    check_descriptors(connections + sources.len() as u32)?;
+    let record = Record::open(&options.recording, options.spread.share)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let report = runtime.block_on(fleet::run(&options, &scenario))?;
-    record.write(&report)?;
-    Ok(Outcome::Calls(Box::new(report)))
+    let report = runtime.block_on(fleet::run(&options, &scenario, sources, &record.node))?;
+    record.finish(report, |report| Outcome::Calls(Box::new(report)))
+}
+
+/// Without SIP.
+fn run_bare(
+    options: &cli::WireOptions,
+    words: &[String],
+    plan: impl Fn(Share) -> Result<wire::Plan, String>,
+) -> Result<Outcome, Error> {
+    run_wire(&options.spread, &options.recording, words, plan)
+}
+
+fn run_wire(
+    spread: &Spread,
+    recording: &cli::Recording,
+    words: &[String],
+    plan: impl Fn(Share) -> Result<wire::Plan, String>,
+) -> Result<Outcome, Error> {
+    if let Some(count) = spread.to_start() {
+        return run_processes(count, words, recording, |share| Ok(plan(share)?.links));
+    }
+    let plan = plan(spread.own()).map_err(Error::Usage)?;
+    check_descriptors(plan.links)?;
+    let record = Record::open(recording, spread.share)?;
+    let mut report = wire::run(plan, &record.node)?;
+    report.commit.clone_from(&recording.commit);
+    record.finish(report, |report| Outcome::Wire(Box::new(report)))
+}
+
+/// Starts nothing unless every share makes sense; `sessions` are those of one.
+fn run_processes(
+    count: u32,
+    words: &[String],
+    recording: &cli::Recording,
+    sessions: impl Fn(Share) -> Result<u32, String>,
+) -> Result<Outcome, Error> {
+    let shares = (0..count).map(|index| sessions(Share { index, count }));
+    let sessions = shares.sum::<Result<u32, String>>().map_err(Error::Usage)?;
+    let record = Record::open(recording, None)?;
+    let report = processes::run(words, count, sessions)?;
+    record.finish(report, |report| Outcome::Merged(Box::new(report)))
 }
 
 /// `run FILE.toml [--json FILE]`.
@@ -150,34 +210,48 @@ fn run_file(words: &[String]) -> Result<Outcome, Error> {
     Ok(Outcome::Script(Box::new(report)))
 }
 
-fn run_wire(plan: wire::Plan, recording: &cli::Recording) -> Result<Outcome, Error> {
-    check_descriptors(plan.links)?;
-    let record = Record::open(recording)?;
-    let mut report = wire::run(plan, &record.node)?;
-    report.commit.clone_from(&recording.commit);
-    record.write(&report)?;
-    Ok(Outcome::Wire(Box::new(report)))
-}
-
 /// Where a run is recorded, and whose figures.
 struct Record {
     json: Option<File>,
     node: Processes,
+    /// The report is for the process that has started this one.
+    is_share: bool,
 }
 
 impl Record {
     /// Opened before the run, so that its figures are not lost to a wrong name.
-    fn open(recording: &cli::Recording) -> Result<Self, Error> {
-        let node = Processes::new(recording.node_pid.clone());
+    fn open(recording: &cli::Recording, share: Option<Share>) -> Result<Self, Error> {
+        // One of several processes measures the node, for all of them.
+        let is_share = share.is_some();
+        let measures = share.is_none_or(|share| share.index == 0);
+        let node = if measures { recording.node_pid.clone() } else { Vec::new() };
+        let node = Processes::new(node);
         if let Some(pid) = node.missing() {
             return Err(Error::Usage(format!("--node-pid {pid}: no such process on this machine")));
         }
-        Ok(Self { json: recording.json.as_deref().map(create).transpose()?, node })
+        let json = recording.json.as_deref().filter(|_| !is_share);
+        if is_share {
+            processes::obey()?;
+        }
+        Ok(Self { json: json.map(create).transpose()?, node, is_share })
     }
 
     /// Only a file.
     fn of(json: Option<&Path>) -> Result<Self, Error> {
-        Ok(Self { json: json.map(create).transpose()?, node: Processes::default() })
+        let json = json.map(create).transpose()?;
+        Ok(Self { json, node: Processes::default(), is_share: false })
+    }
+
+    fn finish<T: serde::Serialize>(
+        self,
+        report: T,
+        outcome: impl FnOnce(T) -> Outcome,
+    ) -> Result<Outcome, Error> {
+        if self.is_share {
+            return Ok(Outcome::Share(serde_json::to_value(&report).map_err(io::Error::other)?));
+        }
+        self.write(&report)?;
+        Ok(outcome(report))
     }
 
     fn write(self, report: &impl serde::Serialize) -> Result<(), Error> {

@@ -10,7 +10,9 @@ use loadgen::cli::Cli;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    match loadgen::run(Cli::parse().command) {
+    let words: Vec<String> =
+        std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    match loadgen::run(Cli::parse().command, &words) {
         Ok(outcome) => {
             print!("{}", outcome.to_text());
             if outcome.passed() { ExitCode::SUCCESS } else { ExitCode::from(1) }

@@ -21,8 +21,8 @@ use crate::report::{BOUND_SHARE, Figures, LatencyUs, PairFairness};
 pub struct MergedReport {
     /// Every one passed.
     pub passed: bool,
-    /// The files.
-    pub inputs: Vec<PathBuf>,
+    /// The files, or the processes.
+    pub inputs: Vec<String>,
     /// Together.
     pub figures: Figures,
     /// Together: [value in nanoseconds, count].
@@ -54,7 +54,7 @@ impl Buckets {
 
 /// What of a report is needed.
 #[derive(Deserialize)]
-struct Input {
+pub(crate) struct Input {
     passed: bool,
     figures: Figures,
     #[serde(default)]
@@ -67,10 +67,16 @@ struct Input {
 /// Merges the files of `--json`.
 pub fn merge(files: &[PathBuf]) -> Result<MergedReport, Error> {
     let inputs: Vec<Input> = files.iter().map(|file| read(file)).collect::<Result<_, _>>()?;
+    let names = files.iter().map(|file| file.display().to_string()).collect();
+    Ok(merge_inputs(names, &inputs))
+}
+
+/// Merges what was read already.
+pub(crate) fn merge_inputs(names: Vec<String>, inputs: &[Input]) -> MergedReport {
     let mut histogram = latency_histogram();
     let mut violations = Violations::default();
     let mut warnings = Vec::new();
-    for input in &inputs {
+    for input in inputs {
         input.latency_histogram_ns.add_to(&mut histogram);
         violations.merge(input.violations.clone());
         warnings.extend(input.warnings.iter().cloned());
@@ -83,14 +89,14 @@ pub fn merge(files: &[PathBuf]) -> Result<MergedReport, Error> {
         ));
     }
     let all: Vec<&Figures> = inputs.iter().map(|input| &input.figures).collect();
-    Ok(MergedReport {
+    MergedReport {
         passed: inputs.iter().all(|input| input.passed),
-        inputs: files.to_vec(),
+        inputs: names,
         figures: figures(&all, &histogram),
         latency_histogram_ns: Buckets::of(&histogram),
         violations,
         warnings,
-    })
+    }
 }
 
 fn read(file: &Path) -> Result<Input, Error> {

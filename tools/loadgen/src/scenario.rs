@@ -17,8 +17,12 @@ pub struct Scenario {
     pub traffic: Traffic,
     /// Media threads.
     pub threads: u32,
-    /// Who is where.
-    pub rooms: Rooms,
+    /// Members of each room.
+    pub room_sizes: Vec<u32>,
+    /// What the first room, the first UE are called; other processes have the others.
+    pub first_room: u32,
+    /// The same of UEs.
+    pub first_session: u32,
     /// Nothing is measured before that has passed.
     pub warmup: Duration,
     /// Calls follow each other instead of staying.
@@ -99,9 +103,9 @@ impl Scenario {
     #[must_use]
     pub fn places(&self) -> Vec<Place> {
         let mut places = Vec::with_capacity(self.sessions as usize);
-        for (room, size) in (0_u32..).zip(self.rooms.sizes(self.sessions)) {
+        for (room, size) in (0_u32..).zip(&self.room_sizes) {
             let place = Place { room, thread: room % self.threads };
-            places.extend(std::iter::repeat_n(place, size as usize));
+            places.extend(std::iter::repeat_n(place, *size as usize));
         }
         places
     }
@@ -155,7 +159,9 @@ mod tests {
                     burst: false,
                 },
                 threads,
-                rooms: Rooms::Sizes { min, max: min + more },
+                room_sizes: Rooms::Sizes { min, max: min + more }.sizes(sessions),
+                first_room: 0,
+                first_session: 0,
                 warmup: Duration::ZERO,
                 churn: None,
             };

@@ -120,6 +120,8 @@ type PhaseRun = (String, Option<(String, toml::Value)>);
 struct Step {
     name: String,
     command: Command,
+    /// What it was read from.
+    words: Vec<String>,
     expectations: Vec<Expectation>,
 }
 
@@ -132,7 +134,7 @@ pub fn run(file: &Path) -> Result<ScriptReport, Error> {
     let mut report = ScriptReport { passed: true, phases: Vec::new() };
     for step in steps {
         eprintln!("phase {}", step.name);
-        let outcome = crate::run(step.command)?;
+        let outcome = crate::run(step.command, &step.words)?;
         let phase = judge(step.name, &step.expectations, &outcome);
         report.passed &= phase.passed;
         report.phases.push(phase);
@@ -146,6 +148,7 @@ fn judge(name: String, expectations: &[Expectation], outcome: &Outcome) -> Phase
         Outcome::Wire(report) => serde_json::to_value(report),
         Outcome::Script(report) => serde_json::to_value(report),
         Outcome::Merged(report) => serde_json::to_value(report),
+        Outcome::Share(report) => Ok(report.clone()),
     };
     let report = report.unwrap_or_default();
     let expectations: Vec<Verdict> = expectations.iter().map(|it| it.judge(&report)).collect();
@@ -163,9 +166,9 @@ fn steps(text: &str) -> Result<Vec<Step>, String> {
             let mut options = script.defaults.clone();
             options.extend(phase.options.clone());
             options.extend(ramp);
-            let command = command(&phase.scenario, &options)
+            let (command, words) = command(&phase.scenario, &options)
                 .map_err(|error| format!("phase {}: {error}", phase.name))?;
-            steps.push(Step { name, command, expectations: expectations.clone() });
+            steps.push(Step { name, command, words, expectations: expectations.clone() });
         }
     }
     Ok(steps)
@@ -192,7 +195,10 @@ impl Phase {
     }
 }
 
-fn command(scenario: &str, options: &BTreeMap<String, toml::Value>) -> Result<Command, String> {
+fn command(
+    scenario: &str,
+    options: &BTreeMap<String, toml::Value>,
+) -> Result<(Command, Vec<String>), String> {
     let mut line = vec!["mrf-load".to_owned(), "run".to_owned(), scenario.to_owned()];
     for (name, value) in options {
         match value {
@@ -201,11 +207,11 @@ fn command(scenario: &str, options: &BTreeMap<String, toml::Value>) -> Result<Co
             value => line.push(format!("--{name}={}", words(value)?)),
         }
     }
-    match Cli::try_parse_from(line).map_err(|error| error.to_string())?.command {
+    match Cli::try_parse_from(&line).map_err(|error| error.to_string())?.command {
         Command::Merge(_) | Command::Run(crate::cli::Scenarios::File(_)) => {
             Err(format!("{scenario}: a scenario file cannot run another one"))
         }
-        command => Ok(command),
+        command => Ok((command, line)),
     }
 }
 

@@ -5,6 +5,7 @@ mod support;
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use support::{CallFault, Fault, start_sip_udp, start_switch};
 
@@ -14,6 +15,13 @@ fn mrf_load(options: &[&str]) -> Command {
     command.args(["run", "chat", "--target", &format!("sip:room@{sip}")]).args(options);
     command.args(["--sessions", "3"]);
     command
+}
+
+/// One test at a time: children that others have started, and that end, would be missed where this
+/// process is measured with its children.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn stdout(output: &Output) -> String {
@@ -26,6 +34,7 @@ fn stderr(output: &Output) -> String {
 
 #[test]
 fn a_good_run_exits_with_0_and_is_on_record_without_its_key() {
+    let _alone = alone();
     let path = format!("{}/good-run.json", env!("CARGO_TARGET_TMPDIR"));
     let key = "somebody:000102030405060708090a0b0c0d0e0f";
     let own_process = std::process::id().to_string();
@@ -50,6 +59,7 @@ fn a_good_run_exits_with_0_and_is_on_record_without_its_key() {
 
 #[test]
 fn what_cannot_work_is_refused_before_the_first_call() {
+    let _alone = alone();
     let no_process = u32::MAX.to_string();
     for (options, code, words) in [
         (["--node-pid", no_process.as_str()], 2, "no such process"),
@@ -65,6 +75,7 @@ fn what_cannot_work_is_refused_before_the_first_call() {
 
 #[test]
 fn an_interrupt_ends_the_calls_and_reports() {
+    let _alone = alone();
     let mut run = mrf_load(&["--duration", "1h"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -101,6 +112,7 @@ fn run_script(name: &str, expect: &str) -> (String, Option<i32>, serde_json::Val
 
 #[test]
 fn a_scenario_file_passes_only_if_every_expectation_held() {
+    let _alone = alone();
     let good = "\"p50_us < 1000000\", \"lost = 0\", \"messages >= 10\"";
     let (text, code, json) = run_script("good", good);
     assert_eq!(code, Some(0), "{text}");
@@ -122,6 +134,7 @@ fn a_scenario_file_passes_only_if_every_expectation_held() {
 
 #[test]
 fn the_reports_of_two_generators_become_one() {
+    let _alone = alone();
     let path = |name: &str| format!("{}/part-{name}.json", env!("CARGO_TARGET_TMPDIR"));
     let mut messages = 0;
     for name in ["a", "b"] {
@@ -141,4 +154,86 @@ fn the_reports_of_two_generators_become_one() {
     let json: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(json["figures"]["messages"].as_u64(), Some(messages));
     assert!(json["figures"]["latency_us"]["p99"].as_f64().unwrap() > 0.0);
+}
+
+/// What a run with `--json FILE` has recorded.
+fn recorded(command: &mut Command, name: &str) -> (Output, serde_json::Value) {
+    let path = format!("{}/{name}.json", env!("CARGO_TARGET_TMPDIR"));
+    let _ = std::fs::remove_file(&path);
+    let output = command.args(["--json", &path]).output().unwrap();
+    let text = std::fs::read_to_string(&path).unwrap_or_default();
+    (output, serde_json::from_str(&text).unwrap_or_default())
+}
+
+#[test]
+fn processes_share_rooms_and_addresses_and_make_one_report() {
+    let _alone = alone();
+    let sip = start_sip_udp(start_switch(Fault::None), CallFault::None);
+    let own_process = std::process::id().to_string();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mrf-load"));
+    command.args(["run", "chat", "--target", &format!("sip:room@{sip}"), "--sessions", "9"]);
+    command.args(["--rooms", "3", "--duration", "2500ms", "--window", "2", "--processes", "2"]);
+    command.args(["--source", "127.0.3.1-127.0.3.4", "--node-pid", &own_process]);
+    let (output, json) = recorded(&mut command, "processes");
+    assert_eq!(output.status.code(), Some(0), "{}{}", stdout(&output), stderr(&output));
+    // One in a room of its own would hear nobody; a room in two processes would hear strangers.
+    assert_eq!(json["figures"]["sessions"], 9);
+    assert_eq!(json["inputs"].as_array().unwrap().len(), 2);
+    let messages = json["figures"]["messages"].as_f64().unwrap();
+    assert!(messages > 0.0);
+    // One of them has measured the node, for all.
+    assert!(json["figures"]["node_cpu_us_per_message"].as_f64().unwrap() > 0.0);
+    let doubts = json["warnings"].to_string();
+    assert!(!doubts.contains("--node-pid"), "{doubts}");
+    assert!(stderr(&output).contains("9/9 calls up, talking"), "{}", stderr(&output));
+    assert!(stdout(&output).contains("2 reports together"), "{}", stdout(&output));
+}
+
+#[test]
+fn one_process_that_fails_fails_the_run() {
+    let _alone = alone();
+    let sip = start_sip_udp(start_switch(Fault::None), CallFault::Refuse);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mrf-load"));
+    command.args(["run", "chat", "--target", &format!("sip:room@{sip}"), "--sessions", "4"]);
+    command.args(["--rooms", "2", "--processes", "2", "--duration", "300ms"]);
+    let (output, json) = recorded(&mut command, "processes-refused");
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert_eq!(json["passed"], false);
+    assert_eq!(json["violations"]["counts"]["call_refused"], 1);
+    assert_eq!(json["figures"]["sessions"], 3);
+}
+
+#[test]
+fn what_cannot_be_shared_is_refused_before_anything_starts() {
+    let _alone = alone();
+    for (options, words) in [
+        (&["--processes", "4"][..], "cannot share 3 rooms"),
+        (&["--processes", "2", "--source", "127.0.3.1"], "cannot share 1 --source"),
+    ] {
+        let output = mrf_load(&["--room-size", "1"]).args(options).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{options:?}");
+        assert!(stderr(&output).contains(words), "{}", stderr(&output));
+    }
+    let burst = ["run", "burst", "--target", "sip:a@127.0.0.1:1", "--processes", "2"];
+    let output = Command::new(env!("CARGO_BIN_EXE_mrf-load")).args(burst).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("one process's"), "{}", stderr(&output));
+}
+
+#[test]
+fn an_interrupt_of_several_processes_ends_the_calls_of_all() {
+    let _alone = alone();
+    let mut run = mrf_load(&["--duration", "1h", "--rooms", "3", "--processes", "3"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut progress = BufReader::new(run.stderr.take().unwrap()).lines();
+    assert!(progress.any(|line| line.unwrap().contains("3/3 calls up, talking")));
+    let process = run.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &process]).status().unwrap().success());
+    assert!(progress.any(|line| line.unwrap().contains("interrupted")));
+    let output = run.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stdout(&output).contains("3 reports together"), "{}", stdout(&output));
 }

@@ -25,7 +25,7 @@ fn run_against(sip: SocketAddr, options: &[&str]) -> Result<Report, Error> {
     let target = format!("sip:room@{sip}");
     let mut line = vec!["mrf-load", "run", "chat", "--target", &target, "--rate", "1000/s"];
     line.extend(options);
-    match loadgen::run(Cli::parse_from(line).command)? {
+    match loadgen::run(Cli::parse_from(&line).command, &[])? {
         Outcome::Calls(report) => Ok(*report),
         other => panic!("{other:?}"),
     }

@@ -62,7 +62,7 @@ impl RunningNode {
         let target = format!("sip:room@{}", self.addresses.sip_udp);
         let mut line = vec!["mrf-load", "run", scenario, "--target", &target, "--rate", "500/s"];
         line.extend(options);
-        match loadgen::run(Cli::parse_from(line).command).unwrap() {
+        match loadgen::run(Cli::parse_from(&line).command, &[]).unwrap() {
             Outcome::Calls(report) => *report,
             other => panic!("{other:?}"),
         }
@@ -348,6 +348,8 @@ fn a_wrong_key_is_named() {
     assert_eq!(refused, [(488, 3)]);
     let example = &report.violations.examples[&Violation::CallRefused][0];
     assert!(example.contains("Key management failed"), "{example}");
+    let example = &report.violations.examples[&Violation::NothingExchanged][0];
+    assert!(example.contains("none of 3 calls came up"), "{example}");
     node.stop();
 }
 
@@ -376,7 +378,7 @@ fn whole_calls_follow_each_other_and_are_counted() {
             "--duration",
             "1s",
             "--warmup",
-            "200ms",
+            "1s",
             "--security",
             security,
             "--node-pid",
@@ -472,4 +474,26 @@ fn sessions_are_secured_by_the_certificate_that_the_node_announces() {
     assert_everything_held(&report, 6);
     node.assert_clean_and_stop();
     std::fs::remove_dir_all(directory).unwrap();
+}
+
+#[test]
+fn ues_call_and_connect_from_addresses_of_their_own() {
+    for transport in ["udp", "tcp"] {
+        let node = start(config());
+        let target = match transport {
+            "udp" => node.addresses.sip_udp,
+            _ => node.addresses.sip_tcp,
+        };
+        let target = format!("sip:room@{target}");
+        let options = ["--sessions", "6", "--rooms", "3", "--duration", "500ms", "--window", "2"];
+        let mut line = vec!["mrf-load", "run", "chat", "--target", &target];
+        line.extend(options);
+        line.extend(["--transport", transport, "--source", "127.0.4.1-127.0.4.3"]);
+        let report = match loadgen::run(Cli::parse_from(&line).command, &[]).unwrap() {
+            Outcome::Calls(report) => *report,
+            other => panic!("{other:?}"),
+        };
+        assert_everything_held(&report, 6);
+        node.stop();
+    }
 }

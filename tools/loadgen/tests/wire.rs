@@ -27,7 +27,7 @@ fn run(scenario: &str, target: &str, options: &[&str]) -> WireReport {
     let mut line = vec!["mrf-load", "run", scenario, "--target", target];
     line.extend(short);
     line.extend(options);
-    match loadgen::run(Cli::parse_from(line).command).unwrap() {
+    match loadgen::run(Cli::parse_from(&line).command, &[]).unwrap() {
         Outcome::Wire(report) => *report,
         other => panic!("{other:?}"),
     }
@@ -230,6 +230,19 @@ fn nobody_there_is_told() {
     let report = run("raw", &format!("tcp://{}", free_address()), &["--pairs", "2"]);
     assert!(!report.passed);
     assert_eq!(report.violations.counts.get(&Violation::ConnectFailed), Some(&4));
+    assert_eq!(report.violations.counts.get(&Violation::NothingExchanged), Some(&1));
+}
+
+#[test]
+fn a_target_that_passes_nothing_on_has_not_passed() {
+    // It takes connections and reads; the first message is never over.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = format!("tcp://{}", listener.local_addr().unwrap());
+    let report = run("raw", &target, &["--pairs", "1", "--window", "1"]);
+    assert!(!report.passed);
+    assert_eq!(report.figures.sessions, Some(2));
+    let example = &report.violations.examples[&Violation::NothingExchanged][0];
+    assert!(example.contains("not one message passed"), "{example}");
 }
 
 struct Certificates {
@@ -358,7 +371,7 @@ fn a_wrong_password_is_named_and_the_run_ends() {
     let report = through_relay_with_password(false, "guess\n", &["--pairs", "1"]);
     assert!(!report.passed);
     let found: Vec<_> = report.violations.counts.into_iter().collect();
-    assert_eq!(found, [(Violation::AuthRefused, 2)]);
+    assert_eq!(found, [(Violation::AuthRefused, 2), (Violation::NothingExchanged, 1)]);
     assert_eq!(report.figures.sessions, Some(0));
 }
 
@@ -478,7 +491,8 @@ fn a_wrong_key_is_named() {
     let report = run("plane", &target, &options);
     assert!(!report.passed);
     let kinds: Vec<_> = report.violations.counts.keys().copied().collect();
-    assert_eq!(kinds, [Violation::TlsHandshakeFailed], "{}", report.to_text());
+    let expected = [Violation::TlsHandshakeFailed, Violation::NothingExchanged];
+    assert_eq!(kinds, expected, "{}", report.to_text());
     assert_eq!(report.figures.handshakes, Some(0));
 }
 

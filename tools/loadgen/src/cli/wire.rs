@@ -1,13 +1,14 @@
 //! Options of the scenarios without SIP.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _};
+use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs as _};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 use zeroize::Zeroizing;
 
-use super::{Recording, THREADS_MAX, WINDOW_MAX, parse_duration, parse_rate};
+use super::{Recording, Share, Spread, THREADS_MAX, WINDOW_MAX, parse_duration, parse_rate};
 use crate::wire::plan::{BODY_BYTES, Keys, Plan, Protection, Traffic, User, Work};
 
 /// What all scenarios without SIP have in common.
@@ -50,9 +51,9 @@ pub struct WireOptions {
     #[arg(long)]
     pub burst: bool,
 
-    /// Our addresses, dealt out to the connections in turn: `127.0.1.1-127.0.1.200`.
-    #[arg(long, value_name = "FIRST-LAST", value_parser = parse_sources)]
-    pub source: Option<Sources>,
+    /// Who makes the load, and from where.
+    #[command(flatten)]
+    pub spread: Spread,
 
     /// What is on record, and whose processor time is.
     #[command(flatten)]
@@ -187,32 +188,33 @@ pub struct RelayUri {
     pub address: SocketAddr,
 }
 
-/// Addresses of ours.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Sources(pub Vec<IpAddr>);
-
 /// Twice as many connections are past what one machine's ports to one address allow.
 const PAIRS_MAX: i64 = 1 << 19;
 /// RFC 4975 section 6: what a URI without a port means.
 const MSRP_PORT: u16 = 2855;
-/// Addresses of a range: a /16 of 127/8.
-const SOURCES_MAX: u32 = 65_536;
 
 impl WireOptions {
+    /// `links` are the numbers of this process's connections.
     fn plan(
         &self,
+        share: Share,
         targets: Vec<SocketAddr>,
         work: Work,
         protection: Protection,
-        links: u32,
-    ) -> Plan {
+        links: Range<u32>,
+    ) -> Result<Plan, String> {
+        if self.burst {
+            share.whole("what happens in one moment is one process's")?;
+        }
         let interval_ns = self.message_rate.map(|rate| (1e9 / rate) as u64);
-        Plan {
+        Ok(Plan {
             targets,
             work,
             protection,
-            links,
-            identities: links,
+            first_number: links.start,
+            links: links.len() as u32,
+            identities: links.len() as u32,
+            share,
             threads: self.threads,
             traffic: Traffic {
                 window: self.window.unwrap_or(8),
@@ -224,14 +226,14 @@ impl WireOptions {
             duration: self.duration,
             drain_timeout: self.drain_timeout,
             burst: self.burst,
-            sources: self.source.clone().map_or_else(Vec::new, |Sources(list)| list),
-        }
+            sources: self.spread.sources(share)?,
+        })
     }
 }
 
 impl RelayRun {
-    /// What it comes to. An error is the user's.
-    pub fn plan(&self) -> Result<Plan, String> {
+    /// What it comes to for one process. An error is the user's.
+    pub fn plan(&self, share: Share) -> Result<Plan, String> {
         let RelayUri { uri, secure, host, address } = &self.target;
         let user = match (&self.relay_user, &self.relay_password_file) {
             (Some(name), Some(file)) => {
@@ -249,36 +251,38 @@ impl RelayRun {
             Protection::Plain
         };
         let work = Work::Relay { uri: uri.clone(), user };
-        Ok(self.wire.plan(vec![*address], work, protection, 2 * self.pairs))
+        let pairs = share.of_some(self.pairs, "pairs")?;
+        let links = 2 * pairs.start..2 * pairs.end;
+        self.wire.plan(share, vec![*address], work, protection, links)
     }
 }
 
 impl RawRun {
-    /// What it comes to.
-    #[must_use]
-    pub fn plan(&self) -> Plan {
-        self.wire.plan(self.target.clone(), Work::Raw, Protection::Plain, 2 * self.pairs)
+    /// What it comes to for one process. An error is the user's.
+    pub fn plan(&self, share: Share) -> Result<Plan, String> {
+        share.whole("pairs are made of connections in the order of one process")?;
+        self.wire.plan(share, self.target.clone(), Work::Raw, Protection::Plain, 0..2 * self.pairs)
     }
 }
 
 impl BulkRun {
-    /// What it comes to without SIP; `None`: there is SIP. An error is the user's.
-    pub fn plan(&self) -> Result<Option<Plan>, String> {
+    /// What it comes to without SIP. An error is the user's.
+    pub fn plan(&self, share: Share) -> Result<Plan, String> {
         let Some(sink) = self.sink else {
-            return match self.run.target.is_sip() {
-                true => Ok(None),
-                false => Err("a tcp:// target needs --sink: where does it forward to?".to_owned()),
-            };
+            return Err("a tcp:// target needs --sink: where does it forward to?".to_owned());
         };
         if self.run.target.is_sip() {
             return Err("--sink is for a --target tcp://HOST:PORT".to_owned());
         }
-        Ok(Some(Plan {
+        share.whole("there is one --sink")?;
+        Ok(Plan {
             targets: vec![self.run.target.address],
             work: Work::Bulk { sink },
             protection: Protection::Plain,
+            first_number: 0,
             links: self.pairs,
             identities: self.pairs,
+            share,
             threads: 1,
             traffic: Traffic {
                 window: 1,
@@ -291,13 +295,13 @@ impl BulkRun {
             drain_timeout: self.run.drain_timeout,
             burst: false,
             sources: Vec::new(),
-        }))
+        })
     }
 }
 
 impl PlaneRun {
-    /// What it comes to. An error is the user's.
-    pub fn plan(&self) -> Result<Plan, String> {
+    /// What it comes to for one process. An error is the user's.
+    pub fn plan(&self, share: Share) -> Result<Plan, String> {
         let keys = match (&self.psk_identity, &self.psk_key_file) {
             (Some(identity), Some(file)) => {
                 let text = read(file, "--psk-key-file")?;
@@ -310,15 +314,18 @@ impl PlaneRun {
             _ => Keys::Numbered,
         };
         let protection = Protection::psk(keys, &self.suite)?;
+        let keys = share.of_some(self.sessions, "sessions")?;
         if self.idle {
-            return Ok(self.wire.plan(vec![self.target], Work::Idle, protection, self.sessions));
+            return self.wire.plan(share, vec![self.target], Work::Idle, protection, keys);
         }
         let slots = self.concurrency.unwrap_or(32);
         if self.psk_identity.is_none() && slots > self.sessions {
             return Err("--concurrency is more than the --sessions that have a key".to_owned());
         }
-        let plan = self.wire.plan(vec![self.target], Work::Handshakes, protection, slots);
-        Ok(Plan { identities: self.sessions.max(slots), ..plan })
+        let slots = share.of_some(slots, "connections under way")?;
+        let plan = self.wire.plan(share, vec![self.target], Work::Handshakes, protection, slots)?;
+        let identities = (keys.len() as u32).max(plan.links);
+        Ok(Plan { first_number: keys.start, identities, ..plan })
     }
 }
 
@@ -376,16 +383,6 @@ fn parse_body_size(text: &str) -> Result<usize, String> {
     }
 }
 
-pub(super) fn parse_sources(text: &str) -> Result<Sources, String> {
-    let (first, last) = text.split_once('-').unwrap_or((text, text));
-    let parse = |text: &str| text.parse::<Ipv4Addr>().map_err(|error| format!("{text}: {error}"));
-    let (first, last) = (u32::from(parse(first)?), u32::from(parse(last)?));
-    if first > last || last - first >= SOURCES_MAX {
-        return Err("sources are FIRST-LAST, IPv4, at most 65536".to_owned());
-    }
-    Ok(Sources((first..=last).map(|number| Ipv4Addr::from(number).into()).collect()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -399,13 +396,5 @@ mod tests {
         for wrong in ["127.0.0.1:1;tcp", "msrp://127.0.0.1:1", "sip:127.0.0.1:1;tcp"] {
             assert!(parse_relay(wrong).is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn deals_out_addresses() {
-        let Sources(list) = parse_sources("127.0.1.254-127.0.2.1").unwrap();
-        let list: Vec<_> = list.iter().map(ToString::to_string).collect();
-        assert_eq!(list, ["127.0.1.254", "127.0.1.255", "127.0.2.0", "127.0.2.1"]);
-        assert!(parse_sources("127.0.2.1-127.0.1.1").is_err());
     }
 }

@@ -3,18 +3,19 @@
 use std::time::Instant;
 
 use super::{Fleet, Phase, SessionState};
-use crate::cli::Run;
+use crate::cli::{Run, Target};
 use crate::expectation::Violation;
 use crate::media::Thread;
 use crate::media::worker::{Command, Connect, Event as MediaEvent};
+use crate::scenario::Scenario;
 use crate::security::Protection;
-use crate::signalling::{Event as CallEvent, Invite, sdp};
+use crate::signalling::{Event as CallEvent, Invite, place_of, sdp};
 
 impl Fleet<'_> {
     pub(super) fn call(&mut self, number: u32, now: Instant) {
         let session = &mut self.sessions[number as usize];
-        let from = ue_uri(number);
-        let to = room_uri(self.options, session.place.room);
+        let from = self.scenario.ue_uri(number);
+        let to = self.scenario.room_uri(self.options, session.place.room);
         let mut transfer_init = None;
         if let Some(credential) = &self.credential {
             match credential.begin(&from, &to) {
@@ -34,10 +35,11 @@ impl Fleet<'_> {
         }
         let secure = self.profile.is_some();
         let session_id = session_id();
-        session.local_path = sdp::local_path(self.local_ip, &session_id, secure);
+        let local_ip = self.transport.local_address(number).ip();
+        session.local_path = sdp::local_path(local_ip, &session_id, secure);
         session.state = SessionState::Called;
         session.invited = now;
-        let sdp = sdp::offer(self.local_ip, &session_id, secure, transfer_init.as_deref());
+        let sdp = sdp::offer(local_ip, &session_id, secure, transfer_init.as_deref());
         self.calls.attempted += 1;
         self.agents.invite(number, Invite { from, to, sdp }, now);
     }
@@ -49,7 +51,7 @@ impl Fleet<'_> {
                 *self.calls.refused_by_status.entry(status).or_default() += 1;
                 self.violations.add(Violation::CallRefused, || {
                     let room = self.sessions[call as usize].place.room;
-                    let to = room_uri(self.options, room);
+                    let to = self.scenario.room_uri(self.options, room);
                     let warning = if warning.is_empty() { "" } else { &format!(", {warning}") };
                     format!("session {call}: {to} answered {status}{warning}")
                 });
@@ -127,10 +129,11 @@ impl Fleet<'_> {
             session: call,
             room: session.place.room,
             address: answer.address,
+            source: place_of(call, self.sources.len()).map(|place| self.sources[place]),
             remote_path: answer.path,
             local_path: session.local_path.clone(),
-            from: ue_uri(call),
-            to: room_uri(self.options, session.place.room),
+            from: self.scenario.ue_uri(call),
+            to: self.scenario.room_uri(self.options, session.place.room),
             protection,
         };
         self.thread(call).command(Command::Connect(Box::new(connect)));
@@ -204,16 +207,19 @@ impl Fleet<'_> {
     }
 }
 
-fn ue_uri(number: u32) -> String {
-    format!("sip:ue-{number}@{UE_DOMAIN}")
+impl Scenario {
+    fn ue_uri(&self, session: u32) -> String {
+        format!("sip:ue-{}@{UE_DOMAIN}", self.first_session + session)
+    }
+
+    fn room_uri(&self, options: &Run, room: u32) -> String {
+        let Target { user, host_port, .. } = &options.target;
+        format!("sip:{user}-{}@{host_port}", self.first_room + room)
+    }
 }
 
 /// RFC 2606: nobody's domain.
 const UE_DOMAIN: &str = "load.example";
-
-fn room_uri(options: &Run, room: u32) -> String {
-    format!("sip:{}-{room}@{}", options.target.user, options.target.host_port)
-}
 
 /// 128 bits: RFC 4975 section 14.1 asks for 80.
 fn session_id() -> String {

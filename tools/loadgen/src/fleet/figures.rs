@@ -1,5 +1,6 @@
 //! What a run has measured.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -49,14 +50,14 @@ const MEMORY_INTERVAL: Duration = Duration::from_millis(100);
 impl Fleet<'_> {
     pub(super) fn figures(&self) -> Figures {
         let mut figures = Figures {
-            phase: match self.phase {
+            phase: Cow::Borrowed(match self.phase {
                 Phase::SettingUp => "setting up",
                 Phase::WarmingUp => "warming up",
                 Phase::Talking => "talking",
                 Phase::Draining => "draining",
                 Phase::Ending => "ending",
                 Phase::Over => "over",
-            },
+            }),
             calls_up: self.present,
             calls_bound: self.calls.bound,
             violations: self.violations.total(),
@@ -153,10 +154,20 @@ impl Fleet<'_> {
             figures.node_gbit_per_cpu_second =
                 figures.node_cpu_seconds.filter(|it| *it > 0.0).map(|seconds| gbit / seconds);
         }
-        let mut warnings = warnings(self.options, &cpu, &schedule_slip, &messages);
+        let measures_node = !steady.node.is_empty();
+        let mut warnings = warnings(self.options, measures_node, &cpu, &schedule_slip, &messages);
         warnings.extend(late_warning(&figures));
-        if self.calls.bound == 0 {
-            warnings.push("no call came up, so nobody talked".to_owned());
+        let exchanged = if churns { self.calls.ended.into() } else { sent_total + file.len() };
+        if exchanged == 0 && !self.interrupted {
+            let (bound, attempted) = (self.calls.bound, self.calls.attempted);
+            self.violations.add(Violation::NothingExchanged, || match bound {
+                0 => format!("none of {attempted} calls came up, so nobody talked"),
+                _ if churns => format!("{bound} calls came up, but none ended with an answered BYE"),
+                _ => format!(
+                    "{bound} calls came up, but no message was sent: --duration is shorter than the \
+                     time to the first one, or all who could send had failed"
+                ),
+            });
         }
         Report {
             passed: self.violations.total() == 0 && !self.interrupted,
@@ -194,9 +205,8 @@ impl Fleet<'_> {
 
 impl Steady {
     /// Before the first call.
-    pub(super) fn of(options: &Run) -> Self {
-        let node = Processes::new(options.recording.node_pid.clone());
-        Self { pss_before: node.pss_bytes(), node, ..Self::default() }
+    pub(super) fn of(node: &Processes) -> Self {
+        Self { pss_before: node.pss_bytes(), node: node.clone(), ..Self::default() }
     }
 
     pub(super) fn has_begun(&self) -> bool {
@@ -332,7 +342,7 @@ fn config_report(options: &Run, scenario: &Scenario) -> ConfigReport {
         transport: format!("{:?}", options.transport).to_lowercase(),
         security: format!("{:?}", options.security).to_lowercase(),
         sessions: scenario.sessions,
-        rooms: scenario.rooms.sizes(scenario.sessions).len() as u32,
+        rooms: scenario.room_sizes.len() as u32,
         rate_per_second: scenario.rate_per_second,
         duration_seconds: scenario.duration.as_secs_f64(),
         window: scenario.traffic.window,
@@ -344,6 +354,7 @@ fn config_report(options: &Run, scenario: &Scenario) -> ConfigReport {
 
 fn warnings(
     options: &Run,
+    measures_node: bool,
     cpu: &CpuReport,
     slip: &Percentiles,
     messages: &MessagesReport,
@@ -356,8 +367,7 @@ fn warnings(
             options.threads
         ));
     }
-    let wanted = !options.recording.node_pid.is_empty();
-    if wanted && cpu.node_processors.is_none() && messages.seconds > 0.0 {
+    if measures_node && cpu.node_processors.is_none() && messages.seconds > 0.0 {
         warnings.push("a process of --node-pid ended: no figures of it".to_owned());
     }
     if cpu.busiest_media_thread > BOUND_SHARE {

@@ -6,21 +6,11 @@ use std::collections::VecDeque;
 
 use mrfp_io::{SendBuffers, Socket};
 use mrfp_protocol::msrp::{Framer, HEAD_BYTES_MAX};
-use mrfp_protocol::tls::{self, Handshake, HandshakeError, Opened, Progress, Session};
+use mrfp_protocol::tls::{self, Handshake};
 
 use self::incoming::{Incoming, Partial};
-use super::egress::{Egress, EgressError};
+use super::channel::{Channel, Failure, Opened, joined};
 use super::message::{BINDING_SEQUENCE, ChunkOf, Contents, Stamp, Template, Transaction};
-
-/// Protection of a connection.
-pub enum Security {
-    /// MSRP over TCP.
-    Plain,
-    /// TLS is being set up.
-    Handshaking(Box<Handshake>),
-    /// MSRP over TLS over TCP.
-    Established(Box<Session>),
-}
 
 /// Life of a connection, in order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -37,21 +27,6 @@ pub enum Stage {
     Closing,
     /// The descriptor is being freed, or is.
     Closed,
-}
-
-/// Why a connection cannot go on.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Failure {
-    /// TLS could not be set up.
-    Handshake(HandshakeError),
-    /// A TLS record was refused.
-    Record(tls::RecordError),
-    /// The node broke MSRP's grammar.
-    Malformed(String),
-    /// No room for output.
-    Egress(EgressError),
-    /// The node ended TLS.
-    CloseNotify,
 }
 
 /// What the node said that the fleet must know.
@@ -97,10 +72,8 @@ pub struct Connection {
     pub socket: Socket,
     /// A multishot receive is armed.
     pub recv_armed: bool,
-    /// Protection.
-    pub security: Security,
-    /// Output.
-    pub egress: Egress,
+    /// Protection and output.
+    pub channel: Channel,
     /// Prepared messages.
     pub template: Template,
     /// Sequence, next chunk and stamp of a message that is not yet sent whole.
@@ -123,8 +96,6 @@ pub struct Connection {
     local_path: Vec<u8>,
     nonce: u32,
     framer: Framer,
-    /// Sealed bytes of an incomplete record.
-    sealed_carry: Vec<u8>,
     /// Plain bytes the framer could not use yet.
     plain_carry: Vec<u8>,
     /// The transaction whose end has not come.
@@ -144,7 +115,7 @@ pub struct FileSender {
     pub sending: Option<ChunkOf>,
 }
 
-/// Bytes of an incomplete head or record that are kept.
+/// Bytes of an incomplete head, or of one record, that are kept.
 const CARRY_BYTES_MAX: usize = tls::RECORD_BYTES_MAX + HEAD_BYTES_MAX;
 
 /// Surroundings of a connection while it works.
@@ -167,8 +138,8 @@ pub struct Beginning {
     pub room: u32,
     /// Socket of the driver.
     pub socket: Socket,
-    /// Protection: plain, or a handshake that has not begun.
-    pub security: Security,
+    /// Protection, if any: a handshake that has not begun.
+    pub handshake: Option<Handshake>,
     /// Prepared messages.
     pub template: Template,
     /// Our own MSRP URI.
@@ -197,8 +168,7 @@ impl Connection {
             released: false,
             socket: beginning.socket,
             recv_armed: false,
-            security: beginning.security,
-            egress: Egress::default(),
+            channel: Channel::new(beginning.handshake),
             template: beginning.template,
             sending: None,
             file: beginning.file,
@@ -211,7 +181,6 @@ impl Connection {
             local_path: beginning.local_path.into_bytes(),
             nonce: beginning.nonce,
             framer: Framer::default(),
-            sealed_carry: Vec::new(),
             plain_carry: Vec::new(),
             incoming: None,
             partial: VecDeque::new(),
@@ -221,16 +190,10 @@ impl Connection {
     /// TCP is up: begins TLS, or binds at once.
     pub fn connected(&mut self, with: &mut Surroundings<'_>) -> Result<(), Failure> {
         self.stage = Stage::Binding;
-        match &mut self.security {
-            Security::Plain => self.bind(with),
-            Security::Handshaking(handshake) => {
-                with.scratch.clear();
-                let outcome = handshake.advance(&[], with.scratch);
-                self.append_scratch(with)?;
-                outcome.map(|_| ()).map_err(Failure::Handshake)
-            }
-            Security::Established(_) => unreachable!("TLS begins after TCP"),
+        if self.channel.is_plain() {
+            return self.bind(with);
         }
+        self.channel.begin(with.pool, with.scratch)
     }
 
     /// Bytes arrived.
@@ -239,25 +202,13 @@ impl Connection {
         bytes: &mut [u8],
         with: &mut Surroundings<'_>,
     ) -> Result<(), Failure> {
-        if matches!(self.security, Security::Plain) {
+        if self.channel.is_plain() {
             return self.receive_plain(bytes, with);
         }
-        if self.sealed_carry.is_empty() {
-            let taken = self.receive_sealed(bytes, with)?;
-            self.sealed_carry.extend_from_slice(&bytes[taken..]);
-        } else {
-            let mut carry = std::mem::take(&mut self.sealed_carry);
-            carry.extend_from_slice(bytes);
-            let taken = self.receive_sealed(&mut carry, with)?;
-            carry.drain(..taken);
-            if !carry.is_empty() {
-                self.sealed_carry = carry;
-            }
-        }
-        if self.sealed_carry.len() > CARRY_BYTES_MAX {
-            return Err(Failure::Record(tls::RecordError::RecordOverflow));
-        }
-        Ok(())
+        let mut carry = self.channel.take_carry();
+        let input = joined(&mut carry, bytes);
+        let taken = self.receive_sealed(input, with)?;
+        self.channel.keep(&input[taken..])
     }
 
     /// Appends one chunk of a message; `true` when it was the last.
@@ -289,80 +240,19 @@ impl Connection {
         Ok(last)
     }
 
-    /// Says goodbye to TLS, where there is TLS.
-    pub fn end_session(&mut self, failure: Option<&Failure>, with: &mut Surroundings<'_>) {
-        let Security::Established(session) = &mut self.security else {
-            return;
-        };
-        let alert = match failure {
-            Some(Failure::Record(error)) => session.fatal_alert(*error),
-            _ => session.close_notify(),
-        };
-        if self.egress.seal(Some(session)).is_ok() {
-            // The connection ends; an alert for which there is no memory stays unsaid.
-            let _ = self.egress.append(&alert, with.pool, None);
-            let _ = self.egress.seal(None);
-        }
-    }
-
-    /// The TLS session, once established.
-    pub fn session_and_egress(&mut self) -> (Option<&mut Session>, &mut Egress) {
-        (established(&mut self.security), &mut self.egress)
-    }
-
     fn receive_sealed(
         &mut self,
         input: &mut [u8],
         with: &mut Surroundings<'_>,
     ) -> Result<usize, Failure> {
         let mut at = 0;
-        while at < input.len() {
-            match &mut self.security {
-                Security::Plain => unreachable!("only called with TLS"),
-                Security::Handshaking(handshake) => {
-                    with.scratch.clear();
-                    let outcome = handshake.advance(&input[at..], with.scratch);
-                    self.append_scratch(with)?;
-                    let (taken, progress) = outcome.map_err(Failure::Handshake)?;
-                    at += taken;
-                    match progress {
-                        Progress::NeedInput => break,
-                        // Only a server is asked for a key.
-                        Progress::NeedPsk => {
-                            return Err(Failure::Handshake(HandshakeError::Other));
-                        }
-                        Progress::Done(session) => {
-                            self.egress.seal(None).map_err(Failure::Egress)?;
-                            self.security = Security::Established(Box::new(session));
-                            self.bind(with)?;
-                        }
-                    }
-                }
-                Security::Established(session) => {
-                    match session.open(&mut input[at..]).map_err(Failure::Record)? {
-                        Opened::NeedInput => break,
-                        Opened::Data { plaintext, consumed } => {
-                            let plaintext = at + plaintext.start..at + plaintext.end;
-                            at += consumed;
-                            self.receive_plain(&input[plaintext], with)?;
-                        }
-                        Opened::Handled { consumed } => {
-                            at += consumed;
-                            let output = session.pending_output();
-                            if !output.is_empty() {
-                                self.egress.seal(Some(session)).map_err(Failure::Egress)?;
-                                self.egress
-                                    .append(&output, with.pool, None)
-                                    .and_then(|()| self.egress.seal(None))
-                                    .map_err(Failure::Egress)?;
-                            }
-                        }
-                        Opened::CloseNotify { .. } => return Err(Failure::CloseNotify),
-                    }
-                }
+        loop {
+            match self.channel.open(input, &mut at, with.pool, with.scratch)? {
+                Opened::NeedInput => return Ok(at),
+                Opened::Secured => self.bind(with)?,
+                Opened::Text(range) => self.receive_plain(&input[range], with)?,
             }
         }
-        Ok(at)
     }
 
     fn receive_plain(&mut self, bytes: &[u8], with: &mut Surroundings<'_>) -> Result<(), Failure> {
@@ -422,14 +312,6 @@ impl Connection {
     }
 
     fn append_scratch(&mut self, with: &mut Surroundings<'_>) -> Result<(), Failure> {
-        let session = established(&mut self.security);
-        self.egress.append(with.scratch, with.pool, session).map_err(Failure::Egress)
-    }
-}
-
-fn established(security: &mut Security) -> Option<&mut Session> {
-    match security {
-        Security::Established(session) => Some(session),
-        Security::Plain | Security::Handshaking(_) => None,
+        self.channel.append(with.scratch, with.pool)
     }
 }

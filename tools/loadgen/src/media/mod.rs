@@ -1,5 +1,6 @@
 //! The media side of the fleet: pinned threads, each with its own ring and the UEs of some rooms.
 
+pub mod channel;
 pub mod connection;
 pub mod egress;
 pub mod message;
@@ -16,6 +17,7 @@ use mrfp_io::{Doorbell, Ring, RingConfig};
 
 use self::message::TextSizes;
 use self::worker::{Command, Event, Worker, WorkerConfig};
+use crate::cli::Share;
 use crate::expectation::Violations;
 
 /// What the UEs do once they are bound.
@@ -171,6 +173,16 @@ impl Thread {
         self.doorbell.ring();
         self.handle.join().unwrap_or_else(|_| Err(io::Error::other("a media thread panicked")))
     }
+}
+
+/// Processors for the media threads of a process: the first one, then from the last one downwards,
+/// as a node beside us pins its shards from the second one upwards and leaves the first to its control
+/// plane; processes one after the other, and round again.
+pub(crate) fn cores(share: Share, threads: u32) -> Vec<Option<mrfp_io::Core>> {
+    let all = mrfp_io::available_cores();
+    let order: Vec<_> = all.first().into_iter().chain(all.iter().skip(1).rev()).copied().collect();
+    let place = |thread| (share.index * threads + thread) as usize % order.len().max(1);
+    (0..threads).map(|thread| order.get(place(thread)).copied()).collect()
 }
 
 /// Resident memory of a process, in KiB (`VmRSS`, proc(5)).

@@ -7,13 +7,13 @@ mod shared;
 mod traffic;
 
 use std::cmp::Reverse;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
 use hdrhistogram::Histogram;
-use mrfp_io::{Completion, Driver};
+use mrfp_io::{Completion, Driver as _, Ring};
 use mrfp_protocol::tls::Profile;
 
 use self::files::StallTimes;
@@ -58,6 +58,8 @@ pub struct Connect {
     pub room: u32,
     /// Where to.
     pub address: SocketAddr,
+    /// Where from; `None`: the kernel chooses.
+    pub source: Option<IpAddr>,
     /// `a=path` of the answer.
     pub remote_path: String,
     /// `a=path` of our offer: one URI.
@@ -90,8 +92,8 @@ pub enum Event {
 }
 
 /// One media thread.
-pub struct Worker<D> {
-    driver: D,
+pub struct Worker {
+    driver: Ring,
     connections: Vec<Connection>,
     /// Index of a session's connection, [`NONE`] where it has none here.
     by_session: Vec<u32>,
@@ -160,10 +162,10 @@ pub struct WorkerConfig {
     pub progress: Arc<Progress>,
 }
 
-impl<D: Driver> Worker<D> {
+impl Worker {
     /// A worker without connections. `events` is called on the worker's thread.
     pub fn new(
-        driver: D,
+        driver: Ring,
         config: WorkerConfig,
         commands: mpsc::Receiver<Command>,
         events: impl Fn(Event) + Send + 'static,
@@ -395,7 +397,30 @@ impl<D: Driver> Worker<D> {
     }
 }
 
-/// Processor time of this thread in clock ticks; 0 where the system does not tell.
+/// Indices, each at most once, in the order they came.
+#[derive(Default)]
+pub(crate) struct Set {
+    pub(crate) order: Vec<u32>,
+    inside: Vec<bool>,
+}
+
+impl Set {
+    pub(crate) fn insert(&mut self, index: u32) {
+        if self.inside.len() <= index as usize {
+            self.inside.resize(index as usize + 1, false);
+        }
+        if !std::mem::replace(&mut self.inside[index as usize], true) {
+            self.order.push(index);
+        }
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<u32> {
+        let index = self.order.pop()?;
+        self.inside[index as usize] = false;
+        Some(index)
+    }
+}
+
 /// Longest latency a histogram tells from longer ones.
 const LATENCY_NS_MAX: u64 = 120_000_000_000;
 

@@ -101,7 +101,9 @@ impl Call {
             "{method} {} SIP/2.0\r\n\
              Via: SIP/2.0/{} {};branch=z9hG4bK{run:08x}.{call}.{transaction};rport\r\n\
              Max-Forwards: 70\r\n",
-            self.request_uri, config.transport, config.local_address,
+            self.request_uri,
+            config.transport,
+            config.local_address(call),
         );
         for route in &self.routes {
             let _ = write!(head, "Route: {route}\r\n");
@@ -118,5 +120,5 @@ impl Call {
 
 pub(super) fn contact(config: &Config, call: u32) -> String {
     let transport = config.transport.to_ascii_lowercase();
-    format!("<sip:ue-{call}@{};transport={transport}>", config.local_address)
+    format!("<sip:ue-{call}@{};transport={transport}>", config.local_address(call))
 }

@@ -24,21 +24,37 @@ pub struct UserAgents {
     call_id_end: String,
     calls: Vec<Call>,
     timers: BinaryHeap<Reverse<(Instant, u32, u32)>>,
-    transmit: VecDeque<Vec<u8>>,
+    transmit: VecDeque<(u32, Vec<u8>)>,
     events: VecDeque<Event>,
 }
 
 /// What all calls have in common.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Our host and port, for Via and Contact.
-    pub local_address: String,
+    /// Our hosts and ports, for Via and Contact, dealt out to the calls in turn.
+    pub local_addresses: Vec<String>,
     /// `UDP` or `TCP`, as in Via.
     pub transport: &'static str,
     /// Makes Call-IDs, tags and branches of this run unlike those of another.
     pub run: u32,
     /// Retransmission is ours to do (UDP).
     pub unreliable: bool,
+}
+
+impl Config {
+    fn place(&self, call: u32) -> u32 {
+        place_of(call, self.local_addresses.len()).unwrap_or(0) as u32
+    }
+
+    fn local_address(&self, call: u32) -> &str {
+        &self.local_addresses[self.place(call) as usize]
+    }
+}
+
+/// Which of so many a call has, where they are dealt out in turn; `None`: there are none.
+#[must_use]
+pub fn place_of(call: u32, count: usize) -> Option<usize> {
+    (call as usize).checked_rem(count)
 }
 
 /// What has become of a call.
@@ -132,7 +148,7 @@ impl UserAgents {
         this.request = request.into_bytes();
         this.request.extend_from_slice(&this.sdp);
         this.begin_transaction(config, now);
-        self.transmit.push_back(this.request.clone());
+        self.transmit.push_back((config.place(call), this.request.clone()));
         self.set_timer(call);
     }
 
@@ -169,8 +185,8 @@ impl UserAgents {
         }
     }
 
-    /// A message arrived.
-    pub fn handle_message(&mut self, bytes: &[u8], now: Instant) {
+    /// A message arrived at one of our addresses.
+    pub fn handle_message(&mut self, place: u32, bytes: &[u8], now: Instant) {
         let Some(message) = Message::parse(bytes) else {
             return;
         };
@@ -183,12 +199,12 @@ impl UserAgents {
                 } else {
                     "481 Call/Transaction Does Not Exist"
                 };
-                self.respond(&message, status, None);
+                self.respond(place, &message, status, None);
             }
             return;
         };
         match message.start {
-            Start::Request(method) => self.request(call, method, &message),
+            Start::Request(method) => self.request(place, call, method, &message),
             Start::Response(status) => self.response(call, status, &message, now),
         }
     }
@@ -212,9 +228,9 @@ impl UserAgents {
         self.timers.peek().map(|Reverse((due, _, _))| *due)
     }
 
-    /// The next message to send.
+    /// The next message to send, and from which of our addresses.
     #[must_use]
-    pub fn poll_transmit(&mut self) -> Option<Vec<u8>> {
+    pub fn poll_transmit(&mut self) -> Option<(u32, Vec<u8>)> {
         self.transmit.pop_front()
     }
 
@@ -277,7 +293,7 @@ impl UserAgents {
             // Our ACK was lost; a 2xx after the end of the transaction is treated alike.
             State::Up | State::Ending | State::Over => {
                 if !this.ack.is_empty() {
-                    self.transmit.push_back(this.ack.clone());
+                    self.transmit.push_back((config.place(call), this.ack.clone()));
                 }
                 return;
             }
@@ -301,7 +317,7 @@ impl UserAgents {
         this.request = Vec::new();
         this.state = State::Up;
         this.timer += 1;
-        self.transmit.push_back(this.ack.clone());
+        self.transmit.push_back((config.place(call), this.ack.clone()));
         if this.cancelled {
             // The 2xx crossed our CANCEL (RFC 3261 section 15).
             self.bye(call, now);
@@ -321,7 +337,7 @@ impl UserAgents {
         if matches!(this.state, State::Calling | State::Proceeding | State::Over) {
             let mut ack = this.head(config, call, "ACK", 1);
             ack.push_str("Content-Length: 0\r\n\r\n");
-            self.transmit.push_back(ack.into_bytes());
+            self.transmit.push_back((config.place(call), ack.into_bytes()));
         }
         if !matches!(this.state, State::Calling | State::Proceeding) {
             return;
@@ -336,11 +352,11 @@ impl UserAgents {
         });
     }
 
-    fn request(&mut self, call: u32, method: &str, message: &Message<'_>) {
+    fn request(&mut self, place: u32, call: u32, method: &str, message: &Message<'_>) {
         match method {
             "ACK" => {}
             "BYE" => {
-                self.respond(message, "200 OK", None);
+                self.respond(place, message, "200 OK", None);
                 let this = &mut self.calls[call as usize];
                 match this.state {
                     State::Up => {
@@ -356,25 +372,26 @@ impl UserAgents {
                     | State::Over => {}
                 }
             }
-            "INVITE" | "UPDATE" => self.reoffer(call, message),
-            "OPTIONS" | "INFO" | "MESSAGE" => self.respond(message, "200 OK", None),
-            _ => self.respond(message, "501 Not Implemented", None),
+            "INVITE" | "UPDATE" => self.reoffer(place, call, message),
+            "OPTIONS" | "INFO" | "MESSAGE" => self.respond(place, message, "200 OK", None),
+            _ => self.respond(place, message, "501 Not Implemented", None),
         }
     }
 
     /// A new offer in the dialog: the session goes on as it is.
-    fn reoffer(&mut self, call: u32, message: &Message<'_>) {
+    fn reoffer(&mut self, place: u32, call: u32, message: &Message<'_>) {
         let this = &self.calls[call as usize];
         if this.state != State::Up {
-            return self.respond(message, "481 Call/Transaction Does Not Exist", None);
+            return self.respond(place, message, "481 Call/Transaction Does Not Exist", None);
         }
         let answers = !message.body.is_empty() || message.start == Start::Request("INVITE");
         let sdp = answers.then(|| this.sdp.clone());
-        self.respond(message, "200 OK", Some((call, sdp)));
+        self.respond(place, message, "200 OK", Some((call, sdp)));
     }
 
     fn respond(
         &mut self,
+        place: u32,
         message: &Message<'_>,
         status: &str,
         session: Option<(u32, Option<Vec<u8>>)>,
@@ -402,7 +419,7 @@ impl UserAgents {
         let _ = write!(response, "Content-Length: {}\r\n\r\n", body.len());
         let mut response = response.into_bytes();
         response.extend_from_slice(&body);
-        self.transmit.push_back(response);
+        self.transmit.push_back((place, response));
     }
 
     fn bye(&mut self, call: u32, now: Instant) {
@@ -414,7 +431,7 @@ impl UserAgents {
         request.push_str("Content-Length: 0\r\n\r\n");
         this.request = request.into_bytes();
         this.begin_transaction(config, now);
-        self.transmit.push_back(this.request.clone());
+        self.transmit.push_back((config.place(call), this.request.clone()));
         self.set_timer(call);
     }
 
@@ -424,7 +441,7 @@ impl UserAgents {
         // RFC 3261 section 9.1: branch and CSeq number of the INVITE.
         let mut request = this.head(config, call, "CANCEL", 1);
         request.push_str("Content-Length: 0\r\n\r\n");
-        self.transmit.push_back(request.into_bytes());
+        self.transmit.push_back((config.place(call), request.into_bytes()));
         this.deadline = now + TRANSACTION_TIMEOUT;
         self.set_timer(call);
     }
@@ -440,7 +457,7 @@ impl UserAgents {
             }
             this.next = now + this.interval;
             if config.unreliable {
-                self.transmit.push_back(this.request.clone());
+                self.transmit.push_back((config.place(call), this.request.clone()));
             }
             return self.set_timer(call);
         }

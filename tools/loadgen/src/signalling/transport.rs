@@ -1,19 +1,25 @@
-//! One socket for all calls.
+//! The sockets of all calls: one, or one at each of our addresses.
 
+use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpStream, UdpSocket};
+use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
+use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 
 use super::message::Message;
+use super::place_of;
 
 /// Carries SIP to the node and back.
 pub struct Transport {
-    kind: Kind,
-    local_address: SocketAddr,
+    sockets: Vec<Socket>,
+    /// One of each socket.
+    local_addresses: Vec<SocketAddr>,
+    /// The socket that was looked at last.
+    at: usize,
     peer: Peer,
 }
 
@@ -24,8 +30,6 @@ struct Peer {
     heard: bool,
     /// Since when it refuses what we send, or the connection is gone, and why.
     gone: Option<(Instant, io::Error)>,
-    /// The connection will not come back.
-    broken: bool,
 }
 
 impl Peer {
@@ -37,28 +41,26 @@ impl Peer {
     fn refused(&mut self, error: io::Error) {
         self.gone.get_or_insert_with(|| (Instant::now(), error));
     }
-
-    fn broken(&mut self, error: io::Error) {
-        self.refused(error);
-        self.broken = true;
-    }
 }
 
-enum Kind {
+enum Socket {
     Udp {
         socket: UdpSocket,
         datagram: Vec<u8>,
     },
     Tcp {
-        read: OwnedReadHalf,
-        write: OwnedWriteHalf,
+        stream: TcpStream,
+        /// What the next read may fill.
+        chunk: Vec<u8>,
         /// What has arrived and is not handled.
-        stream: Vec<u8>,
-        /// Bytes at the front of `stream` that the last message took.
+        input: Vec<u8>,
+        /// Bytes at the front of `input` that the last message took.
         handled: usize,
         /// What the kernel has not taken.
         unsent: Vec<u8>,
     },
+    /// It will not come back.
+    Broken,
 }
 
 /// Largest UDP payload.
@@ -67,44 +69,53 @@ const DATAGRAM_BYTES_MAX: usize = 65_535;
 const UNSENT_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 impl Transport {
-    /// A UDP socket that speaks to the node only.
-    pub async fn udp(node: SocketAddr) -> io::Result<Self> {
-        let any: SocketAddr = match node {
-            SocketAddr::V4(_) => ([0, 0, 0, 0], 0).into(),
-            SocketAddr::V6(_) => ([0_u16; 8], 0).into(),
-        };
-        let socket = UdpSocket::bind(any).await?;
-        socket.connect(node).await?;
-        Ok(Self {
-            local_address: socket.local_addr()?,
-            kind: Kind::Udp { socket, datagram: vec![0; DATAGRAM_BYTES_MAX] },
-            peer: Peer::default(),
-        })
+    /// UDP sockets that speak to the node only, one at each of `sources`, or one where the kernel
+    /// chooses.
+    pub async fn udp(node: SocketAddr, sources: &[IpAddr]) -> io::Result<Self> {
+        let mut this = Self::new();
+        for source in own(node, sources) {
+            let socket = UdpSocket::bind(source).await?;
+            socket.connect(node).await?;
+            this.local_addresses.push(socket.local_addr()?);
+            this.sockets.push(Socket::Udp { socket, datagram: vec![0; DATAGRAM_BYTES_MAX] });
+        }
+        Ok(this)
     }
 
-    /// A TCP connection to the node.
-    pub async fn tcp(node: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect(node).await?;
-        stream.set_nodelay(true)?;
-        let local_address = stream.local_addr()?;
-        let (read, write) = stream.into_split();
-        Ok(Self {
-            local_address,
-            kind: Kind::Tcp {
-                read,
-                write,
-                stream: Vec::with_capacity(DATAGRAM_BYTES_MAX),
+    /// TCP connections to the node, likewise.
+    pub async fn tcp(node: SocketAddr, sources: &[IpAddr]) -> io::Result<Self> {
+        let mut this = Self::new();
+        for source in own(node, sources) {
+            let socket = if node.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+            socket.bind(source)?;
+            let stream = socket.connect(node).await?;
+            stream.set_nodelay(true)?;
+            this.local_addresses.push(stream.local_addr()?);
+            this.sockets.push(Socket::Tcp {
+                stream,
+                chunk: vec![0; DATAGRAM_BYTES_MAX],
+                input: Vec::new(),
                 handled: 0,
                 unsent: Vec::new(),
-            },
-            peer: Peer::default(),
-        })
+            });
+        }
+        Ok(this)
     }
 
-    /// Our end.
+    fn new() -> Self {
+        Self { sockets: Vec::new(), local_addresses: Vec::new(), at: 0, peer: Peer::default() }
+    }
+
+    /// Our ends.
     #[must_use]
-    pub fn local_address(&self) -> SocketAddr {
-        self.local_address
+    pub fn local_addresses(&self) -> &[SocketAddr] {
+        &self.local_addresses
+    }
+
+    /// Our end of a call.
+    #[must_use]
+    pub fn local_address(&self, call: u32) -> SocketAddr {
+        self.local_addresses[place_of(call, self.local_addresses.len()).unwrap_or(0)]
     }
 
     /// Whether the node has ever said anything.
@@ -113,40 +124,80 @@ impl Transport {
         self.peer.heard
     }
 
-    /// Since when nothing but refusals came (UDP) or the connection is gone (TCP), and why.
+    /// Since when nothing but refusals came (UDP) or a connection is gone (TCP), and why.
     #[must_use]
     pub fn gone(&self) -> Option<&(Instant, io::Error)> {
         self.peer.gone.as_ref()
     }
 
-    /// Sends one message, or queues what the kernel does not take yet. What cannot be sent is
-    /// lost: transactions notice, and [`Transport::gone`] tells.
-    pub fn send(&mut self, message: &[u8]) {
-        if self.peer.broken {
-            return;
-        }
-        let outcome = self.try_send(message);
-        if let Err(error) = outcome {
-            self.peer.broken(error);
+    /// Sends one message from one of our ends, or queues what the kernel does not take yet. What
+    /// cannot be sent is lost: transactions notice, and [`Transport::gone`] tells.
+    pub fn send(&mut self, place: u32, message: &[u8]) {
+        let socket = &mut self.sockets[place as usize];
+        if let Err(error) = socket.try_send(message, &mut self.peer) {
+            self.peer.refused(error);
+            *socket = Socket::Broken;
         }
     }
 
-    fn try_send(&mut self, message: &[u8]) -> io::Result<()> {
-        match &mut self.kind {
-            Kind::Udp { socket, .. } => match socket.try_send(message) {
+    /// Another message that is there already, and where: one wake brings many datagrams.
+    pub fn try_receive(&mut self) -> Option<(u32, &[u8])> {
+        for step in 0..self.sockets.len() {
+            let at = (self.at + step) % self.sockets.len();
+            let Socket::Udp { socket, datagram } = &mut self.sockets[at] else { continue };
+            if let Ok(length) = socket.try_recv(datagram) {
+                self.at = at;
+                return Some((at as u32, self.sockets[at].message(length)));
+            }
+        }
+        None
+    }
+
+    /// The next message, and where it came; may be dropped at any await without loss. Never returns
+    /// once the connections are gone.
+    pub async fn receive(&mut self) -> (u32, &[u8]) {
+        let length = poll_fn(|context| self.poll_any(context)).await;
+        (self.at as u32, self.sockets[self.at].message(length))
+    }
+
+    /// Length of a message of the socket at `self.at`.
+    fn poll_any(&mut self, context: &mut Context<'_>) -> Poll<usize> {
+        for _ in 0..self.sockets.len() {
+            self.at = (self.at + 1) % self.sockets.len();
+            let socket = &mut self.sockets[self.at];
+            match socket.poll_receive(context, &mut self.peer) {
+                Poll::Ready(Ok(length)) => {
+                    self.peer.heard();
+                    return Poll::Ready(length);
+                }
+                Poll::Ready(Err(error)) => {
+                    self.peer.refused(error);
+                    *socket = Socket::Broken;
+                }
+                Poll::Pending => {}
+            }
+        }
+        Poll::Pending
+    }
+}
+
+impl Socket {
+    fn try_send(&mut self, message: &[u8], peer: &mut Peer) -> io::Result<()> {
+        match self {
+            Self::Udp { socket, .. } => match socket.try_send(message) {
                 // A datagram that was not sent is one that was lost: the transaction repeats it.
                 // Refused: the answer to an earlier one; the transaction times out.
                 Ok(_) => Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                    self.peer.refused(error);
+                    peer.refused(error);
                     Ok(())
                 }
                 Err(error) => Err(error),
             },
-            Kind::Tcp { write, unsent, .. } => {
+            Self::Tcp { stream, unsent, .. } => {
                 unsent.extend_from_slice(message);
-                match write.try_write(unsent) {
+                match stream.try_write(unsent) {
                     Ok(count) => {
                         unsent.drain(..count);
                     }
@@ -158,77 +209,77 @@ impl Transport {
                 }
                 Ok(())
             }
+            Self::Broken => Ok(()),
         }
     }
 
-    /// Another message that is there already: one wake brings many datagrams.
-    pub fn try_receive(&mut self) -> Option<&[u8]> {
-        let Kind::Udp { socket, datagram } = &mut self.kind else { return None };
-        match socket.try_recv(datagram) {
-            Ok(length) => Some(&datagram[..length]),
-            Err(_) => None,
+    /// Length of the next message, which [`Socket::message`] is.
+    fn poll_receive(
+        &mut self,
+        context: &mut Context<'_>,
+        peer: &mut Peer,
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Udp { socket, datagram } => loop {
+                let mut buffer = ReadBuf::new(datagram);
+                match ready!(socket.poll_recv(context, &mut buffer)) {
+                    Ok(()) => return Poll::Ready(Ok(buffer.filled().len())),
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                        peer.refused(error);
+                    }
+                    Err(error) => return Poll::Ready(Err(error)),
+                }
+            },
+            Self::Tcp { stream, chunk, input, handled, unsent } => {
+                input.drain(..std::mem::take(handled));
+                while !unsent.is_empty() {
+                    let Poll::Ready(count) = Pin::new(&mut *stream).poll_write(context, unsent)
+                    else {
+                        break;
+                    };
+                    unsent.drain(..count?);
+                }
+                loop {
+                    // Keep-alives (RFC 5626 section 3.5.1) and CRLF before a start line.
+                    let blank = input.iter().take_while(|byte| b"\r\n".contains(byte)).count();
+                    input.drain(..blank);
+                    let length = Message::length_in_stream(input)
+                        .map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+                    if let Some(length) = length {
+                        *handled = length;
+                        return Poll::Ready(Ok(length));
+                    }
+                    let mut buffer = ReadBuf::new(chunk);
+                    ready!(Pin::new(&mut *stream).poll_read(context, &mut buffer))?;
+                    if buffer.filled().is_empty() {
+                        let what = "the node closed the connection";
+                        return Poll::Ready(Err(io::Error::new(
+                            io::ErrorKind::UnexpectedEof,
+                            what,
+                        )));
+                    }
+                    input.extend_from_slice(buffer.filled());
+                }
+            }
+            Self::Broken => Poll::Pending,
         }
     }
 
-    /// The next message; may be dropped at any await without loss. Never returns once the
-    /// connection is gone.
-    pub async fn receive(&mut self) -> &[u8] {
-        if self.peer.broken {
-            return std::future::pending().await;
-        }
-        let peer = &mut self.peer;
-        match self.kind.receive(peer).await {
-            Ok(message) => {
-                peer.heard();
-                message
-            }
-            Err(error) => {
-                peer.broken(error);
-                std::future::pending().await
-            }
+    fn message(&self, length: usize) -> &[u8] {
+        match self {
+            Self::Udp { datagram, .. } => &datagram[..length],
+            Self::Tcp { input, .. } => &input[..length],
+            Self::Broken => &[],
         }
     }
 }
 
-impl Kind {
-    async fn receive(&mut self, peer: &mut Peer) -> io::Result<&[u8]> {
-        match self {
-            Self::Udp { socket, datagram } => loop {
-                match socket.recv(datagram).await {
-                    Ok(length) => return Ok(&datagram[..length]),
-                    Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                        peer.refused(error);
-                    }
-                    Err(error) => return Err(error),
-                }
-            },
-            Self::Tcp { read, write, stream, handled, unsent } => {
-                stream.drain(..std::mem::take(handled));
-                loop {
-                    // Keep-alives (RFC 5626 section 3.5.1) and CRLF before a start line.
-                    let blank = stream.iter().take_while(|byte| b"\r\n".contains(byte)).count();
-                    stream.drain(..blank);
-                    let length = Message::length_in_stream(stream)
-                        .map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
-                    if let Some(length) = length {
-                        *handled = length;
-                        return Ok(&stream[..length]);
-                    }
-                    tokio::select! {
-                        count = read.read_buf(stream) => {
-                            if count? == 0 {
-                                return Err(io::Error::new(
-                                    io::ErrorKind::UnexpectedEof,
-                                    "the node closed the connection",
-                                ));
-                            }
-                        }
-                        written = write.write(unsent), if !unsent.is_empty() => {
-                            unsent.drain(..written?);
-                        }
-                    }
-                }
-            }
-        }
-    }
+/// Our ends towards the node: where we are wanted, or where the kernel would send from.
+fn own(node: SocketAddr, sources: &[IpAddr]) -> Vec<SocketAddr> {
+    let any: IpAddr = match node {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let sources = if sources.is_empty() { &[any][..] } else { sources };
+    sources.iter().map(|source| (*source, 0).into()).collect()
 }

@@ -144,11 +144,9 @@ impl<'a> Run<'a> {
         let mut measured = Measured::default();
         measured.pss_before = node.pss_bytes();
         let origin = Instant::now();
-        // The first processor, then from the last one downwards: see the fleet.
-        let cores = mrfp_io::available_cores();
-        let mut cores = cores.first().into_iter().chain(cores.iter().skip(1).rev()).copied();
-        let threads = (0..plan.threads)
-            .map(|number| Thread::spawn(&plan, &control, number, cores.next(), origin))
+        let threads = (0..)
+            .zip(crate::media::cores(plan.share, plan.threads))
+            .map(|(number, core)| Thread::spawn(&plan, &control, number, core, origin))
             .collect::<io::Result<_>>()?;
         Ok(Self { plan, node, control, threads, interrupted: false, measured })
     }
@@ -194,6 +192,7 @@ impl<'a> Run<'a> {
         while !self.is_drained() && Instant::now() < deadline {
             tokio::time::sleep(INTERVAL).await;
         }
+        self.measured.total = self.counted();
         self.control.enter(Phase::Ending);
         let mut figures = Vec::new();
         for thread in self.threads {
@@ -211,7 +210,7 @@ impl<'a> Run<'a> {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             tokio::select! {
-                _ = tokio::signal::ctrl_c() => self.interrupted = true,
+                () = crate::processes::interrupted() => self.interrupted = true,
                 () = tokio::time::sleep(left.min(INTERVAL)) => {}
             }
         }

@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 pub use super::auth::User;
 use super::end::STAMP_BYTES;
 use super::link::Link;
+use crate::cli::Share;
 
 /// What a run is to do.
 #[derive(Debug)]
@@ -28,6 +29,10 @@ pub struct Plan {
     pub protection: Protection,
     /// Connections.
     pub links: u32,
+    /// Number of the first connection, and of the first key; other processes have the others.
+    pub first_number: u32,
+    /// Which of several processes this is.
+    pub share: Share,
     /// Keys that numbered connections share, at least as many as those.
     pub identities: u32,
     /// Media threads.
@@ -208,6 +213,7 @@ impl Plan {
 
     /// The handshake a link begins with.
     pub(super) fn handshake(&self, number: u32) -> Result<Option<Handshake>, HandshakeError> {
+        let number = self.first_number + number;
         match &self.protection {
             Protection::Plain => Ok(None),
             Protection::Certificate { profile, host } => {
@@ -229,6 +235,7 @@ impl Plan {
 
     /// Our own URI of a link. All are of one length.
     pub(super) fn own_uri(&self, number: u32) -> String {
+        let number = self.first_number + number;
         let scheme = match self.protection {
             Protection::Plain => "msrp",
             Protection::Certificate { .. } | Protection::Psk { .. } => "msrps",
@@ -290,6 +297,8 @@ mod tests {
             work: Work::Raw,
             protection: Protection::Plain,
             links,
+            first_number: 0,
+            share: Share::WHOLE,
             identities: links,
             threads,
             traffic: Traffic { window: 1, interval_ns: None, body_bytes: 200, ramp_ns: 0 },

@@ -100,7 +100,10 @@ pub(super) struct Measured {
     seconds: f64,
     node_ns: Option<u64>,
     generator_ns: u64,
+    /// In that time.
     counted: Counted,
+    /// In all.
+    pub(super) total: Counted,
 }
 
 /// Processor time of the node and of the generator up to a moment. Reading it takes a millisecond or
@@ -169,6 +172,23 @@ impl WireReport {
         if let Some(fairness) = figures.fairness.as_ref().filter(|it| it.median_messages > 0) {
             violations.add_many(Violation::Starved, fairness.silent_pairs, || {
                 format!("the median pair had {} messages", fairness.median_messages)
+            });
+        }
+        let (exchanged, what) = match plan.work {
+            Work::Relay { .. } | Work::Raw => (measured.total.messages, "message"),
+            Work::Bulk { .. } => (measured.total.bytes, "byte"),
+            Work::Idle => (measured.up, "connection"),
+            Work::Handshakes => (measured.total.handshakes, "handshake"),
+        };
+        if exchanged == 0 && !interrupted {
+            let up = measured.up;
+            violations.add(Violation::NothingExchanged, || match plan.work {
+                Work::Idle | Work::Handshakes => format!("not one {what} came up"),
+                _ if up == 0 => format!("none of {} connections came up", plan.links),
+                _ => format!(
+                    "{up} connections came up, but not one {what} passed: --duration is shorter \
+                     than the time to the first one, or the target passes nothing on"
+                ),
             });
         }
         let schedule_slip = Percentiles::of_ns(&slip);

@@ -17,7 +17,7 @@ use super::link::{Link, Stage};
 use super::{Control, Phase, Plan, Progress, Work};
 use crate::accounting::thread_cpu_ns;
 use crate::expectation::{Violation, Violations};
-use crate::media::worker::latency_histogram;
+use crate::media::worker::{Set, latency_histogram};
 
 /// One thread.
 pub(super) struct Worker {
@@ -39,7 +39,6 @@ struct Shared {
     pool: SendBuffers,
     scratch: Vec<u8>,
     heard: Vec<Heard>,
-    plain: Vec<Range<usize>>,
     dirty: Set,
     /// May have something to say.
     ready: Set,
@@ -95,13 +94,6 @@ pub(super) struct WorkerFigures {
     pub(super) suite: Option<&'static str>,
 }
 
-/// Indices, each at most once, in the order they came.
-#[derive(Default)]
-struct Set {
-    order: Vec<u32>,
-    inside: Vec<bool>,
-}
-
 /// Links being connected or secured at a time: what any listener's backlog holds.
 const BEGINNING_MAX: u32 = 64;
 /// A link that is not up by then never will be.
@@ -140,7 +132,6 @@ impl Worker {
             pool,
             scratch: Vec::with_capacity(16 * 1024),
             heard: Vec::new(),
-            plain: Vec::new(),
             dirty: Set::default(),
             ready: Set::default(),
             rearm: Vec::new(),
@@ -367,22 +358,5 @@ impl WorkerFigures {
         self.answer.reset();
         self.slip.reset();
         self.handshake.reset();
-    }
-}
-
-impl Set {
-    fn insert(&mut self, index: u32) {
-        if self.inside.len() <= index as usize {
-            self.inside.resize(index as usize + 1, false);
-        }
-        if !std::mem::replace(&mut self.inside[index as usize], true) {
-            self.order.push(index);
-        }
-    }
-
-    fn pop(&mut self) -> Option<u32> {
-        let index = self.order.pop()?;
-        self.inside[index as usize] = false;
-        Some(index)
     }
 }

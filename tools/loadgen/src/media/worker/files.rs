@@ -1,10 +1,11 @@
 //! UEs that send files, and the one that stops reading.
 
-use mrfp_io::{Driver, Key, Operation, Token};
+use mrfp_io::{Driver as _, Key, Operation, Token};
 
 use super::{Phase, Worker};
 use crate::expectation::Violation;
-use crate::media::connection::{Failure, Stage};
+use crate::media::channel::Failure;
+use crate::media::connection::Stage;
 use crate::media::message::{ChunkOf, FILE_BIT, Stamp, Transaction};
 
 /// When the stalled receiver reads nothing.
@@ -20,7 +21,7 @@ pub(super) struct StallTimes {
 const STALLED_SENDER: u32 = 0;
 const STALLED_RECEIVER: u32 = 1;
 
-impl<D: Driver> Worker<D> {
+impl Worker {
     pub(super) fn schedule_stall(&mut self, now: u64) {
         self.stall = self.shared.traffic.stall.map(|stall| {
             let from_ns = now + stall.after.as_nanos() as u64;

@@ -1,25 +1,24 @@
 //! Connections from their beginning to their end.
 
-use mrfp_io::{Driver, Errno, Key, Operation, RecvBuffer, SendBuffer, Token};
-use mrfp_protocol::tls;
+use mrfp_io::{Driver as _, Errno, Key, Operation, RecvBuffer, SendBuffer, Token};
 
 use super::{BIND_TIMEOUT_NS, Connect, Event, Worker};
 use crate::expectation::Violation;
-use crate::media::connection::{Beginning, Connection, Failure, FileSender, Security, Stage};
+use crate::media::channel::{Failure, describe};
+use crate::media::connection::{Beginning, Connection, FileSender, Stage};
 use crate::media::message::{Author, Content, Template};
 
-/// The kernel's word for "no receive buffer was free".
-const ENOBUFS: i32 = 105;
-/// The kernel's word for a receive that was cancelled.
-const ECANCELED: i32 = 125;
-
-impl<D: Driver> Worker<D> {
+impl Worker {
     pub(super) fn connect(&mut self, connect: Connect) {
         // A run of calls has no end of them; their connections follow each other in the same slots.
         let reused = self.free.pop();
         let index = reused.unwrap_or(self.connections.len() as u32);
         let token = Token::new(Operation::Connect, key(index));
-        let socket = match self.driver.connect(connect.address, token) {
+        let socket = match connect.source {
+            None => self.driver.connect(connect.address, token),
+            Some(source) => self.driver.connect_from(source, connect.address, token),
+        };
+        let socket = match socket {
             Ok(socket) => socket,
             Err(error) => {
                 self.shared.violations.add(Violation::ConnectFailed, || {
@@ -61,15 +60,16 @@ impl<D: Driver> Worker<D> {
             begun: 0,
             sending: None,
         });
-        let (security, failure) = match self.shared.security(connect.protection, connect.address) {
-            Ok(security) => (security, None),
-            Err(error) => (Security::Plain, Some(Failure::Handshake(error))),
+        let (handshake, failure) = match self.shared.handshake(connect.protection, connect.address)
+        {
+            Ok(handshake) => (handshake, None),
+            Err(error) => (None, Some(Failure::Handshake(error))),
         };
         let connection = Connection::new(Beginning {
             session: connect.session,
             room,
             socket,
-            security,
+            handshake,
             template,
             file,
             waits: self.shared.traffic.burst,
@@ -107,7 +107,7 @@ impl<D: Driver> Worker<D> {
                 connection.stage = Stage::Binding;
                 if !released {
                     self.shared.violations.add(Violation::ConnectFailed, || {
-                        format!("session {session}: {}", describe_errno(errno))
+                        format!("session {session}: {}", describe(errno))
                     });
                     (self.shared.events)(Event::Failed { session });
                 }
@@ -149,9 +149,9 @@ impl<D: Driver> Worker<D> {
             }
             _ if closing => self.try_free(index),
             Ok(None) => self.peer_closed(index, "end of stream"),
-            Err(Errno(ENOBUFS)) if !more => self.rearm.push(index),
-            Err(Errno(ECANCELED)) if connection.stalled => {}
-            Err(errno) => self.peer_closed(index, &describe_errno(errno)),
+            Err(Errno::NO_BUFFERS) if !more => self.rearm.push(index),
+            Err(Errno::CANCELED) if connection.stalled => {}
+            Err(errno) => self.peer_closed(index, &describe(errno)),
         }
     }
 
@@ -159,10 +159,10 @@ impl<D: Driver> Worker<D> {
         let index = token.key().index;
         let connection = &mut self.connections[index as usize];
         let count = result.unwrap_or(0);
-        connection.egress.completed(buffer, count, &mut self.shared.pool);
+        connection.channel.egress.completed(buffer, count, &mut self.shared.pool);
         if connection.stage >= Stage::Closing {
             if result.is_err() {
-                connection.egress.discard(&mut self.shared.pool);
+                connection.channel.egress.discard(&mut self.shared.pool);
             }
             self.shared.dirty.insert(index);
             return self.try_free(index);
@@ -172,7 +172,7 @@ impl<D: Driver> Worker<D> {
                 self.shared.dirty.insert(index);
                 self.shared.ready.insert(index);
             }
-            Err(errno) => self.peer_closed(index, &describe_errno(errno)),
+            Err(errno) => self.peer_closed(index, &describe(errno)),
         }
     }
 
@@ -182,15 +182,15 @@ impl<D: Driver> Worker<D> {
             return;
         }
         let socket = connection.socket;
-        let (session, egress) = connection.session_and_egress();
         let token = Token::new(Operation::Send, key(index));
-        let started = egress
-            .take_waiting(session)
+        let started = connection
+            .channel
+            .take_waiting()
             .map(|waiting| waiting.map(|buffer| self.driver.send(socket, buffer, token)).count());
         match started {
             Ok(0) => self.try_free(index),
             Ok(_) => {}
-            Err(error) => self.fail(index, &Failure::Egress(error)),
+            Err(failure) => self.fail(index, &failure),
         }
     }
 
@@ -203,15 +203,8 @@ impl<D: Driver> Worker<D> {
 
     /// The session is lost through the node's (or the generator's) fault.
     pub(super) fn fail(&mut self, index: u32, failure: &Failure) {
-        let (violation, text) = match failure {
-            Failure::CloseNotify => return self.peer_closed(index, "close_notify"),
-            Failure::Handshake(error) => (Violation::TlsHandshakeFailed, format!("{error:?}")),
-            Failure::Record(tls::RecordError::AlertReceived(alert)) => {
-                (Violation::UnexpectedClose, format!("TLS alert {alert}"))
-            }
-            Failure::Record(error) => (Violation::Malformed, format!("TLS record: {error:?}")),
-            Failure::Malformed(reason) => (Violation::Malformed, format!("MSRP: {reason}")),
-            Failure::Egress(error) => (Violation::GeneratorExhausted, format!("{error:?}")),
+        let Some((violation, text)) = failure.verdict() else {
+            return self.peer_closed(index, "close_notify");
         };
         self.lose(index, violation, &text, Some(failure));
     }
@@ -243,14 +236,14 @@ impl<D: Driver> Worker<D> {
             || connection.waits && connection.stage >= Stage::Binding;
         connection.sending = None;
         connection.file = None;
-        connection.end_session(failure, &mut self.shared.surroundings());
+        connection.channel.end(failure, &mut self.shared.pool);
         connection.stage = Stage::Closing;
         if connecting {
             self.driver.cancel(Token::new(Operation::Connect, key(index)));
         } else {
             self.flush(index);
             let connection = &mut self.connections[index as usize];
-            if connection.recv_armed && connection.egress.is_empty() {
+            if connection.recv_armed && connection.channel.egress.is_empty() {
                 self.driver.shutdown(connection.socket);
             }
         }
@@ -271,10 +264,10 @@ impl<D: Driver> Worker<D> {
     /// Frees the descriptor of a closing connection once nothing of it is with the kernel.
     pub(super) fn try_free(&mut self, index: u32) {
         let connection = &mut self.connections[index as usize];
-        if connection.stage != Stage::Closing || connection.egress.in_flight() {
+        if connection.stage != Stage::Closing || connection.channel.egress.in_flight() {
             return;
         }
-        if !connection.egress.is_empty() {
+        if !connection.channel.egress.is_empty() {
             return self.shared.dirty.insert(index);
         }
         if connection.recv_armed {
@@ -301,10 +294,6 @@ impl<D: Driver> Worker<D> {
 /// come.
 fn key(index: u32) -> Key {
     Key { index, generation: 1 }
-}
-
-fn describe_errno(errno: Errno) -> String {
-    std::io::Error::from_raw_os_error(errno.0).to_string()
 }
 
 fn nonce() -> u32 {

@@ -11,9 +11,9 @@ use hdrhistogram::Histogram;
 use mrfp_io::{SendBuffers, SendBuffersConfig};
 use mrfp_protocol::tls::{self, Handshake, Profile};
 
-use super::{Event, WorkerConfig, latency_histogram};
+use super::{Event, Set, WorkerConfig, latency_histogram};
 use crate::expectation::{FileBook, Ledger, Violation, Violations};
-use crate::media::connection::{Heard, Security, Surroundings};
+use crate::media::connection::{Heard, Surroundings};
 use crate::media::message::{self, Contents};
 use crate::media::{Progress, Traffic};
 use crate::security::Protection;
@@ -62,30 +62,6 @@ pub(super) struct Room {
     pub(super) delivered: u64,
     /// The sum of their latencies.
     pub(super) latency_ns: u64,
-}
-
-/// Indices, each at most once, in the order they came.
-#[derive(Default)]
-pub(super) struct Set {
-    pub(super) order: Vec<u32>,
-    pub(super) inside: Vec<bool>,
-}
-
-impl Set {
-    pub(super) fn insert(&mut self, index: u32) {
-        if self.inside.len() <= index as usize {
-            self.inside.resize(index as usize + 1, false);
-        }
-        if !std::mem::replace(&mut self.inside[index as usize], true) {
-            self.order.push(index);
-        }
-    }
-
-    pub(super) fn pop(&mut self) -> Option<u32> {
-        let index = self.order.pop()?;
-        self.inside[index as usize] = false;
-        Some(index)
-    }
 }
 
 impl Room {
@@ -166,22 +142,23 @@ impl Shared {
         })
     }
 
-    pub(super) fn security(
+    pub(super) fn handshake(
         &self,
         protection: Protection,
         node: SocketAddr,
-    ) -> Result<Security, tls::HandshakeError> {
+    ) -> Result<Option<Handshake>, tls::HandshakeError> {
         let profile = self.profile.as_ref();
         let profile = || profile.ok_or(tls::HandshakeError::NoCommonParameters);
-        let handshake = match protection {
-            Protection::Plain => return Ok(Security::Plain),
-            Protection::Psk(identity, psk) => Handshake::client(profile()?, &identity, &psk)?,
+        match protection {
+            Protection::Plain => Ok(None),
+            Protection::Psk(identity, psk) => {
+                Handshake::client(profile()?, &identity, &psk).map(Some)
+            }
             Protection::Certificate(fingerprints) => {
                 let host = node.ip().to_string();
-                Handshake::fingerprint_client(profile()?, &host, &fingerprints)?
+                Handshake::fingerprint_client(profile()?, &host, &fingerprints).map(Some)
             }
-        };
-        Ok(Security::Handshaking(Box::new(handshake)))
+        }
     }
 
     pub(super) fn begin_measuring(&mut self) {

@@ -3,18 +3,17 @@
 use std::cmp::Reverse;
 use std::sync::atomic::Ordering;
 
-use mrfp_io::Driver;
-
 use super::{BIND_TIMEOUT_NS, Event, Phase, Worker};
 use crate::accounting::thread_cpu_ns;
 use crate::expectation::{Ledger, Violation};
-use crate::media::connection::{Failure, Heard, Stage};
+use crate::media::channel::Failure;
+use crate::media::connection::{Heard, Stage};
 use crate::media::message::{ChunkOf, FILE_BIT, Stamp, Transaction};
 
 /// Messages a UE may have open in the open loop; past it the schedule slips and is reported.
 const OPEN_MESSAGES_MAX: u32 = 10_000;
 
-impl<D: Driver> Worker<D> {
+impl Worker {
     pub(super) fn start(&mut self) {
         if self.phase != Phase::SettingUp {
             return;
@@ -233,7 +232,7 @@ impl<D: Driver> Worker<D> {
         if connection.stage != Stage::Bound {
             return Ok(());
         }
-        while self.connections[index as usize].egress.has_room() {
+        while self.connections[index as usize].channel.egress.has_room() {
             let connection = &mut self.connections[index as usize];
             if let Some(sending) = connection.sending {
                 connection.send_chunk(sending, &mut self.shared.surroundings())?;

@@ -3,13 +3,12 @@
 use std::sync::atomic::Ordering;
 
 use mrfp_io::{Driver as _, Errno, Key, Operation, RecvBuffer, SendBuffer, Token};
-use mrfp_protocol::tls;
 
 use super::{BEGIN_TIMEOUT_NS, BEGINNING_MAX, GOODBYE_TIMEOUT_NS, Shared, Worker};
 use crate::expectation::Violation;
-use crate::media::connection::{Failure, Security};
+use crate::media::channel::{Channel, Failure, Opened, describe, joined};
 use crate::wire::auth::Registration;
-use crate::wire::link::{Link, Stage, Unsealed};
+use crate::wire::link::{Link, Stage};
 use crate::wire::{Phase, Work};
 
 impl Worker {
@@ -104,12 +103,12 @@ impl Worker {
         let Self { links, shared, .. } = self;
         let handshake =
             shared.plan.handshake(links[index as usize].identity).map_err(Failure::Handshake)?;
-        match handshake {
-            Some(handshake) => {
-                links[index as usize].secure(handshake, &mut shared.pool, &mut shared.scratch)
-            }
-            None => secured(links, shared, index),
+        let channel = &mut links[index as usize].channel;
+        *channel = Channel::new(handshake);
+        if channel.is_plain() {
+            return secured(links, shared, index);
         }
+        channel.begin(&mut shared.pool, &mut shared.scratch)
     }
 
     pub(super) fn received(
@@ -149,17 +148,17 @@ impl Worker {
     pub(super) fn sent(&mut self, token: Token, result: Result<usize, Errno>, buffer: SendBuffer) {
         let index = token.key().index;
         let link = &mut self.links[index as usize];
-        link.egress.completed(buffer, result.unwrap_or(0), &mut self.shared.pool);
+        link.channel.egress.completed(buffer, result.unwrap_or(0), &mut self.shared.pool);
         if link.stage >= Stage::Closing {
             if result.is_err() {
-                link.egress.discard(&mut self.shared.pool);
+                link.channel.egress.discard(&mut self.shared.pool);
             }
             self.shared.dirty.insert(index);
             return self.try_free(index);
         }
         match result {
             Ok(_) => {
-                if !link.egress.is_empty() {
+                if !link.channel.egress.is_empty() {
                     self.shared.dirty.insert(index);
                 }
                 if link.end.is_some() {
@@ -189,29 +188,22 @@ impl Worker {
             return;
         }
         let token = token(Operation::Send, index, link);
-        let (session, egress) = link.session_and_egress();
-        let started = egress
-            .take_waiting(session)
+        let started = link
+            .channel
+            .take_waiting()
             .map(|waiting| waiting.map(|buffer| self.driver.send(socket, buffer, token)).count());
         match started {
             Ok(0) => self.try_free(index),
             Ok(_) => {}
-            Err(error) => self.settle(index, Err(Failure::Egress(error))),
+            Err(failure) => self.settle(index, Err(failure)),
         }
     }
 
     /// What became of a step.
     pub(super) fn settle(&mut self, index: u32, outcome: Result<(), Failure>) {
         let Err(failure) = outcome else { return };
-        let (violation, text) = match &failure {
-            Failure::CloseNotify => return self.peer_closed(index, "close_notify"),
-            Failure::Handshake(error) => (Violation::TlsHandshakeFailed, format!("{error:?}")),
-            Failure::Record(tls::RecordError::AlertReceived(alert)) => {
-                (Violation::UnexpectedClose, format!("TLS alert {alert}"))
-            }
-            Failure::Record(error) => (Violation::Malformed, format!("TLS record: {error:?}")),
-            Failure::Malformed(reason) => (Violation::Malformed, format!("MSRP: {reason}")),
-            Failure::Egress(error) => (Violation::GeneratorExhausted, format!("{error:?}")),
+        let Some((violation, text)) = failure.verdict() else {
+            return self.peer_closed(index, "close_notify");
         };
         self.lose(index, violation, &text);
     }
@@ -246,7 +238,7 @@ impl Worker {
         }
         let connecting = link.stage == Stage::Connecting;
         if !link.released {
-            link.say_goodbye(&mut self.shared.pool);
+            link.channel.end(None, &mut self.shared.pool);
         }
         link.stage = Stage::Closing;
         if connecting {
@@ -259,10 +251,10 @@ impl Worker {
     /// Frees the descriptor of a closing link once nothing of it is with the kernel.
     pub(super) fn try_free(&mut self, index: u32) {
         let link = &mut self.links[index as usize];
-        if link.stage != Stage::Closing || link.egress.in_flight() {
+        if link.stage != Stage::Closing || link.channel.egress.in_flight() {
             return;
         }
-        if !link.egress.is_empty() {
+        if !link.channel.egress.is_empty() {
             return self.shared.dirty.insert(index);
         }
         let Some(socket) = link.socket else { return };
@@ -310,16 +302,16 @@ fn secured(links: &mut [Link], shared: &mut Shared, index: u32) -> Result<(), Fa
     let link = &mut links[index as usize];
     shared.beginning -= 1;
     link.deadline_ns = u64::MAX;
-    if let Security::Established(session) = &link.security {
+    if let Some(suite) = link.channel.suite() {
         let latency = now - link.begun_ns;
         shared.figures.handshake.saturating_record(latency);
-        shared.figures.suite = Some(session.suite());
+        shared.figures.suite = Some(suite);
         shared.counts.handshakes += 1;
     }
     match shared.plan.work {
         Work::Handshakes => {
             link.stage = Stage::Ready;
-            link.say_goodbye(&mut shared.pool);
+            link.channel.end(None, &mut shared.pool);
             link.released = true;
             link.deadline_ns = now + GOODBYE_TIMEOUT_NS;
             Ok(())
@@ -350,7 +342,7 @@ fn introduce(links: &mut [Link], shared: &mut Shared, index: u32) -> Result<(), 
     let mut registration = Registration::new(own);
     let request = registration.begin(uri);
     link.registration = Some(Box::new(registration));
-    link.say(request.as_bytes(), &mut shared.pool)
+    link.channel.append(request.as_bytes(), &mut shared.pool)
 }
 
 /// Takes what has arrived.
@@ -360,17 +352,14 @@ fn take(
     index: u32,
     bytes: &mut [u8],
 ) -> Result<(), Failure> {
-    let link = &mut links[index as usize];
-    if link.is_plain() {
+    let channel = &mut links[index as usize].channel;
+    if channel.is_plain() {
         return Worker::hear(links, shared, index, bytes);
     }
-    let Some(mut carry) = link.take_sealed_carry() else {
-        let taken = take_sealed(links, shared, index, bytes)?;
-        return links[index as usize].keep_sealed(&bytes[taken..]);
-    };
-    carry.extend_from_slice(bytes);
-    let taken = take_sealed(links, shared, index, &mut carry)?;
-    links[index as usize].keep_sealed(&carry[taken..])
+    let mut carry = channel.take_carry();
+    let input = joined(&mut carry, bytes);
+    let taken = take_sealed(links, shared, index, input)?;
+    links[index as usize].channel.keep(&input[taken..])
 }
 
 fn take_sealed(
@@ -381,34 +370,15 @@ fn take_sealed(
 ) -> Result<usize, Failure> {
     let mut at = 0;
     loop {
-        let mut plain = std::mem::take(&mut shared.plain);
-        plain.clear();
-        let link = &mut links[index as usize];
-        let rest = &mut input[at..];
-        let Unsealed { taken, secured: is_secured, failure } =
-            link.unseal(rest, &mut plain, &mut shared.pool, &mut shared.scratch);
-        let mut outcome = Ok(());
-        for range in &plain {
-            outcome =
-                outcome.and_then(|()| Worker::hear(links, shared, index, &rest[range.clone()]));
+        let channel = &mut links[index as usize].channel;
+        match channel.open(input, &mut at, &mut shared.pool, &mut shared.scratch)? {
+            Opened::NeedInput => return Ok(at),
+            Opened::Secured => secured(links, shared, index)?,
+            Opened::Text(range) => Worker::hear(links, shared, index, &input[range])?,
         }
-        shared.plain = plain;
-        outcome?;
-        at += taken;
-        if let Some(failure) = failure {
-            return Err(failure);
-        }
-        if !is_secured {
-            return Ok(at);
-        }
-        secured(links, shared, index)?;
     }
 }
 
 fn token(operation: Operation, index: u32, link: &Link) -> Token {
     Token::new(operation, Key { index, generation: link.generation })
-}
-
-fn describe(errno: Errno) -> String {
-    std::io::Error::from_raw_os_error(errno.0).to_string()
 }

@@ -1,11 +1,8 @@
 //! What pairs say, and what they hear.
 
-use mrfp_io::SendBuffers;
-
 use super::{Shared, Worker};
 use crate::expectation::Violation;
-use crate::media::connection::{Failure, Security};
-use crate::media::egress::{Egress, EgressError};
+use crate::media::channel::Failure;
 use crate::wire::Work;
 use crate::wire::auth::Step;
 use crate::wire::end::{Address, End, Heard};
@@ -126,10 +123,10 @@ fn hear_whole(
     };
     let mut heard = std::mem::take(&mut shared.heard);
     let mut outcome = Ok(());
-    let (security, egress, pool) = (&mut link.security, &mut link.egress, &mut shared.pool);
+    let (channel, pool) = (&mut link.channel, &mut shared.pool);
     let mut reply = |answer: &[u8]| {
         if outcome.is_ok() {
-            outcome = say(security, egress, answer, pool);
+            outcome = channel.append(answer, pool);
         }
     };
     let taken = end.hear(bytes, &mut reply, &mut heard);
@@ -140,7 +137,7 @@ fn hear_whole(
         }
     }
     shared.heard = heard;
-    outcome.map_err(Failure::Egress)?;
+    outcome?;
     taken.map_err(Failure::Malformed)
 }
 
@@ -160,7 +157,7 @@ fn authorise(
     }
     match step {
         Step::Wait => {}
-        Step::Say(request) => link.say(request.as_bytes(), &mut shared.pool)?,
+        Step::Say(request) => link.channel.append(request.as_bytes(), &mut shared.pool)?,
         Step::Registered => {
             link.stage = Stage::Ready;
             link.deadline_ns = u64::MAX;
@@ -243,10 +240,10 @@ fn say_more(link: &mut Link, shared: &mut Shared, index: u32) -> Result<(), Fail
     if link.stage != Stage::Ready {
         return Ok(());
     }
-    let Link { end: Some(end), security, egress, due_ns, .. } = link else { return Ok(()) };
+    let Link { end: Some(end), channel, due_ns, .. } = link else { return Ok(()) };
     let traffic = &shared.plan.traffic;
     let now = shared.now();
-    while *due_ns <= now && egress.has_room() {
+    while *due_ns <= now && channel.egress.has_room() {
         let due = match traffic.interval_ns {
             None if end.flights.open() >= traffic.window => break,
             None => now,
@@ -261,24 +258,10 @@ fn say_more(link: &mut Link, shared: &mut Shared, index: u32) -> Result<(), Fail
             }
         };
         let sequence = end.flights.sent(due, now);
-        say(security, egress, end.write_send(sequence), &mut shared.pool)
-            .map_err(Failure::Egress)?;
+        channel.append(end.write_send(sequence), &mut shared.pool)?;
         shared.dirty.insert(index);
     }
     Ok(())
-}
-
-fn say(
-    security: &mut Security,
-    egress: &mut Egress,
-    bytes: &[u8],
-    pool: &mut SendBuffers,
-) -> Result<(), EgressError> {
-    let session = match security {
-        Security::Established(session) => Some(&mut **session),
-        Security::Plain | Security::Handshaking(_) => None,
-    };
-    egress.append(bytes, pool, session)
 }
 
 /// The first and the second, the third and the fourth: as they were accepted.
