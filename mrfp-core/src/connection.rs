@@ -293,9 +293,11 @@ impl Connection {
         self.egress.append_to(lane, send_buffers, parts)
     }
 
-    /// The last flight of its handshake has left: what that needed is the next one's.
+    /// Once the last flight of its handshake has left: what that needed is the next one's. Only then, as
+    /// what is under way afterwards would have to expand the keys again for every message.
     pub(crate) fn rest_after_handshake(&mut self) {
-        if self.of_handshake {
+        if self.of_handshake && self.egress.is_empty() && !self.egress.is_in_flight() {
+            self.of_handshake = false;
             self.rest();
         }
     }
@@ -384,5 +386,67 @@ impl Passage {
             && self.carry_message.is_none()
             && self.egress.is_empty()
             && !self.egress.is_in_flight()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_rests_after_its_handshake() {
+        let mut connection = Connection::unconnected(0, 0);
+        connection.of_handshake = true;
+        connection.rest_after_handshake();
+        assert!(connection.is_resting());
+    }
+
+    #[test]
+    fn a_connection_in_use_rests_after_its_handshake_at_most_once() {
+        let mut connection = Connection::unconnected(0, 0);
+        connection.of_handshake = true;
+        connection.messages.push(Key { index: 0, generation: 0 });
+        connection.rest_after_handshake();
+        assert!(!connection.is_resting());
+        connection.messages.clear();
+        connection.rest_after_handshake();
+        assert!(!connection.is_resting(), "not again: the timers see to it");
+    }
+
+    #[test]
+    fn nothing_of_a_settled_connection_is_kept_but_what_is_asked_for() {
+        let source = "192.0.2.1".parse().ok();
+        let mut connection = Connection::unconnected(0, 0);
+        assert_eq!(connection.settle(), None);
+        connection.origin_mut().unbound_source = source;
+        assert_eq!(connection.settle(), source);
+        assert!(connection.origin().is_none());
+        let own = Key { index: 1, generation: 0 };
+        *connection.origin_mut() =
+            Origin { unbound_source: source, own_port_of: Some(own), ..Origin::default() };
+        assert_eq!(connection.settle(), source);
+        assert_eq!(connection.settle(), None, "it is counted once");
+        assert_eq!(connection.origin().and_then(|origin| origin.own_port_of), Some(own));
+    }
+
+    #[test]
+    fn sessions_keep_their_order_and_leave_one_by_one() {
+        let [a, b, c] = [1, 2, 3].map(|index| Key { index, generation: 0 });
+        let mut sessions = Sessions::None;
+        sessions.remove(a);
+        sessions.push(a);
+        assert_eq!(*sessions, [a]);
+        sessions.remove(b);
+        sessions.push(b);
+        sessions.push(c);
+        assert_eq!(*sessions, [a, b, c]);
+        sessions.remove(a);
+        assert_eq!(*sessions, [b, c]);
+        sessions.remove(c);
+        sessions.remove(b);
+        assert!(sessions.is_empty());
+        sessions.push(a);
+        sessions.remove(a);
+        assert!(sessions.is_empty());
     }
 }
