@@ -238,7 +238,17 @@ async fn responses_go_to_the_port_of_the_via_unless_it_asks_for_the_source() {
     sender.send(&unasked(caller.request("BYE", "3", b""))).await.unwrap();
     let bye = caller.link.response(200).await;
     assert_eq!(node.ended().await, call);
-    for reply in [ok, bye] {
+    // What the stack answers goes the same way.
+    caller.to_tag = None;
+    caller.cseq = 3;
+    sender.send(&unasked(caller.request("OPTIONS", "4", b""))).await.unwrap();
+    let options = caller.link.response(200).await;
+    caller.cseq = 4;
+    sender.send(&unasked(caller.request("INVITE", "5", OFFER))).await.unwrap();
+    let (call, _) = node.invited().await;
+    refuse(&node, call);
+    let refused = caller.link.response(486).await;
+    for reply in [ok, bye, options, refused] {
         let via = reply.header("Via").unwrap();
         assert!(!via.contains("rport"), "{via}");
     }
@@ -278,6 +288,14 @@ async fn calls_over_ipv6_hear_of_where_they_came_from() {
             answer = caller.link.response(200).await;
         }
         assert_eq!(node.ended().await, call);
+        // What the stack answers goes the same way.
+        caller.to_tag = None;
+        caller.cseq += 1;
+        let invite = named(caller.request("INVITE", &format!("refused{differs}"), OFFER));
+        caller.link.send(&invite).await;
+        let (call, _) = node.invited().await;
+        refuse(&node, call);
+        caller.link.response(486).await;
     }
 }
 

@@ -99,16 +99,19 @@ impl Case {
     }
 }
 
+/// By Message-ID: the header lines of the first request, the body, how it ended.
+type Heard = BTreeMap<String, (String, Vec<u8>, Option<char>)>;
+
 /// What became of one message.
 #[derive(Default, PartialEq, Eq, Debug)]
 struct Outcome {
     statuses: Vec<u16>,
     reports: Vec<(u16, String, String)>,
-    /// Of each receiver: the header lines of its first request, the body, how it ended.
-    heard: Vec<BTreeMap<String, (String, Vec<u8>, Option<char>)>>,
+    /// Of each receiver.
+    heard: Vec<Heard>,
 }
 
-fn heard(ue: &mut Ue) -> BTreeMap<String, (String, Vec<u8>, Option<char>)> {
+fn heard(ue: &mut Ue) -> Heard {
     let mut heard = BTreeMap::new();
     for chunk in std::mem::take(&mut ue.received) {
         assert_eq!(chunk.method.as_deref(), Some("Send"));

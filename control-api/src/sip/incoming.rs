@@ -7,13 +7,13 @@ use rsipstack::sip;
 use rsipstack::sip::{Header, HeadersExt, Method, Request, SipMessage, StatusCode};
 use rsipstack::transaction::key::{TransactionKey, TransactionRole};
 use rsipstack::transaction::transaction::Transaction;
-use rsipstack::transport::{SipAddr, SipConnection};
+use rsipstack::transport::SipAddr;
 
 use super::agent::Agent;
 use super::dialog::Within;
 use super::gate::{self, ALLOW, ALLOW_EVENTS, Ignored, SUPPORTED, Verdict};
 use super::reply::Identity;
-use super::way::Arrival;
+use super::way::{self, Arrival};
 use super::wire::{self, Message, Name};
 use crate::mrfc::CallId;
 
@@ -173,7 +173,9 @@ impl Agent {
         if let SipMessage::Response(response) = &message {
             self.repeat_ack(response).await;
         }
-        let message = SipConnection::update_msg_received(message, arrival.source, transport)?;
+        if let SipMessage::Request(request) = &mut message {
+            way::mark_source(request, arrival.source, transport)?;
+        }
         let from = SipAddr::new(transport, arrival.source.into());
         self.endpoint.on_received_message(message, arrival.connection.clone(), &from).await
     }

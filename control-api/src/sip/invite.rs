@@ -15,7 +15,7 @@ use super::peer::{Peer, RemoteEnd, contact_uri, unescape, unescape_user};
 use super::repeats::RequestName;
 use super::reply::{self, Identity};
 use super::session::{IntervalTooSmall, Terms};
-use super::way::{Arrival, Way};
+use super::way::{self, Arrival, Way};
 use super::wire::{self, Message, Name};
 use crate::mrfc::{CallId, Caller, Event};
 use crate::random;
@@ -97,8 +97,7 @@ impl Agent {
             SipConnection::Udp(_) => sip::Transport::Udp,
             _ => sip::Transport::Tcp,
         };
-        let via = request.via_header_mut();
-        if via.is_ok_and(|via| SipConnection::build_via_received(via, source, transport).is_err()) {
+        if way::mark_source(&mut request, source, transport).is_err() {
             tracing::debug!("the Via takes no address");
         }
         let endpoint = self.endpoint.clone();

@@ -8,6 +8,7 @@ use super::agent::Agent;
 use super::gate::Transport;
 use super::reply;
 use super::wire::Message;
+use rsipstack::sip::{self, HeadersExt, Param, Request, ToTypedHeader};
 use rsipstack::transport::SipConnection;
 
 /// A message as it came.
@@ -30,6 +31,29 @@ impl Arrival<'_> {
             None => reply::destination(message, self.source).map(Way::Datagram),
         }
     }
+}
+
+/// Says in the top Via where a request came from: the stack sends its responses there.
+#[expect(clippy::result_large_err, reason = "it is what the stack says of a Via it cannot read")]
+pub(super) fn mark_source(
+    request: &mut Request,
+    source: SocketAddr,
+    transport: sip::Transport,
+) -> rsipstack::Result<()> {
+    let via = request.via_header_mut()?;
+    let is_rport = |param: &Param| matches!(param, Param::Rport(_));
+    let asked = via.first_value()?.typed()?.params.iter().any(is_rport);
+    SipConnection::build_via_received(via, source, transport)?;
+    if !asked {
+        //= RFC 3261 section 18.2.2: using the port indicated in the "sent-by" component
+        // The stack puts the source's there, asked or not.
+        via.update_first_value(|via| {
+            let mut typed = via.typed()?;
+            typed.params.retain(|param| !is_rport(param));
+            Ok(typed.into())
+        })?;
+    }
+    Ok(())
 }
 
 /// Where a response goes.
