@@ -4,7 +4,8 @@
 //! it from the first one: so many connections, each with so many messages of 300 bytes on their way.
 //! The generator saturates its core, so the figure is the CPU time of the server's process per echo, not
 //! the echoes per second. Runs are interleaved; the table shows the median with the least and the most.
-//! `-- --seconds N --runs N` to take longer.
+//! `-- --seconds N --runs N` to take longer; `cargo xtask perf --runtimes` records it. A line on standard
+//! error tells what each run has shown.
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
@@ -104,7 +105,9 @@ fn compare(seconds: u64, runs: usize) -> io::Result<()> {
         let mut figures = Runtime::ALL.map(|_| Vec::new());
         for _ in 0..runs {
             for (runtime, figures) in Runtime::ALL.into_iter().zip(&mut figures) {
-                figures.push(measure(runtime, connections, in_flight, seconds)?);
+                let microseconds = measure(runtime, connections, in_flight, seconds)?;
+                eprintln!("run {} {connections} {in_flight} {microseconds:.4}", runtime.name());
+                figures.push(microseconds);
             }
         }
         let cells = figures.map(|mut figures| {

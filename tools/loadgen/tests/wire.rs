@@ -538,3 +538,37 @@ fn a_stream_is_compared_byte_by_byte_behind_a_forwarder() {
         }
     }
 }
+
+/// The program itself, as it starts copies of itself; what it has recorded.
+fn run_in_two_processes(name: &str, words: &[&str]) -> serde_json::Value {
+    let path = format!("{}/{name}.json", env!("CARGO_TARGET_TMPDIR"));
+    let _ = std::fs::remove_file(&path);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mrf-load"));
+    command.arg("run").args(words).args(["--duration", "500ms", "--warmup", "100ms"]);
+    let output = command.args(["--processes", "2", "--json", &path]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap()
+}
+
+#[test]
+fn processes_share_the_pairs_of_a_relay() {
+    let Some((_program, address)) = kamailio(None) else { return };
+    let target = format!("msrp://127.0.0.1:{};tcp", address.port());
+    let words = ["relay", "--target", &target, "--pairs", "5", "--source", "127.0.5.1-127.0.5.2"];
+    let json = run_in_two_processes("relay-processes", &words);
+    assert_eq!(json["figures"]["sessions"], 10);
+    assert!(json["figures"]["messages"].as_u64() > Some(10));
+}
+
+#[test]
+fn processes_share_handshakes() {
+    let Some((program, address, key)) = openssl_server() else { return };
+    let (target, pid) = (format!("tls-psk://{address}"), program.pid().to_string());
+    let words = ["plane", "--target", &target, "--handshakes", "--psk-identity", "load"];
+    let more = ["--psk-key-file", &key, "--concurrency", "4", "--node-pid", &pid];
+    let suite = ["--suite", "PSK-AES128-GCM-SHA256"];
+    let json = run_in_two_processes("plane-processes", &[&words[..], &more, &suite].concat());
+    assert!(json["figures"]["handshakes"].as_u64() > Some(20));
+    assert!(json["figures"]["node_cpu_us_per_handshake"].as_f64().unwrap() > 1.0);
+}

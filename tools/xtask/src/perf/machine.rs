@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use super::process::find;
-use super::results::Machine;
+use super::results::{Machine, RecordSpeed};
 
 /// Processors of the node's side and of the generator's.
 #[derive(Clone, Debug)]
@@ -40,7 +40,7 @@ impl Processors {
 }
 
 /// Looks around.
-pub(crate) fn describe(processors: &Processors) -> Machine {
+pub(crate) fn describe(processors: &Processors, records: Option<&Path>) -> Machine {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let about = read("/proc/cpuinfo");
     let model = about.lines().find_map(|line| line.strip_prefix("model name"));
@@ -61,6 +61,7 @@ pub(crate) fn describe(processors: &Processors) -> Machine {
         generator_processors: processors.generator.clone(),
         load_average: load.split(' ').next().and_then(|load| load.parse().ok()).unwrap_or(0.0),
         aes_128_gcm_gbit_per_second: aes_speed(&processors.node),
+        records: records.map_or(Vec::new(), |program| record_speed(&processors.node, program)),
     }
 }
 
@@ -77,6 +78,24 @@ fn aes_speed(processors: &str) -> Option<f64> {
         .output()
         .ok()?;
     parse_speed(&String::from_utf8_lossy(&output.stdout))
+}
+
+/// What our record layer makes of it.
+fn record_speed(processors: &str, program: &Path) -> Vec<RecordSpeed> {
+    let first = processors.split([',', '-']).next().unwrap_or_default();
+    let output = Command::new("taskset").args(["-c", first]).arg(program).output();
+    output.map_or(Vec::new(), |output| parse_records(&String::from_utf8_lossy(&output.stdout)))
+}
+
+/// `records BYTES NANOSECONDS`.
+fn parse_records(output: &str) -> Vec<RecordSpeed> {
+    let parse = |line: &str| {
+        let (bytes, ns) = line.strip_prefix("records ")?.split_once(' ')?;
+        let (bytes, ns): (u32, f64) = (bytes.parse().ok()?, ns.trim().parse().ok()?);
+        let gbit_per_second = f64::from(bytes) * 8.0 / ns;
+        Some(RecordSpeed { bytes, seal_and_open_ns: ns, gbit_per_second })
+    };
+    output.lines().filter_map(parse).collect()
 }
 
 /// `+F:22:AES-128-GCM:4123456789.01`, in bytes per second.
@@ -119,5 +138,12 @@ mod tests {
         let output = "Doing AES-128-GCM for 1s\n+H:16384\n+F:22:AES-128-GCM:4096000000.00\n";
         assert!((parse_speed(output).unwrap() - 32.768).abs() < 1e-9);
         assert_eq!(parse_speed("speed: unknown option"), None);
+    }
+
+    #[test]
+    fn reads_what_records_says_of_our_record_layer() {
+        let speeds = parse_records("records 200 400.0\nnoise\nrecords 16384 8192.0\n");
+        let rates: Vec<_> = speeds.iter().map(|it| (it.bytes, it.gbit_per_second)).collect();
+        assert_eq!(rates, [(200, 4.0), (16_384, 16.0)]);
     }
 }

@@ -11,6 +11,7 @@ mod remarks;
 mod report;
 mod results;
 mod runner;
+mod runtimes;
 mod saturation;
 mod statistics;
 
@@ -45,7 +46,7 @@ pub(crate) struct Options {
     /// Keep what the programs said and their configurations, and say where
     #[arg(long)]
     keep_logs: bool,
-    /// Take mrf, mrf-load, bare and plane from there instead of building them
+    /// Take mrf, mrf-load, bare, plane and records from there instead of building them
     #[arg(long, value_name = "DIR")]
     binaries: Option<PathBuf>,
     /// Measure nothing: make table and page again of a recorded run
@@ -54,12 +55,21 @@ pub(crate) struct Options {
     /// Put the table into README.md, too
     #[arg(long)]
     publish: bool,
+    /// Measure the runtimes instead: the same echo on mrfp-io, tokio-uring and glommio
+    #[arg(long, conflicts_with_all = ["only", "render", "publish", "binaries", "keep_logs"])]
+    runtimes: bool,
 }
 
 const HELP: &str = "\
 Measures nothing that is not there: a program that is missing is named with its Debian package, and what
 needs it is left out. Installs nothing. Close everything else that computes; a run takes some ten minutes,
 a quick one three or four.
+
+First looks:
+    cargo xtask perf --quick --only P1      one line, half a minute, needs kamailio
+    cargo xtask perf --quick                all of them, three or four minutes
+    cargo xtask perf --runtimes --quick     what carries the node beside what else could
+Peers: apt-get install kamailio kamailio-tls-modules stunnel4 haproxy openssl
 
 Writes DATE-COMMIT.json, .md and .html, and copies of them as latest.*; with --only the selection is in the
 name and latest.* stays as it is.
@@ -70,6 +80,7 @@ Exit status: 0 if everything asked for was measured (whether or not the goals ar
 pub(crate) fn run(options: &Options) -> ExitCode {
     let outcome = match &options.render {
         Some(recorded) => render(options, recorded),
+        None if options.runtimes => runtimes::measure(options),
         None => measure(options),
     };
     match outcome {
@@ -96,7 +107,7 @@ fn measure(options: &Options) -> Result<bool, String> {
     let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
     let stage = Stage { binaries, processors, directory: directory.path().to_owned() };
     stage.prepare()?;
-    let machine = machine::describe(&stage.processors);
+    let machine = machine::describe(&stage.processors, Some(&stage.binaries.records));
     if machine.load_average > 0.5 {
         eprintln!("the machine is busy (load average {})", machine.load_average);
     }
@@ -125,7 +136,35 @@ fn measure(options: &Options) -> Result<bool, String> {
     };
     let recorded = write(options, &results)?;
     print!("{}", report::table(&results, &recorded.display().to_string()));
+    if let Some(next) = next_step(&results) {
+        eprintln!("{next}");
+    }
     Ok(results.measures.iter().all(|(_, measure)| measure.ours.is_some()))
+}
+
+/// What is to be done where something is without a figure, its own or the one beside it.
+fn next_step(results: &Results) -> Option<String> {
+    let lacks = |measure: &Measure| {
+        measure.ours.is_none() || measure.anchor_case.is_some() && measure.anchor.is_none()
+    };
+    let lacking: Vec<&str> = results
+        .measures
+        .iter()
+        .filter(|(_, measure)| measure.parts.is_empty() && lacks(measure))
+        .map(|(identifier, _)| identifier.as_str())
+        .collect();
+    let remedies: BTreeSet<&str> = results
+        .peers
+        .values()
+        .filter_map(|said| Some(said.split_once("install the Debian package ")?.1))
+        .collect();
+    let packages: Vec<&str> = remedies.into_iter().collect();
+    let first = match packages[..] {
+        [] => "the remarks in the .md say why; --keep-logs keeps what the programs said".to_owned(),
+        _ => format!("apt-get install {}", packages.join(" ")),
+    };
+    let lacking = Some(lacking.join(",")).filter(|all| !all.is_empty())?;
+    Some(format!("without a figure: {lacking}. {first}; then cargo xtask perf --only {lacking}"))
 }
 
 /// The rounds that are left of all where only these are asked for.
@@ -351,6 +390,21 @@ mod tests {
     fn a_measure_that_is_not_there_is_refused_by_name() {
         let error = select(&["P99".to_owned()]).unwrap_err();
         assert!(error.contains("P99") && error.contains("P4"), "{error}");
+    }
+
+    #[test]
+    fn what_lacks_a_figure_is_named_with_what_to_do_next() {
+        let mut results = report::tests::fixture();
+        let missing = "haproxy is missing: install the Debian package haproxy".to_owned();
+        results.peers.insert("haproxy".to_owned(), missing);
+        let next = next_step(&results).unwrap();
+        assert!(next.contains("apt-get install haproxy"), "{next}");
+        assert!(next.contains("--only") && next.contains("P9"), "{next}");
+        assert!(!next.contains("P1,"), "{next}");
+        results.peers.clear();
+        assert!(next_step(&results).unwrap().contains("--keep-logs"));
+        results.measures.clear();
+        assert_eq!(next_step(&results), None);
     }
 
     #[test]

@@ -46,6 +46,7 @@ pub(crate) struct Binaries {
     pub(crate) generator: PathBuf,
     pub(crate) bare: PathBuf,
     pub(crate) plane: PathBuf,
+    pub(crate) records: PathBuf,
 }
 
 /// What it takes to start any of them.
@@ -68,6 +69,7 @@ impl Binaries {
             generator: find("mrf-load")?,
             bare: find("bare")?,
             plane: find("plane")?,
+            records: find("records")?,
         })
     }
 }
@@ -466,7 +468,8 @@ mod tests {
             node: none.clone(),
             generator: none.clone(),
             bare: none.clone(),
-            plane: none,
+            plane: none.clone(),
+            records: none,
         };
         let stage = Stage { binaries, processors, directory: directory.path().to_owned() };
         stage.prepare().unwrap();

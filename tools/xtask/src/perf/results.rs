@@ -49,6 +49,20 @@ pub(crate) struct Machine {
     pub(crate) load_average: f64,
     /// One core's AES-128-GCM over 16 KiB (`openssl speed`), where OpenSSL is there.
     pub(crate) aes_128_gcm_gbit_per_second: Option<f64>,
+    /// What our record layer makes of that on the same core, by size. Not in older runs.
+    #[serde(default)]
+    pub(crate) records: Vec<RecordSpeed>,
+}
+
+/// One TLS-PSK record, sealed by one end and opened by the other in place.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub(crate) struct RecordSpeed {
+    /// Of plain text.
+    pub(crate) bytes: u32,
+    /// For both together.
+    pub(crate) seal_and_open_ns: f64,
+    /// Plain text that is sealed and opened: AES does its work twice for it.
+    pub(crate) gbit_per_second: f64,
 }
 
 /// One line of the table.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::markdown::{anchor, ours, ratio, verdict};
+use super::markdown::{anchor, limits, ours, ratio, verdict};
 use super::{goals, plots, show};
 use crate::perf::results::Results;
 
@@ -116,6 +116,9 @@ fn write_programs(html: &mut String, results: &Results) {
     for (name, version) in &results.peers {
         let _ = writeln!(html, "<li><b>{}</b> {}</li>", escape(name), escape(version));
     }
+    for limit in limits(&results.machine.records) {
+        let _ = writeln!(html, "<li>{}</li>", escape(&limit));
+    }
     html.push_str("</ul>\n<div class=\"wide\"><table>\n");
     for (name, case) in &results.cases {
         let _ = writeln!(
@@ -150,7 +153,9 @@ code{font-size:12px;background:#f1f5f9;padding:1px 4px;border-radius:4px}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::perf::report::document;
     use crate::perf::report::tests::fixture;
+    use crate::perf::results::RecordSpeed;
 
     #[test]
     fn the_page_needs_no_other_file_and_shows_all() {
@@ -160,6 +165,17 @@ mod tests {
         }
         assert_eq!(page.matches("<svg").count(), 8);
         assert!(page.contains("haproxy is missing") && page.contains("not measured"));
+    }
+
+    #[test]
+    fn the_limits_of_the_machine_are_on_the_page_and_in_the_file() {
+        let mut results = fixture();
+        results.machine.records =
+            vec![RecordSpeed { bytes: 1024, seal_and_open_ns: 512.0, gbit_per_second: 16.0 }];
+        for text in [page(&results), document(&results, "run.json")] {
+            assert!(text.contains("1024 bytes sealed and opened in place"), "{text}");
+            assert!(text.contains("512 ns, 16.0 Gbit/s"), "{text}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{goals, show, show_range};
-use crate::perf::results::{Measure, Results};
+use crate::perf::results::{Measure, RecordSpeed, Results};
 
 /// One line per goal; the figures link to `recorded`, a run's file as seen from where the table
 /// will stand.
@@ -68,7 +68,23 @@ pub(crate) fn document(results: &Results, recorded: &str) -> String {
     if let Some(speed) = machine.aes_128_gcm_gbit_per_second {
         let _ = writeln!(text, "- AES-128-GCM of one core, 16 KiB at a time: {speed:.1} Gbit/s");
     }
+    for limit in limits(&machine.records) {
+        let _ = writeln!(text, "- {limit}");
+    }
     text
+}
+
+/// What our record layer does, a line for each size.
+pub(super) fn limits(records: &[RecordSpeed]) -> impl Iterator<Item = String> {
+    records.iter().map(|record| {
+        format!(
+            "our record layer, {} bytes sealed and opened in place (AES-128-GCM twice): {} ns, \
+             {} Gbit/s",
+            record.bytes,
+            show(record.seal_and_open_ns),
+            show(record.gbit_per_second)
+        )
+    })
 }
 
 pub(super) fn ours(measure: &Measure) -> String {
