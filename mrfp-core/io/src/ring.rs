@@ -48,15 +48,16 @@ pub struct RingConfig {
 impl Default for RingConfig {
     /// 16 MiB of receive memory: each of 2048 connections may speak in one turn. 8 KiB take four
     /// MSRP chunks (RFC 4975 section 7.1.1: 2048 bytes) and half a full TLS record. A large buffer
-    /// takes eight such records, and those of a turn together stay in a processor's cache.
+    /// takes four such records, as many as leave together; all of them are 1 MiB, which stays in a
+    /// processor's cache.
     fn default() -> Self {
         Self {
             submission_entries: 4096,
             completion_entries: 16_384,
             recv_buffer_count: 2048,
             recv_buffer_size_bytes: 8192,
-            recv_large_buffer_count: 8,
-            recv_large_buffer_size_bytes: 128 * 1024,
+            recv_large_buffer_count: 16,
+            recv_large_buffer_size_bytes: 64 * 1024,
             sockets_expected: 4096,
         }
     }

@@ -91,7 +91,7 @@ impl Fleet<'_> {
         let mut stalled_bytes = 0;
         let mut delivered_by_room = Vec::new();
         let mut pairs = Vec::new();
-        let mut files_delivered = 0;
+        let mut file_bytes_taken = 0;
         for report in self.media_reports {
             self.violations.merge(report.violations);
             // The target covers every value of the sources: both are bounded alike.
@@ -105,7 +105,7 @@ impl Fleet<'_> {
             stalled_bytes += report.stalled_bytes;
             delivered_by_room.extend(report.delivered_by_room);
             pairs.extend(report.latency_by_room);
-            files_delivered += report.files_delivered;
+            file_bytes_taken += report.file_bytes_taken;
         }
         let traffic = &self.scenario.traffic;
         if traffic.stall.is_some() {
@@ -147,9 +147,8 @@ impl Fleet<'_> {
         if churns {
             steady.add_calls(&mut figures);
         }
-        if let Some(files) = traffic.files {
-            let bytes = files_delivered * files.bytes as u64;
-            let gbit = bytes as f64 * 8.0 / 1e9;
+        if traffic.files.is_some() {
+            let gbit = file_bytes_taken as f64 * 8.0 / 1e9;
             figures.gbit_per_second = (steady.seconds > 0.0).then(|| gbit / steady.seconds);
             figures.node_gbit_per_cpu_second =
                 figures.node_cpu_seconds.filter(|it| *it > 0.0).map(|seconds| gbit / seconds);

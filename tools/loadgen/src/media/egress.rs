@@ -150,3 +150,71 @@ fn take(pool: &mut SendBuffers, class: SendBufferClass) -> Option<SendBuffer> {
     pool.take(class, tls::SEAL_HEADROOM_BYTES)
         .or_else(|| pool.take(SendBufferClass::Large, tls::SEAL_HEADROOM_BYTES))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mrfp_io::SendBuffersConfig;
+
+    fn pool() -> SendBuffers {
+        let large_size_bytes =
+            tls::SEAL_HEADROOM_BYTES + tls::PLAINTEXT_BYTES_MAX + tls::SEAL_TAILROOM_BYTES;
+        SendBuffers::new(SendBuffersConfig {
+            small_size_bytes: 1024,
+            small_count_max: 8,
+            large_size_bytes,
+            large_count_max: 8,
+        })
+    }
+
+    fn pattern(length: usize) -> Vec<u8> {
+        (0..length as u32).map(|at| at.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect()
+    }
+
+    #[test]
+    fn what_fills_more_than_a_buffer_leaves_none_half_empty() {
+        let (mut pool, mut egress) = (pool(), Egress::default());
+        let chunk = pattern(tls::PLAINTEXT_BYTES_MAX + 300);
+        let small = b"a message";
+        egress.append(small, &mut pool, None).unwrap();
+        egress.append(&chunk, &mut pool, None).unwrap();
+        egress.append(&chunk, &mut pool, None).unwrap();
+        let waiting: Vec<_> = egress.take_waiting(None).unwrap().collect();
+        assert_eq!(waiting[1].range().len(), tls::PLAINTEXT_BYTES_MAX);
+        let mut sent: Vec<u8> = waiting.iter().flat_map(|it| it.bytes().to_vec()).collect();
+        waiting.into_iter().for_each(|it| egress.completed(it, usize::MAX, &mut pool));
+        let rest: Vec<_> = egress.take_waiting(None).unwrap().collect();
+        assert_eq!(rest.len(), 1);
+        sent.extend(rest.iter().flat_map(|it| it.bytes().to_vec()));
+        assert!(sent == [small.as_slice(), &chunk, &chunk].concat());
+    }
+
+    #[test]
+    fn what_the_kernel_has_not_taken_leaves_first_and_in_order() {
+        let (mut pool, mut egress) = (pool(), Egress::default());
+        let bytes = pattern(3 * tls::PLAINTEXT_BYTES_MAX);
+        egress.append(&bytes, &mut pool, None).unwrap();
+        let mut sent = Vec::new();
+        // Of each buffer that was to follow nothing has been taken.
+        for taken in [5_000, usize::MAX] {
+            let waiting: Vec<_> = egress.take_waiting(None).unwrap().collect();
+            assert_eq!(egress.take_waiting(None).unwrap().len(), 0, "one batch at a time");
+            let mut left = taken;
+            for buffer in waiting {
+                let count = left.min(buffer.range().len());
+                left -= count;
+                sent.extend_from_slice(&buffer.bytes()[..count]);
+                egress.completed(buffer, count, &mut pool);
+            }
+        }
+        while !egress.is_empty() {
+            let waiting: Vec<_> = egress.take_waiting(None).unwrap().collect();
+            for buffer in waiting {
+                sent.extend_from_slice(buffer.bytes());
+                egress.completed(buffer, usize::MAX, &mut pool);
+            }
+        }
+        assert!(sent == bytes);
+        assert_eq!(pool.outstanding(), 0);
+    }
+}

@@ -108,8 +108,8 @@ pub struct WorkerReport {
     pub stalled_bytes: u64,
     /// From the first chunk of a file to its last byte, in nanoseconds.
     pub file_latency: Histogram<u64>,
-    /// Files delivered while there was talk.
-    pub files_delivered: u64,
+    /// Bytes of files that the node has answered with 200 while there was talk.
+    pub file_bytes_taken: u64,
     /// Chat messages delivered in each room while there was talk.
     pub delivered_by_room: Vec<u64>,
     /// The same with the mean latency of the deliveries, in nanoseconds.

@@ -383,7 +383,7 @@ impl Worker {
             stalled_latency: take(&mut shared.stalled_latency),
             stalled_bytes: self.stalled_bytes,
             file_latency: take(&mut shared.file_latency),
-            files_delivered: shared.files_delivered,
+            file_bytes_taken: shared.file_bytes_taken,
             delivered_by_room: shared.rooms.iter().map(|room| room.delivered).collect(),
             latency_by_room: shared
                 .rooms

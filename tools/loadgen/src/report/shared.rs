@@ -66,7 +66,8 @@ pub struct Figures {
     pub node_cpu_us_per_handshake: Option<f64>,
     /// CPU of the generator's process by handshakes.
     pub generator_cpu_us_per_handshake: Option<f64>,
-    /// Content that arrived, in 10^9 bits, by seconds.
+    /// Content that arrived (of files through the node: that was answered with 200), in 10^9 bits, by
+    /// seconds.
     pub gbit_per_second: Option<f64>,
     /// The same by CPU seconds of the node.
     pub node_gbit_per_cpu_second: Option<f64>,

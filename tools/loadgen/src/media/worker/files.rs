@@ -110,6 +110,12 @@ impl Worker {
         if status != 200 {
             let text = format!("chunk {} of a file answered {status}", transaction.chunk);
             self.violation(index, Violation::SendRefused, &text);
+        } else if self.phase == Phase::Talking
+            && let Some(files) = self.shared.traffic.files
+        {
+            let before = transaction.chunk as usize * files.chunk_bytes;
+            let bytes = files.bytes.saturating_sub(before).min(files.chunk_bytes);
+            self.shared.file_bytes_taken += bytes as u64;
         }
         self.shared.ready.insert(index);
     }
@@ -120,7 +126,6 @@ impl Worker {
         let room = &mut self.shared.rooms[from.room as usize];
         match room.files.delivered(from.member, recipient, stamp.sequence) {
             Ok((begun_ns, _)) => {
-                self.shared.files_delivered += u64::from(self.phase == Phase::Talking);
                 self.shared.file_latency.saturating_record(now.saturating_sub(begun_ns));
                 self.shared.ready.insert(sender);
             }
