@@ -152,11 +152,14 @@ impl Plane {
                 hashed.as_bytes()
             }
         };
-        let mut memory = [[0; MESSAGE_LINES_BYTES_MAX]; 2];
-        let [as_sent, converted] = &mut memory;
-        let as_sent = written(as_sent, id, passage.as_sent(), lines, end);
+        let mut memory = [0; MESSAGE_LINES_BYTES_MAX];
+        let as_sent = written(&mut memory, id, passage.as_sent(), lines, end);
+        let mut memory_of_converted;
         let converted = match conversion {
-            Some((rendition, lines)) => written(converted, id, rendition, lines, end),
+            Some((rendition, lines)) => {
+                memory_of_converted = [0; MESSAGE_LINES_BYTES_MAX];
+                written(&mut memory_of_converted, id, rendition, lines, end)
+            }
             None => as_sent,
         };
         let outbound = Outbound {
