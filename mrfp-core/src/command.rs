@@ -27,8 +27,15 @@ impl Plane {
         let session_id = reserve.session_id.clone().into_bytes();
         let identity = match &reserve.security {
             // On a port of its own the port is the binding.
-            Security::TlsPsk { identity, .. } if !reserve.own_port => Some(identity.clone()),
-            Security::TlsPsk { .. } | Security::TlsCertificate { .. } | Security::Plain => None,
+            Security::TlsPsk { identity, .. } | Security::TlsPskAwaited { identity }
+                if !reserve.own_port =>
+            {
+                Some(identity.clone())
+            }
+            Security::TlsPsk { .. }
+            | Security::TlsPskAwaited { .. }
+            | Security::TlsCertificate { .. }
+            | Security::Plain => None,
         };
         let context_id = reserve.context;
         let context_key = match self.context_by_id.get(&context_id) {
@@ -84,7 +91,7 @@ impl Plane {
             return Err(Refusal::ContextFull);
         }
         match &reserve.security {
-            Security::TlsPsk { identity, .. }
+            Security::TlsPsk { identity, .. } | Security::TlsPskAwaited { identity }
                 if !reserve.own_port && self.by_identity.get(identity).is_some() =>
             {
                 Err(Refusal::IdentityInUse)
@@ -92,7 +99,10 @@ impl Plane {
             Security::TlsCertificate { .. } if !self.profile.has_certificates() => {
                 Err(Refusal::Transport)
             }
-            Security::TlsPsk { .. } | Security::TlsCertificate { .. } | Security::Plain => Ok(()),
+            Security::TlsPsk { .. }
+            | Security::TlsPskAwaited { .. }
+            | Security::TlsCertificate { .. }
+            | Security::Plain => Ok(()),
         }
     }
 
@@ -131,10 +141,15 @@ impl Plane {
             return Err(Refusal::IdentityInUse);
         }
         let identity = match &replace.security {
-            Security::TlsPsk { identity, .. } if termination.listener.is_none() => {
+            Security::TlsPsk { identity, .. } | Security::TlsPskAwaited { identity }
+                if termination.listener.is_none() =>
+            {
                 Some(identity.clone())
             }
-            Security::TlsPsk { .. } | Security::TlsCertificate { .. } | Security::Plain => None,
+            Security::TlsPsk { .. }
+            | Security::TlsPskAwaited { .. }
+            | Security::TlsCertificate { .. }
+            | Security::Plain => None,
         };
         let taken = identity.as_ref().and_then(|identity| self.by_identity.get(identity));
         if taken.is_some_and(|other| other != key) {
@@ -197,6 +212,11 @@ impl Plane {
             }
             termination.set_remote_path(path);
             self.set_capabilities(key, remote);
+        }
+        if let Some(psk) = &modify.psk
+            && let Some(termination) = self.terminations.get_mut(key)
+        {
+            termination.set_psk(psk);
         }
         let termination = self.terminations.get_mut(key).ok_or(Refusal::TerminationId)?;
         let (received, sent) = (termination.may_receive(), termination.may_send());

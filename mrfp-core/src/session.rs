@@ -178,6 +178,10 @@ impl Plane {
         if self.by_session_id.get(termination.session_id()) == Some(session) {
             self.by_session_id.remove(termination.session_id());
         }
+        if let Some(early) = termination.early.take() {
+            // What it waited for does not come.
+            self.release(early, ReleaseCause::TlsEstablishmentFailure, Ending::Graceful);
+        }
         if was_bound && let Some(connection_key) = connection_key {
             self.give_up_messages(connection_key, session);
             self.settle_back_pressure(connection_key, session, context_key);

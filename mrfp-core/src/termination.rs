@@ -19,6 +19,10 @@ pub(crate) struct Termination {
     pub(crate) context: Key,
     /// Its connection: bound, or on its way (as client).
     pub(crate) connection: Option<Key>,
+    /// The connection of a TLS client that was faster than the answer to our offer.
+    pub(crate) early: Option<Key>,
+    /// A handshake under its key has failed: what is told if none succeeds in time.
+    pub(crate) handshake_failed: bool,
     /// Its own listener, where it has one.
     pub(crate) listener: Option<Key>,
     /// Where the peer reaches us.
@@ -90,6 +94,8 @@ impl Termination {
             id: reserve.termination,
             context,
             connection: None,
+            early: None,
+            handshake_failed: false,
             listener: None,
             address,
             stage: Stage::Reserved,
@@ -130,6 +136,9 @@ impl Termination {
             Security::TlsPsk { identity, psk } => {
                 ("msrps", Protection::TlsPsk { identity, psk: Some(psk) })
             }
+            Security::TlsPskAwaited { identity } => {
+                ("msrps", Protection::TlsPsk { identity, psk: None })
+            }
             Security::TlsCertificate { fingerprints } => {
                 ("msrps", Protection::TlsCertificate { fingerprints })
             }
@@ -138,6 +147,7 @@ impl Termination {
         self.paths = Paths::new(path.unwrap_or_default(), origin.as_bytes(), session_id);
         self.session_number = self.session_number.wrapping_add(1);
         self.protection = protection;
+        self.handshake_failed = false;
         self.stage = Stage::Reserved;
         self.establishment_deadline_ns = establishment_deadline_ns;
     }
@@ -219,6 +229,22 @@ impl Termination {
     pub(crate) fn awaits_tls_client(&self) -> bool {
         self.awaits_connection()
             && matches!(self.protection, Protection::TlsPsk { psk: Some(_), .. })
+    }
+
+    /// Whether a TLS client must be made to wait: the answer to our offer is not here yet.
+    pub(crate) fn awaits_answer(&self) -> bool {
+        self.stage == Stage::Reserved
+            && !self.knows_remote()
+            && matches!(self.protection, Protection::TlsPsk { .. })
+    }
+
+    /// Takes the key that was awaited; a session that is bound needs none.
+    pub(crate) fn set_psk(&mut self, awaited: &Psk) {
+        if self.stage == Stage::Reserved
+            && let Protection::TlsPsk { psk, .. } = &mut self.protection
+        {
+            *psk = Some(awaited.clone());
+        }
     }
 
     pub(crate) fn psk(&self) -> Option<&Psk> {

@@ -104,6 +104,7 @@ impl Mrfc {
                     direction: negotiation.message.direction,
                     muted: call.muted,
                     remote: Some(remote),
+                    psk: None,
                 };
                 let command = mp::Command::Modify(Box::new(modify));
                 self.actions.push_back(Action::Command { shard: call.shard, command });
