@@ -233,7 +233,8 @@ impl Control {
                 }
                 Action::Command { shard, mut command } => {
                     if let Command::ReserveAndConfigure(reserve) = &mut command {
-                        reserve.own_port = self.parts.own_ports;
+                        // The MRFC asks for one where another holds the identity.
+                        reserve.own_port |= self.parts.own_ports;
                     }
                     self.shards[usize::from(shard.0)].outbox.push_back(command);
                 }
