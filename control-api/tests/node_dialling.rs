@@ -16,7 +16,7 @@ use node_ue::{
     Phone, Protected, assert_becomes_empty, authority, config, line, metric, plain_offer, status,
     stop,
 };
-use support::http::{Response, request, request_raw};
+use support::http::{Response, request, request_json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -31,12 +31,8 @@ fn keyed(ticket: TicketSource) -> Config {
 
 /// `POST /api/v1/rooms/{room}/calls`.
 async fn call(node: &Node, room: &str, callee: &str) -> Response {
-    let request = format!(
-        "POST /api/v1/rooms/{room}/calls HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\
-         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{callee}",
-        callee.len()
-    );
-    request_raw(node.addresses().http, request.as_bytes()).await
+    let path = format!("/api/v1/rooms/{room}/calls");
+    request_json(node.addresses().http, &path, callee).await
 }
 
 async fn call_uri(node: &Node, uri: &str) {
@@ -293,20 +289,19 @@ async fn a_refer_leads_to_a_keyed_call_where_the_policy_says_so() {
 #[tokio::test]
 async fn what_becomes_of_no_media_is_told_with_a_reason() {
     let mut settings = keyed(TicketSource::Own);
-    settings.timers.establishment_seconds = 1;
+    // Long enough for whoever does come.
+    settings.timers.establishment_seconds = 5;
     let node = Node::start(settings).await.expect("starts");
     let no_connection = "Q.850;cause=41;text=\"no MSRP connection\"";
     let no_handshake = "Q.850;cause=41;text=\"TLS handshake failed\"";
 
-    // Nobody comes.
-    let bob = Called::by(&node).await;
-    bob.answer(&bob.keyed_answer("active")).await;
-    assert_eq!(bob.hung_up().await, no_connection);
-
-    // With another key.
+    // Nobody comes, and somebody with another key.
+    let absent = Called::by(&node).await;
+    absent.answer(&absent.keyed_answer("active")).await;
     let bob = Called::by(&node).await;
     bob.answer(&bob.keyed_answer("active")).await;
     assert!(bob.connect(&wrong_key()).await.is_none());
+    assert_eq!(absent.hung_up().await, no_connection);
     assert_eq!(bob.hung_up().await, no_handshake);
 
     // Nobody listens.
