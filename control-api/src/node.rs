@@ -148,7 +148,9 @@ impl Node {
         let mut mrfc_config = settings::mrfc(config, &ports, certificate);
         mrfc_config.focus.contact_hosts = sip.contact_hosts();
         let realm_names = mrfc_config.realms.names().to_vec();
-        let mrfc = Mrfc::new(mrfc_config, Some(responder)).with_kms(kms);
+        let mrfc = Mrfc::new(mrfc_config, Some(responder))
+            .with_kms(kms)
+            .with_initiator(settings::initiator(config));
         let stop = CancellationToken::new();
         let parts = control::Parts {
             mrfc,

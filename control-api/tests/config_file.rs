@@ -265,3 +265,19 @@ fn complains_about_text_that_is_not_ascii_without_losing_the_column() {
     let told = problem("[rooms]\nlist = [\"gar\u{e7}on\", \"a b\"]\n");
     assert!(told.starts_with("mrf.toml:2:19: \"a b\" is not the user part"), "{told}");
 }
+
+#[test]
+fn calls_that_make_their_tickets_need_a_key_to_protect_them() {
+    let parsed = |text: &str| Config::parse("mrf.toml", text);
+    let own = "[conference]\ndial_security = \"mikey\"\ndial_ticket = \"own\"\n";
+    let told = parsed(own).expect_err("no key").to_string();
+    assert!(told.starts_with("mrf.toml:3:") && told.contains("no key to make tickets"), "{told}");
+    let realm = "[[realm]]\nname = \"lab\"\nnetworks = [\"192.0.2.0/24\"]\ndial_ticket = \"own\"\n";
+    let told = parsed(realm).expect_err("no key").to_string();
+    assert!(told.starts_with("mrf.toml:4:") && told.contains("dial_ticket_key"), "{told}");
+    let unknown = "[conference]\ndial_ticket_key = \"nobody's\"\n";
+    let told = parsed(unknown).expect_err("no such key").to_string();
+    assert!(told.starts_with("mrf.toml:2:") && told.contains("nobody's"), "{told}");
+    let sound = format!("{own}dial_ticket_key = \"development-tpk\"\n{realm}");
+    assert_eq!(parsed(&sound).expect("valid").realms[0].dial_security, None);
+}

@@ -1,12 +1,16 @@
 //! What goes over the wire, read by Wireshark's dissectors: with the MIKEY-derived TEK as TLS-PSK
 //! key a chat can be read, without it nobody can, and nothing is malformed.
 
+mod node_ue;
 mod support;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use node_ue::callee::{Callee, body, keyed_answer, respond};
+use node_ue::{Protected, assert_becomes_empty, authority, line, stop};
+use support::http::request_json;
 use support::node::Node;
 use support::program::{PATIENCE, Program, find, skip, wait_until};
 use support::ue::Ue;
@@ -92,6 +96,61 @@ fn tshark_decrypts_a_chat_with_the_mikey_derived_key_and_finds_nothing_malformed
     let sends = as_msrp(&[&["-Y", "tcp.stream == 0 && msrp.method"], &fields[..]].concat());
     assert!(sends.lines().filter(|method| *method == "SEND").count() >= 2, "{sends}");
     assert_eq!(as_msrp(&["-Y", "tcp.stream == 0 && _ws.malformed", "-V"]), "");
+}
+
+#[tokio::test]
+async fn tshark_decrypts_what_is_said_to_a_user_that_was_called() {
+    let Some(tshark) = find("tshark", "tshark") else { return };
+    let mut settings = node_ue::config();
+    settings.tls.suites = vec!["PSK-AES128-GCM-SHA256".to_owned()];
+    let node = control_api::node::Node::start(settings).await.expect("starts");
+    let (sip, http) = (node.addresses().sip_udp, node.addresses().http);
+    let port = node.addresses().media[0].port();
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("called.pcapng");
+    let Some(mut capture) = capture(&tshark, port, &file) else { return };
+
+    let bob = Callee::new(sip).await;
+    let wish = format!("{{\"uri\":\"{}\",\"security\":\"mikey\"}}", bob.uri());
+    assert_eq!(request_json(http, "/api/v1/rooms/tea/calls", &wish).await.status, 202);
+    let invite = bob.receive("INVITE ").await;
+    let (transfer_resp, keys) = respond(node.addresses().kms, &bob.uri(), body(&invite)).await;
+    let nowhere = "127.0.0.1:9".parse().expect("an address");
+    let answer = keyed_answer("active", nowhere, &transfer_resp);
+    bob.respond(&invite, "200 OK", &answer).await;
+    bob.receive("ACK ").await;
+    let (room, identity) = (line(body(&invite), "a=path:"), keys.psk_identity.as_bytes());
+    let mut media = Protected::connect(authority(body(&invite)), identity, &keys.psk).await;
+    let own = "msrps://127.0.0.1:9/calleeSession1;tcp";
+    let said = format!(
+        "MSRP from0bob SEND\r\nTo-Path: {room}\r\nFrom-Path: {own}\r\nMessage-ID: m1\r\n\
+         Byte-Range: 1-{length}/{length}\r\nContent-Type: text/plain\r\n\r\n{TEXT}\r\n\
+         -------from0bob$\r\n",
+        length = TEXT.len()
+    );
+    media.send(&said).await;
+    media.receive("MSRP from0bob 200").await;
+    drop(media);
+    let bye = bob.receive("BYE ").await;
+    bob.respond(&bye, "200 OK", "").await;
+    assert_becomes_empty(http).await;
+    stop(node).await;
+    wait_until(|| finished_streams(&tshark, &file) == 1, || "the file to be complete".to_owned());
+    capture.interrupt();
+    assert!(capture.await_end(PATIENCE).success(), "{}", capture.output());
+
+    let key: String = keys.psk.expose().iter().map(|byte| format!("{byte:02x}")).collect();
+    let follow = |key: &str| {
+        let psk = format!("tls.psk:{key}");
+        let arguments = ["-o", &psk, "-q", "-z", "follow,tls,ascii,0"];
+        read(&tshark, &file, port, "tls", &arguments)
+    };
+    let chat = follow(&key);
+    assert!(chat.contains(&format!("\r\n\r\n{TEXT}\r\n-------")), "not decrypted:\n{chat}");
+    let sealed = follow(&"00".repeat(16));
+    assert!(!sealed.contains(TEXT), "readable without the key:\n{sealed}");
+    let flaws = read(&tshark, &file, port, "tls", &["-Y", "_ws.malformed", "-V"]);
+    assert_eq!(flaws, "");
 }
 
 #[test]

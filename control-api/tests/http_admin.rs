@@ -76,7 +76,10 @@ fn answer(query: Query) {
             let calls = Family::single("calls", "Calls", MetricKind::Gauge, 5);
             let _ = reply.send(vec![refused, calls]);
         }
-        Query::Rooms { .. } | Query::Administer { .. } | Query::RoomStatistics { .. } => {
+        Query::Rooms { .. }
+        | Query::Administer { .. }
+        | Query::Dial { .. }
+        | Query::RoomStatistics { .. } => {
             panic!("nobody asks for that")
         }
     }

@@ -8,6 +8,7 @@ use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use control_api::config::{Creation, Plain};
+use control_api::mikey::{Initiator, Parameters, TicketProtectionKey};
 use control_api::node::Node;
 use node_ue::{
     Phone, Protected, TICKET_KEY, assert_becomes_empty, authority, binding_send, config, config_on,
@@ -90,6 +91,49 @@ async fn a_refused_key_exchange_gets_488_and_leaves_nothing() {
         if expected == 200 {
             assert_eq!(status(&phone.ask("BYE", b"").await), 200);
         }
+    }
+    assert_becomes_empty(http).await;
+    stop(node).await;
+}
+
+#[tokio::test]
+async fn two_callers_that_chose_the_same_identity_both_come_in() {
+    let node = Node::start(config()).await.expect("starts");
+    let (sip, http) = (node.addresses().sip_udp, node.addresses().http);
+    let key = TicketProtectionKey {
+        identity: b"development-tpk".to_vec(),
+        key: TICKET_KEY.to_vec().into(),
+    };
+    let mut calls = Vec::new();
+    for name in ["alice", "bob"] {
+        let mut phone = Phone::new(sip).await;
+        phone.from = format!("sip:{name}@example.com");
+        // Nothing is random here, so that both choose the same CSB ID.
+        let (initiator, init) = Initiator::with_own_ticket(
+            &Parameters::default(),
+            &phone.from,
+            &phone.to,
+            "sip:kms@localhost",
+            &key,
+            now(),
+            &mut |bytes| bytes.fill(0x11),
+        )
+        .expect("a message");
+        assert_eq!(initiator.psk_identity(), "11111111.1");
+        let answer = phone.invite(&protected_offer(&init)).await;
+        assert_eq!(status(&answer), 200, "{answer}");
+        let response = line(&answer, "a=key-mgmt:mikey ");
+        let response = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, response);
+        let keys = initiator.finish(&response.expect("base64"), now()).expect("TRANSFER_RESP");
+        calls.push((phone, answer, keys));
+    }
+    assert_ne!(authority(&calls[0].1), authority(&calls[1].1), "a port tells them apart");
+    for (phone, answer, keys) in &mut calls {
+        let identity = keys.psk_identity.as_bytes();
+        let mut media = Protected::connect(authority(answer), identity, &keys.psk).await;
+        media.send(&binding_send(answer)).await;
+        media.receive("MSRP abcd1234 200").await;
+        assert_eq!(status(&phone.ask("BYE", b"").await), 200);
     }
     assert_becomes_empty(http).await;
     stop(node).await;

@@ -9,62 +9,14 @@ use std::time::Duration;
 
 use control_api::config::Config;
 use control_api::node::Node;
+use node_ue::callee::{Callee, refer};
 use node_ue::{
-    PATIENCE, Phone, assert_becomes_empty, authority, config, line, metric, plain_offer, status,
-    stop,
+    Phone, assert_becomes_empty, authority, config, line, metric, plain_offer, status, stop,
 };
 use support::http::request;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UdpSocket};
-use tokio::time::{sleep, timeout};
-
-/// A phone that is called: it answers what it is told, and looks at what comes.
-struct Callee {
-    socket: UdpSocket,
-    node: SocketAddr,
-}
-
-impl Callee {
-    async fn new(node: SocketAddr) -> Self {
-        Self { socket: UdpSocket::bind("127.0.0.1:0").await.expect("binds"), node }
-    }
-
-    fn uri(&self) -> String {
-        format!("sip:bob@{}", self.socket.local_addr().expect("bound"))
-    }
-
-    async fn receive(&self, start: &str) -> String {
-        let mut buffer = vec![0; 65_536];
-        let next = async {
-            loop {
-                let length = self.socket.recv(&mut buffer).await.expect("received");
-                let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
-                if text.starts_with(start) {
-                    return text;
-                }
-            }
-        };
-        timeout(PATIENCE, next).await.unwrap_or_else(|_| panic!("{start:?} in time"))
-    }
-
-    async fn respond(&self, request: &str, status: &str, body: &str) {
-        let names = ["Via:", "From:", "Call-ID:", "CSeq:"];
-        let kept: Vec<_> = request
-            .lines()
-            .filter(|line| names.iter().any(|name| line.starts_with(name)))
-            .collect();
-        let to = line(request, "To:").split(";tag=").next().expect("a To").to_owned();
-        let content_type = if body.is_empty() { "" } else { "Content-Type: application/sdp\r\n" };
-        let response = format!(
-            "SIP/2.0 {status}\r\n{}\r\nTo: {to};tag=callee\r\nContact: <{}>\r\n{content_type}\
-             Content-Length: {}\r\n\r\n{body}",
-            kept.join("\r\n"),
-            self.uri(),
-            body.len(),
-        );
-        self.socket.send_to(response.as_bytes(), self.node).await.expect("sent");
-    }
-}
+use tokio::net::TcpStream;
+use tokio::time::sleep;
 
 /// An answer to the node's offer by whoever connects.
 fn answer() -> &'static str {
@@ -101,16 +53,6 @@ async fn member(node: SocketAddr) -> Phone {
     let mut phone = Phone::new(node).await;
     assert_eq!(status(&phone.invite(&plain_offer()).await), 200);
     phone
-}
-
-/// REFER within the call of a member.
-async fn refer(phone: &mut Phone, refer_to: &str, extra: &str) -> String {
-    phone.cseq += 1;
-    let message = String::from_utf8(phone.message("REFER", b"")).expect("text");
-    let headers = format!("Refer-To: {refer_to}\r\n{extra}Content-Length: 0");
-    let message = message.replace("Content-Length: 0", &headers);
-    phone.socket.send_to(message.as_bytes(), phone.node).await.expect("sent");
-    phone.answer().await
 }
 
 /// The next NOTIFY, answered: Subscription-State and body.

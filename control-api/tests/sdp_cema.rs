@@ -135,6 +135,7 @@ fn offering(cema: bool) -> Offering {
         direction: Direction::SendRecv,
         cema,
         file: None,
+        key_management: None,
     }
 }
 

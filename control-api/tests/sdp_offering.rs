@@ -45,6 +45,7 @@ fn offering() -> Offering {
         direction: Direction::SendRecv,
         cema: true,
         file: None,
+        key_management: None,
     }
 }
 
@@ -233,4 +234,44 @@ proptest! {
         text.truncate(cut.index(text.len() + 1));
         let _ = offering().answered(&text);
     }
+}
+
+fn keyed() -> Offering {
+    Offering { key_management: Some("AQID".to_owned()), ..offering() }
+}
+
+#[test]
+fn an_offer_that_mikey_keys_is_tls_with_one_message_under_its_media() {
+    let text = String::from_utf8(keyed().description().to_bytes(1)).expect("text");
+    let expected = OFFER.replace("TCP/MSRP", "TCP/TLS/MSRP").replace("msrp://", "msrps://");
+    assert_eq!(text, format!("{expected}a=key-mgmt:mikey AQID\r\n"));
+    // What we offer we would take.
+    let rules = OfferRules {
+        protection_required: true,
+        certificate: false,
+        cpim_required: true,
+        cema: true,
+        message_bytes_max: None,
+    };
+    let offer = Offer::parse(text.as_bytes(), &rules).expect("an offer");
+    assert_eq!(offer.select(), Ok(0));
+}
+
+#[test]
+fn the_answer_to_such_an_offer_is_tls_and_has_a_mikey_message() {
+    let tls = ANSWER.replace("TCP/MSRP", "TCP/TLS/MSRP").replace("msrp://", "msrps://");
+    let taken = |text: String| keyed().answered(text.as_bytes()).map(|answered| answered.message);
+    let message = taken(format!("{tls}a=key-mgmt:mikey BAUG\r\n")).expect("taken");
+    assert_eq!(message.key_management.expect("there").mikey(), Some(&[4, 5, 6][..]));
+    // RFC 4567 section 3.1: at session level it is for every m-line without one of its own.
+    let session = "a=key-mgmt:mikey BAUG\r\nm=message";
+    assert!(taken(tls.replace("m=message", session)).is_ok());
+    assert_eq!(taken(tls.clone()), Err(AnswerError::KeyManagement));
+    let other = format!("{tls}a=key-mgmt:keyp1 BAUG\r\n");
+    assert_eq!(taken(other), Err(AnswerError::KeyManagement));
+    // Bidding down.
+    assert_eq!(taken(ANSWER.to_owned()), Err(AnswerError::Transport));
+    let down = format!("{ANSWER}a=key-mgmt:mikey BAUG\r\n");
+    assert_eq!(taken(down), Err(AnswerError::Transport));
+    assert_eq!(refusal(&tls), AnswerError::Transport);
 }

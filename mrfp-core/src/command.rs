@@ -88,7 +88,7 @@ impl Plane {
             return Err(Refusal::ContextFull);
         }
         match &reserve.security {
-            Security::TlsPsk { identity, .. }
+            Security::TlsPsk { identity, .. } | Security::TlsPskAwaited { identity }
                 if !reserve.own_port && self.session_by_identity(identity).is_some() =>
             {
                 Err(Refusal::IdentityInUse)
@@ -96,7 +96,10 @@ impl Plane {
             Security::TlsCertificate { .. } if !self.profile.has_certificates() => {
                 Err(Refusal::Transport)
             }
-            Security::TlsPsk { .. } | Security::TlsCertificate { .. } | Security::Plain => Ok(()),
+            Security::TlsPsk { .. }
+            | Security::TlsPskAwaited { .. }
+            | Security::TlsCertificate { .. }
+            | Security::Plain => Ok(()),
         }
     }
 
@@ -136,7 +139,8 @@ impl Plane {
             return Err(Refusal::IdentityInUse);
         }
         let by_identity = termination.own_port.is_none() && is_by_key(&replace.security);
-        if let Security::TlsPsk { identity, .. } = &replace.security
+        if let Security::TlsPsk { identity, .. } | Security::TlsPskAwaited { identity } =
+            &replace.security
             && by_identity
             && self.session_by_identity(identity).is_some_and(|other| other != key)
         {
@@ -199,6 +203,11 @@ impl Plane {
             }
             termination.set_remote_path(path);
             self.set_capabilities(key, remote);
+        }
+        if let Some(psk) = &modify.psk
+            && let Some(termination) = self.terminations.get_mut(key)
+        {
+            termination.set_psk(psk);
         }
         let termination = self.terminations.get_mut(key).ok_or(Refusal::TerminationId)?;
         let (received, sent) = (termination.may_receive(), termination.may_send());
@@ -273,7 +282,7 @@ impl Plane {
 /// Whether a connection is bound by the key its peer has.
 fn is_by_key(security: &Security) -> bool {
     match security {
-        Security::TlsPsk { .. } => true,
+        Security::TlsPsk { .. } | Security::TlsPskAwaited { .. } => true,
         Security::TlsCertificate { .. } | Security::Plain => false,
     }
 }

@@ -82,7 +82,12 @@ impl Plane {
         let Some(key) = self.terminations.key_at(index) else { return };
         let Some(termination) = self.terminations.get(key) else { return };
         if termination.awaits_connection() && self.now_ns >= termination.establishment_deadline_ns {
-            self.lose_session(key, ReleaseCause::TcpEstablishmentFailure);
+            let cause = if termination.handshake_failed {
+                ReleaseCause::TlsEstablishmentFailure
+            } else {
+                ReleaseCause::TcpEstablishmentFailure
+            };
+            self.lose_session(key, cause);
         }
     }
 }

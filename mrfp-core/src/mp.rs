@@ -178,6 +178,12 @@ pub enum Security {
         /// The TEK.
         psk: Psk,
     },
+    /// The same while an offer of ours is unanswered: the key is known with the answer and follows
+    /// with `Modify`. A client that is faster than the answer waits for it in its handshake.
+    TlsPskAwaited {
+        /// The identity the TLS client names.
+        identity: Vec<u8>,
+    },
     /// TCP/TLS/MSRP with certificates (RFC 4975 section 14.2). As TLS server we show ours, and the
     /// first request binds the connection; as TLS client we want one for the host of the peer's URI.
     TlsCertificate {
@@ -223,6 +229,9 @@ pub struct Modify {
     pub muted: bool,
     /// The peer's end, where it changed or has become known.
     pub remote: Option<Remote>,
+    /// The TEK that was awaited (`Security::TlsPskAwaited`). It is for this Termination and serves
+    /// one connection (TS 23.333 clause 5.20.2).
+    pub psk: Option<Psk>,
 }
 
 /// A session in the place of another.

@@ -7,7 +7,7 @@ use mrfp_protocol::tls::{Handshake, HandshakeError, Opened, Progress, RECORD_BYT
 
 use crate::carry::CarryBuffer;
 use crate::config::RECORD_OUTPUT_BUFFERS_MAX;
-use crate::connection::{Claim, Life, Transport};
+use crate::connection::{Claim, Connection, Life, Transport};
 use crate::mp::ReleaseCause;
 use crate::plane::{Ending, Plane};
 use crate::termination::Protection;
@@ -69,15 +69,17 @@ impl Plane {
     pub(crate) fn start_handshake(&mut self, key: Key, termination_key: Key) {
         let Some(termination) = self.terminations.get(termination_key) else { return };
         let started = match &termination.protection {
-            Protection::TlsPsk(Some(credentials)) => {
-                Handshake::client(&self.profile, credentials.identity(), &credentials.psk())
+            Protection::TlsPsk(credentials) => {
+                let Some(credentials) = credentials else { return };
+                let Some(psk) = credentials.psk() else { return };
+                Handshake::client(&self.profile, credentials.identity(), &psk)
             }
             Protection::TlsCertificate { fingerprints } => {
                 let host = Uri::parse(termination.remote_first()).map_or(&b""[..], |uri| uri.host);
                 let host = String::from_utf8_lossy(host);
                 Handshake::fingerprint_client(&self.profile, &host, fingerprints)
             }
-            Protection::TlsPsk(None) | Protection::Plain => return,
+            Protection::Plain => return,
         };
         self.begin_handshake(key, started);
     }
@@ -178,7 +180,9 @@ impl Plane {
                 Ok((count, Progress::NeedInput)) => return taken + count,
                 Ok((count, Progress::NeedPsk)) => {
                     taken += count;
-                    self.provide_psk(key);
+                    if !self.provide_psk(key) {
+                        return taken;
+                    }
                 }
                 Ok((count, Progress::Done(session))) => {
                     self.secured(key, session);
@@ -193,24 +197,60 @@ impl Plane {
     }
 
     /// Looks the client's identity up: on the shared port among all Terminations that wait, on a
-    /// port of its own the port is the binding and any identity will do.
-    fn provide_psk(&mut self, key: Key) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        let is_relay = connection.relay.is_some();
+    /// port of its own the port is the binding and any identity will do. False: the key is not here
+    /// yet, and the handshake waits for it.
+    fn provide_psk(&mut self, key: Key) -> bool {
+        let Some(connection) = self.connections.get(key) else { return false };
+        let Transport::Handshaking(handshake) = &connection.transport else { return false };
+        // The relay's clients have passwords, not keys (RFC 4976 section 9).
         let own_port_of = connection.origin().and_then(|origin| origin.own_port_of);
-        let Transport::Handshaking(handshake) = &mut connection.transport else { return };
-        let candidate = own_port_of
-            .or_else(|| self.by_identity.get(&self.terminations, handshake.identity()))
+        let claimed = match (&connection.relay, own_port_of) {
+            (Some(_), _) => None,
+            (None, Some(own)) => Some(own),
+            (None, None) => self.by_identity.get(&self.terminations, handshake.identity()),
+        };
+        if claimed.is_some_and(|termination| self.waits_for_answer(key, termination)) {
+            return false;
+        }
+        let candidate = claimed
             .and_then(|key| Some((key, self.terminations.get(key)?)))
-            // The relay's clients have passwords, not keys (RFC 4976 section 9).
-            .filter(|(_, termination)| !is_relay && termination.awaits_tls_client());
+            .filter(|(_, termination)| termination.awaits_tls_client());
         let claimed = candidate.map(|(key, termination)| Claim {
             termination: key,
             session_number: termination.session_number,
         });
         let psk = candidate.and_then(|(_, termination)| termination.psk());
+        let Some(connection) = self.connections.get_mut(key) else { return false };
+        let Transport::Handshaking(handshake) = &mut connection.transport else { return false };
         handshake.provide_psk(psk.as_ref());
         connection.origin_mut().claimed = claimed;
+        true
+    }
+
+    /// Whether this connection waits for the answer to an offer of ours. The media path is often
+    /// shorter than that of the signalling, so the answerer's connection may come first. One waits
+    /// for each Termination, and no longer than any connection may remain unbound; whoever else
+    /// names the identity meanwhile is a stranger.
+    fn waits_for_answer(&mut self, key: Key, termination_key: Key) -> bool {
+        let Some(termination) = self.terminations.get(termination_key) else { return false };
+        if !termination.awaits_answer() {
+            return false;
+        }
+        let is_alive = |early: Key| self.connections.get(early).is_some_and(Connection::is_alive);
+        let waiting = termination.early.filter(|&early| is_alive(early));
+        let Some(termination) = self.terminations.get_mut(termination_key) else { return false };
+        termination.early = waiting.or(Some(key));
+        termination.early == Some(key)
+    }
+
+    /// Lets the handshake go on that waited for the answer to an offer of ours.
+    pub(crate) fn resume_early(&mut self, termination_key: Key) {
+        let termination = self.terminations.get_mut(termination_key);
+        let early = termination.and_then(|termination| termination.early.take());
+        let Some(key) = early else { return };
+        if self.connections.get(key).is_some_and(Connection::is_alive) {
+            self.receive_handshake(key, &mut []);
+        }
     }
 
     /// The handshake is complete; one with a key has proved that the peer has it.
@@ -265,6 +305,13 @@ impl Plane {
         if let Some(connection) = self.connections.get_mut(key) {
             // There is no session to say goodbye in; the alert is queued already.
             connection.close_notify_queued = true;
+            // It may have been a stranger, so that the peer may still come; if it does not, this is
+            // what went wrong.
+            if let Some(claim) = connection.origin().and_then(|origin| origin.claimed)
+                && let Some(termination) = self.terminations.get_mut(claim.termination)
+            {
+                termination.handshake_failed |= termination.session_number == claim.session_number;
+            }
         }
         self.release(key, ReleaseCause::TlsEstablishmentFailure, Ending::Graceful);
     }

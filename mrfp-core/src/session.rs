@@ -175,8 +175,13 @@ impl Plane {
         let was_bound = termination.stage == Stage::Bound;
         let context_key = termination.context;
         let connection_key = termination.connection;
+        let early = self.terminations.get_mut(session).and_then(|it| it.early.take());
         self.forget_credentials(session);
         self.by_session_id.remove(&self.terminations, session);
+        if let Some(early) = early {
+            // What it waited for does not come.
+            self.release(early, ReleaseCause::TlsEstablishmentFailure, Ending::Graceful);
+        }
         if was_bound && let Some(connection_key) = connection_key {
             self.give_up_messages(connection_key, session);
             self.settle_back_pressure(connection_key, session, context_key);

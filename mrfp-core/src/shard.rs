@@ -274,11 +274,15 @@ impl<D: Driver> Shard<D> {
 
     fn modify(&mut self, modify: &Modify) -> Result<(), Refusal> {
         let key = self.plane.modify(modify)?;
-        match modify.remote.as_ref().and_then(|remote| remote_address(remote.setup)) {
+        let done = match modify.remote.as_ref().and_then(|remote| remote_address(remote.setup)) {
             // Who connects is decided once in the life of a connection.
             Some(remote) if self.plane.awaits_connection(key) => self.connect(key, remote),
             Some(_) | None => Ok(()),
+        };
+        if modify.remote.is_some() {
+            self.plane.resume_early(key);
         }
+        done
     }
 
     fn replace_session(&mut self, replace: ReplaceSession) -> Result<SocketAddr, Refusal> {

@@ -23,6 +23,10 @@ pub(crate) struct Termination {
     pub(crate) connection: Option<Key>,
     /// Where the peer reaches us, if that is not the shard's port.
     pub(crate) own_port: Option<Box<OwnPort>>,
+    /// The connection of a TLS client that was faster than the answer to our offer.
+    pub(crate) early: Option<Key>,
+    /// A handshake under its key has failed: what is told if none succeeds in time.
+    pub(crate) handshake_failed: bool,
     pub(crate) stage: Stage,
     pub(crate) protection: Protection,
     pub(crate) direction: Direction,
@@ -79,7 +83,8 @@ pub(crate) enum Protection {
     },
 }
 
-/// What a peer has to say and to know to be bound: the length of the key, the identity, the key. In one
+/// What a peer has to say and to know to be bound: the length of the key (0: it is not here yet), the
+/// identity, the key. In one
 /// allocation of the shard's own and of just their length, as tens of thousands may wait; zeroised on
 /// drop.
 pub(crate) struct Credentials {
@@ -88,8 +93,8 @@ pub(crate) struct Credentials {
 
 impl Credentials {
     /// Copies both; what they came in goes back to the thread that has made it.
-    fn new(identity: &[u8], psk: &Psk) -> Self {
-        let key = psk.expose();
+    fn new(identity: &[u8], psk: Option<&Psk>) -> Self {
+        let key = psk.map_or(&[][..], Psk::expose);
         let key_bytes = u8::try_from(key.len()).expect("a key has 64 bytes at most");
         Self { memory: [&[key_bytes], identity, key].concat().into() }
     }
@@ -102,9 +107,14 @@ impl Credentials {
         &self.memory[1..self.key_at()]
     }
 
+    fn has_key(&self) -> bool {
+        self.memory[0] > 0
+    }
+
     /// A copy, for the moment it takes to use it.
-    pub(crate) fn psk(&self) -> Psk {
-        Psk::new(self.memory[self.key_at()..].to_vec()).expect("as long as it was")
+    pub(crate) fn psk(&self) -> Option<Psk> {
+        let key = self.memory[self.key_at()..].to_vec();
+        self.has_key().then(|| Psk::new(key).expect("as long as it was"))
     }
 }
 
@@ -140,6 +150,8 @@ impl Termination {
             context,
             connection: None,
             own_port: None,
+            early: None,
+            handshake_failed: false,
             stage: Stage::Reserved,
             protection: Protection::Plain,
             direction: reserve.direction,
@@ -177,8 +189,11 @@ impl Termination {
         let (scheme, protection) = match security {
             Security::Plain => ("msrp", Protection::Plain),
             Security::TlsPsk { identity, psk } => {
-                let credentials = Credentials::new(&identity, &psk);
+                let credentials = Credentials::new(&identity, Some(&psk));
                 ("msrps", Protection::TlsPsk(Some(credentials)))
+            }
+            Security::TlsPskAwaited { identity } => {
+                ("msrps", Protection::TlsPsk(Some(Credentials::new(&identity, None))))
             }
             Security::TlsCertificate { fingerprints } => {
                 ("msrps", Protection::TlsCertificate { fingerprints: fingerprints.into() })
@@ -190,6 +205,7 @@ impl Termination {
         self.names = Names::new(remote, origin.as_bytes(), session_id, accept_types);
         self.session_number = self.session_number.wrapping_add(1);
         self.protection = protection;
+        self.handshake_failed = false;
         self.stage = Stage::Reserved;
         self.establishment_deadline_ns = establishment_deadline_ns;
     }
@@ -280,16 +296,31 @@ impl Termination {
 
     /// Whether a connection may claim this Termination by its key.
     pub(crate) fn awaits_tls_client(&self) -> bool {
-        self.awaits_connection() && self.credentials().is_some()
+        self.awaits_connection() && self.credentials().is_some_and(Credentials::has_key)
     }
 
+    /// Its key, once it is here.
     pub(crate) fn psk(&self) -> Option<Psk> {
-        self.credentials().map(Credentials::psk)
+        self.credentials().and_then(Credentials::psk)
     }
 
     /// The name its key goes by, while it has one.
     pub(crate) fn identity(&self) -> &[u8] {
         self.credentials().map_or(&[], Credentials::identity)
+    }
+
+    /// Whether a TLS client must be made to wait: the answer to our offer is not here yet.
+    pub(crate) fn awaits_answer(&self) -> bool {
+        self.stage == Stage::Reserved && !self.knows_remote() && self.credentials().is_some()
+    }
+
+    /// Takes the key that was awaited; a session that is bound needs none.
+    pub(crate) fn set_psk(&mut self, psk: &Psk) {
+        if self.stage == Stage::Reserved
+            && let Protection::TlsPsk(Some(credentials)) = &mut self.protection
+        {
+            *credentials = Credentials::new(credentials.identity(), Some(psk));
+        }
     }
 
     fn credentials(&self) -> Option<&Credentials> {

@@ -20,6 +20,7 @@ fn dir(t: u64, direction: Direction) -> Command {
         direction,
         muted: false,
         remote: None,
+        psk: None,
     }))
 }
 

@@ -191,6 +191,7 @@ fn a_member_on_hold_neither_sends_nor_receives() {
             direction,
             muted: false,
             remote: None,
+            psk: None,
         }))
     };
     world.command(hold(Direction::Inactive));

@@ -246,6 +246,7 @@ fn what_was_taken_over_of_a_message_that_is_given_up_is_reported_all_the_same() 
             direction,
             muted: false,
             remote: None,
+            psk: None,
         })));
     }
     world.pass(34);

@@ -48,6 +48,7 @@ fn direct(world: &mut World, termination: u64, direction: Direction) {
         direction,
         muted: false,
         remote: None,
+        psk: None,
     })));
 }
 

@@ -37,6 +37,7 @@ fn modify(termination: u64, remote: Remote) -> Command {
         direction: Direction::SendRecv,
         muted: false,
         remote: Some(remote),
+        psk: None,
     }))
 }
 

@@ -235,6 +235,7 @@ fn a_participant_on_hold_or_muted_is_not_heard() {
             direction: Direction::SendRecv,
             muted,
             remote: None,
+            psk: None,
         }))
     };
     world.command(modify(false));

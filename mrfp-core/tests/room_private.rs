@@ -77,6 +77,7 @@ fn what_cannot_reach_anybody_is_refused_with_the_reason() {
             direction,
             muted: false,
             remote: None,
+            psk: None,
         }))
     };
     world.command(hold(Direction::Inactive));

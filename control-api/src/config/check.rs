@@ -45,35 +45,6 @@ impl Config {
         self.check_certificate()
     }
 
-    fn check_conference(&self) -> Check {
-        let conference = &self.conference;
-        ensure(
-            conference.factory.as_deref() != Some(""),
-            &["conference", "factory"],
-            || "the factory has no name".to_owned(),
-            || "name the user part of its URI, or leave the setting out".to_owned(),
-        )?;
-        ensure(
-            conference.factory.as_ref().is_none_or(|name| !self.rooms.list.contains(name)),
-            &["conference", "factory"],
-            || "the factory has the name of a room".to_owned(),
-            || "choose a name that is not in rooms.list".to_owned(),
-        )?;
-        // RFC 6665 section 4.2.1.1: a notifier may refuse nothing of an hour or more as too short.
-        ensure(
-            conference.subscription_seconds_min <= 3600,
-            &["conference", "subscription_seconds_min"],
-            || "a subscription of an hour must be taken".to_owned(),
-            || "use at most 3600".to_owned(),
-        )?;
-        ensure(
-            conference.subscription_seconds_min <= conference.subscription_seconds_max,
-            &["conference", "subscription_seconds_max"],
-            || "the longest subscription is shorter than the shortest".to_owned(),
-            || "raise it to subscription_seconds_min".to_owned(),
-        )
-    }
-
     fn check_media(&self) -> Check {
         let shards = match self.media.shards {
             Shards::Named(_) => 1,

@@ -4,6 +4,10 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::check::{Check, Finding, Step, ensure};
+use super::{Config, Realm};
+use crate::mrfc::{DialSecurity, TicketSource};
+
 /// Section `[conference]`.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -24,6 +28,14 @@ pub struct Conference {
     pub outbound_proxy: Option<SocketAddr>,
     /// Calls of the focus that may be unanswered at a time.
     pub dials_max: u32,
+    /// How calls of the focus are protected, unless their realm or whoever asks for one says
+    /// otherwise.
+    pub dial_security: DialSecurity,
+    /// Who makes the tickets of calls that MIKEY keys, unless their realm says otherwise.
+    pub dial_ticket: TicketSource,
+    /// Our ticket protection key, by its `id` among those of the KMS: it protects the tickets we make.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dial_ticket_key: Option<String>,
     /// URIs of users that may do in every room what its members may do.
     pub operators: Vec<String>,
     /// Subscriptions of the node at a time.
@@ -67,12 +79,74 @@ impl Default for Conference {
             referrers: Referrers::Members,
             outbound_proxy: None,
             dials_max: 1000,
+            dial_security: DialSecurity::Plain,
+            dial_ticket: TicketSource::Kms,
+            dial_ticket_key: None,
             operators: Vec::new(),
             subscriptions_max: 100_000,
             subscriptions_per_room_max: 4096,
             subscription_seconds_min: 60,
             subscription_seconds_max: 86_400,
             notify_interval_milliseconds: 500,
+        }
+    }
+}
+
+impl Config {
+    pub(super) fn check_conference(&self) -> Check {
+        let conference = &self.conference;
+        ensure(
+            conference.factory.as_deref() != Some(""),
+            &["conference", "factory"],
+            || "the factory has no name".to_owned(),
+            || "name the user part of its URI, or leave the setting out".to_owned(),
+        )?;
+        ensure(
+            conference.factory.as_ref().is_none_or(|name| !self.rooms.list.contains(name)),
+            &["conference", "factory"],
+            || "the factory has the name of a room".to_owned(),
+            || "choose a name that is not in rooms.list".to_owned(),
+        )?;
+        // RFC 6665 section 4.2.1.1: a notifier may refuse nothing of an hour or more as too short.
+        ensure(
+            conference.subscription_seconds_min <= 3600,
+            &["conference", "subscription_seconds_min"],
+            || "a subscription of an hour must be taken".to_owned(),
+            || "use at most 3600".to_owned(),
+        )?;
+        ensure(
+            conference.subscription_seconds_min <= conference.subscription_seconds_max,
+            &["conference", "subscription_seconds_max"],
+            || "the longest subscription is shorter than the shortest".to_owned(),
+            || "raise it to subscription_seconds_min".to_owned(),
+        )?;
+        self.check_dial_ticket_key()
+    }
+
+    /// Whoever makes tickets has a key to protect them with.
+    fn check_dial_ticket_key(&self) -> Check {
+        let key = &self.conference.dial_ticket_key;
+        ensure(
+            key.as_ref().is_none_or(|id| self.kms.ticket_keys.iter().any(|key| key.id == *id)),
+            &["conference", "dial_ticket_key"],
+            || format!("no [[kms.ticket_key]] has the id {:?}", key.as_deref().unwrap_or_default()),
+            || "name the key that is to protect the tickets of the node".to_owned(),
+        )?;
+        let remedy = "set conference.dial_ticket_key to the id of a [[kms.ticket_key]]";
+        ensure(
+            key.is_some() || self.conference.dial_ticket == TicketSource::Kms,
+            &["conference", "dial_ticket"],
+            || "there is no key to make tickets with".to_owned(),
+            || remedy.to_owned(),
+        )?;
+        let makes = |realm: &Realm| realm.dial_ticket == Some(TicketSource::Own);
+        match self.realms.iter().position(makes) {
+            Some(index) if key.is_none() => Err(Finding {
+                path: vec![Step::Name("realm"), Step::Index(index), Step::Name("dial_ticket")],
+                message: "there is no key to make tickets with".to_owned(),
+                remedy: remedy.to_owned(),
+            }),
+            Some(_) | None => Ok(()),
         }
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::Config;
 use super::check::{Check, Finding, Step};
-use crate::mrfc::{Network, REALM_DEFAULT};
+use crate::mrfc::{DialSecurity, Network, REALM_DEFAULT, TicketSource};
 
 /// One `[[realm]]`.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -17,6 +17,12 @@ pub struct Realm {
     pub name: String,
     /// Where its members' SIP comes from. Of several networks the smallest around an address wins.
     pub networks: Vec<Network>,
+    /// How calls of the focus to its addresses are protected, where that differs from the rest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dial_security: Option<DialSecurity>,
+    /// Who makes the tickets of such calls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dial_ticket: Option<TicketSource>,
 }
 
 impl Config {

@@ -48,8 +48,9 @@ pub fn router(services: AdminServices) -> Router {
         .route("/api/v1/rooms/{room}/members/{call}/kick", post(rooms::kick))
         .route("/api/v1/rooms/{room}/members/{call}/mute", post(rooms::mute))
         .route("/api/v1/rooms/{room}/members/{call}/unmute", post(rooms::unmute))
-        // Nothing here takes a body.
+        // Nothing else takes a body.
         .layer(DefaultBodyLimit::max(0))
+        .route("/api/v1/rooms/{room}/calls", rooms::calls_route())
         .with_state(state)
 }
 

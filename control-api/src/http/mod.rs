@@ -17,7 +17,7 @@ use mrfp_core::metrics::MetricKind;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::mrfc::{Administration, AdministrationError};
+use crate::mrfc::{Administration, AdministrationError, CallId, DialSecurity};
 pub use admin::{AdminServices, router as admin_router};
 pub use kms::{KmsHandler, KmsResponse, router as kms_router};
 pub use server::{HttpServer, HttpServerConfig};
@@ -43,6 +43,17 @@ pub enum Query {
         administration: Administration,
         /// Where the outcome goes.
         reply: oneshot::Sender<Result<(), AdministrationError>>,
+    },
+    /// Somebody is to be called into a room.
+    Dial {
+        /// Which.
+        room: String,
+        /// Whom.
+        target: String,
+        /// How it is protected, where not as the configuration has it.
+        security: Option<DialSecurity>,
+        /// Where the call's name goes, or the SIP status that says why there is none.
+        reply: oneshot::Sender<Result<CallId, u16>>,
     },
     /// What every realm has carried, and the length of the window in seconds.
     Realms(oneshot::Sender<(u64, Vec<RealmStatistics>)>),

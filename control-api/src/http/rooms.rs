@@ -1,19 +1,35 @@
 //! Rooms and what an operator does to them: `/api/v1/rooms`.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
+use axum::routing::{MethodRouter, post};
+use serde::{Deserialize, Serialize};
 
 use super::admin::{Admin, ask, overloaded};
 use super::{Query, RoomDetail};
-use crate::mrfc::{Administration, AdministrationError, CallId};
+use crate::mrfc::{Administration, AdministrationError, CallId, DialSecurity};
 
 /// The list of `/api/v1/rooms`.
 #[derive(Serialize)]
 struct Rooms {
     rooms: Vec<RoomDetail>,
+}
+
+/// Whom to call into a room.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Callee {
+    uri: String,
+    /// As the configuration has it where it is not said.
+    security: Option<DialSecurity>,
+}
+
+/// A call that was begun; `/api/v1/rooms/ROOM` tells how far it is.
+#[derive(Serialize)]
+struct Calling {
+    call: u64,
 }
 
 pub(super) async fn list(State(admin): State<Admin>) -> Response {
@@ -56,6 +72,50 @@ pub(super) async fn unmute(
     administer(state, room, Administration::Mute { call: CallId(call), muted: false }).await
 }
 
+/// `POST /api/v1/rooms/{room}/calls`.
+pub(super) fn calls_route() -> MethodRouter<Admin> {
+    post(call).layer(DefaultBodyLimit::max(CALLEE_SIZE_MAX))
+}
+
+/// 202, or in the words of HTTP why there will be no call.
+async fn call(
+    State(admin): State<Admin>,
+    Path(room): Path<String>,
+    Json(callee): Json<Callee>,
+) -> Response {
+    let Callee { uri: target, security } = callee;
+    if !is_sip_uri(&target) {
+        return (StatusCode::BAD_REQUEST, "not a SIP URI without headers\n").into_response();
+    }
+    match ask(&admin, |reply| Query::Dial { room, target, security, reply }).await {
+        Some(Ok(CallId(call))) => (StatusCode::ACCEPTED, Json(Calling { call })).into_response(),
+        Some(Err(status)) => {
+            let (status, text) = match status {
+                403 => {
+                    (StatusCode::FORBIDDEN, "the room is locked, or the user has too many calls\n")
+                }
+                404 => (StatusCode::NOT_FOUND, "no such room\n"),
+                482 => (StatusCode::CONFLICT, "the room cannot call itself\n"),
+                486 => (
+                    StatusCode::CONFLICT,
+                    "the user is being called already, or the room is full\n",
+                ),
+                488 => (StatusCode::UNPROCESSABLE_ENTITY, "such calls are not configured\n"),
+                _ => return overloaded(),
+            };
+            (status, text).into_response()
+        }
+        None => overloaded(),
+    }
+}
+
+/// What may stand in a Request-URI; whether it leads anywhere the call will tell.
+fn is_sip_uri(text: &str) -> bool {
+    let scheme = text.split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase());
+    matches!(scheme.as_deref(), Some("sip" | "sips"))
+        && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"<>\"?".contains(&byte))
+}
+
 /// 204, 404, or 409 where the member's session is changing just now.
 async fn administer(
     State(admin): State<Admin>,
@@ -76,3 +136,6 @@ async fn administer(
 fn not_found() -> Response {
     (StatusCode::NOT_FOUND, "no such room or member\n").into_response()
 }
+
+/// A URI of the length any SIP stack takes, and the words around it.
+const CALLEE_SIZE_MAX: usize = 4096;

@@ -94,6 +94,7 @@ impl Mrfc {
             direction: negotiation.message.direction,
             muted,
             remote: None,
+            psk: None,
         };
         let command = mp::Command::Modify(Box::new(modify));
         self.actions.push_back(Action::Command { shard: call.shard, command });

@@ -107,7 +107,7 @@ impl Mrfc {
 }
 
 /// Host of a SIP URI, in lower case, without port and parameters.
-fn host_of(uri: &str) -> String {
+pub(super) fn host_of(uri: &str) -> String {
     let rest = uri.split_once(':').map_or(uri, |(_, rest)| rest);
     let host_port = rest.rsplit_once('@').map_or(rest, |(_, host_port)| host_port);
     let host_port = host_port.split([';', '?', '>']).next().unwrap_or_default();

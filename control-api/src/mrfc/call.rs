@@ -4,9 +4,10 @@ use mrfp_core::mp::{ContextId, Direction, Member, ReleaseCause, ShardId, Termina
 
 use super::conference_state::{Endpoint, Joining, Status};
 use super::config::FocusConfig;
-use super::keys::{Keys, Pending};
+use super::keying::{Asked, SessionKeys};
 use super::offers::{Change, Negotiation};
 use super::rooms::{MemberState, MemberView};
+use super::tickets::Transfer;
 use super::{CallId, Caller, ResolveId};
 use crate::sdp::{LocalDescription, Offering};
 
@@ -37,7 +38,7 @@ pub(super) struct Call {
 #[derive(Debug)]
 pub(super) enum Stage {
     /// The KMS is asked; the shard does not know of the call.
-    AwaitKms { resolve: ResolveId, pending: Box<Pending> },
+    AwaitKms { resolve: ResolveId, asked: Asked },
     /// The shard is asked; the INVITE is unanswered.
     AwaitReserved(Box<Reservation>),
     /// Our offer is out, in an INVITE or in the 200 to one.
@@ -52,7 +53,7 @@ pub(super) enum Stage {
 #[derive(Debug)]
 pub(super) struct Reservation {
     pub(super) session_id: String,
-    pub(super) keys: Option<Keys>,
+    pub(super) keys: SessionKeys,
     pub(super) own_port: bool,
 }
 
@@ -61,6 +62,8 @@ pub(super) struct Reservation {
 pub(super) struct Offered {
     pub(super) offering: Offering,
     pub(super) description: LocalDescription,
+    /// What the key in the answer is checked with, where it is to have one.
+    pub(super) transfer: Option<Box<Transfer>>,
     /// It rings at whom we call.
     pub(super) alerting: bool,
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::dialling::DialPolicies;
 use super::realms::Realms;
 use crate::sdp::{Fingerprint, OfferRules};
 use mrfp_core::mp::{ChatRoomPolicy, CpimPolicy, ShardId, Switching};
@@ -53,6 +54,8 @@ pub struct FocusConfig {
     pub referrers: ReferPolicy,
     /// Calls of the focus that may be unanswered at a time; a further REFER gets 503.
     pub dials_max: usize,
+    /// How the calls of the focus are protected.
+    pub dialling: DialPolicies,
     /// Normalised URIs of users that may do in every room what its members may do.
     pub operators: BTreeSet<String>,
     /// Subscriptions of the node at a time; the next gets 503 with Retry-After.
@@ -94,6 +97,7 @@ impl Default for FocusConfig {
             subscribers: SubscriptionPolicy::Members,
             referrers: ReferPolicy::Members,
             dials_max: 1_000,
+            dialling: DialPolicies::default(),
             operators: BTreeSet::new(),
             // Some 200 bytes each here and a dialog of some 2 KB in front.
             subscriptions_max: 100_000,

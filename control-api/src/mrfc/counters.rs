@@ -25,9 +25,9 @@ pub struct MrfcCounters {
     pub reinvites_accepted: u64,
     /// re-INVITEs refused, by status.
     pub reinvites_refused: BTreeMap<u16, u64>,
-    /// Calls refused over MIKEY, by what was wrong.
+    /// Calls that MIKEY has failed, by what was wrong.
     pub mikey_failures: BTreeMap<String, u64>,
-    /// Calls refused because the KMS did not answer.
+    /// Calls that failed because the KMS did not answer.
     pub kms_timeouts: u64,
     /// Commands a shard did not answer in time.
     pub shard_timeouts: u64,
@@ -64,6 +64,10 @@ pub enum HangUpCause {
     ShardLost,
     /// The answer to our offer leads to no session.
     AnswerUnusable,
+    /// The key management in the answer to our offer yields no key.
+    KeyManagement,
+    /// Somebody else answered than was called.
+    UnexpectedResponder,
     /// Whom we called did not answer in time.
     Unanswered,
     /// The operator, or a member by REFER, threw the party out.
@@ -94,6 +98,8 @@ impl HangUpCause {
             Self::Bearer(ReleaseCause::Idle) => "Q.850;cause=102;text=\"media idle\"",
             Self::ShardLost => "Q.850;cause=38;text=\"media plane lost\"",
             Self::AnswerUnusable => "SIP;cause=488;text=\"answer not acceptable\"",
+            Self::KeyManagement => "SIP;cause=488;text=\"key management failed\"",
+            Self::UnexpectedResponder => "SIP;cause=403;text=\"another user answered\"",
             Self::Unanswered => "SIP;cause=408;text=\"no answer\"",
             Self::Kicked => "SIP;cause=403;text=\"thrown out\"",
             Self::Shutdown => "SIP;cause=503;text=\"shutting down\"",
@@ -117,6 +123,8 @@ impl HangUpCause {
                 | ReleaseCause::Idle,
             )
             | Self::AnswerUnusable
+            | Self::KeyManagement
+            | Self::UnexpectedResponder
             | Self::Unanswered
             | Self::ShardLost => Disconnection::Failed,
         }

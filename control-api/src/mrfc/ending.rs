@@ -180,6 +180,7 @@ impl Mrfc {
     ) {
         self.timers.clear(Timer::Call(id));
         self.timers.clear(Timer::Recovery(id));
+        self.dials.remove(id);
         if let Some(context) = self.rooms.leave(room, id) {
             self.conference_ended(context);
         }

@@ -8,15 +8,18 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use mrfp_core::mp;
 
 use super::admission::Refusal;
-use super::call::{Call, Reservation, Stage};
+use super::call::{Call, Stage};
 use super::conference_state::Joining;
-use super::config::{KMS_TIMEOUT_NS, MrfcConfig, SHARD_TIMEOUT_NS, SecurityPolicy};
-use super::counters::{MrfcCounters, count};
-use super::keys::{self, KeyFailure, Keys, Parties};
+use super::config::{MrfcConfig, SHARD_TIMEOUT_NS, SecurityPolicy};
+use super::counters::MrfcCounters;
+use super::dialling::Dials;
+use super::keying::{Keying, SessionKeys};
+use super::keys::Parties;
 use super::offers::Negotiation;
 use super::refer::{self, Referrals};
 use super::rooms::{Place, Rooms, Shards};
 use super::subscriptions::{self, Subscriptions};
+use super::tickets::InitiatorConfig;
 use super::timers::{Timer, Timers};
 use super::{Action, CallId, Caller, Event, ResolveId};
 use crate::kms::Kms;
@@ -30,9 +33,10 @@ pub struct Mrfc {
     pub(super) calls: BTreeMap<CallId, Call>,
     pub(super) rooms: Rooms,
     pub(super) shards: Shards,
-    responder: Option<Responder>,
+    pub(super) responder: Option<Responder>,
+    pub(super) initiator: Option<InitiatorConfig>,
     /// The KMS, where it is in this process.
-    kms: Option<Arc<Mutex<Kms>>>,
+    pub(super) kms: Option<Arc<Mutex<Kms>>>,
     pub(super) counters: MrfcCounters,
     /// By normalised URI, so that another spelling is not another user.
     pub(super) user_calls: BTreeMap<String, usize>,
@@ -42,6 +46,7 @@ pub struct Mrfc {
     pub(super) subtracting: BTreeMap<mp::TerminationId, mp::ShardId>,
     pub(super) subscriptions: Subscriptions,
     pub(super) referrals: Referrals,
+    pub(super) dials: Dials,
     pub(super) timers: Timers,
     pub(super) actions: VecDeque<Action>,
     pub(super) last_id: u64,
@@ -78,16 +83,6 @@ pub(super) struct Turn<'a> {
     pub(super) random: &'a mut dyn FnMut(&mut [u8]),
 }
 
-/// How a call comes to its key.
-enum Keying {
-    /// It has none.
-    Unkeyed,
-    /// It has this one.
-    Keyed(Box<Keys>),
-    /// The KMS is to be asked first.
-    Ask { pending: Box<keys::Pending>, message: Vec<u8> },
-}
-
 impl Mrfc {
     /// An MRFC without calls. Without a responder every `a=key-mgmt` is refused.
     #[must_use]
@@ -96,6 +91,7 @@ impl Mrfc {
             shards: Shards::new(&config.shards),
             config,
             responder,
+            initiator: None,
             kms: None,
             calls: BTreeMap::new(),
             rooms: Rooms::default(),
@@ -106,6 +102,7 @@ impl Mrfc {
             subtracting: BTreeMap::new(),
             subscriptions: Subscriptions::default(),
             referrals: Referrals::default(),
+            dials: Dials::default(),
             timers: Timers::default(),
             actions: VecDeque::new(),
             last_id: 0,
@@ -113,7 +110,7 @@ impl Mrfc {
         }
     }
 
-    /// Tickets are resolved by a KMS in this process; [`Action::Resolve`] comes no more.
+    /// Tickets are resolved and issued by a KMS in this process; [`Action::Resolve`] comes no more.
     #[must_use]
     pub fn with_kms(self, kms: Arc<Mutex<Kms>>) -> Self {
         Self { kms: Some(kms), ..self }
@@ -211,6 +208,7 @@ impl Mrfc {
             assert!(self.by_resolve.is_empty());
             assert!(self.subscriptions.is_empty());
             assert!(self.referrals.is_empty());
+            assert!(self.dials.is_empty());
             assert!(self.timers.next_ns().is_none());
         }
         empty
@@ -245,8 +243,11 @@ impl Mrfc {
         };
         let place = self.place(&room, &to, makes_room)?;
         let keying = match &negotiation {
-            Some(negotiation) => self.keying(turn, &from.uri, &to, negotiation)?,
-            None => Keying::Unkeyed,
+            Some(negotiation) => {
+                let parties = Parties { caller: &from.uri, called: &to };
+                self.respond(turn, &parties, negotiation)?
+            }
+            None => Keying::UNKEYED,
         };
         if makes_room {
             self.actions.push_back(Action::Room { call: id, room: room.clone() });
@@ -257,7 +258,7 @@ impl Mrfc {
         let Place { context, shard, .. } = place;
         self.enter(&room, &place, id, &from.uri, termination);
         let since_ns = turn.now.monotonic_ns;
-        let call = |stage| Call {
+        self.begin_call(turn, id, termination, keying, |stage| Call {
             room,
             entity: from.entity(id),
             caller: from,
@@ -272,22 +273,7 @@ impl Mrfc {
             shard,
             negotiation,
             stage,
-        };
-        let keys = match keying {
-            Keying::Ask { pending, message } => {
-                let resolve = ResolveId(termination.0);
-                self.by_resolve.insert(resolve, id);
-                self.timers.set(Timer::Call(id), since_ns + KMS_TIMEOUT_NS);
-                self.keep(id, call(Stage::AwaitKms { resolve, pending }));
-                self.actions.push_back(Action::Resolve { resolve, message });
-                return Ok(());
-            }
-            Keying::Keyed(keys) => Some(*keys),
-            Keying::Unkeyed => None,
-        };
-        let session_id = random_session_id(turn.random);
-        let reservation = Reservation { session_id, keys, own_port: false };
-        self.reserve(turn.now, id, call(Stage::AwaitReserved(Box::new(reservation))));
+        });
         Ok(())
     }
 
@@ -317,45 +303,23 @@ impl Mrfc {
     }
 
     /// Where the traffic of that party is counted.
-    fn realm(&self, caller: &Caller) -> mp::RealmId {
+    pub(super) fn realm(&self, caller: &Caller) -> mp::RealmId {
         caller.source.map_or(mp::RealmId::default(), |source| self.config.realms.of(source))
     }
 
     /// Where a call to that room goes.
-    fn place(&self, room: &str, called: &str, makes_room: bool) -> Result<Place, Refusal> {
+    pub(super) fn place(
+        &self,
+        room: &str,
+        called: &str,
+        makes_room: bool,
+    ) -> Result<Place, Refusal> {
         if let Some(room) = self.rooms.get(room) {
             return Ok(Place { context: room.context, shard: room.shard, uri: room.uri.clone() });
         }
         let shard = self.shards.choose().ok_or_else(|| Refusal::unavailable("No media plane"))?;
         let uri = if makes_room { with_user(called, room) } else { called.to_owned() };
         Ok(Place { context: mp::ContextId(self.last_id + 1), shard, uri })
-    }
-
-    /// MIKEY-TICKET, where the chosen m-line asks for it.
-    fn keying(
-        &mut self,
-        turn: &mut Turn<'_>,
-        caller: &str,
-        called: &str,
-        negotiation: &Negotiation,
-    ) -> Result<Keying, Refusal> {
-        let Some(offered) = &negotiation.message.key_management else {
-            return Ok(Keying::Unkeyed);
-        };
-        let Some(responder) = &mut self.responder else {
-            return Err(Refusal::with_text(488, "No key management here"));
-        };
-        let (now, random) = (turn.now.ntp, &mut *turn.random);
-        let keying = match &self.kms {
-            Some(kms) => {
-                let parties = Parties { caller, called };
-                let keys = keys::agree(responder, kms, offered, &parties, now, random);
-                keys.map(|keys| Keying::Keyed(Box::new(keys)))
-            }
-            None => keys::begin(responder, offered, called, now, random)
-                .map(|(pending, message)| Keying::Ask { pending: Box::new(pending), message }),
-        };
-        keying.map_err(|failure| self.key_failure(&failure))
     }
 
     /// Sends the reservation that `call.stage` holds.
@@ -366,15 +330,18 @@ impl Mrfc {
         let message = call.negotiation.as_ref().map(|negotiation| &negotiation.message);
         let secure = message.is_some_and(|message| message.secure);
         let keyed = message.is_some_and(|message| message.key_management.is_some());
-        // Key management on an m-line in the clear is refused with the offer.
-        assert!(secure || reservation.keys.is_none());
-        // A Termination that is to have a key is never reserved without it.
-        assert_eq!(keyed, reservation.keys.is_some());
         let security = match &reservation.keys {
-            Some(keys) => {
+            SessionKeys::Agreed(keys) => {
+                // Key management on an m-line in the clear is refused with the offer.
+                assert!(secure);
                 mp::Security::TlsPsk { identity: keys.identity.clone(), psk: keys.psk.clone() }
             }
-            None => {
+            SessionKeys::Offered(transfer) => {
+                mp::Security::TlsPskAwaited { identity: transfer.psk_identity() }
+            }
+            SessionKeys::None => {
+                // A Termination that is to have a key is never reserved without it.
+                assert!(!keyed);
                 call.negotiation.as_ref().map_or(mp::Security::Plain, Negotiation::unkeyed_security)
             }
         };
@@ -399,54 +366,6 @@ impl Mrfc {
         self.actions.push_back(Action::Command { shard: call.shard, command });
         self.timers.set(Timer::Call(id), now.monotonic_ns + SHARD_TIMEOUT_NS);
         self.keep(id, call);
-    }
-
-    fn resolved(&mut self, turn: &mut Turn<'_>, resolve: ResolveId, response: Option<&[u8]>) {
-        // The call may have ended, or the answer may come after its time.
-        let Some(id) = self.by_resolve.remove(&resolve) else {
-            return;
-        };
-        let mut call = self.calls.remove(&id).expect("a question belongs to a call");
-        self.timers.clear(Timer::Call(id));
-        let Stage::AwaitKms { pending, .. } = call.stage else {
-            unreachable!("only this stage asks the KMS");
-        };
-        let responder = self.responder.as_mut().expect("it asked");
-        let outcome = response.map(|response| {
-            pending.finish(responder, response, &call.caller.uri, turn.now.ntp, turn.random)
-        });
-        let refusal = match outcome {
-            Some(Ok(keys)) => {
-                let session_id = random_session_id(turn.random);
-                let keys = Some(keys);
-                let reservation = Reservation { session_id, keys, own_port: false };
-                call.stage = Stage::AwaitReserved(Box::new(reservation));
-                self.reserve(turn.now, id, call);
-                return;
-            }
-            Some(Err(failure)) => self.key_failure(&failure),
-            None => self.kms_silent(),
-        };
-        self.refuse(id, refusal);
-        self.forget(id, &call.room, &call.caller.uri, call.termination);
-        self.shards.remove_termination(call.shard);
-    }
-
-    /// RFC 4567 section 5.2: the answerer that cannot accept the key management rejects with 488.
-    fn key_failure(&mut self, failure: &KeyFailure) -> Refusal {
-        count(&mut self.counters.mikey_failures, failure.name());
-        match failure {
-            KeyFailure::Mikey(_) => Refusal::with_text(488, "Key management failed"),
-            KeyFailure::OtherCaller => Refusal::with_text(403, "The key is not the caller's"),
-            KeyFailure::OtherRoom => Refusal::with_text(488, "The ticket is for another room"),
-        }
-    }
-
-    /// RFC 3261 section 21.5.5: 504 is for a server that we asked and that did not answer. The
-    /// offer is not to blame, so it is no 488, and the same INVITE may succeed later.
-    pub(super) fn kms_silent(&mut self) -> Refusal {
-        self.counters.kms_timeouts += 1;
-        Refusal::with_text(504, "The KMS does not answer")
     }
 }
 

@@ -103,7 +103,7 @@ impl Mrfc {
             sdp_session_id: random_sdp_session_id(turn.random),
             address,
             msrp_session_id: session_id,
-            transfer_response: keys.map(|keys| keys.transfer_response),
+            transfer_response: keys.into_transfer_response(),
         });
         let sdp = description.to_bytes(SDP_VERSION_FIRST);
         call.stage = Stage::Established(Box::new(Agreed {

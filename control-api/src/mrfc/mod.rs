@@ -8,8 +8,10 @@ mod conference_document;
 mod conference_state;
 mod config;
 mod counters;
+mod dialling;
 mod ending;
 mod engine;
+mod keying;
 mod keys;
 mod media_plane;
 mod offering;
@@ -20,6 +22,7 @@ mod refer;
 mod reinvite;
 mod rooms;
 mod subscriptions;
+mod tickets;
 mod timers;
 
 use std::net::IpAddr;
@@ -37,11 +40,13 @@ pub use config::{
     ShardDescription, SubscriptionPolicy,
 };
 pub use counters::{HangUpCause, MrfcCounters};
+pub use dialling::{DialPolicies, DialPolicy, DialRequest, DialSecurity, TicketSource};
 pub use engine::{Mrfc, Now};
 pub use offering::DIAL_TIMEOUT_NS;
 pub use realms::{Network, REALM_DEFAULT, Realms};
 pub use rooms::{MemberState, MemberView, RoomView};
 pub use subscriptions::DEPARTED_SHOWN_NS;
+pub use tickets::InitiatorConfig;
 
 /// One call, named by the front end that owns it; unique in the node's life.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -196,7 +201,7 @@ pub enum Event {
     Resolved {
         /// Which question.
         resolve: ResolveId,
-        /// RESOLVE_RESP or a MIKEY Error message, `None` where there was no answer.
+        /// RESOLVE_RESP, REQUEST_RESP or a MIKEY Error message, `None` where there was no answer.
         response: Option<Vec<u8>>,
     },
     /// The operator stops the node: refuse new calls with 503, hang up the rest.
@@ -269,7 +274,7 @@ pub enum Action {
     Resolve {
         /// Names the question.
         resolve: ResolveId,
-        /// RESOLVE_INIT.
+        /// RESOLVE_INIT, or REQUEST_INIT for a call of ours.
         message: Vec<u8>,
     },
     /// After [`Event::Shutdown`]: no call and no Termination is left.

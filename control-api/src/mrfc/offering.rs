@@ -4,9 +4,10 @@
 
 use std::net::SocketAddr;
 
+use mrfp_core::Psk;
 use mrfp_core::mp::{self, Direction};
 
-use super::call::{Agreed, Bearer, Call, Offered, Stage};
+use super::call::{Agreed, Bearer, Call, Offered, Reservation, Stage};
 use super::conference_state::{Disconnection, Joining};
 use super::config::SHARD_TIMEOUT_NS;
 use super::counters::{HangUpCause, count};
@@ -15,7 +16,7 @@ use super::media_plane::SDP_VERSION_FIRST;
 use super::offers::{Change, Negotiation, Purpose};
 use super::timers::Timer;
 use super::{Action, Answer, CallId, Mrfc};
-use crate::sdp::Offering;
+use crate::sdp::{AnswerError, Answered, KeyManagement, Offering};
 
 impl Mrfc {
     /// The shard listens: our offer goes out.
@@ -29,10 +30,13 @@ impl Mrfc {
         let Stage::AwaitReserved(reservation) = call.stage else {
             unreachable!("the shard has reserved");
         };
+        let Reservation { session_id, keys, .. } = *reservation;
+        let transfer = keys.into_transfer();
         let offering = Offering {
             sdp_session_id: random_sdp_session_id(turn.random),
             address,
-            msrp_session_id: reservation.session_id,
+            msrp_session_id: session_id,
+            key_management: transfer.as_ref().map(|transfer| transfer.message().to_owned()),
             capabilities: self.config.rooms.chat(&call.room).capabilities_offered(),
             direction: Direction::SendRecv,
             cema: self.config.cema,
@@ -40,7 +44,7 @@ impl Mrfc {
         };
         let description = offering.description();
         let sdp = description.to_bytes(SDP_VERSION_FIRST);
-        let offered = Offered { offering, description, alerting: false };
+        let offered = Offered { offering, description, transfer, alerting: false };
         call.stage = Stage::AwaitAnswer(Box::new(offered));
         match call.joining {
             Joining::DialedIn => {
@@ -81,53 +85,73 @@ impl Mrfc {
         let Some(mut call) = self.calls.remove(&id) else {
             return;
         };
-        let Stage::AwaitAnswer(offered) = call.stage else {
+        let Stage::AwaitAnswer(mut offered) = call.stage else {
             // The ACK of an INVITE with an offer.
             return self.keep(id, call);
         };
         self.timers.clear(Timer::Call(id));
-        match offered.offering.answered(sdp.unwrap_or_default()) {
-            Ok(answered) => {
-                let remote = mp::Remote {
-                    path: answered.message.path.clone(),
-                    setup: answered.setup,
-                    capabilities: Some(mp::Capabilities {
-                        accept_types: answered.message.accept_types.clone(),
-                        accept_wrapped_types: answered.message.accept_wrapped_types.clone(),
-                        max_size_bytes: answered.message.max_size_bytes,
-                        private_messages: answered.message.private_messages(),
-                    }),
-                };
-                let negotiation = Negotiation::answered(&offered.offering, answered);
-                let modify = mp::Modify {
-                    termination: call.termination,
-                    direction: negotiation.message.direction,
-                    muted: call.muted,
-                    remote: Some(remote),
-                };
-                let command = mp::Command::Modify(Box::new(modify));
-                self.actions.push_back(Action::Command { shard: call.shard, command });
-                self.timers.set(Timer::Call(id), now.monotonic_ns + SHARD_TIMEOUT_NS);
+        self.dials.remove(id);
+        match self.take_answer(now, &mut offered, sdp.unwrap_or_default()) {
+            Ok((answered, psk)) => {
+                let Offered { offering, description, .. } = *offered;
+                let negotiation = Negotiation::answered(&offering, answered);
                 let agreed = Agreed {
-                    description: offered.description.clone(),
+                    description: description.clone(),
                     version: SDP_VERSION_FIRST,
                     bearer: Bearer::Awaited,
                 };
                 call.negotiation = Some(negotiation.clone());
-                let description = offered.description;
                 let purpose = Purpose::Answer;
                 let change = Change { negotiation, description, purpose, replacement: None };
                 call.stage = Stage::AwaitModified(Box::new(agreed), Box::new(change));
-                self.keep(id, call);
-                self.refer_progress(id, 200);
+                self.configure(now, id, call, psk);
             }
-            Err(error) => {
-                tracing::debug!(%error, "the answer leads to no session");
+            Err(cause) => {
                 call.stage = Stage::AwaitAnswer(offered);
                 self.refer_progress(id, 488);
-                self.end_answered(now, id, &call, HangUpCause::AnswerUnusable);
+                self.end_answered(now, id, &call, cause);
             }
         }
+    }
+
+    /// Reads the answer to an offer of ours, and checks the responder before the key is used
+    /// (TS 23.333 clause 5.20.2).
+    fn take_answer(
+        &mut self,
+        now: Now,
+        offered: &mut Offered,
+        sdp: &[u8],
+    ) -> Result<(Answered, Option<Psk>), HangUpCause> {
+        let answered = offered.offering.answered(sdp).map_err(|error| {
+            tracing::debug!(%error, "the answer leads to no session");
+            match error {
+                AnswerError::KeyManagement => HangUpCause::KeyManagement,
+                _ => HangUpCause::AnswerUnusable,
+            }
+        })?;
+        let Some(transfer) = offered.transfer.take() else { return Ok((answered, None)) };
+        let message = answered.message.key_management.as_ref().and_then(KeyManagement::mikey);
+        let message = message.expect("an answer without MIKEY is not taken");
+        match transfer.finish(message, now.ntp) {
+            Ok(psk) => Ok((answered, Some(psk))),
+            Err(failure) => Err(self.answer_failure(&failure)),
+        }
+    }
+
+    /// Tells the shard of the peer's end, and of the key.
+    fn configure(&mut self, now: Now, id: CallId, call: Call, psk: Option<Psk>) {
+        let modify = mp::Modify {
+            termination: call.termination,
+            direction: call.agreed().message.direction,
+            muted: call.muted,
+            remote: Some(call.agreed().remote()),
+            psk,
+        };
+        let command = mp::Command::Modify(Box::new(modify));
+        self.actions.push_back(Action::Command { shard: call.shard, command });
+        self.timers.set(Timer::Call(id), now.monotonic_ns + SHARD_TIMEOUT_NS);
+        self.keep(id, call);
+        self.refer_progress(id, 200);
     }
 
     /// Whom we called did not come, and why.

@@ -28,6 +28,8 @@ pub(super) struct Negotiation {
     fingerprint: Option<Fingerprint>,
     /// What we say of ourselves.
     capabilities: Capabilities,
+    /// The key is that of a TRANSFER_INIT of ours.
+    keyed_by_us: bool,
 }
 
 /// What a session is to become.
@@ -96,14 +98,22 @@ impl Negotiation {
         room: &str,
     ) -> Result<Self, Refusal> {
         let text = offer.ok_or_else(Refusal::offer_missing)?;
-        let offer = Offer::parse(text, &config.offer_rules(room));
+        let mut rules = config.offer_rules(room);
+        // A key of our making stays while nobody offers another.
+        rules.certificate |= self.keyed_by_us;
+        let offer = Offer::parse(text, &rules);
         let offer = offer.map_err(|error| Refusal::offer(error.warning()))?;
         // RFC 3264 section 8: m-lines keep their place and are never taken away.
         if offer.media.len() < self.lines.len() {
             return Err(Refusal::change("m-lines were removed"));
         }
-        let next = Self::of(offer, self.index, config, room)
+        let mut next = Self::of(offer, self.index, config, room)
             .map_err(|reason| Refusal::offer(reason.warning()))?;
+        if self.keyed_by_us && next.message.key_management.is_none() {
+            next.message.key_management = self.message.key_management.clone();
+            next.fingerprint = None;
+        }
+        next.keyed_by_us = self.keyed_by_us;
         if self.is_replaced_by(&next) {
             self.check_replacement(&next)?;
             return Ok(next);
@@ -122,6 +132,7 @@ impl Negotiation {
                 .then(|| config.certificate.clone())
                 .flatten(),
             capabilities: config.rooms.chat(room).capabilities_towards(&message),
+            keyed_by_us: false,
             message: *message,
             index,
             lines: media.into_iter().map(|description| description.line).collect(),
@@ -138,6 +149,7 @@ impl Negotiation {
             fingerprint: None,
             capabilities: offering.capabilities.clone(),
             lines: vec![MediaLine::message(message.secure)],
+            keyed_by_us: offering.key_management.is_some(),
             message,
             index: 0,
             times: vec![Time::new(0, 0)],
@@ -244,7 +256,13 @@ impl Negotiation {
             unreachable!("the chosen m-line is served");
         };
         media[self.index] = self.served(session_id.unwrap_or(&served.session_id).to_owned());
-        LocalDescription { times: self.times.clone(), media, ..before.clone() }
+        LocalDescription {
+            times: self.times.clone(),
+            media,
+            // TRANSFER_RESP answers an offer; our TRANSFER_INIT was one.
+            key_management: before.key_management.clone().filter(|_| !self.keyed_by_us),
+            ..before.clone()
+        }
     }
 
     fn served(&self, session_id: String) -> LocalMedia {

@@ -4,17 +4,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use mrfp_core::mp;
-
 use super::admission::Refusal;
-use super::call::{Call, Reservation, Stage};
 use super::conference_document::endpoint_entity;
-use super::conference_state::Joining;
-use super::config::{ReferPolicy, SecurityPolicy};
+use super::config::ReferPolicy;
 use super::counters::{HangUpCause, count};
-use super::engine::{Turn, random_session_id};
+use super::dialling::Dialled;
+use super::engine::Turn;
 use super::offering::DIAL_TIMEOUT_NS;
-use super::rooms::Place;
 use super::{
     Action, CallId, Caller, Content, Mrfc, Notice, ReferMethod, SubscribeAnswer, SubscriptionId,
 };
@@ -79,55 +75,13 @@ impl Mrfc {
 
     fn bring_in(&mut self, turn: &mut Turn<'_>, request: Request) -> Result<(), u16> {
         let by = self.admit_refer(&request)?;
-        if self.config.security != SecurityPolicy::PlainAllowed {
-            // What we offer has no keys (yet).
-            return Err(488);
-        }
         let Request { id, room, target, call, .. } = request;
-        let callee = Caller::from(normalise(&target).as_str());
-        let known = self.rooms.get(&room).expect("just seen");
-        let place = Place { context: known.context, shard: known.shard, uri: known.uri.clone() };
-        // A conference that is a member of itself would hear its own echo.
-        if self.uris(&room).iter().any(|own| normalise(own) == callee.uri) {
-            return Err(482);
-        }
-        let refused = |refusal: Refusal| refusal.status();
-        self.check_admission(&room, false, &callee.uri, &place.uri).map_err(refused)?;
-        let rings = |call: &&Call| call.joining == Joining::DialedOut && !call.is_answered();
-        let called = self.rooms.calls(&room).map(|call| &self.calls[&call]);
-        if called.filter(rings).any(|call| call.entity == callee.uri) {
-            // It rings already.
-            return Err(486);
-        }
-        if self.referrals.0.len() >= self.config.focus.dials_max {
-            return Err(503);
-        }
+        let dialling = self.check_dial(&room, None, &target, None)?;
         self.counters.refers_accepted += 1;
         self.accept_refer(id);
         self.referrals.0.insert(call, id);
-
-        self.last_id += 2;
-        let termination = mp::TerminationId(self.last_id);
-        let reservation =
-            Reservation { session_id: random_session_id(turn.random), keys: None, own_port: false };
-        self.enter(&room, &place, call, &callee.uri, termination);
-        let call_made = Call {
-            room,
-            entity: callee.uri.clone(),
-            caller: callee,
-            joining: Joining::DialedOut,
-            target: Some(target),
-            referred_by: Some(by),
-            nickname: None,
-            muted: false,
-            since_ns: turn.now.monotonic_ns,
-            context: place.context,
-            termination,
-            shard: place.shard,
-            negotiation: None,
-            stage: Stage::AwaitReserved(Box::new(reservation)),
-        };
-        self.reserve(turn.now, call, call_made);
+        let dialled = Dialled { room, call, target, referred_by: Some(by) };
+        self.call_out(turn, dialling, dialled);
         Ok(())
     }
 

@@ -61,7 +61,7 @@ impl Mrfc {
             return self.modified(id, call);
         };
         let termination = call.termination;
-        let modify = mp::Modify { termination, direction, muted: call.muted, remote };
+        let modify = mp::Modify { termination, direction, muted: call.muted, remote, psk: None };
         let command = mp::Command::Modify(Box::new(modify));
         self.actions.push_back(Action::Command { shard: call.shard, command });
         self.timers.set(Timer::Call(id), now.monotonic_ns + SHARD_TIMEOUT_NS);

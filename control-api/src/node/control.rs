@@ -24,7 +24,7 @@ use super::{Stopped, counters, ntp_now};
 use crate::http::{
     ContextView, HttpServer, MemberDetail, MemberView, Query, Readiness, ReadinessState, RoomDetail,
 };
-use crate::mrfc::{Action, Event, MemberState, Mrfc, Now};
+use crate::mrfc::{Action, DialRequest, Event, MemberState, Mrfc, Now};
 use crate::random;
 use crate::sip::SipHandle;
 
@@ -233,7 +233,8 @@ impl Control {
                 }
                 Action::Command { shard, mut command } => {
                     if let Command::ReserveAndConfigure(reserve) = &mut command {
-                        reserve.own_port = self.parts.own_ports;
+                        // The MRFC asks for one where another holds the identity.
+                        reserve.own_port |= self.parts.own_ports;
                     }
                     self.shards[usize::from(shard.0)].outbox.push_back(command);
                 }
@@ -309,6 +310,13 @@ impl Control {
                 let outcome = self.parts.mrfc.administer(now, &room, administration);
                 self.act();
                 let _ = reply.send(outcome);
+            }
+            Query::Dial { room, target, security, reply } => {
+                let (now, call) = (self.now(), self.parts.sip.new_call());
+                let request = DialRequest { room, call, target, security };
+                let outcome = self.parts.mrfc.dial(now, &mut random::fill, request);
+                self.act();
+                let _ = reply.send(outcome.map(|()| call));
             }
             Query::Realms(reply) => {
                 let _ = reply.send(self.parts.windows.realms(&self.parts.ports));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use mrfp_core::mp::CpimPolicy;
+use mrfp_core::mp::{CpimPolicy, RealmId};
 use mrfp_core::{Limits, Port, ShardConfig};
 use mrfp_protocol::tls::ProfileConfig;
 use zeroize::Zeroizing;
@@ -17,8 +17,8 @@ use crate::kms::KmsConfig;
 use crate::mikey::uri::normalise;
 use crate::mikey::{Parameters, PreSharedKey, ResponderConfig, TicketProtectionKey, UriPattern};
 use crate::mrfc::{
-    ChatPolicy, FocusConfig, MrfcConfig, Realms, ReferPolicy, RoomPolicy, SecurityPolicy,
-    ShardDescription, SubscriptionPolicy,
+    ChatPolicy, DialPolicies, DialPolicy, FocusConfig, InitiatorConfig, MrfcConfig, Realms,
+    ReferPolicy, RoomPolicy, SecurityPolicy, ShardDescription, SubscriptionPolicy,
 };
 use crate::sdp::Fingerprint;
 use crate::sip::SipConfig;
@@ -140,12 +140,30 @@ fn focus(config: &Config) -> FocusConfig {
             Referrers::Operators => ReferPolicy::Operators,
         },
         dials_max: conference.dials_max as usize,
+        dialling: dialling(config),
         operators: conference.operators.iter().map(|uri| normalise(uri)).collect(),
         subscriptions_max: conference.subscriptions_max as usize,
         room_subscriptions_max: conference.subscriptions_per_room_max as usize,
         subscription_expires_min: Duration::from_secs(conference.subscription_seconds_min.into()),
         subscription_expires_max: Duration::from_secs(conference.subscription_seconds_max.into()),
         notify_interval: Duration::from_millis(conference.notify_interval_milliseconds),
+    }
+}
+
+fn dialling(config: &Config) -> DialPolicies {
+    let conference = &config.conference;
+    let (security, ticket) = (conference.dial_security, conference.dial_ticket);
+    let realms = config.realms.iter().zip(1..).map(|(realm, number)| {
+        let policy = DialPolicy {
+            security: realm.dial_security.unwrap_or(security),
+            ticket: realm.dial_ticket.unwrap_or(ticket),
+        };
+        (RealmId(number), policy)
+    });
+    DialPolicies {
+        default: DialPolicy { security, ticket },
+        realms: realms.collect(),
+        proxy: conference.outbound_proxy.map(|proxy| proxy.ip()),
     }
 }
 
@@ -207,6 +225,20 @@ pub(super) fn responder(config: &Config) -> ResponderConfig {
     }
 }
 
+/// Our side of ticket transfers that we begin.
+pub(super) fn initiator(config: &Config) -> InitiatorConfig {
+    let id = config.conference.dial_ticket_key.as_ref();
+    let ticket_key = config.kms.ticket_keys.iter().find(|key| Some(&key.id) == id);
+    let ResponderConfig { kms_uri, kms_key, parameters, .. } = responder(config);
+    InitiatorConfig {
+        kms_uri,
+        kms_key,
+        ticket_key: ticket_key.map(ticket_protection_key),
+        groups: BTreeMap::new(),
+        parameters,
+    }
+}
+
 /// The embedded KMS's part.
 pub(super) fn kms(config: &Config) -> KmsConfig {
     let keys = config.kms.users.iter().chain(&config.kms.ticket_keys);
@@ -217,15 +249,7 @@ pub(super) fn kms(config: &Config) -> KmsConfig {
     KmsConfig {
         uri: config.kms.uri.clone(),
         users: config.kms.users.iter().map(pre_shared_key).collect(),
-        ticket_protection_keys: config
-            .kms
-            .ticket_keys
-            .iter()
-            .map(|key| TicketProtectionKey {
-                identity: key.id.clone().into_bytes(),
-                key: Zeroizing::new(key.key.expose().to_vec()),
-            })
-            .collect(),
+        ticket_protection_keys: config.kms.ticket_keys.iter().map(ticket_protection_key).collect(),
         ticket_lifetime: parameters.ticket_lifetime,
         may_act_as,
         groups: BTreeMap::new(),
@@ -244,6 +268,13 @@ fn parameters(config: &Config) -> Parameters {
 
 fn pre_shared_key(key: &KmsKey) -> PreSharedKey {
     PreSharedKey {
+        identity: key.id.clone().into_bytes(),
+        key: Zeroizing::new(key.key.expose().to_vec()),
+    }
+}
+
+fn ticket_protection_key(key: &KmsKey) -> TicketProtectionKey {
+    TicketProtectionKey {
         identity: key.id.clone().into_bytes(),
         key: Zeroizing::new(key.key.expose().to_vec()),
     }

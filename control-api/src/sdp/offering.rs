@@ -7,7 +7,7 @@ use mrfp_core::mp::{Direction, Setup};
 use sdp_types::Time;
 
 use super::Warning;
-use super::attributes::{OfferedSetup, reversed};
+use super::attributes::{KeyManagementLevel, OfferedSetup, reversed};
 use super::cema::Anchoring;
 use super::file::FileTransfer;
 use super::local::{Capabilities, LocalDescription, LocalMedia, LocalMessage};
@@ -31,6 +31,8 @@ pub struct Offering {
     pub cema: bool,
     /// The file to pass on.
     pub file: Option<FileTransfer>,
+    /// The MIKEY message of `a=key-mgmt`, base64: the session is to be TCP/TLS/MSRP then.
+    pub key_management: Option<String>,
 }
 
 /// What an answer leads to.
@@ -54,6 +56,8 @@ pub enum AnswerError {
     MediaCount,
     /// It changed the transport.
     Transport,
+    /// It has no MIKEY message in answer to ours.
+    KeyManagement,
     /// Its direction does not fit the one offered (RFC 3264 section 6.1).
     Direction,
     /// Its path names our own URI.
@@ -74,7 +78,7 @@ impl Offering {
     #[must_use]
     pub fn description(&self) -> LocalDescription {
         let message = LocalMessage {
-            secure: false,
+            secure: self.key_management.is_some(),
             fingerprint: None,
             session_id: self.msrp_session_id.clone(),
             setup: OfferedSetup::ActPass,
@@ -87,7 +91,11 @@ impl Offering {
             session_id: self.sdp_session_id,
             address: self.address,
             times: vec![Time::new(0, 0)],
-            key_management: None,
+            // One message for each m-line it keys (RFC 4567 section 3.1).
+            key_management: self
+                .key_management
+                .clone()
+                .map(|message| (KeyManagementLevel::Media, message)),
             media: vec![LocalMedia::Served(Box::new(message))],
         }
     }
@@ -118,8 +126,12 @@ impl Offering {
     }
 
     fn check(&self, message: &MessageDescription) -> Result<(), AnswerError> {
-        if message.secure {
+        if message.secure != self.key_management.is_some() {
             return Err(AnswerError::Transport);
+        }
+        let answers_key = message.key_management.as_ref().is_some_and(|it| it.mikey().is_some());
+        if self.key_management.is_some() && !answers_key {
+            return Err(AnswerError::KeyManagement);
         }
         if !answers(self.direction, message.direction) {
             return Err(AnswerError::Direction);
@@ -177,6 +189,7 @@ impl AnswerError {
             Self::Declined => return Unservable::Disabled.warning(),
             Self::MediaCount => "The answer has other media lines than the offer",
             Self::Transport => return Unservable::TransportProtocol.warning(),
+            Self::KeyManagement => return Unservable::KeyManagementMissing.warning(),
             Self::Direction => "The direction answered was not offered",
             Self::OwnUri => "The answer names the offerer's own URI",
             Self::AcceptTypes => return Unservable::AcceptTypes.warning(),

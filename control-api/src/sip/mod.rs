@@ -39,7 +39,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::mrfc::{Action, Event};
+use crate::mrfc::{Action, CallId, Event};
 use agent::Agent;
 use dialing::Wanted;
 pub use metrics::{Counter, Gauge, SipMetrics};
@@ -155,6 +155,11 @@ impl SipHandle {
     /// Hosts, with port, of our Contacts.
     pub fn contact_hosts(&self) -> Vec<String> {
         vec![self.agent.contact_udp.clone(), self.agent.contact_tcp.clone()]
+    }
+
+    /// A name for a call of ours that nobody in front has asked for.
+    pub fn new_call(&self) -> CallId {
+        CallId(self.agent.table().next_number())
     }
 
     /// Does what the MRFC wants of a call or a subscription; never blocks. For one that has ended

@@ -1,6 +1,8 @@
 //! A phone for tests of a whole node: SIP over UDP, MIKEY-TICKET, TLS-PSK, and no mercy.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub(crate) mod callee;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -14,7 +16,7 @@ use mrfp_protocol::tls::{
     SEAL_TAILROOM_BYTES, Session,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UdpSocket};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::support::http::request;
@@ -268,25 +270,60 @@ pub(crate) struct Protected {
 impl Protected {
     /// Connects and completes the handshake.
     pub(crate) async fn connect(address: SocketAddr, identity: &[u8], psk: &Psk) -> Self {
-        let mut stream = TcpStream::connect(address).await.expect("connects");
+        Self::try_connect(address, identity, psk).await.expect("the handshake succeeds")
+    }
+
+    /// The same, where it may fail.
+    pub(crate) async fn try_connect(
+        address: SocketAddr,
+        identity: &[u8],
+        psk: &Psk,
+    ) -> Option<Self> {
+        let stream = TcpStream::connect(address).await.expect("connects");
         let profile = Profile::new(&ProfileConfig::default()).expect("a profile");
-        let mut handshake = Handshake::client(&profile, identity, psk).expect("a handshake");
-        let (mut input, mut output) = (Vec::new(), Vec::new());
+        let handshake = Handshake::client(&profile, identity, psk).expect("a handshake");
+        Self::shake(stream, handshake, psk).await.map(|(session, _)| session)
+    }
+
+    /// Takes the node's connection and is TLS server on it; the session, and the identity it named.
+    pub(crate) async fn accept(listener: &TcpListener, psk: &Psk) -> Option<(Self, Vec<u8>)> {
+        let (stream, _) = listener.accept().await.expect("accepted");
+        let profile = Profile::new(&ProfileConfig::default()).expect("a profile");
+        Self::shake(stream, Handshake::server(&profile).expect("a handshake"), psk).await
+    }
+
+    async fn shake(
+        mut stream: TcpStream,
+        mut handshake: Handshake,
+        psk: &Psk,
+    ) -> Option<(Self, Vec<u8>)> {
+        let (mut input, mut output, mut identity) = (Vec::new(), Vec::new(), Vec::new());
         loop {
-            let (consumed, progress) =
-                handshake.advance(&input, &mut output).expect("the handshake goes on");
-            input.drain(..consumed);
-            stream.write_all(&output).await.expect("sent");
+            let result = handshake.advance(&input, &mut output);
+            stream.write_all(&output).await.ok()?;
             output.clear();
+            let (consumed, progress) = result.ok()?;
+            input.drain(..consumed);
             match progress {
-                Progress::Done(session) => return Self { stream, session, input },
-                Progress::NeedInput => {
-                    let read = stream.read_buf(&mut input).await.expect("received");
-                    assert_ne!(read, 0, "the node hung up in the handshake");
+                Progress::Done(session) => {
+                    return Some((Self { stream, session, input }, identity));
                 }
-                Progress::NeedPsk => unreachable!("a client is asked for no key"),
+                Progress::NeedInput => {
+                    if stream.read_buf(&mut input).await.ok()? == 0 {
+                        return None;
+                    }
+                }
+                Progress::NeedPsk => {
+                    identity = handshake.identity().to_vec();
+                    handshake.provide_psk(Some(psk));
+                }
             }
         }
+    }
+
+    /// What protects it, by OpenSSL name.
+    pub(crate) fn suite(&self) -> &'static str {
+        self.session.suite()
     }
 
     pub(crate) async fn send(&mut self, text: &str) {

@@ -34,6 +34,17 @@ pub(crate) async fn request(address: SocketAddr, method: &str, path: &str) -> Re
     request_raw(address, head.as_bytes()).await
 }
 
+/// `POST` with a JSON body.
+#[allow(dead_code, reason = "not every test binary needs it")]
+pub(crate) async fn request_json(address: SocketAddr, path: &str, body: &str) -> Response {
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    request_raw(address, request.as_bytes()).await
+}
+
 /// Sends bytes as they are and reads the response to its end.
 #[allow(dead_code, reason = "not every test binary needs it")]
 pub(crate) async fn request_raw(address: SocketAddr, bytes: &[u8]) -> Response {

@@ -365,6 +365,7 @@ impl Conference {
             direction,
             muted: false,
             remote: None,
+            psk: None,
         };
         self.world.commands.push(Command::Modify(Box::new(modify))).unwrap();
         if self.random.once_in(2) {

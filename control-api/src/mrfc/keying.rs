@@ -1,0 +1,258 @@
+//! How a call comes to its key: at once, or by way of the KMS, in either role of MIKEY-TICKET.
+
+use std::sync::PoisonError;
+
+use mrfp_core::mp::TerminationId;
+
+use super::admission::Refusal;
+use super::call::{Call, Reservation, Stage};
+use super::config::KMS_TIMEOUT_NS;
+use super::counters::{HangUpCause, count};
+use super::dialling::TicketSource;
+use super::engine::{Turn, random_session_id};
+use super::keys::{self, KeyFailure, Keys, Parties, Pending};
+use super::offers::Negotiation;
+use super::tickets::{InitiatorConfig, PendingTicket, Transfer};
+use super::timers::Timer;
+use super::{Action, CallId, Mrfc, ResolveId};
+use crate::mikey;
+
+/// What keys a session.
+#[derive(Debug)]
+pub(super) enum SessionKeys {
+    /// Nothing.
+    None,
+    /// The key of an offer that was made to us.
+    Agreed(Box<Keys>),
+    /// The key that the answer to our offer will yield.
+    Offered(Box<Transfer>),
+}
+
+/// How far a key is.
+pub(super) enum Keying {
+    /// Nobody has to be asked.
+    Ready(SessionKeys),
+    /// The KMS is to be asked first.
+    Ask { asked: Asked, message: Vec<u8> },
+}
+
+/// What the KMS is asked for.
+#[derive(Debug)]
+pub(super) enum Asked {
+    /// What is in a caller's ticket.
+    Resolve(Box<Pending>),
+    /// A ticket for a call of ours.
+    Ticket(Box<PendingTicket>),
+}
+
+impl Keying {
+    pub(super) const UNKEYED: Self = Self::Ready(SessionKeys::None);
+}
+
+impl SessionKeys {
+    /// TRANSFER_RESP for the answer to an offer that was made to us, base64.
+    pub(super) fn into_transfer_response(self) -> Option<String> {
+        match self {
+            Self::Agreed(keys) => Some(keys.transfer_response),
+            Self::None | Self::Offered(_) => None,
+        }
+    }
+
+    /// Our TRANSFER_INIT.
+    pub(super) fn into_transfer(self) -> Option<Box<Transfer>> {
+        match self {
+            Self::Offered(transfer) => Some(transfer),
+            Self::None | Self::Agreed(_) => None,
+        }
+    }
+}
+
+impl Mrfc {
+    /// MIKEY-TICKET as responder, where the chosen m-line asks for it.
+    pub(super) fn respond(
+        &mut self,
+        turn: &mut Turn<'_>,
+        parties: &Parties<'_>,
+        negotiation: &Negotiation,
+    ) -> Result<Keying, Refusal> {
+        let Some(offered) = &negotiation.message.key_management else {
+            return Ok(Keying::UNKEYED);
+        };
+        let Some(responder) = &mut self.responder else {
+            return Err(Refusal::with_text(488, "No key management here"));
+        };
+        let (now, random) = (turn.now.ntp, &mut *turn.random);
+        let keying = match &self.kms {
+            Some(kms) => keys::agree(responder, kms, offered, parties, now, random)
+                .map(|keys| Keying::Ready(SessionKeys::Agreed(Box::new(keys)))),
+            None => keys::begin(responder, offered, parties.called, now, random).map(
+                |(pending, message)| Keying::Ask {
+                    asked: Asked::Resolve(Box::new(pending)),
+                    message,
+                },
+            ),
+        };
+        keying.map_err(|failure| self.key_failure(&failure))
+    }
+
+    /// Whether calls of ours can be keyed with such tickets.
+    pub(super) fn can_initiate(&self, ticket: TicketSource) -> bool {
+        self.initiator.as_ref().is_some_and(|initiator| match ticket {
+            TicketSource::Kms => true,
+            TicketSource::Own => initiator.ticket_key.is_some(),
+        })
+    }
+
+    /// MIKEY-TICKET as initiator: `caller` is the conference.
+    pub(super) fn initiate(
+        &mut self,
+        turn: &mut Turn<'_>,
+        parties: &Parties<'_>,
+        ticket: TicketSource,
+    ) -> Result<Keying, KeyFailure> {
+        let initiator = self.initiator.as_ref().expect("the policy was checked");
+        let now = turn.now.ntp;
+        let offered = |transfer| Keying::Ready(SessionKeys::Offered(Box::new(transfer)));
+        match ticket {
+            TicketSource::Own => initiator.make(parties, now, turn.random).map(offered),
+            TicketSource::Kms => {
+                let (pending, message) = initiator.request(parties, now, turn.random)?;
+                let Some(kms) = &self.kms else {
+                    return Ok(Keying::Ask { asked: Asked::Ticket(Box::new(pending)), message });
+                };
+                let response = {
+                    // A panic inside would poison the lock; the state is only a replay cache, so go on.
+                    let mut kms = kms.lock().unwrap_or_else(PoisonError::into_inner);
+                    kms.try_handle(&message, now, turn.random).map_err(KeyFailure::Mikey)?
+                };
+                initiator.granted(pending, &response, now, turn.random).map(offered)
+            }
+        }
+    }
+
+    /// Takes a call that is in every index on to the KMS, or to its shard.
+    pub(super) fn begin_call(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: CallId,
+        termination: TerminationId,
+        keying: Keying,
+        call: impl FnOnce(Stage) -> Call,
+    ) {
+        match keying {
+            Keying::Ready(keys) => {
+                let session_id = random_session_id(turn.random);
+                let reservation = Reservation { session_id, keys, own_port: false };
+                self.reserve(turn.now, id, call(Stage::AwaitReserved(Box::new(reservation))));
+            }
+            Keying::Ask { asked, message } => {
+                let resolve = ResolveId(termination.0);
+                self.by_resolve.insert(resolve, id);
+                self.timers.set(Timer::Call(id), turn.now.monotonic_ns + KMS_TIMEOUT_NS);
+                self.keep(id, call(Stage::AwaitKms { resolve, asked }));
+                self.actions.push_back(Action::Resolve { resolve, message });
+            }
+        }
+    }
+
+    /// The KMS answered, or will not.
+    pub(super) fn resolved(
+        &mut self,
+        turn: &mut Turn<'_>,
+        resolve: ResolveId,
+        response: Option<&[u8]>,
+    ) {
+        // The call may have ended, or the answer may come after its time.
+        let Some(id) = self.by_resolve.remove(&resolve) else {
+            return;
+        };
+        let mut call = self.calls.remove(&id).expect("a question belongs to a call");
+        self.timers.clear(Timer::Call(id));
+        let Stage::AwaitKms { asked, .. } = call.stage else {
+            unreachable!("only this stage asks the KMS");
+        };
+        let keys = match response {
+            Some(response) => self.take_response(turn, asked, response, &call.caller.uri),
+            None => Err(self.kms_silent()),
+        };
+        match keys {
+            Ok(keys) => {
+                let session_id = random_session_id(turn.random);
+                let reservation = Reservation { session_id, keys, own_port: false };
+                call.stage = Stage::AwaitReserved(Box::new(reservation));
+                self.reserve(turn.now, id, call);
+            }
+            Err(refusal) => {
+                self.refuse_or_report(id, call.joining, refusal);
+                self.forget(id, &call.room, &call.caller.uri, call.termination);
+                self.shards.remove_termination(call.shard);
+            }
+        }
+    }
+
+    fn take_response(
+        &mut self,
+        turn: &mut Turn<'_>,
+        asked: Asked,
+        response: &[u8],
+        caller: &str,
+    ) -> Result<SessionKeys, Refusal> {
+        let now = turn.now.ntp;
+        match asked {
+            Asked::Resolve(pending) => {
+                let responder = self.responder.as_mut().expect("it asked");
+                let keys = pending.finish(responder, response, caller, now, turn.random);
+                let agreed = keys.map(|keys| SessionKeys::Agreed(Box::new(keys)));
+                agreed.map_err(|failure| self.key_failure(&failure))
+            }
+            Asked::Ticket(pending) => {
+                let initiator = self.initiator.as_ref().expect("it asked");
+                let transfer = initiator.granted(*pending, response, now, turn.random);
+                let offered = transfer.map(|transfer| SessionKeys::Offered(Box::new(transfer)));
+                offered.map_err(|failure| self.ticket_failure(&failure))
+            }
+        }
+    }
+
+    /// RFC 4567 section 5.2: the answerer that cannot accept the key management rejects with 488.
+    fn key_failure(&mut self, failure: &KeyFailure) -> Refusal {
+        count(&mut self.counters.mikey_failures, failure.name());
+        match failure {
+            KeyFailure::Mikey(_) => Refusal::with_text(488, "Key management failed"),
+            KeyFailure::OtherCaller => Refusal::with_text(403, "The key is not the caller's"),
+            KeyFailure::OtherRoom => Refusal::with_text(488, "The ticket is for another room"),
+        }
+    }
+
+    /// There is no ticket for a call of ours; whoever wanted it is not to blame.
+    pub(super) fn ticket_failure(&mut self, failure: &KeyFailure) -> Refusal {
+        count(&mut self.counters.mikey_failures, failure.name());
+        Refusal::with_text(500, "There is no ticket for the call")
+    }
+
+    /// What has come in the place of the key that the answer to our offer was to yield.
+    pub(super) fn answer_failure(&mut self, failure: &KeyFailure) -> HangUpCause {
+        count(&mut self.counters.mikey_failures, failure.name());
+        match failure {
+            KeyFailure::Mikey(mikey::Error::UnexpectedResponder(_)) => {
+                HangUpCause::UnexpectedResponder
+            }
+            KeyFailure::Mikey(_) | KeyFailure::OtherCaller | KeyFailure::OtherRoom => {
+                HangUpCause::KeyManagement
+            }
+        }
+    }
+
+    /// RFC 3261 section 21.5.5: 504 is for a server that we asked and that did not answer. The
+    /// offer is not to blame, so it is no 488, and the same INVITE may succeed later.
+    pub(super) fn kms_silent(&mut self) -> Refusal {
+        self.counters.kms_timeouts += 1;
+        Refusal::with_text(504, "The KMS does not answer")
+    }
+
+    /// Calls of ours can be keyed by MIKEY-TICKET.
+    #[must_use]
+    pub fn with_initiator(self, initiator: InitiatorConfig) -> Self {
+        Self { initiator: Some(initiator), ..self }
+    }
+}
