@@ -6,7 +6,8 @@ use std::time::Duration;
 use control_api::kms::{Kms, KmsConfig};
 use control_api::mikey::codec::code_point::{ROLE_INITIATOR, ROLE_RESPONDER, TICKET_3GPP_BASE};
 use control_api::mikey::codec::{
-    self, CsIdMap, DataType, MacAlgorithm, Message, ParseReason, Payload, TicketFlags,
+    self, CsIdMap, DataType, FlagContradiction, MacAlgorithm, Message, ParseReason, Payload,
+    TicketFlags,
 };
 use control_api::mikey::derivation::{KeySource, Prf, constant};
 use control_api::mikey::error::PolicyProblem;
@@ -733,7 +734,8 @@ fn flags_that_contradict_each_other_are_refused() {
     let mut world = World::plain();
     let none = TicketFlags::KEY_FORKING.without(TicketFlags::KEY_FORKING);
     let refused = world.refusal(with_flags(none, TicketFlags::TRANSFER_RESPONSE));
-    assert_eq!(refused, Error::UnacceptablePolicy(PolicyProblem::Inconsistent));
+    let contradiction = FlagContradiction::RandWithoutResponse;
+    assert_eq!(refused, Error::UnacceptablePolicy(PolicyProblem::Contradiction(contradiction)));
 }
 
 #[test]

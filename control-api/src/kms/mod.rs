@@ -115,6 +115,7 @@ impl Kms {
         random: Random<'_>,
     ) -> Result<Vec<u8>, Error> {
         let message = codec::parse(bytes)?;
+        message.check_contents()?;
         match message.header.data_type {
             DataType::RequestInitPsk => {
                 let request = self.authenticate(message, bytes, ROLE_INITIATOR, now)?;
@@ -216,8 +217,8 @@ impl Kms {
         // K has no meaning in a wish (RFC 6043 section 6.10).
         let flags =
             wished.flags.without(TicketFlags::CHANGED_BY_KMS).with(TicketFlags::MADE_BY_KMS);
-        if !flags.is_consistent() {
-            return refuse(PolicyProblem::Inconsistent);
+        if let Some(contradiction) = flags.contradiction() {
+            return refuse(PolicyProblem::Contradiction(contradiction));
         }
         if flags.has(TicketFlags::KEY_FORKING) {
             return refuse(PolicyProblem::KeyForking);
@@ -305,7 +306,7 @@ impl Kms {
             })?;
         let made_by_kms = self.own_key.as_ref().is_some_and(|own| own.identity == key.identity);
         if ticket.policy.flags.has(TicketFlags::MADE_BY_KMS) != made_by_kms {
-            return Err(Error::UnacceptablePolicy(PolicyProblem::Inconsistent));
+            return Err(Error::UnacceptablePolicy(PolicyProblem::Maker));
         }
         if !made_by_kms {
             // Otherwise whoever makes tickets could call as anybody.

@@ -3,7 +3,10 @@
 use std::fmt;
 
 use super::NtpTime;
-use super::codec::{self, CsIdMap, DataType, Header, Message, ParseError, Payload, Timestamp};
+use super::codec::{
+    self, ContentsError, ContentsProblem, CsIdMap, DataType, FlagContradiction, Header, Message,
+    ParseError, Payload, Timestamp,
+};
 
 /// Why an exchange failed. `Display` says what an operator can do about it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -17,6 +20,8 @@ pub enum Error {
     UnexpectedMessage(DataType),
     /// The message lacks a payload the exchange needs.
     MissingPayload(&'static str),
+    /// The message has a payload where none, or no second one, may be.
+    UnexpectedPayload(&'static str),
     /// PRF unknown or not accepted here.
     UnsupportedPrf(u8),
     /// MAC algorithm unknown, NULL or not of the PRF's strength.
@@ -93,7 +98,9 @@ pub enum Error {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PolicyProblem {
     /// The flags contradict each other.
-    Inconsistent,
+    Contradiction(FlagContradiction),
+    /// Flag D does not agree with whose key protects the ticket.
+    Maker,
     /// Key forking (flag I).
     KeyForking,
     /// No TRANSFER_RESP wanted (flag F not set): the answer has to carry one.
@@ -141,6 +148,7 @@ impl Error {
                 _ => 12,
             },
             Self::MissingPayload(_)
+            | Self::UnexpectedPayload(_)
             | Self::RandTooShort(_)
             | Self::ReplayCacheFull
             | Self::ProtocolListMismatch
@@ -164,6 +172,9 @@ impl fmt::Display for Error {
             }
             Self::UnexpectedMessage(data_type) => write!(f, "unexpected {data_type:?} message"),
             Self::MissingPayload(name) => write!(f, "the message lacks its {name} payload"),
+            Self::UnexpectedPayload(name) => {
+                write!(f, "the message has a {name} payload too many")
+            }
             Self::UnsupportedPrf(code) => {
                 write!(f, "PRF {code} is unknown or not accepted: see the accepted suites")
             }
@@ -234,7 +245,10 @@ impl fmt::Display for Error {
 impl fmt::Display for PolicyProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Inconsistent => "its flags contradict each other (RFC 6043 section 6.10)",
+            Self::Contradiction(contradiction) => {
+                return write!(f, "its flags contradict each other: {contradiction}");
+            }
+            Self::Maker => "flag D does not agree with whose key protects the ticket",
             Self::KeyForking => "key forking (flag I) is not supported",
             Self::NoResponse => "it forbids the TRANSFER_RESP (flag F) the SDP answer carries",
             Self::InitiatorData => "Initiator Data without key forking",
@@ -250,6 +264,17 @@ impl std::error::Error for Error {}
 impl From<ParseError> for Error {
     fn from(error: ParseError) -> Self {
         Self::Malformed(error)
+    }
+}
+
+impl From<ContentsError> for Error {
+    fn from(error: ContentsError) -> Self {
+        match error.problem {
+            ContentsProblem::Missing => Self::MissingPayload(error.payload),
+            ContentsProblem::Unexpected | ContentsProblem::Repeated => {
+                Self::UnexpectedPayload(error.payload)
+            }
+        }
     }
 }
 

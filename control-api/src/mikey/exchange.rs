@@ -45,6 +45,7 @@ pub(crate) fn check_key_length(key: &[u8]) -> Result<(), Error> {
 pub(crate) fn parse_expected(bytes: &[u8], expected: DataType) -> Result<Message, Error> {
     let message = codec::parse(bytes)?;
     if message.header.data_type == expected {
+        message.check_contents()?;
         return Ok(message);
     }
     if message.header.data_type == DataType::Error {
@@ -116,8 +117,8 @@ pub(crate) fn check_ticket(
     if !parameters.accepted_ticket_types.contains(&policy.ticket_type) {
         return Err(Error::UnsupportedTicketType(policy.ticket_type));
     }
-    if !policy.flags.is_consistent() {
-        return refuse(PolicyProblem::Inconsistent);
+    if let Some(contradiction) = policy.flags.contradiction() {
+        return refuse(PolicyProblem::Contradiction(contradiction));
     }
     if policy.flags.has(TicketFlags::KEY_FORKING) {
         return refuse(PolicyProblem::KeyForking);

@@ -1,22 +1,33 @@
 //! The bytes of MIKEY messages (RFC 3830 section 6, RFC 6043 section 6) as typed values.
 //!
 //! `encode(&parse(bytes)?) == bytes` for everything that parses: reserved bits and unknown code
-//! points are kept, so MACs may be computed over an encoded message.
+//! points are kept, so MACs may be computed over an encoded message. Whether a message has the
+//! payloads its type asks for is a question of its own: [`Message::check_contents`].
+//!
+//! Nothing here needs anything of the rest of this crate.
 
 pub mod code_point;
+mod contents;
+mod data_type;
+mod fields;
+mod flags;
 mod header;
+mod initiator_data;
 mod key_data;
 mod payload;
 mod reader;
 mod ticket;
 
-pub use header::{CryptoSession, CsIdMap, DataType, Header, SrtpSession};
+pub use contents::{ContentsError, ContentsProblem};
+pub use data_type::DataType;
+pub use fields::{Identity, Kemac, MacAlgorithm, SecurityPolicy, Timestamp, Verification};
+pub use flags::{FlagContradiction, TicketFlags};
+pub use header::{CryptoSession, CsIdMap, Header, SrtpSession};
+pub use initiator_data::InitiatorProof;
 pub use key_data::{KeyData, KeyValidity, encode_key_data, parse_key_data};
-pub use payload::{
-    Identity, Kemac, MacAlgorithm, Payload, SecurityPolicy, Timestamp, Verification,
-};
+pub use payload::Payload;
 pub use reader::{ParseError, ParseReason};
-pub use ticket::{BaseTicket, Ticket, TicketFlags, TicketPolicy, encode_base_ticket};
+pub use ticket::{BaseTicket, Ticket, TicketPolicy, encode_base_ticket};
 pub use ticket::{encode_covered_ticket, parse_base_ticket};
 
 use payload::{encode_chain, parse_chain};
