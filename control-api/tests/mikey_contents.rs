@@ -296,13 +296,16 @@ fn every_contradiction_of_flags_has_a_name() {
 
 #[test]
 fn initiator_data_is_read_whatever_its_first_payload_says_of_the_next() {
-    let proof = InitiatorProof { transfer: verification(1), proof: verification(2) };
-    let mut bytes = proof.encode();
-    assert_eq!(bytes[..2], [code::V, code::V]);
-    assert_eq!(InitiatorProof::parse(&bytes), Ok(proof.clone()));
+    let (transfer, proof) = (verification(1), verification(2));
+    let mut bytes = Vec::new();
     // An identical copy of the last payload of a message says that nothing follows.
-    bytes[1] = code::LAST;
-    assert_eq!(InitiatorProof::parse(&bytes), Ok(proof));
+    for transfer_next in [code::V, code::LAST] {
+        let (transfer, proof) = (transfer.clone(), proof.clone());
+        let proof = InitiatorProof { transfer, transfer_next, proof };
+        bytes = proof.encode();
+        assert_eq!(bytes[..2], [code::V, transfer_next]);
+        assert_eq!(InitiatorProof::parse(&bytes), Ok(proof));
+    }
     for length in 0..bytes.len() {
         assert!(InitiatorProof::parse(&bytes[..length]).is_err(), "{length} bytes");
     }

@@ -65,15 +65,13 @@ impl Message {
                 _ => {}
             }
         }
-        if let Some(last) = contents.last {
-            if self.payloads.last().map(Payload::code) != Some(last) {
-                return fails(name(last).expect("a payload of ours"), ContentsProblem::Missing);
-            }
+        let ends_otherwise = |last: &u8| self.payloads.last().map(Payload::code) != Some(*last);
+        if let Some(last) = contents.last.filter(ends_otherwise) {
+            return fails(name(last).expect("a payload of ours"), ContentsProblem::Missing);
         }
         match self.unexpected().next() {
             Some(payload) if !self.is_of_rfc6043() => {
-                let payload = name(payload.code()).expect("it was parsed or built");
-                fails(payload, ContentsProblem::Unexpected)
+                fails(payload.name(), ContentsProblem::Unexpected)
             }
             _ => Ok(()),
         }

@@ -12,12 +12,15 @@ use super::reader::{ParseError, ParseReason, Reader};
 pub struct InitiatorProof {
     /// Vi: V of the TRANSFER_INIT once more.
     pub transfer: Verification,
+    /// Next-payload field of Vi: V, or none as in the payload it is a copy of.
+    pub transfer_next: u8,
     /// Vr: a MAC over all before it.
     pub proof: Verification,
 }
 
 impl InitiatorProof {
     /// Reads Initiator Data. Vi, being a copy of a last payload, may say that nothing follows it.
+    /// Payloads beside the two are ignored.
     ///
     /// # Errors
     /// [`ParseError`], with offsets from the start of the Initiator Data.
@@ -42,20 +45,22 @@ impl InitiatorProof {
             if let Payload::Verification(verification) =
                 Payload::parse(payload_code, &mut reader, &mut payloads_left)?
             {
-                found.push(verification);
+                found.push((next, verification));
             }
         }
-        match <[Verification; 2]>::try_from(found) {
-            Ok([transfer, proof]) => Ok(Self { transfer, proof }),
+        match <[(u8, Verification); 2]>::try_from(found) {
+            Ok([(transfer_next, transfer), (_, proof)]) => {
+                Ok(Self { transfer, transfer_next, proof })
+            }
             Err(found) if found.len() < 2 => Err(reader.error(ParseReason::Truncated)),
             Err(_) => Err(reader.error(ParseReason::DuplicatePayload(code::V))),
         }
     }
 
-    /// Writes Initiator Data, the MAC of Vr at its end. Vi says that Vr follows.
+    /// Writes Initiator Data, the MAC of Vr at its end.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = vec![code::V, code::V];
+        let mut out = vec![code::V, self.transfer_next];
         put_mac(&mut out, self.transfer.algorithm, &self.transfer.mac);
         out.push(code::LAST);
         put_mac(&mut out, self.proof.algorithm, &self.proof.mac);

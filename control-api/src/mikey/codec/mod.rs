@@ -97,10 +97,7 @@ impl Message {
     /// The T payload.
     #[must_use]
     pub fn timestamp(&self) -> Option<Timestamp> {
-        self.payloads.iter().find_map(|payload| match payload {
-            Payload::Timestamp(timestamp) => Some(*timestamp),
-            _ => None,
-        })
+        find_timestamp(&self.payloads)
     }
 
     /// The identity in this role.
@@ -139,10 +136,44 @@ impl Message {
     /// The KEMAC payload.
     #[must_use]
     pub fn kemac(&self) -> Option<&Kemac> {
+        find_kemac(&self.payloads)
+    }
+
+    /// The encrypted envelope key.
+    #[must_use]
+    pub fn envelope(&self) -> Option<&[u8]> {
         self.payloads.iter().find_map(|payload| match payload {
-            Payload::Kemac(kemac) => Some(kemac),
+            Payload::Pke { data, .. } => Some(data.as_slice()),
             _ => None,
         })
+    }
+
+    /// X.509 certificates, the sender's own first.
+    pub fn certificates(&self) -> impl Iterator<Item = &[u8]> {
+        self.payloads.iter().filter_map(|payload| match payload {
+            Payload::Certificate { certificate_type: code_point::CERTIFICATE_X509, data } => {
+                Some(data.as_slice())
+            }
+            _ => None,
+        })
+    }
+
+    /// Function and hash of the certificate whose key the envelope is for.
+    #[must_use]
+    pub fn certificate_hash(&self) -> Option<(u8, &[u8])> {
+        self.payloads.iter().find_map(|payload| match payload {
+            Payload::CertificateHash { function, hash } => Some((*function, hash.as_slice())),
+            _ => None,
+        })
+    }
+
+    /// Type of the signature and the signature, where it is the last payload.
+    #[must_use]
+    pub fn signature(&self) -> Option<(u8, &[u8])> {
+        match self.payloads.last() {
+            Some(Payload::Sign { signature_type, signature }) => Some((*signature_type, signature)),
+            _ => None,
+        }
     }
 
     /// The security policies.
@@ -178,10 +209,28 @@ impl Message {
     /// V, where it is the last payload.
     #[must_use]
     pub fn verification(&self) -> Option<&Verification> {
-        match self.payloads.last() {
-            Some(Payload::Verification(verification)) => Some(verification),
-            _ => None,
-        }
+        last_verification(&self.payloads)
+    }
+}
+
+fn find_timestamp(payloads: &[Payload]) -> Option<Timestamp> {
+    payloads.iter().find_map(|payload| match payload {
+        Payload::Timestamp(timestamp) => Some(*timestamp),
+        _ => None,
+    })
+}
+
+fn find_kemac(payloads: &[Payload]) -> Option<&Kemac> {
+    payloads.iter().find_map(|payload| match payload {
+        Payload::Kemac(kemac) => Some(kemac),
+        _ => None,
+    })
+}
+
+fn last_verification(payloads: &[Payload]) -> Option<&Verification> {
+    match payloads.last() {
+        Some(Payload::Verification(verification)) => Some(verification),
+        _ => None,
     }
 }
 

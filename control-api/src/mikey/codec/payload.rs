@@ -129,6 +129,12 @@ impl Payload {
         }
     }
 
+    /// What the RFCs call it.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        name(self.code()).expect("every payload has a name")
+    }
+
     /// The role, where payloads of this kind have one.
     #[must_use]
     pub fn role(&self) -> Option<u8> {

@@ -1,7 +1,7 @@
 //! Ticket policy, ticket and MIKEY base ticket (RFC 6043 section 6.10 and appendix A).
 
 use super::code_point as code;
-use super::fields::{Identity, Timestamp};
+use super::fields::{Identity, Kemac, Timestamp, Verification};
 use super::payload::{Payload, encode_chain, parse_chain};
 use super::reader::{ParseError, ParseReason, Reader, put_vec16};
 use super::{InitiatorData, PAYLOADS_MAX, TicketFlags};
@@ -133,6 +133,42 @@ pub struct BaseTicket {
     pub header: Vec<u8>,
     /// T, RAND, KEMAC, IDRpsk, V.
     pub payloads: Vec<Payload>,
+}
+
+impl BaseTicket {
+    /// T.
+    #[must_use]
+    pub fn timestamp(&self) -> Option<Timestamp> {
+        super::find_timestamp(&self.payloads)
+    }
+
+    /// RAND.
+    #[must_use]
+    pub fn rand(&self) -> Option<&[u8]> {
+        self.payloads.iter().find_map(|payload| match payload {
+            Payload::Rand(rand) => Some(rand.as_slice()),
+            _ => None,
+        })
+    }
+
+    /// KEMAC.
+    #[must_use]
+    pub fn kemac(&self) -> Option<&Kemac> {
+        super::find_kemac(&self.payloads)
+    }
+
+    /// IDRpsk, which names the ticket protection key.
+    #[must_use]
+    pub fn key_identity(&self) -> Option<&[u8]> {
+        let identity = super::find_identity(&self.payloads, code::ROLE_PRE_SHARED_KEY);
+        identity.map(|identity| identity.data.as_slice())
+    }
+
+    /// V, where it is the last payload.
+    #[must_use]
+    pub fn verification(&self) -> Option<&Verification> {
+        super::last_verification(&self.payloads)
+    }
 }
 
 /// Reads Ticket Data. It begins with THDR, which has no payload code.
