@@ -4,9 +4,11 @@ mod mikey_world;
 
 use control_api::kms::{Kms, KmsConfig, SharedTicketKey};
 use control_api::mikey::codec::code_point::{
-    KEY_GTGK, KEY_GTGK_SALT, KEY_TEK, KEY_TEK_SALT, KEY_TGK, KEY_TGK_SALT, ROLE_KMS,
+    ENCRYPTION_AES_KW_128, KEY_GTGK, KEY_GTGK_SALT, KEY_TEK, KEY_TEK_SALT, KEY_TGK, KEY_TGK_SALT,
+    ROLE_INITIATOR, ROLE_KMS,
 };
 use control_api::mikey::codec::{self, CsIdMap, Payload, TicketFlags, Timestamp};
+use control_api::mikey::derivation::{KeySource, Prf, constant};
 use control_api::mikey::error::PolicyProblem;
 use control_api::mikey::{
     Error, GrantedTicket, NtpTime, Parameters, Responder, ResponderConfig, Suite, TicketMaker,
@@ -16,6 +18,7 @@ use mikey_world::{
     ALICE, KMS_URI, ROOM, World, assert_same_key, node_key, now, resealed, room_tpk, seconds_later,
     session_key, tpk, usual_flags,
 };
+use openssl::aes::{AesKey, wrap_key};
 
 const SUITES: [Suite; 2] = [Suite::S128, Suite::S256];
 
@@ -364,6 +367,45 @@ fn the_initiator_may_send_a_key_of_its_own_where_l_allows_it() {
         let established = initiator.finish(&transfer_resp, now()).expect("established");
         assert_eq!(assert_same_key(&established, &answered), *own.key);
     }
+}
+
+#[test]
+fn keys_that_are_wrapped_are_unwrapped() {
+    let mut world = World::plain();
+    let ticket = world.made(usual_flags(), &[], &tpk()).expect("made");
+    // With this name the key data are 24 bytes: the wrapping takes multiples of 8.
+    let own = session_key(KEY_TEK, 16, b"own");
+    let options = TransferOptions { session_key: Some(own.clone()) };
+    let (_, transfer_init) = world.try_call(&ticket, options).expect("a call");
+    let identity = world.responder.key_identity().to_vec();
+    let content = world.kms.resolve_here(ticket.ticket(), ROOM, &identity, now());
+    let mpki = content.expect("resolved").message_protection.initiator;
+    let wrapped = |flipped: u8| {
+        resealed(&transfer_init, &tpk(), |message| {
+            let rand = message.rand(ROLE_INITIATOR).expect("RANDRi");
+            let csb_id = message.header.csb_id;
+            let source = KeySource::initial_message(Prf::Mikey1, &mpki, csb_id, rand, &[]);
+            let key = AesKey::new_encrypt(&source.derive(constant::ENCRYPTION, 16));
+            let key = key.expect("a key of AES");
+            let salt = source.derive(constant::SALT, 8).as_slice().try_into().expect("8 bytes");
+            let plaintext = codec::encode_key_data(std::slice::from_ref(&own));
+            let mut encrypted = vec![0; plaintext.len() + 8];
+            wrap_key(&key, Some(salt), &mut encrypted, &plaintext).expect("wrapped");
+            encrypted[3] ^= flipped;
+            for payload in &mut message.payloads {
+                if let Payload::Kemac(kemac) = payload {
+                    kemac.encryption = ENCRYPTION_AES_KW_128;
+                    kemac.encrypted.clone_from(&encrypted);
+                }
+            }
+        })
+    };
+    let refused = world.answer(&wrapped(1)).err();
+    assert_eq!(refused, Some(Error::WrongKeyWrap));
+    let later = wrapped(0);
+    let mut fresh = World::plain();
+    let (answered, _) = fresh.answer(&later).expect("answered");
+    assert_eq!(answered.psk.expose(), own.key.as_slice());
 }
 
 #[test]
