@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use control_api::kms::{Kms, KmsConfig};
-use control_api::mikey::codec::code_point::{ROLE_INITIATOR, ROLE_RESPONDER, TICKET_3GPP_BASE};
+use control_api::mikey::codec::code_point::{ROLE_INITIATOR, TICKET_3GPP_BASE};
 use control_api::mikey::codec::{
-    self, CsIdMap, DataType, MacAlgorithm, Message, ParseReason, Payload, TicketFlags,
+    self, CsIdMap, DataType, FlagContradiction, MacAlgorithm, Message, ParseReason, Payload,
+    TicketFlags,
 };
 use control_api::mikey::derivation::{KeySource, Prf, constant};
 use control_api::mikey::error::PolicyProblem;
@@ -719,13 +720,14 @@ fn with_flags(set: TicketFlags, cleared: TicketFlags) -> impl FnOnce(&mut Messag
 }
 
 #[test]
-fn key_forking_is_refused_clearly() {
+fn key_forking_without_its_proof_is_refused_before_the_kms_is_asked() {
     let mut world = World::plain();
     let none = TicketFlags::KEY_FORKING.without(TicketFlags::KEY_FORKING);
-    let refused = world.refusal(with_flags(TicketFlags::KEY_FORKING, none));
-    assert_eq!(refused, Error::UnacceptablePolicy(PolicyProblem::KeyForking));
-    assert!(refused.to_string().contains("key forking"));
-    assert_eq!(refused.mikey_error_number(), 15);
+    let (_, transfer_init) = world.call();
+    let mut message = codec::parse(&transfer_init).expect("our own message");
+    with_flags(TicketFlags::KEY_FORKING, none)(&mut message);
+    let refused = world.begin(&codec::encode(&message)).err();
+    assert_eq!(refused, Some(Error::MissingPayload("Initiator Data")));
 }
 
 #[test]
@@ -733,7 +735,8 @@ fn flags_that_contradict_each_other_are_refused() {
     let mut world = World::plain();
     let none = TicketFlags::KEY_FORKING.without(TicketFlags::KEY_FORKING);
     let refused = world.refusal(with_flags(none, TicketFlags::TRANSFER_RESPONSE));
-    assert_eq!(refused, Error::UnacceptablePolicy(PolicyProblem::Inconsistent));
+    let contradiction = FlagContradiction::RandWithoutResponse;
+    assert_eq!(refused, Error::UnacceptablePolicy(PolicyProblem::Contradiction(contradiction)));
 }
 
 #[test]
@@ -763,9 +766,9 @@ fn missing_payloads_are_named() {
     let refused = world.refusal(|message| {
         message
             .payloads
-            .retain(|payload| !matches!(payload, Payload::Idr { role: ROLE_RESPONDER, .. }));
+            .retain(|payload| !matches!(payload, Payload::Randr { role: ROLE_INITIATOR, .. }));
     });
-    assert_eq!(refused, Error::MissingPayload("IDRr"));
+    assert_eq!(refused, Error::MissingPayload("RANDRi"));
     let refused = world.refusal(|message| {
         message.payloads.retain(|payload| !matches!(payload, Payload::Ticket(_)));
     });

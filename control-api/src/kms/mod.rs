@@ -1,33 +1,41 @@
 //! Key management service: issues and resolves tickets (RFC 6043 section 4.1).
 //!
-//! Sans-IO. It answers REQUEST_INIT_PSK with a MIKEY base ticket protected by a key of its own
-//! (mode 1), and RESOLVE_INIT_PSK for such tickets and for those that initiators made with a ticket
-//! protection key it knows (mode 3).
+//! Sans-IO. It answers REQUEST_INIT with a MIKEY base ticket, protected by a key of its own (mode 1)
+//! or by one that it shares with the responder (mode 2), and RESOLVE_INIT for such tickets and for
+//! those that initiators made with a ticket protection key it knows (mode 3). Both messages come with
+//! a pre-shared key or with a certificate.
+
+mod access;
+mod grant;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::mikey::codec::code_point::{
-    KEY_MPK, ROLE_END, ROLE_INITIATOR, ROLE_KMS, ROLE_PRE_SHARED_KEY, ROLE_RESPONDER, ROLE_START,
-};
+use zeroize::Zeroizing;
+
+use crate::mikey::codec::code_point::{KEY_MPK, ROLE_INITIATOR, ROLE_KMS, ROLE_RESPONDER};
 use crate::mikey::codec::{
-    self, DataType, Identity, KeyData, KeyValidity, Message, Payload, Ticket, TicketFlags,
-    TicketPolicy, Timestamp,
+    self, DataType, KeyData, Message, Payload, Ticket, TicketFlags, TicketPolicy,
 };
-use crate::mikey::derivation::KeySource;
+use crate::mikey::derivation::{KeySource, Prf};
 use crate::mikey::error::PolicyProblem;
 use crate::mikey::exchange::{
-    check_key_length, check_ticket, idr, kms_header, random_bytes, random_key, required_rand,
-    required_timestamp, required_uri, timestamp_payload,
+    RAND_BYTES, check_contents, check_ticket, idr, kms_header, random_bytes, random_key,
+    required_uri, response_timestamp, uri_of,
 };
-use crate::mikey::protection::{seal, seal_keys, verify};
-use crate::mikey::replay::{MessageDigest, ReplayCache, checked_time};
+use crate::mikey::forking::{check_forked_keys, check_initiator_data, fork, verify_initiator_data};
+use crate::mikey::protection::{seal, seal_keys};
+use crate::mikey::replay::ReplayCache;
+use crate::mikey::request::rands_by_role;
 use crate::mikey::ticket::{self, TicketContent};
 use crate::mikey::uri::normalise;
 use crate::mikey::{
-    Error, NtpTime, Parameters, PreSharedKey, Random, Suite, TicketProtectionKey, UriPattern,
-    error_message,
+    Authorities, Error, KeyPair, NtpTime, Parameters, PreSharedKey, Random, TicketProtectionKey,
+    UriPattern, error_message,
 };
+
+use access::Authenticated;
+use grant::Granted;
 
 /// Length of the KMS's own ticket protection key, enough for every suite.
 const OWN_KEY_BYTES: usize = 32;
@@ -62,17 +70,36 @@ pub struct Kms {
     replay_cache: ReplayCache,
     /// Protects the tickets we issue; made with the first of them.
     own_key: Option<TicketProtectionKey>,
+    shared_keys: Vec<SharedTicketKey>,
+    public_key_service: Option<PublicKeyService>,
 }
 
-/// A request that passed authentication.
-struct Authenticated<'a> {
-    message: Message,
-    bytes: &'a [u8],
-    user: PreSharedKey,
-    suite: Suite,
-    uri: String,
-    initiator_rand: Vec<u8>,
-    responder_rand: Vec<u8>,
+/// A ticket protection key that the KMS shares with responders, who open tickets themselves (mode 2).
+/// Whoever has it could make tickets with it, so those who share it trust each other.
+#[derive(Clone, Debug)]
+pub struct SharedTicketKey {
+    /// The key.
+    pub key: TicketProtectionKey,
+    /// Everybody who has it.
+    pub responders: Vec<UriPattern>,
+}
+
+impl SharedTicketKey {
+    /// Whether all whom a ticket is for have the key.
+    fn is_for(&self, policy: &TicketPolicy) -> bool {
+        policy.responders().all(|responder| {
+            uri_of(responder)
+                .is_ok_and(|uri| self.responders.iter().any(|pattern| pattern.matches(uri)))
+        })
+    }
+}
+
+/// What the KMS needs to serve those that have certificates.
+pub struct PublicKeyService {
+    /// Ours.
+    pub own: KeyPair,
+    /// Who may vouch for those of users. A user may act as whom the certificate names.
+    pub authorities: Authorities,
 }
 
 impl Kms {
@@ -83,7 +110,8 @@ impl Kms {
         let ticket_protection_keys = std::mem::take(&mut config.ticket_protection_keys);
         let parameters = &config.parameters;
         let replay_cache =
-            ReplayCache::new(parameters.clock_skew_max, parameters.replay_cache_entries_max);
+            ReplayCache::new(parameters.clock_skew_max, parameters.replay_cache_entries_max)
+                .with_counter_senders(parameters.counter_senders_max);
         Self {
             config,
             users: users.into_iter().map(|user| (user.identity.clone(), user)).collect(),
@@ -93,7 +121,19 @@ impl Kms {
                 .collect(),
             replay_cache,
             own_key: None,
+            shared_keys: Vec::new(),
+            public_key_service: None,
         }
+    }
+
+    /// Issues tickets that these responders open themselves, to whoever asks for such (mode 2).
+    pub fn share_ticket_key(&mut self, shared: SharedTicketKey) {
+        self.shared_keys.push(shared);
+    }
+
+    /// Also serves those that have certificates.
+    pub fn serve_certificates(&mut self, service: PublicKeyService) {
+        self.public_key_service = Some(service);
     }
 
     /// Answers a message: the response, or a MIKEY Error message. Empty where no answer is due: the
@@ -115,64 +155,18 @@ impl Kms {
         random: Random<'_>,
     ) -> Result<Vec<u8>, Error> {
         let message = codec::parse(bytes)?;
+        check_contents(&message, &self.config.parameters)?;
         match message.header.data_type {
-            DataType::RequestInitPsk => {
+            DataType::RequestInitPsk | DataType::RequestInitPk => {
                 let request = self.authenticate(message, bytes, ROLE_INITIATOR, now)?;
                 self.request(&request, now, random)
             }
-            DataType::ResolveInitPsk => {
+            DataType::ResolveInitPsk | DataType::ResolveInitPk => {
                 let request = self.authenticate(message, bytes, ROLE_RESPONDER, now)?;
-                self.resolve(&request, now)
+                self.resolve(&request, now, random)
             }
             other => Err(Error::UnexpectedMessage(other)),
         }
-    }
-
-    /// Checks who sent the request, that it is fresh, and that they may act as who they say.
-    fn authenticate<'a>(
-        &mut self,
-        message: Message,
-        bytes: &'a [u8],
-        role: u8,
-        now: NtpTime,
-    ) -> Result<Authenticated<'a>, Error> {
-        let parameters = &self.config.parameters;
-        let verification = message.verification().ok_or(Error::MissingPayload("V"))?;
-        let suite =
-            Suite::of(message.header.prf, verification.algorithm, &parameters.accepted_suites)?;
-        let time = checked_time(required_timestamp(&message)?, now, parameters.clock_skew_max)?;
-        let identity =
-            message.identity(ROLE_PRE_SHARED_KEY).ok_or(Error::MissingPayload("IDRpsk"))?;
-        let user = self
-            .users
-            .get(&identity.data)
-            .ok_or_else(|| Error::UnknownKeyIdentity(identity.data.escape_ascii().to_string()))?
-            .clone();
-        let name = if role == ROLE_INITIATOR { "IDRi" } else { "IDRr" };
-        let uri = required_uri(message.identity(role), name)?.to_owned();
-        let kms_uri = match message.identity(ROLE_KMS) {
-            Some(identity) => identity.as_uri().ok_or(Error::IdentityNotUri)?.to_owned(),
-            None => self.config.uri.clone(),
-        };
-        let rand = required_rand(&message, role)?;
-        let (initiator_rand, responder_rand) =
-            if role == ROLE_INITIATOR { (rand, Vec::new()) } else { (Vec::new(), rand) };
-        let csb_id = message.header.csb_id;
-        check_key_length(&user.key)?;
-        let source = KeySource::initial_message(
-            suite.prf(),
-            &user.key,
-            csb_id,
-            &initiator_rand,
-            &responder_rand,
-        );
-        verify(&message, bytes, &source, &[uri.as_bytes(), kms_uri.as_bytes()])?;
-        self.replay_cache.insert(MessageDigest::new(&user.identity, csb_id, time), now)?;
-        if normalise(&kms_uri) != normalise(&self.config.uri) {
-            return Err(Error::OtherKms(kms_uri));
-        }
-        self.check_may_act_as(&user.identity, &uri)?;
-        Ok(Authenticated { message, bytes, user, suite, uri, initiator_rand, responder_rand })
     }
 
     fn check_may_act_as(&self, key_identity: &[u8], uri: &str) -> Result<(), Error> {
@@ -192,85 +186,32 @@ impl Kms {
         random: Random<'_>,
     ) -> Result<Vec<u8>, Error> {
         let wished = request.message.ticket_policy().ok_or(Error::MissingPayload("TP"))?;
-        let policy = self.grant(wished, &request.uri, now)?;
+        let granted = self.grant(wished, &request.uri, request.suite, now)?;
         let own_key = self.own_key.get_or_insert_with(|| TicketProtectionKey {
             identity: random_bytes(random, OWN_KEY_IDENTITY_BYTES),
             key: random_key(random, OWN_KEY_BYTES),
         });
-        let (ticket, content) = ticket::make(policy, request.suite, own_key, now, random)?;
-        Ok(self.respond(request, DataType::RequestResp, Some(ticket), &content, now))
-    }
-
-    /// The policy we are willing to grant, K set where it is not the wished one.
-    fn grant(
-        &self,
-        wished: &TicketPolicy,
-        initiator: &str,
-        now: NtpTime,
-    ) -> Result<TicketPolicy, Error> {
+        let key = granted.shared.map_or(&*own_key, |index| &self.shared_keys[index].key);
         let parameters = &self.config.parameters;
-        let refuse = |problem| Err(Error::UnacceptablePolicy(problem));
-        if !parameters.accepted_ticket_types.contains(&wished.ticket_type) {
-            return Err(Error::UnsupportedTicketType(wished.ticket_type));
-        }
-        // K has no meaning in a wish (RFC 6043 section 6.10).
-        let flags =
-            wished.flags.without(TicketFlags::CHANGED_BY_KMS).with(TicketFlags::MADE_BY_KMS);
-        if !flags.is_consistent() {
-            return refuse(PolicyProblem::Inconsistent);
-        }
-        if flags.has(TicketFlags::KEY_FORKING) {
-            return refuse(PolicyProblem::KeyForking);
-        }
-        if wished.responders().next().is_none() {
-            return Err(Error::MissingPayload("TP IDRr"));
-        }
-        let owner = wished.identity(ROLE_INITIATOR).map(|identity| identity.data.as_slice());
-        if owner.is_some_and(|owner| owner != initiator.as_bytes()) {
-            return Err(Error::InitiatorMismatch);
-        }
-        let mut policy = TicketPolicy {
-            ticket_type: wished.ticket_type,
-            subtype: 1,
-            version: 1,
-            prf: wished.prf,
-            flags,
-            payloads: vec![
-                idr(ROLE_KMS, Identity::uri(&self.config.uri)),
-                idr(ROLE_INITIATOR, Identity::uri(initiator)),
-            ],
-        };
-        policy.payloads.extend(self.granted_validity(wished, now));
-        let lasting = |payload: &&Payload| match payload {
-            Payload::Idr { role, .. } => !matches!(*role, ROLE_KMS | ROLE_INITIATOR),
-            Payload::Tr { role, .. } => !matches!(*role, ROLE_START | ROLE_END),
-            // A KEMAC only wishes for keys and must not be granted; others are unexpected.
-            _ => false,
-        };
-        policy.payloads.extend(wished.payloads.iter().filter(lasting).cloned());
-        if policy.payloads != wished.payloads {
-            policy.flags = policy.flags.with(TicketFlags::CHANGED_BY_KMS);
-        }
-        Ok(policy)
-    }
-
-    fn granted_validity(&self, wished: &TicketPolicy, now: NtpTime) -> [Payload; 2] {
-        let limit = now.after(self.config.ticket_lifetime);
-        let time = |role, fallback: NtpTime| {
-            wished.time(role).and_then(NtpTime::from_timestamp).unwrap_or(fallback)
-        };
-        let end = time(ROLE_END, limit);
-        let end = if limit.is_before(end) { limit } else { end };
-        let payload =
-            |role, at: NtpTime| Payload::Tr { role, timestamp: Timestamp::NtpUtc32(at.seconds()) };
-        [payload(ROLE_START, time(ROLE_START, now)), payload(ROLE_END, end)]
+        let Granted { policy, session_keys, .. } = granted;
+        let suite = request.suite;
+        let (ticket, content) =
+            ticket::make(policy, parameters, suite, &session_keys, key, now, random)?;
+        check_forked_keys(ticket.policy.flags, &content.session_keys)?;
+        Ok(self.respond(request, Some(ticket), &content, now))
     }
 
     /// Ticket resolve (RFC 6043 section 4.2.3).
-    fn resolve(&self, request: &Authenticated<'_>, now: NtpTime) -> Result<Vec<u8>, Error> {
+    fn resolve(
+        &self,
+        request: &Authenticated<'_>,
+        now: NtpTime,
+        random: Random<'_>,
+    ) -> Result<Vec<u8>, Error> {
         let ticket = request.message.ticket().ok_or(Error::MissingPayload("TICKET"))?;
         let content = self.open(ticket, &request.uri, now)?;
-        Ok(self.respond(request, DataType::ResolveResp, None, &content, now))
+        let content = self.forked(ticket, content, &request.uri, random)?;
+        Ok(self.respond(request, None, &content, now))
     }
 
     /// Resolves a ticket for a responder in this process, which needs no messages to be sealed and
@@ -278,8 +219,38 @@ impl Kms {
     ///
     /// # Errors
     /// What RESOLVE_INIT would be refused for: the key is not known or its owner may not act as
-    /// `responder`, the ticket is not valid, not authentic, or not for it.
+    /// `responder`, the ticket is not valid, not authentic, or not for it. And a ticket whose keys
+    /// are to be forked, which needs [`Kms::resolve_for`].
     pub fn resolve_here(
+        &self,
+        ticket: &Ticket,
+        responder: &str,
+        key_identity: &[u8],
+        now: NtpTime,
+    ) -> Result<TicketContent, Error> {
+        if ticket.policy.flags.has(TicketFlags::KEY_FORKING) {
+            return Err(Error::UnacceptablePolicy(PolicyProblem::KeyForking));
+        }
+        self.open_for(ticket, responder, key_identity, now)
+    }
+
+    /// Resolves any ticket for a responder in this process. Draws RANDRkms where keys are forked.
+    ///
+    /// # Errors
+    /// What RESOLVE_INIT would be refused for.
+    pub fn resolve_for(
+        &self,
+        ticket: &Ticket,
+        responder: &str,
+        key_identity: &[u8],
+        now: NtpTime,
+        random: Random<'_>,
+    ) -> Result<TicketContent, Error> {
+        let content = self.open_for(ticket, responder, key_identity, now)?;
+        self.forked(ticket, content, responder, random)
+    }
+
+    fn open_for(
         &self,
         ticket: &Ticket,
         responder: &str,
@@ -293,19 +264,54 @@ impl Kms {
         self.open(ticket, responder, now)
     }
 
+    /// The keys as this responder gets them, and under which name: others at the same ticket get
+    /// others (RFC 6043 section 4.2.3.5).
+    fn forked(
+        &self,
+        ticket: &Ticket,
+        mut content: TicketContent,
+        responder: &str,
+        random: Random<'_>,
+    ) -> Result<TicketContent, Error> {
+        if !ticket.policy.flags.has(TicketFlags::KEY_FORKING) {
+            content.responder = Some(responder.to_owned());
+            return Ok(content);
+        }
+        let prf = ticket.policy.prf;
+        let prf = Prf::from_code(prf).ok_or(Error::UnsupportedPrf(prf))?;
+        verify_initiator_data(ticket, prf, &content.message_protection.responder)?;
+        check_forked_keys(ticket.policy.flags, &content.session_keys)?;
+        // RFC 6043 section 12.1: as long as the longest MPKr or TGK.
+        let longest = content.session_keys.iter().map(|key| key.key.len()).max();
+        let rand_bytes = longest.unwrap_or(0).max(content.message_protection.responder.len());
+        let kms_rand = random_bytes(random, rand_bytes.max(RAND_BYTES));
+        Ok(fork(content, prf, responder.to_owned(), kms_rand))
+    }
+
     /// What is in a ticket, if that responder may have it.
     fn open(&self, ticket: &Ticket, uri: &str, now: NtpTime) -> Result<TicketContent, Error> {
         let config = &self.config;
         check_ticket(ticket, &config.parameters, now)?;
-
-        let (content, key) =
-            ticket::open(ticket, &config.parameters.accepted_suites, |identity| {
-                let own = self.own_key.as_ref().filter(|own| own.identity == identity);
-                own.or_else(|| self.ticket_protection_keys.get(identity))
-            })?;
-        let made_by_kms = self.own_key.as_ref().is_some_and(|own| own.identity == key.identity);
+        check_initiator_data(ticket, &config.parameters)?;
+        let shared = |identity: &[u8]| {
+            self.shared_keys.iter().find(|shared| shared.key.identity == identity)
+        };
+        let own = |identity: &[u8]| self.own_key.as_ref().filter(|own| own.identity == identity);
+        let (content, key) = ticket::open(ticket, &config.parameters, |identity| {
+            let ours = own(identity).or_else(|| shared(identity).map(|shared| &shared.key));
+            ours.or_else(|| self.ticket_protection_keys.get(identity))
+        })?;
+        let shared = shared(&key.identity);
+        // Responders who share a key could make tickets with it in anybody's name, so they are good
+        // for these responders and for no others.
+        if let Some(shared) = shared
+            && !shared.is_for(&ticket.policy)
+        {
+            return Err(Error::UnacceptablePolicy(PolicyProblem::Maker));
+        }
+        let made_by_kms = own(&key.identity).is_some() || shared.is_some();
         if ticket.policy.flags.has(TicketFlags::MADE_BY_KMS) != made_by_kms {
-            return Err(Error::UnacceptablePolicy(PolicyProblem::Inconsistent));
+            return Err(Error::UnacceptablePolicy(PolicyProblem::Maker));
         }
         if !made_by_kms {
             // Otherwise whoever makes tickets could call as anybody.
@@ -313,7 +319,7 @@ impl Kms {
             self.check_may_act_as(&key.identity, owner)?;
         }
         let may_resolve = ticket.policy.responders().any(|responder| {
-            responder.as_uri().is_some_and(|named| self.is_or_belongs_to(uri, named))
+            uri_of(responder).is_ok_and(|named| self.is_or_belongs_to(uri, named))
         });
         if !may_resolve {
             return Err(Error::ResponderNotInTicket(uri.to_owned()));
@@ -333,37 +339,56 @@ impl Kms {
     fn respond(
         &self,
         request: &Authenticated<'_>,
-        data_type: DataType,
         ticket: Option<Ticket>,
         content: &TicketContent,
         now: NtpTime,
     ) -> Vec<u8> {
         let suite = request.suite;
+        let parameters = &self.config.parameters;
         let csb_id = request.message.header.csb_id;
+        let [initiator_rand, responder_rand] = rands_by_role(request.role, &request.rand);
         let source = KeySource::response_message(
             suite.prf(),
-            &request.user.key,
+            &request.key,
             csb_id,
-            &request.initiator_rand,
-            &request.responder_rand,
+            initiator_rand,
+            responder_rand,
         );
-        let mut keys = vec![KeyData {
+        let timestamp = response_timestamp(request.timestamp, now);
+        let time = parameters.response_iv_time.choose(timestamp, request.timestamp);
+        // MPKr, or MPKr' once it is forked, only where the initiator or the responder has a use for
+        // it (RFC 6043 sections 4.2.1.5 and 4.2.3.5).
+        let protection = &content.message_protection;
+        let forking = match &ticket {
+            Some(ticket) => ticket.policy.flags.has(TicketFlags::KEY_FORKING),
+            None => content.kms_rand.is_some(),
+        };
+        let mpk = |key: &Zeroizing<Vec<u8>>, spi: &[u8]| KeyData {
             key_type: KEY_MPK,
-            key: content.message_protection.initiator.clone(),
+            key: key.clone(),
             salt: None,
-            validity: KeyValidity::Spi(content.message_protection.spi.clone()),
-        }];
+            validity: ticket::mpk_validity(parameters, spi),
+        };
+        let mut keys = vec![mpk(&protection.initiator, &protection.spi)];
+        keys.extend(forking.then(|| mpk(&protection.responder, &protection.spi)));
         keys.extend(content.session_keys.iter().cloned());
-        let kemac = seal_keys(&keys, &source, suite.encryption(), csb_id, now.0);
+        let kemac = seal_keys(&keys, &source, suite.encryption(), csb_id, time.to_bits());
+        let data_type = match ticket {
+            Some(_) => DataType::RequestResp,
+            None => DataType::ResolveResp,
+        };
         let mut header = kms_header(data_type, suite.prf(), csb_id, false);
         header.map = request.message.header.map.clone();
-        let mut payloads =
-            vec![timestamp_payload(now), idr(ROLE_KMS, Identity::uri(&self.config.uri))];
+        let mut payloads = vec![
+            Payload::Timestamp(timestamp),
+            idr(ROLE_KMS, parameters.identity(&self.config.uri)),
+        ];
         payloads.extend(ticket.map(|ticket| Payload::Ticket(Box::new(ticket))));
         payloads.push(Payload::Kemac(kemac));
-        if data_type == DataType::ResolveResp {
-            payloads.push(idr(ROLE_RESPONDER, Identity::uri(&request.uri)));
-        }
+        let responder = content.responder.as_deref();
+        payloads.extend(responder.map(|uri| idr(ROLE_RESPONDER, parameters.identity(uri))));
+        let kms_rand = content.kms_rand.clone();
+        payloads.extend(kms_rand.map(|rand| Payload::Randr { role: ROLE_KMS, rand }));
         let message = Message { header, payloads };
         seal(message, &source, suite.mac_algorithm(), &[request.bytes])
     }

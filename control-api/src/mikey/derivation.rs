@@ -171,6 +171,27 @@ impl<'a> KeySource<'a> {
         Self { prf, input_key: tgk, label_tail: tail }
     }
 
+    /// A key of the ticket as one responder gets it (RFC 6043 section 5.1.1): `identity` is the data
+    /// of its IDRr.
+    #[must_use]
+    pub fn forking(prf: Prf, key: &'a [u8], identity: &[u8], kms_rand: &[u8]) -> Self {
+        let length = u16::try_from(identity.len()).expect("an identity has a 16-bit length");
+        let mut tail = tail(NO_CRYPTO_SESSION, NO_CSB_ID);
+        tail.push(0);
+        tail.extend_from_slice(&length.to_be_bytes());
+        tail.extend_from_slice(identity);
+        tail.push(u8::try_from(kms_rand.len()).expect("a RAND has an 8-bit length"));
+        tail.extend_from_slice(kms_rand);
+        Self { prf, input_key: key, label_tail: tail }
+    }
+
+    /// The key of Vr in Initiator Data (RFC 6043 section 6.10).
+    #[must_use]
+    pub fn initiator_proof(prf: Prf, mpkr: &'a [u8]) -> Self {
+        let tail = tail_with_rands(NO_CRYPTO_SESSION, NO_CSB_ID, 4, &[]);
+        Self { prf, input_key: mpkr, label_tail: tail }
+    }
+
     /// Keys that protect a base ticket (RFC 6043 appendix A.2.1).
     #[must_use]
     pub fn ticket(prf: Prf, ticket_protection_key: &'a [u8], rand: &[u8]) -> Self {
@@ -183,6 +204,10 @@ impl<'a> KeySource<'a> {
     pub fn message_protection(prf: Prf, mpk: &'a [u8], rand: &[u8]) -> Self {
         let tail = tail_with_rands(NO_CRYPTO_SESSION, NO_CSB_ID, 6, &[rand]);
         Self { prf, input_key: mpk, label_tail: tail }
+    }
+
+    pub(crate) fn prf(&self) -> Prf {
+        self.prf
     }
 
     /// The key that `constant` names.

@@ -3,7 +3,10 @@
 use std::fmt;
 
 use super::NtpTime;
-use super::codec::{self, CsIdMap, DataType, Header, Message, ParseError, Payload, Timestamp};
+use super::codec::{
+    self, ContentsError, ContentsProblem, CsIdMap, DataType, FlagContradiction, Header, Message,
+    ParseError, Payload, Timestamp,
+};
 
 /// Why an exchange failed. `Display` says what an operator can do about it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -17,6 +20,8 @@ pub enum Error {
     UnexpectedMessage(DataType),
     /// The message lacks a payload the exchange needs.
     MissingPayload(&'static str),
+    /// The message has a payload where none, or no second one, may be.
+    UnexpectedPayload(&'static str),
     /// PRF unknown or not accepted here.
     UnsupportedPrf(u8),
     /// MAC algorithm unknown, NULL or not of the PRF's strength.
@@ -41,6 +46,20 @@ pub enum Error {
     WrongMac(DataType),
     /// The MAC of the ticket is wrong.
     WrongTicketMac,
+    /// The Initiator Data of a ticket is not proof: whoever sends it does not have the ticket's keys.
+    WrongInitiatorProof,
+    /// Wrapped keys do not unwrap.
+    WrongKeyWrap,
+    /// The signature is wrong.
+    WrongSignature,
+    /// A certificate is not good.
+    Certificate(CertificateProblem),
+    /// The envelope is not for a key of ours.
+    Envelope,
+    /// The ticket may not be used again (flag J).
+    TicketReused,
+    /// A CSB update for another bundle, or with a key that was in use before.
+    StaleUpdate,
     /// The peer's clock is too far off ours.
     ClockSkew {
         /// The time in the message.
@@ -93,19 +112,42 @@ pub enum Error {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PolicyProblem {
     /// The flags contradict each other.
-    Inconsistent,
-    /// Key forking (flag I).
+    Contradiction(FlagContradiction),
+    /// Flag D does not agree with whose key protects the ticket.
+    Maker,
+    /// Key forking (flag I) where there is no randomness for it.
     KeyForking,
+    /// Forked TGKs without TRANSFER_RESP (flag F), which carries what they are forked by.
+    ForkedWithoutResponse,
+    /// Session keys of a kind or length that cannot be, or without a name.
+    SessionKeys,
     /// No TRANSFER_RESP wanted (flag F not set): the answer has to carry one.
     NoResponse,
     /// Initiator Data without key forking.
     InitiatorData,
-    /// Session keys of the initiator's or responder's own in the transfer.
+    /// Session keys in the transfer against the flags L and M.
     TransferredKeys,
     /// O (or N) not set: the ticket type asks for more than RFC 6043.
     AdditionalProcessing,
     /// Unknown subtype or version.
     Version,
+}
+
+/// What is wrong with a certificate.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CertificateProblem {
+    /// The message has none.
+    Missing,
+    /// It cannot be read.
+    Malformed,
+    /// No authority of ours vouches for it, or not now.
+    Untrusted,
+    /// It does not name the identity that is claimed.
+    OtherIdentity,
+    /// Its key is no RSA key of 2048 bits or more.
+    Key,
+    /// The signature is of a type we do not verify.
+    SignatureType,
 }
 
 impl Error {
@@ -117,7 +159,12 @@ impl Error {
             Self::WrongMac(_)
             | Self::WrongTicketMac
             | Self::MalformedKeys(_)
+            | Self::WrongInitiatorProof
+            | Self::WrongKeyWrap
+            | Self::WrongSignature
+            | Self::Envelope
             | Self::UnknownKeyIdentity(_) => 0,
+            Self::Certificate(_) => 8,
             Self::ClockSkew { .. } | Self::Replayed | Self::UnsupportedTimestamp => 1,
             Self::UnsupportedPrf(_) => 2,
             Self::UnsupportedMac(_) => 3,
@@ -134,18 +181,23 @@ impl Error {
             | Self::CryptoSessionCount(_)
             | Self::UnknownSecurityPolicy(_) => 9,
             Self::UnsupportedTicketType(_) => 14,
-            Self::UnacceptablePolicy(_) | Self::TicketNotYetValid | Self::TicketExpired => 15,
+            Self::UnacceptablePolicy(_)
+            | Self::TicketNotYetValid
+            | Self::TicketExpired
+            | Self::TicketReused => 15,
             Self::UnexpectedMessage(_) => 13,
             Self::Malformed(error) => match error.reason {
                 codec::ParseReason::UnknownDataType(_) => 11,
                 _ => 12,
             },
             Self::MissingPayload(_)
+            | Self::UnexpectedPayload(_)
             | Self::RandTooShort(_)
             | Self::ReplayCacheFull
             | Self::ProtocolListMismatch
             | Self::ResponseMismatch
             | Self::UnknownSessionKey
+            | Self::StaleUpdate
             | Self::KeyLength(_)
             | Self::Refused { .. } => 12,
         }
@@ -164,6 +216,9 @@ impl fmt::Display for Error {
             }
             Self::UnexpectedMessage(data_type) => write!(f, "unexpected {data_type:?} message"),
             Self::MissingPayload(name) => write!(f, "the message lacks its {name} payload"),
+            Self::UnexpectedPayload(name) => {
+                write!(f, "the message has a {name} payload too many")
+            }
             Self::UnsupportedPrf(code) => {
                 write!(f, "PRF {code} is unknown or not accepted: see the accepted suites")
             }
@@ -194,6 +249,15 @@ impl fmt::Display for Error {
             Self::WrongTicketMac => {
                 f.write_str("wrong MAC in the ticket: is the ticket protection key the same?")
             }
+            Self::WrongInitiatorProof => {
+                f.write_str("the Initiator Data does not prove that the initiator has the ticket")
+            }
+            Self::WrongKeyWrap => f.write_str("wrapped keys do not unwrap"),
+            Self::WrongSignature => f.write_str("wrong signature: is it made with SHA-256?"),
+            Self::Certificate(problem) => write!(f, "certificate: {problem}"),
+            Self::Envelope => f.write_str("the envelope does not open with a key of ours"),
+            Self::TicketReused => f.write_str("the ticket may be used only once (flag J)"),
+            Self::StaleUpdate => f.write_str("the update brings no key that is new here"),
             Self::ClockSkew { received, now } => write!(
                 f,
                 "the message is from NTP second {}, our clock says {}: are both clocks \
@@ -234,13 +298,31 @@ impl fmt::Display for Error {
 impl fmt::Display for PolicyProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Inconsistent => "its flags contradict each other (RFC 6043 section 6.10)",
-            Self::KeyForking => "key forking (flag I) is not supported",
+            Self::Contradiction(contradiction) => {
+                return write!(f, "its flags contradict each other: {contradiction}");
+            }
+            Self::Maker => "flag D does not agree with whose key protects the ticket",
+            Self::KeyForking => "key forking (flag I) is not possible here",
+            Self::ForkedWithoutResponse => "it forks TGKs (flag I) without TRANSFER_RESP (flag F)",
+            Self::SessionKeys => "session keys of a kind, length or name that cannot be",
             Self::NoResponse => "it forbids the TRANSFER_RESP (flag F) the SDP answer carries",
             Self::InitiatorData => "Initiator Data without key forking",
-            Self::TransferredKeys => "session keys in the transfer are not supported",
+            Self::TransferredKeys => "session keys in the transfer, which flags L and M forbid",
             Self::AdditionalProcessing => "it asks for more than RFC 6043 (flag N or O not set)",
             Self::Version => "unknown subtype or version of the ticket type",
+        })
+    }
+}
+
+impl fmt::Display for CertificateProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Missing => "there is none in the message",
+            Self::Malformed => "it cannot be read",
+            Self::Untrusted => "no authority of ours vouches for it at this time",
+            Self::OtherIdentity => "its subjectAltName does not have the identity claimed",
+            Self::Key => "its key is no RSA key of 2048 bits or more",
+            Self::SignatureType => "the signature is neither RSA PKCS #1 v1.5 nor RSA-PSS",
         })
     }
 }
@@ -250,6 +332,17 @@ impl std::error::Error for Error {}
 impl From<ParseError> for Error {
     fn from(error: ParseError) -> Self {
         Self::Malformed(error)
+    }
+}
+
+impl From<ContentsError> for Error {
+    fn from(error: ContentsError) -> Self {
+        match error.problem {
+            ContentsProblem::Missing => Self::MissingPayload(error.payload),
+            ContentsProblem::Unexpected | ContentsProblem::Repeated => {
+                Self::UnexpectedPayload(error.payload)
+            }
+        }
     }
 }
 

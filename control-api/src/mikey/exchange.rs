@@ -6,8 +6,8 @@ use zeroize::Zeroizing;
 
 use mrfp_core::Psk;
 
-use super::codec::code_point::{KEY_TEK, KEY_TGK, ROLE_END, ROLE_INITIATOR};
-use super::codec::code_point::{ROLE_RESPONDER, ROLE_START};
+use super::codec::code_point::{ID_URI, KEMAC, KEY_MPK, KEY_TEK, KEY_TEK_SALT, ROLE_END};
+use super::codec::code_point::{ROLE_INITIATOR, ROLE_RESPONDER, ROLE_START};
 use super::codec::{self, CsIdMap, DataType, Header, Identity, KeyData, Message, Payload};
 use super::codec::{Ticket, TicketFlags, Timestamp};
 use super::derivation::{KeySource, Prf, constant};
@@ -42,9 +42,14 @@ pub(crate) fn check_key_length(key: &[u8]) -> Result<(), Error> {
 }
 
 /// A message of the type the exchange expects; an Error message becomes [`Error::Refused`].
-pub(crate) fn parse_expected(bytes: &[u8], expected: DataType) -> Result<Message, Error> {
+pub(crate) fn parse_expected(
+    bytes: &[u8],
+    expected: DataType,
+    parameters: &Parameters,
+) -> Result<Message, Error> {
     let message = codec::parse(bytes)?;
     if message.header.data_type == expected {
+        check_contents(&message, parameters)?;
         return Ok(message);
     }
     if message.header.data_type == DataType::Error {
@@ -52,6 +57,15 @@ pub(crate) fn parse_expected(bytes: &[u8], expected: DataType) -> Result<Message
         return Err(Error::Refused { number });
     }
     Err(Error::UnexpectedMessage(message.header.data_type))
+}
+
+/// The payloads are those of the message; unexpected ones are ignored unless we are strict.
+pub(crate) fn check_contents(message: &Message, parameters: &Parameters) -> Result<(), Error> {
+    message.check_contents()?;
+    match message.unexpected().next() {
+        Some(payload) if parameters.strict => Err(Error::UnexpectedPayload(payload.name())),
+        _ => Ok(()),
+    }
 }
 
 /// Header of an exchange with the KMS: no crypto sessions, empty map (RFC 6043 section 4.2.1.1).
@@ -67,6 +81,16 @@ pub(crate) fn kms_header(data_type: DataType, prf: Prf, csb_id: u32, initial: bo
 
 pub(crate) fn timestamp_payload(now: NtpTime) -> Payload {
     Payload::Timestamp(Timestamp::NtpUtc(now.0))
+}
+
+/// T of a response: fresh, but a counter is repeated (RFC 6043 section 4.2.1.5).
+pub(crate) fn response_timestamp(initial: Timestamp, now: NtpTime) -> Timestamp {
+    match initial {
+        Timestamp::Counter(_) => initial,
+        Timestamp::NtpUtc(_) | Timestamp::Ntp(_) | Timestamp::NtpUtc32(_) => {
+            Timestamp::NtpUtc(now.0)
+        }
+    }
 }
 
 pub(crate) fn idr(role: u8, identity: Identity) -> Payload {
@@ -94,7 +118,18 @@ pub(crate) fn required_uri<'a>(
     identity: Option<&'a Identity>,
     name: &'static str,
 ) -> Result<&'a str, Error> {
-    identity.ok_or(Error::MissingPayload(name))?.as_uri().ok_or(Error::IdentityNotUri)
+    uri_of(identity.ok_or(Error::MissingPayload(name))?)
+}
+
+/// The URI an identity is. Its type does not matter where its bytes are one: TS 33.328 has a rule for
+/// the type that is not public.
+pub(crate) fn uri_of(identity: &Identity) -> Result<&str, Error> {
+    let text = str::from_utf8(&identity.data).map_err(|_| Error::IdentityNotUri)?;
+    if identity.id_type == ID_URI || text.contains(':') {
+        Ok(text)
+    } else {
+        Err(Error::IdentityNotUri)
+    }
 }
 
 /// Whether the response belongs to the message it claims to answer.
@@ -116,17 +151,16 @@ pub(crate) fn check_ticket(
     if !parameters.accepted_ticket_types.contains(&policy.ticket_type) {
         return Err(Error::UnsupportedTicketType(policy.ticket_type));
     }
-    if !policy.flags.is_consistent() {
-        return refuse(PolicyProblem::Inconsistent);
+    if let Some(contradiction) = policy.flags.contradiction() {
+        return refuse(PolicyProblem::Contradiction(contradiction));
     }
-    if policy.flags.has(TicketFlags::KEY_FORKING) {
-        return refuse(PolicyProblem::KeyForking);
-    }
-    if !ticket.initiator_data.is_empty() {
-        return refuse(PolicyProblem::InitiatorData);
-    }
-    if !policy.flags.has(TicketFlags::TRANSFER_RESPONSE) {
+    let response = policy.flags.has(TicketFlags::TRANSFER_RESPONSE);
+    if parameters.transfer_response_required && !response {
         return refuse(PolicyProblem::NoResponse);
+    }
+    // RFC 6043 section 6.10: it only tells what keys are wished for.
+    if parameters.strict && policy.payloads.iter().any(|payload| payload.code() == KEMAC) {
+        return refuse(PolicyProblem::SessionKeys);
     }
     check_validity(ticket, parameters.clock_skew_max, now)
 }
@@ -165,25 +199,28 @@ impl<'a> SessionRands<'a> {
     }
 }
 
-/// The key a crypto session starts with: by SPI, or the first where the session names none.
+/// The key a crypto session starts with: by SPI, or the first where the session names none. Of several
+/// with one SPI it is the last, as keys of the transfer come behind those of the ticket.
 pub(crate) fn session_key<'a>(keys: &'a [KeyData], spi: &[u8]) -> Result<&'a KeyData, Error> {
-    let usable = |key: &&KeyData| matches!(key.key_type, KEY_TGK | KEY_TEK);
-    keys.iter()
-        .filter(usable)
-        .find(|key| spi.is_empty() || key.spi() == Some(spi))
-        .ok_or(Error::UnknownSessionKey)
+    let usable = |key: &&KeyData| key.key_type < KEY_MPK;
+    if !spi.is_empty() {
+        let named = keys.iter().filter(usable).rfind(|key| key.spi() == Some(spi));
+        return named.ok_or(Error::UnknownSessionKey);
+    }
+    keys.iter().find(usable).ok_or(Error::UnknownSessionKey)
 }
 
-/// The TEK of a crypto session: derived from a TGK, of the TGK's length, or given as it is. It is
-/// the TLS pre-shared key (TS 23.333 clause 5.20.2).
+/// The TEK of a crypto session: derived from a TGK or GTGK, or given as it is. It is the TLS
+/// pre-shared key (TS 23.333 clause 5.20.2).
 pub(crate) fn traffic_key(
     key: &KeyData,
     prf: Prf,
     crypto_session_id: u8,
     rands: &SessionRands<'_>,
+    parameters: &Parameters,
 ) -> Result<Psk, Error> {
     let too_odd = || Error::KeyLength(key.key.len());
-    if key.key_type == KEY_TEK {
+    if matches!(key.key_type, KEY_TEK | KEY_TEK_SALT) {
         return Psk::new(key.key.to_vec()).ok_or_else(too_odd);
     }
     let source = KeySource::crypto_session(
@@ -193,6 +230,7 @@ pub(crate) fn traffic_key(
         rands.initiator,
         rands.responder,
     );
-    let mut tek = source.derive(constant::TEK, key.key.len());
+    let bytes = parameters.traffic_key_bytes.unwrap_or(key.key.len());
+    let mut tek = source.derive(constant::TEK, bytes);
     Psk::new(std::mem::take(&mut tek)).ok_or_else(too_odd)
 }

@@ -1,32 +1,29 @@
-//! The initiator: gets or makes a ticket, sends TRANSFER_INIT, checks TRANSFER_RESP (RFC 6043
-//! sections 4.2.1 and 4.2.2).
+//! The initiator of a ticket transfer: sends TRANSFER_INIT, checks TRANSFER_RESP (RFC 6043 section
+//! 4.2.2).
 
-use std::fmt;
+use std::borrow::Cow;
 
-use zeroize::Zeroizing;
-
-use super::codec::code_point::{
-    EXTENSION_SDP_IDS, KEY_MPK, KEY_TEK, KEY_TGK, ROLE_INITIATOR, ROLE_KMS, ROLE_PRE_SHARED_KEY,
-    ROLE_RESPONDER,
-};
+use super::bundle::{Bundle, Side};
+use super::codec::code_point::{EXTENSION_SDP_IDS, ROLE_INITIATOR, ROLE_KMS, ROLE_RESPONDER};
 use super::codec::{
-    CryptoSession, CsIdMap, DataType, Header, Identity, KeyData, Message, Payload, SecurityPolicy,
-    Ticket, TicketFlags,
+    self, CryptoSession, CsIdMap, DataType, Header, KeyData, Message, Payload, SecurityPolicy,
+    Ticket, TicketFlags, Timestamp,
 };
 use super::derivation::KeySource;
 use super::error::{Error, PolicyProblem};
 use super::exchange::{
-    RAND_BYTES, SessionRands, check_key_length, check_response, check_ticket, idr, kms_header,
-    parse_expected, random_bytes, random_u32, required_rand, required_timestamp, required_uri,
-    session_key, timestamp_payload, traffic_key,
+    RAND_BYTES, SessionRands, check_response, check_ticket, idr, parse_expected, random_bytes,
+    random_u32, required_rand, required_timestamp, required_uri, session_key, timestamp_payload,
+    traffic_key,
 };
-use super::protection::{open_keys, seal, verify};
+use super::forking::{fork_session_keys, forked_mpkr, initiator_data};
+use super::protection::{ResponseTimes, open_response_keys, seal, seal_keys, verify};
 use super::replay::checked_time;
-use super::ticket::{self, FLAGS_BASE, FLAGS_OWN, Parties};
+use super::request::{Credentials, GrantedTicket, PendingRequest, TicketWish, request_ticket};
 use super::uri::bounded;
 use super::{
     Established, NtpTime, Parameters, PreSharedKey, Random, Suite, TicketProtectionKey, UriPattern,
-    psk_identity, sdp_attribute,
+    sdp_attribute,
 };
 
 /// A ticket transfer that awaits TRANSFER_RESP.
@@ -36,61 +33,20 @@ pub struct Initiator {
     csb_id: u32,
     initiator_rand: Vec<u8>,
     transfer_init: Vec<u8>,
+    time: NtpTime,
+    called: String,
+    session: CryptoSession,
     ticket: GrantedTicket,
+    /// Transferred beside the ticket, and never forked.
+    own_key: Option<KeyData>,
     accepted_responders: Vec<UriPattern>,
 }
 
-/// A ticket and the keys in it. With flag J it may be used for several transfers.
-#[derive(Clone)]
-pub struct GrantedTicket {
-    ticket: Ticket,
-    initiator_uri: String,
-    message_protection: Zeroizing<Vec<u8>>,
-    session_keys: Vec<KeyData>,
-}
-
-impl fmt::Debug for GrantedTicket {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GrantedTicket")
-            .field("initiator_uri", &self.initiator_uri)
-            .finish_non_exhaustive()
-    }
-}
-
-impl GrantedTicket {
-    /// Makes a base ticket (mode 3). Draws RAND, MPK and TGK, in this order.
-    ///
-    /// # Errors
-    /// [`Error::IdentityTooLong`], [`Error::KeyLength`].
-    pub fn make(
-        parameters: &Parameters,
-        initiator_uri: &str,
-        responder_uri: &str,
-        kms_uri: &str,
-        tpk: &TicketProtectionKey,
-        now: NtpTime,
-        random: Random<'_>,
-    ) -> Result<Self, Error> {
-        let parties = Parties {
-            kms_uri: bounded(kms_uri)?,
-            initiator_uri: bounded(initiator_uri)?,
-            responder_uri: bounded(responder_uri)?,
-        };
-        let policy = ticket::policy(parameters, FLAGS_OWN, &parties, now);
-        let (ticket, content) = ticket::make(policy, parameters.suite, tpk, now, random)?;
-        Ok(Self {
-            ticket,
-            initiator_uri: initiator_uri.to_owned(),
-            message_protection: content.message_protection.initiator,
-            session_keys: content.session_keys,
-        })
-    }
-
-    /// The ticket itself.
-    #[must_use]
-    pub fn ticket(&self) -> &Ticket {
-        &self.ticket
-    }
+/// What may be different in a transfer.
+#[derive(Clone, Default, Debug)]
+pub struct TransferOptions {
+    /// A session key instead of those in the ticket, which has to allow it (flag L). It needs an SPI.
+    pub session_key: Option<KeyData>,
 }
 
 impl Initiator {
@@ -132,40 +88,9 @@ impl Initiator {
         now: NtpTime,
         random: Random<'_>,
     ) -> Result<(PendingRequest, Vec<u8>), Error> {
-        let parties = Parties {
-            kms_uri: bounded(kms_uri)?,
-            initiator_uri: bounded(initiator_uri)?,
-            responder_uri: bounded(responder_uri)?,
-        };
-        check_key_length(&kms_key.key)?;
-        let suite = parameters.suite;
-        let csb_id = random_u32(random);
-        let rand = random_bytes(random, RAND_BYTES.max(kms_key.key.len()));
-        let flags = FLAGS_BASE.with(TicketFlags::MADE_BY_KMS);
-        let policy = ticket::policy(parameters, flags, &parties, now);
-        let message = Message {
-            header: kms_header(DataType::RequestInitPsk, suite.prf(), csb_id, true),
-            payloads: vec![
-                timestamp_payload(now),
-                Payload::Randr { role: ROLE_INITIATOR, rand: rand.clone() },
-                idr(ROLE_INITIATOR, Identity::uri(initiator_uri)),
-                idr(ROLE_KMS, Identity::uri(kms_uri)),
-                Payload::TicketPolicy(policy),
-                idr(ROLE_PRE_SHARED_KEY, Identity::bytes(&kms_key.identity)),
-            ],
-        };
-        let source = KeySource::initial_message(suite.prf(), &kms_key.key, csb_id, &rand, &[]);
-        let identities = [initiator_uri.as_bytes(), kms_uri.as_bytes()];
-        let bytes = seal(message, &source, suite.mac_algorithm(), &identities);
-        let pending = PendingRequest {
-            parameters: parameters.clone(),
-            csb_id,
-            rand,
-            kms_key: kms_key.clone(),
-            request: bytes.clone(),
-            initiator_uri: initiator_uri.to_owned(),
-        };
-        Ok((pending, bytes))
+        let responders = [responder_uri];
+        let wish = TicketWish::new(kms_uri, initiator_uri, &responders);
+        request_ticket(parameters, &wish, Credentials::PreShared(kms_key), now, random)
     }
 
     /// Makes TRANSFER_INIT with a ticket there is. Draws CSB ID and RANDRi, in this order.
@@ -183,45 +108,78 @@ impl Initiator {
         now: NtpTime,
         random: Random<'_>,
     ) -> Result<(Self, Vec<u8>), Error> {
+        let options = TransferOptions::default();
+        Self::begin(parameters, ticket, responder_uri, options, now, random)
+    }
+
+    /// Makes TRANSFER_INIT as [`Initiator::with_granted_ticket`] does, with options.
+    ///
+    /// # Errors
+    /// As there, and [`PolicyProblem::TransferredKeys`] where the ticket forbids a key of our own.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn begin(
+        parameters: &Parameters,
+        ticket: &GrantedTicket,
+        responder_uri: &str,
+        options: TransferOptions,
+        now: NtpTime,
+        random: Random<'_>,
+    ) -> Result<(Self, Vec<u8>), Error> {
         check_ticket(&ticket.ticket, parameters, now)?;
-        let spi = session_key(&ticket.session_keys, &[])?.spi().unwrap_or_default().to_vec();
+        let flags = ticket.ticket.policy.flags;
         let suite = parameters.suite;
         let csb_id = random_u32(random);
-        let initiator_rand = random_bytes(random, RAND_BYTES);
-        let identities = [ticket.initiator_uri.as_str(), bounded(responder_uri)?];
+        let mpki = ticket.message_protection.clone();
+        let rand_bytes = RAND_BYTES.max(mpki.len());
+        let initiator_rand = random_bytes(random, initiator_rand_bytes(flags, rand_bytes));
+        let source = KeySource::initial_message(suite.prf(), &mpki, csb_id, &initiator_rand, &[]);
+        let (mut kemac, mut own_key) = (None, None);
+        if let Some(key) = options.session_key {
+            if !flags.has(TicketFlags::INITIATOR_KEYS) || key.spi().is_none() {
+                return Err(Error::UnacceptablePolicy(PolicyProblem::TransferredKeys));
+            }
+            let keys = std::slice::from_ref(&key);
+            kemac = Some(seal_keys(keys, &source, suite.encryption(), csb_id, now.0));
+            own_key = Some(key);
+        }
+        let key = match &own_key {
+            Some(own) => own,
+            None => session_key(&ticket.session_keys, &[])?,
+        };
+        let session = offered_session(parameters, key);
+        ticket.take_for_transfer()?;
         let header = Header {
             data_type: DataType::TransferInit,
-            // RFC 6043 section 4.2.2.1: V agrees with F, which check_ticket has seen set.
-            response_wanted: true,
+            // RFC 6043 section 4.2.2.1: V agrees with F.
+            response_wanted: parameters.send_response_wanted
+                && flags.has(TicketFlags::TRANSFER_RESPONSE),
             prf: suite.prf().code(),
             csb_id,
-            map: CsIdMap::GenericId(vec![CryptoSession {
-                id: parameters.crypto_session_id,
-                protection_type: parameters.protection_type_tls,
-                session_data_extended: false,
-                policy_numbers: vec![parameters.security_policy_number],
-                session_data: Vec::new(),
-                spi,
-            }]),
+            map: CsIdMap::GenericId(vec![session.clone()]),
         };
-        let payloads = transfer_payloads(parameters, ticket, identities, &initiator_rand, now);
+        let identities = [ticket.initiator_uri.as_str(), bounded(responder_uri)?];
+        let mut payloads =
+            transfer_payloads(parameters, &ticket.ticket, identities, &initiator_rand, now);
+        payloads.extend(kemac.map(Payload::Kemac));
         let message = Message { header, payloads };
-        let source = KeySource::initial_message(
-            suite.prf(),
-            &ticket.message_protection,
-            csb_id,
-            &initiator_rand,
-            &[],
-        );
-        let identities = identities.map(str::as_bytes);
-        let transfer_init = seal(message, &source, suite.mac_algorithm(), &identities);
+        let algorithm = suite.mac_algorithm();
+        let mut transfer_init = seal(message, &source, algorithm, &identities.map(str::as_bytes));
+        if flags.has(TicketFlags::KEY_FORKING) {
+            transfer_init = with_initiator_data(&transfer_init, ticket, parameters)?;
+        }
         let initiator = Self {
             parameters: parameters.clone(),
             suite,
             csb_id,
             initiator_rand,
             transfer_init: transfer_init.clone(),
+            time: now,
+            called: responder_uri.to_owned(),
+            session,
             ticket: ticket.clone(),
+            own_key,
             accepted_responders: vec![UriPattern::Exact(responder_uri.to_owned())],
         };
         Ok((initiator, transfer_init))
@@ -235,7 +193,25 @@ impl Initiator {
     /// TLS identity of the key that is to come.
     #[must_use]
     pub fn psk_identity(&self) -> String {
-        psk_identity(self.csb_id, self.parameters.crypto_session_id)
+        let form = self.parameters.psk_identity_form;
+        form.identity(self.csb_id, self.parameters.crypto_session_id)
+    }
+
+    /// The key of a transfer that is not answered (flag F not set).
+    ///
+    /// # Errors
+    /// [`Error::MissingPayload`] where an answer is due.
+    pub fn finish_unanswered(self) -> Result<Established, Error> {
+        let flags = self.ticket.ticket.policy.flags;
+        if flags.has(TicketFlags::TRANSFER_RESPONSE) {
+            return Err(Error::MissingPayload("TRANSFER_RESP"));
+        }
+        let session = self.session.clone();
+        let protection = self.ticket.message_protection.clone();
+        let mut keys = self.ticket.session_keys.clone();
+        keys.extend(self.own_key.clone());
+        let (peer, time) = (self.called.clone(), self.time);
+        self.established(session, keys, protection, Vec::new(), peer, time)
     }
 
     /// Checks TRANSFER_RESP and derives the key.
@@ -244,7 +220,8 @@ impl Initiator {
     /// The response is malformed, not authentic, not to our message, or from somebody else than
     /// was called.
     pub fn finish(self, transfer_resp: &[u8], now: NtpTime) -> Result<Established, Error> {
-        let message = parse_expected(transfer_resp, DataType::TransferResp)?;
+        let parameters = &self.parameters;
+        let message = parse_expected(transfer_resp, DataType::TransferResp, parameters)?;
         check_response(&message.header, self.csb_id, self.suite.prf())?;
         let flags = self.ticket.ticket.policy.flags;
         let responder_rand = if flags.has(TicketFlags::RESPONDER_RAND) {
@@ -252,30 +229,100 @@ impl Initiator {
         } else {
             Vec::new()
         };
-        let source = KeySource::response_message(
-            self.suite.prf(),
-            &self.ticket.message_protection,
-            self.csb_id,
-            &self.initiator_rand,
-            &responder_rand,
-        );
-        verify(&message, transfer_resp, &source, &[&self.transfer_init])?;
-        checked_time(required_timestamp(&message)?, now, self.parameters.clock_skew_max)?;
-        let peer = required_uri(message.identity(ROLE_RESPONDER), "IDRr")?;
+        let peer = match message.identity(ROLE_RESPONDER) {
+            None if !parameters.strict && !flags.has(TicketFlags::KEY_FORKING) => &self.called,
+            identity => required_uri(identity, "IDRr")?,
+        };
+        let mut keys = self.ticket.session_keys.clone();
+        let protection = if flags.has(TicketFlags::KEY_FORKING) {
+            let kms_rand = required_rand(&message, ROLE_KMS)?;
+            let prf = self.ticket_prf()?;
+            let mpkr = self.ticket.responder_protection.as_ref();
+            let mpkr = mpkr.ok_or(Error::MissingPayload("MPKr"))?;
+            fork_session_keys(prf, &mut keys, peer, &kms_rand);
+            forked_mpkr(prf, mpkr, peer, &kms_rand)
+        } else {
+            self.ticket.message_protection.clone()
+        };
+        keys.extend(self.own_key.clone());
+        let (prf, csb_id) = (self.suite.prf(), self.csb_id);
+        let rands = [self.initiator_rand.as_slice(), &responder_rand];
+        let source = KeySource::response_message(prf, &protection, csb_id, rands[0], rands[1]);
+        self.verify_response(&message, transfer_resp, &source)?;
+        let timestamp = required_timestamp(&message)?;
+        let time = checked_time(timestamp, now, parameters.clock_skew_max)?;
         if !self.accepted_responders.iter().any(|pattern| pattern.matches(peer)) {
             return Err(Error::UnexpectedResponder(peer.to_owned()));
         }
-        if message.kemac().is_some() {
-            return Err(Error::UnacceptablePolicy(PolicyProblem::TransferredKeys));
+        if let Some(kemac) = message.kemac() {
+            if !flags.has(TicketFlags::RESPONDER_KEYS) {
+                return Err(Error::UnacceptablePolicy(PolicyProblem::TransferredKeys));
+            }
+            let initial = Timestamp::NtpUtc(self.time.0);
+            let times = ResponseTimes { response: timestamp, initial, parameters };
+            let not_empty = |keys: &[KeyData]| !keys.is_empty();
+            keys.extend(open_response_keys(kemac, &source, self.suite, csb_id, times, not_empty)?);
         }
-        let session = self.accepted_session(&message.header.map)?;
-        let key = session_key(&self.ticket.session_keys, &session.spi)?;
+        let session = self.accepted_session(&message.header.map)?.clone();
+        let peer = peer.to_owned();
+        self.established(session, keys, protection, responder_rand, peer, time)
+    }
+
+    /// The PRF of forking is the ticket's (RFC 6043 section 5.1.1).
+    fn ticket_prf(&self) -> Result<super::derivation::Prf, Error> {
+        let code = self.ticket.ticket.policy.prf;
+        super::derivation::Prf::from_code(code).ok_or(Error::UnsupportedPrf(code))
+    }
+
+    /// RFC 6043 section 5.5 appends the whole TRANSFER_INIT. Whether with the Initiator Data, which
+    /// its own MAC leaves out, is not said.
+    fn verify_response(
+        &self,
+        message: &Message,
+        bytes: &[u8],
+        source: &KeySource<'_>,
+    ) -> Result<(), Error> {
+        let parameters = &self.parameters;
+        let covers = parameters.response_covers_initiator_data;
+        let verified =
+            verify(message, bytes, source, &[&covered_init(&self.transfer_init, covers)?]);
+        let forked = self.ticket.ticket.policy.flags.has(TicketFlags::KEY_FORKING);
+        if verified.is_ok() || parameters.strict || !forked {
+            return verified;
+        }
+        verify(message, bytes, source, &[&covered_init(&self.transfer_init, !covers)?])
+    }
+
+    fn established(
+        self,
+        session: CryptoSession,
+        session_keys: Vec<KeyData>,
+        protection: zeroize::Zeroizing<Vec<u8>>,
+        responder_rand: Vec<u8>,
+        peer: String,
+        last_time: NtpTime,
+    ) -> Result<Established, Error> {
+        let parameters = &self.parameters;
+        let flags = self.ticket.ticket.policy.flags;
+        let key = session_key(&session_keys, &session.spi)?;
         let rands = SessionRands::new(flags, &self.initiator_rand, &responder_rand);
-        Ok(Established {
-            psk: traffic_key(key, self.suite.prf(), session.id, &rands)?,
-            psk_identity: psk_identity(self.csb_id, session.id),
-            peer: peer.to_owned(),
-        })
+        let psk = traffic_key(key, self.suite.prf(), session.id, &rands, parameters)?;
+        let psk_identity = parameters.psk_identity_form.identity(self.csb_id, session.id);
+        let bundle = Bundle {
+            side: Side::Initiator,
+            suite: self.suite,
+            csb_id: self.csb_id,
+            flags,
+            protection,
+            initiator_rand: self.initiator_rand,
+            responder_rand,
+            initiator: self.ticket.initiator_uri,
+            responder: peer.clone(),
+            session,
+            session_keys,
+            last_time,
+        };
+        Ok(Established { psk, psk_identity, peer, bundle })
     }
 
     fn accepted_session<'a>(&self, map: &'a CsIdMap) -> Result<&'a CryptoSession, Error> {
@@ -285,19 +332,72 @@ impl Initiator {
         let [session] = sessions.as_slice() else {
             return Err(Error::CryptoSessionCount(sessions.len()));
         };
-        if session.id != self.parameters.crypto_session_id {
+        if session.id != self.session.id {
             return Err(Error::ResponseMismatch);
         }
-        if session.protection_type != self.parameters.protection_type_tls {
+        if session.protection_type != self.session.protection_type {
             return Err(Error::ProtectionTypeNotAccepted(session.protection_type));
+        }
+        // RFC 6043 section 6.1.1: exactly one policy in the response, and a key that has a name.
+        if self.parameters.strict && (session.policy_numbers.len() != 1 || session.spi.is_empty()) {
+            return Err(Error::ResponseMismatch);
         }
         Ok(session)
     }
 }
 
+/// TRANSFER_INIT as the MAC of the response covers it.
+pub(super) fn covered_init(
+    transfer_init: &[u8],
+    with_initiator_data: bool,
+) -> Result<Cow<'_, [u8]>, Error> {
+    if with_initiator_data {
+        return Ok(Cow::Borrowed(transfer_init));
+    }
+    Ok(Cow::Owned(codec::encode_without_initiator_data(&codec::parse(transfer_init)?)))
+}
+
+/// RANDRi: where there is no RANDRr it alone has to be as long as the longest key (RFC 6043 section
+/// 12.1); otherwise both together are.
+fn initiator_rand_bytes(flags: TicketFlags, longest: usize) -> usize {
+    if flags.has(TicketFlags::RESPONDER_RAND) { RAND_BYTES } else { longest }
+}
+
+fn offered_session(parameters: &Parameters, key: &KeyData) -> CryptoSession {
+    CryptoSession {
+        id: parameters.crypto_session_id,
+        protection_type: parameters.protection_type_tls,
+        session_data_extended: false,
+        policy_numbers: vec![parameters.security_policy_number],
+        session_data: Vec::new(),
+        spi: key.spi().unwrap_or_default().to_vec(),
+    }
+}
+
+/// Puts the Initiator Data into a sealed TRANSFER_INIT; its MAC does not cover them.
+fn with_initiator_data(
+    transfer_init: &[u8],
+    granted: &GrantedTicket,
+    parameters: &Parameters,
+) -> Result<Vec<u8>, Error> {
+    let mut message = codec::parse(transfer_init)?;
+    let code = granted.ticket.policy.prf;
+    let prf = super::derivation::Prf::from_code(code).ok_or(Error::UnsupportedPrf(code))?;
+    let mpkr = granted.responder_protection.as_ref().ok_or(Error::MissingPayload("MPKr"))?;
+    let verification = message.verification().expect("it is sealed").clone();
+    let data = initiator_data(prf, mpkr, &verification, parameters);
+    for payload in &mut message.payloads {
+        if let Payload::Ticket(ticket) = payload {
+            ticket.initiator_data = data;
+            break;
+        }
+    }
+    Ok(codec::encode(&message))
+}
+
 fn transfer_payloads(
     parameters: &Parameters,
-    ticket: &GrantedTicket,
+    ticket: &Ticket,
     [initiator_uri, responder_uri]: [&str; 2],
     initiator_rand: &[u8],
     now: NtpTime,
@@ -305,71 +405,28 @@ fn transfer_payloads(
     let mut payloads = vec![
         timestamp_payload(now),
         Payload::Randr { role: ROLE_INITIATOR, rand: initiator_rand.to_vec() },
-        idr(ROLE_INITIATOR, Identity::uri(initiator_uri)),
-        idr(ROLE_RESPONDER, Identity::uri(responder_uri)),
-        Payload::SecurityPolicy(SecurityPolicy {
-            number: parameters.security_policy_number,
-            protection_type: parameters.protection_type_tls,
-            parameters: parameters.security_policy_parameters.clone(),
-        }),
-        Payload::Ticket(Box::new(ticket.ticket.clone())),
+        idr(ROLE_INITIATOR, parameters.identity(initiator_uri)),
+        idr(ROLE_RESPONDER, parameters.identity(responder_uri)),
+        offered_policy(parameters),
+        Payload::Ticket(Box::new(ticket.clone())),
     ];
-    if parameters.send_sdp_ids {
-        payloads.push(Payload::GeneralExtension {
-            extension_type: EXTENSION_SDP_IDS,
-            data: sdp_attribute::PROTOCOL.as_bytes().to_vec(),
-        });
-    }
+    payloads.extend(sdp_ids(parameters));
     payloads
 }
 
-/// A ticket request that awaits REQUEST_RESP.
-pub struct PendingRequest {
-    parameters: Parameters,
-    csb_id: u32,
-    rand: Vec<u8>,
-    kms_key: PreSharedKey,
-    request: Vec<u8>,
-    initiator_uri: String,
+/// The security policy we offer.
+pub(super) fn offered_policy(parameters: &Parameters) -> Payload {
+    Payload::SecurityPolicy(SecurityPolicy {
+        number: parameters.security_policy_number,
+        protection_type: parameters.protection_type_tls,
+        parameters: parameters.security_policy_parameters.clone(),
+    })
 }
 
-impl PendingRequest {
-    /// Checks REQUEST_RESP and takes the ticket out.
-    ///
-    /// # Errors
-    /// The response is malformed, not authentic, a refusal, or grants what is not acceptable.
-    pub fn finish(self, request_resp: &[u8], now: NtpTime) -> Result<GrantedTicket, Error> {
-        let suite = self.parameters.suite;
-        let message = parse_expected(request_resp, DataType::RequestResp)?;
-        check_response(&message.header, self.csb_id, suite.prf())?;
-        let source = KeySource::response_message(
-            suite.prf(),
-            &self.kms_key.key,
-            self.csb_id,
-            &self.rand,
-            &[],
-        );
-        verify(&message, request_resp, &source, &[&self.request])?;
-        let timestamp = required_timestamp(&message)?;
-        checked_time(timestamp, now, self.parameters.clock_skew_max)?;
-        let ticket = message.ticket().ok_or(Error::MissingPayload("TICKET"))?;
-        check_ticket(ticket, &self.parameters, now)?;
-        if !ticket.policy.flags.has(TicketFlags::PLAIN_INITIATOR) {
-            return Err(Error::UnacceptablePolicy(PolicyProblem::AdditionalProcessing));
-        }
-        let kemac = message.kemac().ok_or(Error::MissingPayload("KEMAC"))?;
-        let encryption = suite.encryption();
-        let mut keys = open_keys(kemac, &source, encryption, self.csb_id, timestamp.to_bits())?;
-        if keys.first().is_none_or(|first| first.key_type != KEY_MPK) {
-            return Err(Error::MissingPayload("MPKi"));
-        }
-        let message_protection = keys.remove(0).key;
-        keys.retain(|key| matches!(key.key_type, KEY_TGK | KEY_TEK));
-        Ok(GrantedTicket {
-            ticket: ticket.clone(),
-            initiator_uri: self.initiator_uri,
-            message_protection,
-            session_keys: keys,
-        })
-    }
+/// The list of key management protocols we offer (RFC 4567 section 4.1.4.1).
+pub(super) fn sdp_ids(parameters: &Parameters) -> Option<Payload> {
+    parameters.send_sdp_ids.then(|| Payload::GeneralExtension {
+        extension_type: EXTENSION_SDP_IDS,
+        data: sdp_attribute::PROTOCOL.as_bytes().to_vec(),
+    })
 }

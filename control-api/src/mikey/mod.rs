@@ -5,101 +5,50 @@
 //! with TRANSFER_RESP; both end with the TEK of one crypto session, which is the TLS pre-shared
 //! key (TS 23.333 clause 5.20.2).
 //!
-//! Key forking (flag I) is refused.
+//! All four modes of RFC 6043 section 4.1.1: tickets of the KMS and of the initiator, opened by the
+//! KMS or by a responder that holds their key. A [`Bundle`] renews the key of a session.
 
+mod bundle;
 pub mod codec;
 pub mod derivation;
 pub mod error;
+pub(crate) mod forking;
 pub mod initiator;
+mod parameters;
 pub mod protection;
+pub mod public_key;
 pub mod replay;
+pub mod request;
+pub mod resolve;
 pub mod responder;
 pub mod sdp_attribute;
 pub mod ticket;
 pub mod timestamp;
+mod transfer;
 pub mod uri;
 
 pub(crate) mod exchange;
 
 use std::fmt;
-use std::time::Duration;
 
 use mrfp_core::Psk;
 use zeroize::Zeroizing;
 
+pub use bundle::{Bundle, PendingUpdate, TrafficKey};
 pub use error::{Error, error_message};
-pub use initiator::{GrantedTicket, Initiator, PendingRequest};
+pub use initiator::{Initiator, TransferOptions};
+pub use parameters::{IvTime, Parameters, PskIdentityForm};
 pub use protection::Suite;
-pub use responder::{Pending, Responder, ResponderConfig};
+pub use public_key::{Authorities, KeyPair};
+pub use request::{Credentials, GrantedTicket, PendingRequest, TicketWish};
+pub use resolve::Pending;
+pub use responder::{HeldTicketKey, Responder, ResponderConfig, TicketMaker};
 pub use timestamp::NtpTime;
+pub use transfer::Transfer;
 pub use uri::UriPattern;
 
 /// Source of random bytes: fills the slice it is given.
 pub type Random<'a> = &'a mut dyn FnMut(&mut [u8]);
-
-/// Everything an operator may have to set to match the peer. What 3GPP assigns in TS 33.328 and
-/// IANA does not list has a field of its own here.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Parameters {
-    /// MIKEY protection type "TLS" (TS 33.328 annex H.3) in what we send.
-    pub protection_type_tls: u8,
-    /// Protection types taken for "TLS" in what we receive.
-    pub accepted_protection_types_tls: Vec<u8>,
-    /// CS ID of the one crypto session we offer.
-    pub crypto_session_id: u8,
-    /// Number of the security policy we offer.
-    pub security_policy_number: u8,
-    /// Content of that policy: type, length, value triples; at most 1 KiB.
-    pub security_policy_parameters: Vec<u8>,
-    /// Ticket type of tickets we make or ask for (RFC 6043 section 6.10).
-    pub ticket_type: u16,
-    /// Their subtype.
-    pub ticket_subtype: u8,
-    /// Their version.
-    pub ticket_version: u8,
-    /// Ticket types taken; the responder and the KMS treat all of them alike.
-    pub accepted_ticket_types: Vec<u16>,
-    /// Algorithms of the exchanges we begin and the tickets we make.
-    pub suite: Suite,
-    /// Algorithms taken in what we receive.
-    pub accepted_suites: Vec<Suite>,
-    /// Validity of tickets we make or ask for; the KMS may shorten it.
-    pub ticket_lifetime: Duration,
-    /// How far the peer's clock may be off ours (RFC 3830 section 5.4).
-    pub clock_skew_max: Duration,
-    /// Most messages remembered against replay, each for twice the skew. Full means that nothing
-    /// more is accepted.
-    pub replay_cache_entries_max: usize,
-    /// Send the SDP IDs extension against bidding down (RFC 4567 section 4.1.4.1).
-    pub send_sdp_ids: bool,
-}
-
-impl Default for Parameters {
-    fn default() -> Self {
-        Self {
-            // Private range: IANA has registered no protection type for TLS.
-            protection_type_tls: 241,
-            accepted_protection_types_tls: vec![241],
-            crypto_session_id: 1,
-            security_policy_number: 0,
-            security_policy_parameters: Vec::new(),
-            ticket_type: codec::code_point::TICKET_MIKEY_BASE,
-            ticket_subtype: 1,
-            ticket_version: 1,
-            accepted_ticket_types: vec![
-                codec::code_point::TICKET_MIKEY_BASE,
-                codec::code_point::TICKET_3GPP_BASE,
-            ],
-            suite: Suite::S128,
-            accepted_suites: vec![Suite::S128, Suite::S256],
-            ticket_lifetime: Duration::from_secs(3600),
-            clock_skew_max: Duration::from_secs(60),
-            // 8700 calls a second for two minutes; 40 MB when full.
-            replay_cache_entries_max: 1 << 20,
-            send_sdp_ids: true,
-        }
-    }
-}
 
 /// Key that protects tickets; shared by the KMS and an initiator that makes its own (mode 3).
 #[derive(Clone)]
@@ -136,13 +85,15 @@ impl fmt::Debug for PreSharedKey {
 pub struct Established {
     /// The TEK, as TLS pre-shared key.
     pub psk: Psk,
-    /// TLS identity of that key, see [`psk_identity`].
+    /// TLS identity of that key, see [`PskIdentityForm`].
     pub psk_identity: String,
     /// Authenticated URI of the other side, as it was sent.
     pub peer: String,
+    /// What a later exchange of keys for this session begins with.
+    pub bundle: Bundle,
 }
 
-/// The TLS-PSK identity of a crypto session: CSB ID as eight lowercase hex digits, a dot, CS ID in
+/// The usual TLS-PSK identity of a crypto session: CSB ID as eight lowercase hex digits, a dot, CS ID in
 /// decimal.
 #[must_use]
 pub fn psk_identity(csb_id: u32, crypto_session_id: u8) -> String {

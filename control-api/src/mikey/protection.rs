@@ -11,13 +11,19 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::codec::{self, DataType, KeyData, MacAlgorithm, Message, Payload, Verification};
-use super::codec::{Kemac, code_point};
+use super::codec::{Kemac, Timestamp, code_point};
 use super::derivation::{KeySource, Prf, constant};
 use super::error::Error;
 use super::exchange::check_key_length;
+use super::parameters::Parameters;
 
 /// Salt of AES-CM: 112 bits (RFC 3830 section 4.2.3).
 const SALT_BYTES: usize = 14;
+
+/// Salt of AES key wrap: 64 bits (RFC 3830 section 4.2.3).
+const KEY_WRAP_SALT_BYTES: usize = 8;
+/// Key of AES key wrap.
+const KEY_WRAP_KEY_BYTES: usize = 16;
 
 /// Algorithms that belong together: RFC 6043 section 12.1 forbids mixing strengths.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,13 +71,18 @@ impl Suite {
         }
     }
 
+    /// The suite this PRF belongs to.
+    pub(crate) fn of_prf(prf: Prf) -> Self {
+        match prf {
+            Prf::Mikey1 => Self::S128,
+            Prf::HmacSha256 => Self::S256,
+        }
+    }
+
     /// The suite of a received message, by its PRF and the MAC of its V.
     pub(crate) fn of(prf: u8, algorithm: MacAlgorithm, accepted: &[Self]) -> Result<Self, Error> {
         let prf_known = Prf::from_code(prf).ok_or(Error::UnsupportedPrf(prf))?;
-        let suite = match prf_known {
-            Prf::Mikey1 => Self::S128,
-            Prf::HmacSha256 => Self::S256,
-        };
+        let suite = Self::of_prf(prf_known);
         if !accepted.contains(&suite) {
             return Err(Error::UnsupportedPrf(prf));
         }
@@ -200,8 +211,9 @@ pub(crate) fn verify(
     appended: &[&[u8]],
 ) -> Result<(), Error> {
     let verification = message.verification().ok_or(Error::MissingPayload("V"))?;
-    if verification.algorithm == MacAlgorithm::Null {
-        return Err(Error::UnsupportedMac(MacAlgorithm::Null as u8));
+    // NULL is never one of them; and RFC 6043 section 12.1 forbids to mix strengths.
+    if verification.algorithm != Suite::of_prf(keys.prf()).mac_algorithm() {
+        return Err(Error::UnsupportedMac(verification.algorithm as u8));
     }
     let mac = message_mac(message, bytes, keys, verification.algorithm, appended);
     if bool::from(mac.ct_eq(&verification.mac)) {
@@ -256,18 +268,80 @@ pub(crate) fn seal_keys(
 pub(crate) fn open_keys(
     kemac: &Kemac,
     keys: &KeySource<'_>,
-    encryption: Encryption,
+    suite: Suite,
     csb_id: u32,
     timestamp: u64,
 ) -> Result<Vec<KeyData>, Error> {
-    if Encryption::from_code(kemac.encryption) != Some(encryption) {
-        return Err(Error::UnsupportedEncryption(kemac.encryption));
+    let encryption = suite.encryption();
+    // A MAC in KEMAC would cover what V covers anyway; RFC 6043 has none.
+    if kemac.mac_algorithm != MacAlgorithm::Null {
+        return Err(Error::UnsupportedMac(kemac.mac_algorithm as u8));
     }
-    let mut plaintext = Zeroizing::new(kemac.encrypted.clone());
-    apply_aes_cm(keys, encryption, csb_id, timestamp, &mut plaintext);
+    let plaintext = match kemac.encryption {
+        code if code == encryption.code() => {
+            let mut plaintext = Zeroizing::new(kemac.encrypted.clone());
+            apply_aes_cm(keys, encryption, csb_id, timestamp, &mut plaintext);
+            plaintext
+        }
+        // RFC 6043 section 12.1: not beside 256-bit algorithms.
+        code_point::ENCRYPTION_AES_KW_128 if suite == Suite::S128 => {
+            unwrap_keys(keys, &kemac.encrypted)?
+        }
+        unknown => return Err(Error::UnsupportedEncryption(unknown)),
+    };
     let key_data = codec::parse_key_data(&plaintext).map_err(Error::MalformedKeys)?;
     for key in &key_data {
         check_key_length(&key.key)?;
     }
     Ok(key_data)
+}
+
+/// Opens a KEMAC of a response, by whichever timestamp makes its IV. The plaintext, which `expected`
+/// judges, tells: RFC 3830 makes the IV from the initiator's T, and RFC 6043 responses have another.
+pub(crate) fn open_response_keys(
+    kemac: &Kemac,
+    keys: &KeySource<'_>,
+    suite: Suite,
+    csb_id: u32,
+    times: ResponseTimes<'_>,
+    expected: impl Fn(&[KeyData]) -> bool,
+) -> Result<Vec<KeyData>, Error> {
+    let ResponseTimes { response, initial, parameters } = times;
+    let first = parameters.response_iv_time.choose(response, initial);
+    let second = parameters.response_iv_time.choose(initial, response);
+    let opened = open_keys(kemac, keys, suite, csb_id, first.to_bits());
+    let good = |opened: &Result<Vec<KeyData>, Error>| {
+        opened.as_ref().is_ok_and(|key_data| expected(key_data))
+    };
+    if parameters.strict || good(&opened) {
+        return opened;
+    }
+    let other = open_keys(kemac, keys, suite, csb_id, second.to_bits());
+    if good(&other) { other } else { opened }
+}
+
+/// What the IV of a KEMAC in a response may be made from.
+#[derive(Clone, Copy)]
+pub(crate) struct ResponseTimes<'a> {
+    pub(crate) response: Timestamp,
+    pub(crate) initial: Timestamp,
+    pub(crate) parameters: &'a Parameters,
+}
+
+/// AES key wrap with the salt as its initial value (RFC 3830 section 4.2.3).
+fn unwrap_keys(keys: &KeySource<'_>, wrapped: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
+    let key = keys.derive(constant::ENCRYPTION, KEY_WRAP_KEY_BYTES);
+    let salt = keys.derive(constant::SALT, KEY_WRAP_SALT_BYTES);
+    let failed = || Error::UnsupportedEncryption(code_point::ENCRYPTION_AES_KW_128);
+    let iv: [u8; KEY_WRAP_SALT_BYTES] = salt.as_slice().try_into().expect("derived so long");
+    let plaintext_bytes = wrapped.len().checked_sub(KEY_WRAP_SALT_BYTES).ok_or_else(failed)?;
+    // The wrapping needs whole blocks of 64 bits, two at least.
+    if plaintext_bytes < 16 || plaintext_bytes % 8 != 0 {
+        return Err(failed());
+    }
+    let mut plaintext = Zeroizing::new(vec![0; plaintext_bytes]);
+    let key = openssl::aes::AesKey::new_decrypt(&key).expect("16 bytes are a key of AES");
+    openssl::aes::unwrap_key(&key, Some(iv), &mut plaintext, wrapped)
+        .map_err(|_| Error::WrongKeyWrap)?;
+    Ok(plaintext)
 }

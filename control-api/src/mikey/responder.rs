@@ -1,30 +1,19 @@
-//! The responder: has the ticket of a TRANSFER_INIT resolved and answers with TRANSFER_RESP
-//! (RFC 6043 sections 4.2.2 and 4.2.3).
+//! The responder of a ticket transfer: checks TRANSFER_INIT, opens its ticket where it can or has it
+//! resolved, and answers with TRANSFER_RESP (RFC 6043 section 4.2.2).
 
-use zeroize::Zeroizing;
-
-use super::codec::code_point::{
-    EXTENSION_SDP_IDS, KEY_MPK, KEY_TEK, KEY_TGK, ROLE_INITIATOR, ROLE_KMS, ROLE_PRE_SHARED_KEY,
-    ROLE_RESPONDER,
-};
-use super::codec::{
-    CryptoSession, CsIdMap, DataType, Header, Identity, KeyData, Message, Payload, SecurityPolicy,
-    Ticket, TicketFlags,
-};
-use super::derivation::KeySource;
+use super::codec::code_point::{EXTENSION_SDP_IDS, ROLE_INITIATOR, ROLE_KMS, ROLE_RESPONDER};
+use super::codec::{self, CryptoSession, CsIdMap, DataType, Message, TicketFlags, TicketPolicy};
 use super::error::{Error, PolicyProblem};
 use super::exchange::{
-    RAND_BYTES, SessionRands, check_key_length, check_response, check_ticket, idr, kms_header,
-    parse_expected, random_bytes, random_u32, required_rand, required_timestamp, required_uri,
-    session_key, timestamp_payload, traffic_key,
+    check_ticket, parse_expected, required_rand, required_timestamp, required_uri, uri_of,
 };
-use super::protection::{open_keys, seal, verify};
-use super::replay::{MessageDigest, ReplayCache, checked_time};
-use super::ticket::TicketContent;
-use super::uri::{bounded, normalise};
-use super::{
-    Established, NtpTime, Parameters, PreSharedKey, Random, Suite, UriPattern, psk_identity,
-};
+use super::forking::{check_forked_keys, check_initiator_data};
+use super::replay::{ReceivedMessage, ReplayCache, checked_message_time};
+use super::resolve::{Pending, ResolvedTickets};
+use super::ticket::{self, TicketContent};
+use super::transfer::Transfer;
+use super::uri::normalise;
+use super::{NtpTime, Parameters, PreSharedKey, Random, Suite, TicketProtectionKey, UriPattern};
 
 /// What a responder has to know.
 #[derive(Clone, Debug)]
@@ -42,46 +31,30 @@ pub struct ResponderConfig {
     pub parameters: Parameters,
 }
 
+/// A ticket protection key the responder shares, so that it opens tickets itself.
+#[derive(Clone, Debug)]
+pub struct HeldTicketKey {
+    /// The key.
+    pub key: TicketProtectionKey,
+    /// Who makes tickets with it.
+    pub maker: TicketMaker,
+}
+
+/// Who shares a ticket protection key with a responder.
+#[derive(Clone, Debug)]
+pub enum TicketMaker {
+    /// The KMS, which vouches for the initiator (mode 2).
+    Kms,
+    /// Initiators, and as whom they may call (mode 4).
+    Initiators(Vec<UriPattern>),
+}
+
 /// Answers ticket transfers. It remembers authenticated messages against replay.
 pub struct Responder {
-    config: ResponderConfig,
-    replay_cache: ReplayCache,
-}
-
-/// A ticket transfer that awaits the KMS.
-pub struct Pending {
-    transfer: Transfer,
-    resolve: Resolve,
-}
-
-/// A ticket transfer whose ticket is to be resolved.
-pub struct Transfer {
-    transfer_init: Vec<u8>,
-    message: Message,
-    suite: Suite,
-    initiator: String,
-    initiator_rand: Vec<u8>,
-    requested: String,
-    session: CryptoSession,
-    digest: MessageDigest,
-    asked_as: String,
-}
-
-/// Our question to the KMS.
-struct Resolve {
-    suite: Suite,
-    csb_id: u32,
-    rand: Vec<u8>,
-    message: Vec<u8>,
-    time: NtpTime,
-}
-
-/// What the KMS answered.
-struct Resolved {
-    /// MPKi.
-    message_protection: Zeroizing<Vec<u8>>,
-    session_keys: Vec<KeyData>,
-    responder: String,
+    pub(super) config: ResponderConfig,
+    pub(super) replay_cache: ReplayCache,
+    pub(super) resolved: ResolvedTickets,
+    held: Vec<HeldTicketKey>,
 }
 
 impl Responder {
@@ -90,19 +63,23 @@ impl Responder {
     pub fn new(config: ResponderConfig) -> Self {
         let parameters = &config.parameters;
         let replay_cache =
-            ReplayCache::new(parameters.clock_skew_max, parameters.replay_cache_entries_max);
-        Self { config, replay_cache }
+            ReplayCache::new(parameters.clock_skew_max, parameters.replay_cache_entries_max)
+                .with_counter_senders(parameters.counter_senders_max);
+        let resolved = ResolvedTickets::new(parameters.resolved_tickets_max);
+        Self { config, replay_cache, resolved, held: Vec::new() }
+    }
+
+    /// Tickets under this key need no KMS.
+    pub fn hold_ticket_key(&mut self, held: HeldTicketKey) {
+        self.held.push(held);
     }
 
     /// Checks TRANSFER_INIT as far as it can be without its keys, early and without the KMS
-    /// (RFC 6043 section 4.2.2.2), and makes the RESOLVE_INIT to send to the KMS.
-    ///
-    /// `offered_protocols` are the protocol identifiers of the offer's `a=key-mgmt` lines in their
-    /// order, joined with `;`. Draws CSB ID and RANDRr of the resolve exchange, in this order.
+    /// (RFC 6043 section 4.2.2.2), and makes the RESOLVE_INIT to send to the KMS: [`Responder::check`]
+    /// and [`Responder::ask`] in one, for a responder that opens no tickets itself.
     ///
     /// # Errors
-    /// The message is malformed, not for us, not fresh, or offers nothing we accept;
-    /// [`Error::KeyLength`] where our own key is unusable.
+    /// As those two.
     pub fn begin(
         &mut self,
         transfer_init: &[u8],
@@ -111,13 +88,15 @@ impl Responder {
         random: Random<'_>,
     ) -> Result<(Pending, Vec<u8>), Error> {
         let transfer = self.check(transfer_init, offered_protocols, now)?;
-        let resolve = self.resolve_init(&transfer, now, random)?;
-        let resolve_init = resolve.message.clone();
-        Ok((Pending { transfer, resolve }, resolve_init))
+        self.ask(transfer, now, random)
     }
 
-    /// Checks TRANSFER_INIT as [`Responder::begin`] does, for a ticket that is not resolved by
-    /// messages, as the KMS is in this process: see [`Transfer::finish`].
+    /// Checks TRANSFER_INIT as far as it can be without its keys. The keys come from
+    /// [`Responder::open`], from the KMS by [`Responder::ask`], or, as the KMS is in this process,
+    /// from `Kms::resolve_for`: see [`Transfer::finish`].
+    ///
+    /// `offered_protocols` are the protocol identifiers of the offer's `a=key-mgmt` lines in their
+    /// order, joined with `;`.
     ///
     /// # Errors
     /// The message is malformed, not for us, not fresh, or offers nothing we accept.
@@ -128,12 +107,12 @@ impl Responder {
         now: NtpTime,
     ) -> Result<Transfer, Error> {
         let parameters = &self.config.parameters;
-        let message = parse_expected(transfer_init, DataType::TransferInit)?;
+        let message = parse_expected(transfer_init, DataType::TransferInit, parameters)?;
         let verification = message.verification().ok_or(Error::MissingPayload("V"))?;
         let suite =
             Suite::of(message.header.prf, verification.algorithm, &parameters.accepted_suites)?;
-        let initiator = required_uri(message.identity(ROLE_INITIATOR), "IDRi")?.to_owned();
-        let requested = required_uri(message.identity(ROLE_RESPONDER), "IDRr")?.to_owned();
+        let policy = &message.ticket().ok_or(Error::MissingPayload("TICKET"))?.policy;
+        let (initiator, requested) = parties(&message, policy, parameters)?;
         if !self.config.accepted.iter().any(|pattern| pattern.matches(&requested)) {
             return Err(Error::NotForUs(requested));
         }
@@ -143,9 +122,10 @@ impl Responder {
         if announced.is_some_and(|announced| announced != offered_protocols.as_bytes()) {
             return Err(Error::ProtocolListMismatch);
         }
-        let time = checked_time(required_timestamp(&message)?, now, parameters.clock_skew_max)?;
-        let digest = MessageDigest::new(initiator.as_bytes(), message.header.csb_id, time);
-        self.replay_cache.check(digest)?;
+        let timestamp = required_timestamp(&message)?;
+        let time = checked_message_time(timestamp, now, parameters)?;
+        let received = ReceivedMessage::new(initiator.as_bytes(), message.header.csb_id, time);
+        self.replay_cache.check_message(&received)?;
         let initiator_rand = required_rand(&message, ROLE_INITIATOR)?;
         let asked_as = self.config.answer_as.clone().unwrap_or_else(|| requested.clone());
         let transfer_init = transfer_init.to_vec();
@@ -157,9 +137,54 @@ impl Responder {
             initiator_rand,
             requested,
             session,
-            digest,
+            timestamp,
+            received,
             asked_as,
         })
+    }
+
+    /// What is in the ticket, where no KMS is needed to tell: we hold its key (modes 2 and 4), or
+    /// had it resolved before and it may be used again (RFC 6043 section 5.3).
+    ///
+    /// # Errors
+    /// The ticket is not authentic, not for us, or of a maker that may not make it.
+    pub fn open(&self, transfer: &Transfer) -> Result<Option<TicketContent>, Error> {
+        let ticket = transfer.message.ticket().expect("it was checked");
+        let policy = &ticket.policy;
+        // With forked keys only the KMS can tell that the initiator has those of the ticket. Who has
+        // not learns nothing from an answer, unless the session key is one of its own.
+        let own_key_forked =
+            policy.flags.has(TicketFlags::KEY_FORKING) && transfer.message.kemac().is_some();
+        if !own_key_forked && let Some(content) = self.resolved.find(ticket, &transfer.asked_as) {
+            return Ok(Some(content));
+        }
+        if self.held.is_empty() || policy.flags.has(TicketFlags::RESOLVE_MANDATORY) {
+            return Ok(None);
+        }
+        // Tickets of other makers are opaque to us.
+        let Ok(data) = codec::parse_base_ticket(&ticket.data) else {
+            return Ok(None);
+        };
+        let named =
+            |held: &&HeldTicketKey| Some(held.key.identity.as_slice()) == data.key_identity();
+        let Some(held) = self.held.iter().find(named) else {
+            return Ok(None);
+        };
+        let parameters = &self.config.parameters;
+        let (mut content, _) = ticket::open(ticket, parameters, |_| Some(&held.key))?;
+        check_maker(&held.maker, policy, &transfer.initiator)?;
+        let asked_as = normalise(&transfer.asked_as);
+        let requested = normalise(&transfer.requested);
+        let for_us = policy.responders().filter_map(|named| uri_of(named).ok()).any(|named| {
+            let named = normalise(named);
+            named == asked_as || named == requested
+        });
+        if !for_us {
+            return Err(Error::ResponderNotInTicket(transfer.asked_as.clone()));
+        }
+        check_forked_keys(policy.flags, &content.session_keys)?;
+        content.responder = Some(transfer.asked_as.clone());
+        Ok(Some(content))
     }
 
     /// Names the key we share with the KMS.
@@ -169,16 +194,19 @@ impl Responder {
     }
 
     fn check_policy(&self, message: &Message, initiator: &str, now: NtpTime) -> Result<(), Error> {
+        let parameters = &self.config.parameters;
         let ticket = message.ticket().ok_or(Error::MissingPayload("TICKET"))?;
-        check_ticket(ticket, &self.config.parameters, now)?;
-        if !ticket.policy.flags.has(TicketFlags::PLAIN_RESPONDER) {
+        check_ticket(ticket, parameters, now)?;
+        check_initiator_data(ticket, parameters)?;
+        let flags = ticket.policy.flags;
+        if !flags.has(TicketFlags::PLAIN_RESPONDER) {
             return Err(Error::UnacceptablePolicy(PolicyProblem::AdditionalProcessing));
         }
-        if message.kemac().is_some() {
+        if message.kemac().is_some() && !flags.has(TicketFlags::INITIATOR_KEYS) {
             return Err(Error::UnacceptablePolicy(PolicyProblem::TransferredKeys));
         }
         if let Some(kms) = ticket.policy.identity(ROLE_KMS) {
-            let kms = kms.as_uri().ok_or(Error::IdentityNotUri)?;
+            let kms = uri_of(kms)?;
             if normalise(kms) != normalise(&self.config.kms_uri) {
                 return Err(Error::OtherKms(kms.to_owned()));
             }
@@ -190,218 +218,39 @@ impl Responder {
         }
         Ok(())
     }
+}
 
-    /// In the suite of the transfer: long keys must not travel under short ones (RFC 6043
-    /// section 12.1).
-    fn resolve_init(
-        &self,
-        transfer: &Transfer,
-        now: NtpTime,
-        random: Random<'_>,
-    ) -> Result<Resolve, Error> {
-        let Transfer { message: transfer_init, suite, asked_as, .. } = transfer;
-        let (suite, asked_as) = (*suite, asked_as.clone());
-        let config = &self.config;
-        let key = &config.kms_key.key;
-        check_key_length(key)?;
-        let csb_id = random_u32(random);
-        let rand = random_bytes(random, RAND_BYTES.max(key.len()));
-        let ticket = transfer_init.ticket().ok_or(Error::MissingPayload("TICKET"))?;
-        let message = Message {
-            header: kms_header(DataType::ResolveInitPsk, suite.prf(), csb_id, true),
-            payloads: vec![
-                timestamp_payload(now),
-                Payload::Randr { role: ROLE_RESPONDER, rand: rand.clone() },
-                idr(ROLE_RESPONDER, Identity::uri(bounded(&asked_as)?)),
-                idr(ROLE_KMS, Identity::uri(bounded(&config.kms_uri)?)),
-                Payload::Ticket(Box::new(ticket.clone())),
-                idr(ROLE_PRE_SHARED_KEY, Identity::bytes(&config.kms_key.identity)),
-            ],
-        };
-        let source = KeySource::initial_message(suite.prf(), key, csb_id, &[], &rand);
-        let identities = [asked_as.as_bytes(), config.kms_uri.as_bytes()];
-        let message = seal(message, &source, suite.mac_algorithm(), &identities);
-        Ok(Resolve { suite, csb_id, rand, message, time: now })
+/// Flag D says who made the ticket, and the key's holders are known.
+fn check_maker(maker: &TicketMaker, policy: &TicketPolicy, initiator: &str) -> Result<(), Error> {
+    let by_kms = policy.flags.has(TicketFlags::MADE_BY_KMS);
+    match maker {
+        TicketMaker::Kms if by_kms => Ok(()),
+        TicketMaker::Initiators(patterns) if !by_kms => {
+            if patterns.iter().any(|pattern| pattern.matches(initiator)) {
+                Ok(())
+            } else {
+                Err(Error::NotAuthorised(initiator.to_owned()))
+            }
+        }
+        _ => Err(Error::UnacceptablePolicy(PolicyProblem::Maker)),
     }
 }
 
-impl Pending {
-    /// URI of who calls, authenticated only once [`Pending::finish`] succeeds.
-    #[must_use]
-    pub fn initiator(&self) -> &str {
-        &self.transfer.initiator
-    }
-
-    /// URI that was called.
-    #[must_use]
-    pub fn requested(&self) -> &str {
-        self.transfer.requested()
-    }
-
-    /// Takes the KMS's answer, checks the MAC of TRANSFER_INIT with it, derives the key and makes
-    /// TRANSFER_RESP. Draws RANDRr.
-    ///
-    /// # Errors
-    /// The KMS refused, its answer is not authentic, or TRANSFER_INIT is not authentic or a
-    /// replay.
-    pub fn finish(
-        self,
-        responder: &mut Responder,
-        resolve_resp: &[u8],
-        now: NtpTime,
-        random: Random<'_>,
-    ) -> Result<(Established, Vec<u8>), Error> {
-        let resolved = self.open_response(&responder.config, resolve_resp, now)?;
-        self.transfer.establish(responder, &resolved, now, random)
-    }
-
-    fn open_response(
-        &self,
-        config: &ResponderConfig,
-        resolve_resp: &[u8],
-        now: NtpTime,
-    ) -> Result<Resolved, Error> {
-        let resolve = &self.resolve;
-        let suite = resolve.suite;
-        let message = parse_expected(resolve_resp, DataType::ResolveResp)?;
-        check_response(&message.header, resolve.csb_id, suite.prf())?;
-        let key = &config.kms_key.key;
-        let source =
-            KeySource::response_message(suite.prf(), key, resolve.csb_id, &[], &resolve.rand);
-        verify(&message, resolve_resp, &source, &[&resolve.message])?;
-        let timestamp = required_timestamp(&message)?;
-        checked_time(timestamp, now, config.parameters.clock_skew_max)?;
-        let kemac = message.kemac().ok_or(Error::MissingPayload("KEMAC"))?;
-        let open = |time| open_keys(kemac, &source, suite.encryption(), resolve.csb_id, time);
-        let starts_with_mpk =
-            |keys: &Vec<KeyData>| keys.first().is_some_and(|first| first.key_type == KEY_MPK);
-        // RFC 3830 makes the IV from the initiator's T, which RFC 6043 responses do not repeat. The
-        // response's own T is the likelier reading; the plaintext tells.
-        let mut keys = open(timestamp.to_bits())
-            .ok()
-            .filter(starts_with_mpk)
-            .map_or_else(|| open(resolve.time.0), Ok)?;
-        if !starts_with_mpk(&keys) {
-            return Err(Error::MissingPayload("MPKi"));
-        }
-        let message_protection = keys.remove(0).key;
-        keys.retain(|key| matches!(key.key_type, KEY_TGK | KEY_TEK));
-        let responder = match message.identity(ROLE_RESPONDER) {
-            Some(identity) => identity.as_uri().ok_or(Error::IdentityNotUri)?.to_owned(),
-            None => self.transfer.asked_as.clone(),
-        };
-        Ok(Resolved { message_protection, session_keys: keys, responder })
-    }
-}
-
-impl Transfer {
-    /// URI that was called.
-    #[must_use]
-    pub fn requested(&self) -> &str {
-        &self.requested
-    }
-
-    /// The ticket, and as whom we have it resolved.
-    #[must_use]
-    pub fn question(&self) -> (&Ticket, &str) {
-        let ticket = self.message.ticket().expect("it was checked");
-        (ticket, &self.asked_as)
-    }
-
-    /// Takes what is in the ticket, checks the MAC of TRANSFER_INIT with it, derives the key and makes
-    /// TRANSFER_RESP. Draws RANDRr.
-    ///
-    /// # Errors
-    /// TRANSFER_INIT is not authentic or a replay.
-    pub fn finish(
-        self,
-        responder: &mut Responder,
-        content: TicketContent,
-        now: NtpTime,
-        random: Random<'_>,
-    ) -> Result<(Established, Vec<u8>), Error> {
-        let mut session_keys = content.session_keys;
-        session_keys.retain(|key| matches!(key.key_type, KEY_TGK | KEY_TEK));
-        let message_protection = content.message_protection.initiator;
-        let responder_uri = self.asked_as.clone();
-        let resolved = Resolved { message_protection, session_keys, responder: responder_uri };
-        self.establish(responder, &resolved, now, random)
-    }
-
-    fn establish(
-        self,
-        responder: &mut Responder,
-        resolved: &Resolved,
-        now: NtpTime,
-        random: Random<'_>,
-    ) -> Result<(Established, Vec<u8>), Error> {
-        let mpki = &resolved.message_protection;
-        let csb_id = self.message.header.csb_id;
-        let prf = self.suite.prf();
-        let source = KeySource::initial_message(prf, mpki, csb_id, &self.initiator_rand, &[]);
-        let identities = [self.initiator.as_bytes(), self.requested.as_bytes()];
-        verify(&self.message, &self.transfer_init, &source, &identities)?;
-        responder.replay_cache.insert(self.digest, now)?;
-
-        let flags = self.message.ticket().map(|ticket| ticket.policy.flags);
-        let flags = flags.expect("it was checked");
-        let responder_rand = if flags.has(TicketFlags::RESPONDER_RAND) {
-            random_bytes(random, RAND_BYTES)
-        } else {
-            Vec::new()
-        };
-        let key = session_key(&resolved.session_keys, &self.session.spi)?;
-        let rands = SessionRands::new(flags, &self.initiator_rand, &responder_rand);
-        let established = Established {
-            psk: traffic_key(key, prf, self.session.id, &rands)?,
-            psk_identity: psk_identity(csb_id, self.session.id),
-            peer: self.initiator.clone(),
-        };
-        let parameters = &responder.config.parameters;
-        let message = self.response(parameters, &resolved.responder, &responder_rand, key, now);
-        let source =
-            KeySource::response_message(prf, mpki, csb_id, &self.initiator_rand, &responder_rand);
-        let algorithm = self.suite.mac_algorithm();
-        Ok((established, seal(message, &source, algorithm, &[&self.transfer_init])))
-    }
-
-    fn response(
-        &self,
-        parameters: &Parameters,
-        responder_uri: &str,
-        responder_rand: &[u8],
-        key: &KeyData,
-        now: NtpTime,
-    ) -> Message {
-        let mut session = self.session.clone();
-        session.spi = key.spi().unwrap_or_default().to_vec();
-        let mut payloads = vec![timestamp_payload(now)];
-        if !responder_rand.is_empty() {
-            let rand = responder_rand.to_vec();
-            payloads.push(Payload::Randr { role: ROLE_RESPONDER, rand });
-        }
-        payloads.push(idr(ROLE_RESPONDER, Identity::uri(responder_uri)));
-        // RFC 6043 section 6.1.1: exactly one policy in the response, ours where none was offered.
-        session.policy_numbers.truncate(1);
-        if session.policy_numbers.is_empty() {
-            session.policy_numbers.push(parameters.security_policy_number);
-            payloads.push(Payload::SecurityPolicy(SecurityPolicy {
-                number: parameters.security_policy_number,
-                protection_type: session.protection_type,
-                parameters: parameters.security_policy_parameters.clone(),
-            }));
-        }
-        Message {
-            header: Header {
-                data_type: DataType::TransferResp,
-                response_wanted: false,
-                prf: self.message.header.prf,
-                csb_id: self.message.header.csb_id,
-                map: CsIdMap::GenericId(vec![session]),
-            },
-            payloads,
-        }
-    }
+/// Who calls and who is called. What the message leaves out, its ticket says (RFC 6043 section
+/// 4.2.2.1 asks for both, but lets them be left out).
+fn parties(
+    message: &Message,
+    policy: &TicketPolicy,
+    parameters: &Parameters,
+) -> Result<(String, String), Error> {
+    let lenient = |identity| if parameters.strict { None } else { identity };
+    let initiator =
+        message.identity(ROLE_INITIATOR).or_else(|| lenient(policy.identity(ROLE_INITIATOR)));
+    let mut responders = policy.responders();
+    let only = responders.next().filter(|_| responders.next().is_none());
+    let responder = message.identity(ROLE_RESPONDER).or_else(|| lenient(only));
+    let initiator = required_uri(initiator, "IDRi")?.to_owned();
+    Ok((initiator, required_uri(responder, "IDRr")?.to_owned()))
 }
 
 /// The one crypto session, for TLS (TS 23.333 clause 5.20.2).
@@ -417,6 +266,9 @@ fn accepted_session<'a>(
     };
     if !parameters.accepted_protection_types_tls.contains(&session.protection_type) {
         return Err(Error::ProtectionTypeNotAccepted(session.protection_type));
+    }
+    if parameters.strict && session.policy_numbers.is_empty() {
+        return Err(Error::MissingPayload("SP"));
     }
     if let Some(number) = session.policy_numbers.first() {
         let known = message.security_policies().any(|policy| {

@@ -9,15 +9,17 @@ use super::codec::code_point::{
     KEY_MPK, ROLE_END, ROLE_INITIATOR, ROLE_KMS, ROLE_PRE_SHARED_KEY, ROLE_RESPONDER, ROLE_START,
 };
 use super::codec::{
-    self, BaseTicket, Identity, KeyData, KeyValidity, MacAlgorithm, Message, Payload, Ticket,
-    TicketFlags, TicketPolicy, Timestamp, Verification,
+    self, BaseTicket, Identity, KeyData, KeyValidity, MacAlgorithm, Payload, Ticket, TicketFlags,
+    TicketPolicy, Timestamp, Verification,
 };
 use super::derivation::{KeySource, NO_CSB_ID, Prf, constant};
 use super::error::{Error, PolicyProblem};
 use super::exchange::{
     RAND_BYTES, check_key_length, idr, random_bytes, random_key, timestamp_payload,
 };
-use super::protection::{Encryption, mac, open_keys, seal_keys};
+use super::protection::{mac, open_keys, seal_keys};
+use super::request::TicketWish;
+use super::uri::bounded;
 use super::{NtpTime, Parameters, Random, Suite, TicketProtectionKey};
 
 /// SPI of the MPK in tickets we make; RFC 6043 section 6.2.1 wants one on every key.
@@ -33,37 +35,31 @@ pub(crate) const FLAGS_BASE: TicketFlags = TicketFlags::RESOLVE_MANDATORY
     .with(TicketFlags::REUSABLE)
     .with(TicketFlags::PLAIN_INITIATOR)
     .with(TicketFlags::PLAIN_RESPONDER);
-/// Flags of tickets an initiator makes itself: without D, L must be set.
-pub(crate) const FLAGS_OWN: TicketFlags = FLAGS_BASE.with(TicketFlags::INITIATOR_KEYS);
-
-/// Who a ticket is for.
-pub(crate) struct Parties<'a> {
-    pub(crate) kms_uri: &'a str,
-    pub(crate) initiator_uri: &'a str,
-    pub(crate) responder_uri: &'a str,
-}
+/// Most keys in a ticket we make: several sessions' worth, and a KEMAC of some 1 KiB.
+pub(crate) const SESSION_KEYS_MAX: usize = 16;
 
 /// Policy of a ticket valid from `now`.
 pub(crate) fn policy(
     parameters: &Parameters,
-    flags: TicketFlags,
-    parties: &Parties<'_>,
+    wish: &TicketWish<'_>,
     now: NtpTime,
-) -> TicketPolicy {
+) -> Result<TicketPolicy, Error> {
     let mut policy = TicketPolicy {
         ticket_type: parameters.ticket_type,
         subtype: parameters.ticket_subtype,
         version: parameters.ticket_version,
         prf: parameters.suite.prf().code(),
-        flags,
+        flags: wish.flags,
         payloads: vec![
-            idr(ROLE_KMS, Identity::uri(parties.kms_uri)),
-            idr(ROLE_INITIATOR, Identity::uri(parties.initiator_uri)),
+            idr(ROLE_KMS, parameters.identity(bounded(wish.kms)?)),
+            idr(ROLE_INITIATOR, parameters.identity(bounded(wish.initiator)?)),
         ],
     };
     policy.payloads.extend(validity(now, parameters.ticket_lifetime));
-    policy.payloads.push(idr(ROLE_RESPONDER, Identity::uri(parties.responder_uri)));
-    policy
+    for responder in wish.responders {
+        policy.payloads.push(idr(ROLE_RESPONDER, parameters.identity(bounded(responder)?)));
+    }
+    Ok(policy)
 }
 
 /// TRs and TRe.
@@ -74,21 +70,26 @@ pub(crate) fn validity(now: NtpTime, lifetime: Duration) -> [Payload; 2] {
 }
 
 /// The keys inside a ticket.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct TicketContent {
     /// MPKi and MPKr of this ticket.
     pub message_protection: MessageProtectionKeys,
-    /// TGKs and TEKs.
+    /// TGKs, GTGKs and TEKs.
     pub session_keys: Vec<KeyData>,
+    /// As whom the KMS has authorised the responder, which answers under that name.
+    pub responder: Option<String>,
+    /// RANDRkms, where the keys are forked.
+    pub kms_rand: Option<Vec<u8>>,
 }
 
 /// MPKi protects TRANSFER_INIT, MPKr (with key forking) TRANSFER_RESP.
+#[derive(Clone)]
 pub struct MessageProtectionKeys {
     /// SPI of the MPK both come from.
     pub spi: Vec<u8>,
     /// The initiator's.
     pub initiator: Zeroizing<Vec<u8>>,
-    /// The responder's, before forking.
+    /// The responder's: in a ticket MPKr, once the keys are forked MPKr'.
     pub responder: Zeroizing<Vec<u8>>,
 }
 
@@ -98,10 +99,24 @@ impl std::fmt::Debug for MessageProtectionKeys {
     }
 }
 
-/// Makes a base ticket with a fresh MPK and one fresh TGK. Draws RAND, MPK, TGK, in this order.
+/// The keys a ticket is to contain: their type, length and name, the key itself being ignored. One
+/// TGK where nothing else is asked for (RFC 6043 section 4.2.1.5).
+pub(crate) fn wished_keys(suite: Suite) -> Vec<KeyData> {
+    vec![KeyData {
+        key_type: codec::code_point::KEY_TGK,
+        key: Zeroizing::new(vec![0; suite.key_bytes()]),
+        salt: None,
+        validity: KeyValidity::Spi(SPI_TGK.to_vec()),
+    }]
+}
+
+/// Makes a base ticket with a fresh MPK and fresh session keys of the kind of `wished`. Draws RAND,
+/// MPK, session keys, in this order.
 pub(crate) fn make(
     policy: TicketPolicy,
+    parameters: &Parameters,
     suite: Suite,
+    wished: &[KeyData],
     ticket_protection_key: &TicketProtectionKey,
     now: NtpTime,
     random: Random<'_>,
@@ -113,19 +128,14 @@ pub(crate) fn make(
     check_key_length(tpk)?;
     let rand = random_bytes(random, rand_bytes);
     let mpk = random_key(random, key_bytes);
-    let session_keys = vec![KeyData {
-        key_type: codec::code_point::KEY_TGK,
-        key: random_key(random, key_bytes),
-        salt: None,
-        validity: KeyValidity::Spi(SPI_TGK.to_vec()),
-    }];
+    let session_keys = fresh_keys(suite, wished, random)?;
     let prf = suite.prf();
     let source = KeySource::ticket(prf, tpk, &rand);
     let mut inside = vec![KeyData {
         key_type: KEY_MPK,
         key: mpk.clone(),
         salt: None,
-        validity: KeyValidity::Spi(SPI_MPK.to_vec()),
+        validity: mpk_validity(parameters, &SPI_MPK),
     }];
     inside.extend(session_keys.iter().cloned());
     let kemac = seal_keys(&inside, &source, suite.encryption(), NO_CSB_ID, now.0);
@@ -147,13 +157,46 @@ pub(crate) fn make(
     let last = base.payloads.len() - 1;
     base.payloads[last] = Payload::Verification(Verification { algorithm, mac });
     ticket.data = codec::encode_base_ticket(&base);
-    Ok((ticket, TicketContent { message_protection, session_keys }))
+    Ok((
+        ticket,
+        TicketContent { message_protection, session_keys, responder: None, kms_rand: None },
+    ))
+}
+
+/// RFC 6043 section 6.2.1 wants an SPI on every key, though nothing ever names an MPK by it.
+pub(crate) fn mpk_validity(parameters: &Parameters, spi: &[u8]) -> KeyValidity {
+    if parameters.spi_on_message_protection_keys {
+        KeyValidity::Spi(spi.to_vec())
+    } else {
+        KeyValidity::Null
+    }
+}
+
+fn fresh_keys(suite: Suite, wished: &[KeyData], random: Random<'_>) -> Result<Vec<KeyData>, Error> {
+    if wished.is_empty() || wished.len() > SESSION_KEYS_MAX {
+        return Err(Error::UnacceptablePolicy(PolicyProblem::SessionKeys));
+    }
+    let fresh = |wished: &KeyData| {
+        check_key_length(&wished.key)?;
+        // RFC 6043 section 12.1: keys above 128 bits need the 256-bit algorithms.
+        let too_long = suite == Suite::S128 && wished.key.len() > suite.key_bytes();
+        if too_long || wished.key_type >= KEY_MPK || wished.spi().is_none_or(<[u8]>::is_empty) {
+            return Err(Error::UnacceptablePolicy(PolicyProblem::SessionKeys));
+        }
+        Ok(KeyData {
+            key_type: wished.key_type,
+            key: random_key(random, wished.key.len()),
+            salt: wished.salt.as_ref().map(|salt| random_key(random, salt.len())),
+            validity: wished.validity.clone(),
+        })
+    };
+    wished.iter().map(fresh).collect()
 }
 
 /// Opens a base ticket: checks its MAC and decrypts its keys. `find_key` gives the TPK by identity.
 pub(crate) fn open<'a>(
     ticket: &Ticket,
-    accepted_suites: &[Suite],
+    parameters: &Parameters,
     find_key: impl FnOnce(&[u8]) -> Option<&'a TicketProtectionKey>,
 ) -> Result<(TicketContent, &'a TicketProtectionKey), Error> {
     let policy = &ticket.policy;
@@ -161,47 +204,54 @@ pub(crate) fn open<'a>(
         return Err(Error::UnacceptablePolicy(PolicyProblem::Version));
     }
     let data = codec::parse_base_ticket(&ticket.data)?;
-    let missing = |name| Error::MissingPayload(name);
-    // The accessors of a message serve: Ticket Data is the same kind of chain.
-    let chain = Message {
-        header: super::exchange::kms_header(
-            codec::DataType::ResolveInitPsk,
-            Prf::Mikey1,
-            NO_CSB_ID,
-            false,
-        ),
-        payloads: data.payloads,
-    };
-    let timestamp = chain.timestamp().ok_or(missing("ticket T"))?;
-    let rand = chain
-        .payloads
-        .iter()
-        .find_map(|payload| match payload {
-            Payload::Rand(rand) => Some(rand.as_slice()),
-            _ => None,
-        })
-        .ok_or(missing("ticket RAND"))?;
-    let kemac = chain.kemac().ok_or(missing("ticket KEMAC"))?;
-    let verification = chain.verification().ok_or(missing("ticket V"))?;
-    let suite = Suite::of(policy.prf, verification.algorithm, accepted_suites)?;
-    let identity = &chain.identity(ROLE_PRE_SHARED_KEY).ok_or(missing("ticket IDRpsk"))?.data;
+    let identity = data.key_identity().ok_or(Error::MissingPayload("ticket IDRpsk"))?;
     let key = find_key(identity)
         .ok_or_else(|| Error::UnknownKeyIdentity(identity.escape_ascii().to_string()))?;
+    let content = open_with(ticket, &data, key, parameters)?;
+    Ok((content, key))
+}
+
+/// Opens a ticket whose key is known.
+pub(crate) fn open_with(
+    ticket: &Ticket,
+    data: &BaseTicket,
+    key: &TicketProtectionKey,
+    parameters: &Parameters,
+) -> Result<TicketContent, Error> {
+    let missing = |name| Error::MissingPayload(name);
+    let timestamp = data.timestamp().ok_or(missing("ticket T"))?;
+    let rand = data.rand().ok_or(missing("ticket RAND"))?;
+    let kemac = data.kemac().ok_or(missing("ticket KEMAC"))?;
+    let verification = data.verification().ok_or(missing("ticket V"))?;
+    let prf = ticket.policy.prf;
+    let suite = Suite::of(prf, verification.algorithm, &parameters.accepted_suites)?;
     check_key_length(&key.key)?;
     let source = KeySource::ticket(suite.prf(), &key.key, rand);
     let expected = ticket_mac(ticket, &source, verification.algorithm);
     if !bool::from(expected.ct_eq(&verification.mac)) {
         return Err(Error::WrongTicketMac);
     }
-    let encryption: Encryption = suite.encryption();
-    let mut keys = open_keys(kemac, &source, encryption, NO_CSB_ID, timestamp.to_bits())?;
-    if keys.first().is_none_or(|first| first.key_type != KEY_MPK) {
-        return Err(missing("ticket MPK"));
-    }
-    let mpk = keys.remove(0);
+    let mut keys = open_keys(kemac, &source, suite, NO_CSB_ID, timestamp.to_bits())?;
+    let mpk = take_message_protection_key(&mut keys, parameters, "ticket MPK")?;
     let spi = mpk.spi().unwrap_or_default().to_vec();
     let message_protection = message_protection(suite.prf(), &mpk.key, rand, spi);
-    Ok((TicketContent { message_protection, session_keys: keys }, key))
+    Ok(TicketContent { message_protection, session_keys: keys, responder: None, kms_rand: None })
+}
+
+/// The MPK at the head of keys that are in order.
+pub(crate) fn take_message_protection_key(
+    keys: &mut Vec<KeyData>,
+    parameters: &Parameters,
+    name: &'static str,
+) -> Result<KeyData, Error> {
+    if keys.first().is_none_or(|first| first.key_type != KEY_MPK) {
+        return Err(Error::MissingPayload(name));
+    }
+    let key = keys.remove(0);
+    if parameters.strict && key.spi().is_none() {
+        return Err(Error::UnacceptablePolicy(PolicyProblem::SessionKeys));
+    }
+    Ok(key)
 }
 
 fn message_protection(prf: Prf, mpk: &[u8], rand: &[u8], spi: Vec<u8>) -> MessageProtectionKeys {

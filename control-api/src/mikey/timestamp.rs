@@ -32,6 +32,13 @@ impl NtpTime {
         }
     }
 
+    /// Seconds since the Unix epoch: 1968 to 2104.
+    #[must_use]
+    pub fn to_unix_seconds(self) -> i64 {
+        let era = if self.0 >> 63 == 1 { 0 } else { 1_i64 << 32 };
+        i64::from(self.seconds()) + era - UNIX_EPOCH_NTP_SECONDS as i64
+    }
+
     /// Whole seconds, as NTP-UTC-32 carries them.
     #[must_use]
     pub fn seconds(self) -> u32 {

@@ -6,6 +6,8 @@ pub const LAST: u8 = 0;
 pub const KEMAC: u8 = 1;
 /// Envelope (PKE).
 pub const PKE: u8 = 2;
+/// Diffie-Hellman value.
+pub const DH: u8 = 3;
 /// Signature; always the last payload and without a next-payload byte.
 pub const SIGN: u8 = 4;
 /// Timestamp.
@@ -60,11 +62,18 @@ pub const ENCRYPTION_AES_KW_128: u8 = 2;
 /// Encryption: AES-CM with a 256-bit key.
 pub const ENCRYPTION_AES_CM_256: u8 = 3;
 
+/// TR role: time of issue.
+pub const ROLE_ISSUED: u8 = 1;
 /// TR role: start of validity.
 pub const ROLE_START: u8 = 2;
 /// TR role: end of validity.
 pub const ROLE_END: u8 = 3;
 
+/// TR role: longest time between two rekeyings.
+pub const ROLE_REKEYING: u8 = 4;
+
+/// ID type: NAI.
+pub const ID_NAI: u8 = 0;
 /// ID type: URI.
 pub const ID_URI: u8 = 1;
 /// ID type: byte string.
@@ -95,6 +104,15 @@ pub const KEY_GTGK: u8 = 4;
 pub const KEY_GTGK_SALT: u8 = 5;
 /// Key data type: MPK.
 pub const KEY_MPK: u8 = 6;
+
+/// Certificate type: X.509v3.
+pub const CERTIFICATE_X509: u8 = 0;
+/// Signature type: RSA, PKCS #1 version 1.5.
+pub const SIGNATURE_RSA_PKCS1: u8 = 0;
+/// Signature type: RSA-PSS.
+pub const SIGNATURE_RSA_PSS: u8 = 1;
+/// Hash function: SHA-256.
+pub const HASH_SHA_256: u8 = 2;
 
 /// General extension: the protocol list offered in SDP (RFC 4567 section 4.1).
 pub const EXTENSION_SDP_IDS: u8 = 1;

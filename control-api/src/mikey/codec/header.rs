@@ -1,5 +1,6 @@
 //! The common header HDR and its CS ID map (RFC 3830 section 6.1, RFC 6043 section 6.1).
 
+use super::DataType;
 use super::code_point::{MAP_EMPTY, MAP_GENERIC_ID, MAP_SRTP_ID};
 use super::reader::{ParseError, ParseReason, Reader, put_vec8, put_vec16};
 
@@ -21,46 +22,6 @@ pub struct Header {
     pub csb_id: u32,
     /// The crypto sessions.
     pub map: CsIdMap,
-}
-
-/// Which message (IANA "MIKEY Payload Name Spaces", data type).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[allow(missing_docs, reason = "the names are the registry's own")]
-pub enum DataType {
-    PreShared = 0,
-    PreSharedVerification = 1,
-    PublicKey = 2,
-    PublicKeyVerification = 3,
-    Error = 6,
-    RequestInitPsk = 11,
-    RequestInitPk = 12,
-    RequestResp = 13,
-    TransferInit = 14,
-    TransferResp = 15,
-    ResolveInitPsk = 16,
-    ResolveInitPk = 17,
-    ResolveResp = 18,
-}
-
-impl DataType {
-    fn from_code(code: u8) -> Option<Self> {
-        Some(match code {
-            0 => Self::PreShared,
-            1 => Self::PreSharedVerification,
-            2 => Self::PublicKey,
-            3 => Self::PublicKeyVerification,
-            6 => Self::Error,
-            11 => Self::RequestInitPsk,
-            12 => Self::RequestInitPk,
-            13 => Self::RequestResp,
-            14 => Self::TransferInit,
-            15 => Self::TransferResp,
-            16 => Self::ResolveInitPsk,
-            17 => Self::ResolveInitPk,
-            18 => Self::ResolveResp,
-            _ => return None,
-        })
-    }
 }
 
 /// CS ID map info. The number of records is the #CS field.

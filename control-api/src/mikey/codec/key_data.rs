@@ -42,6 +42,38 @@ pub enum KeyValidity {
     Interval(Vec<u8>, Vec<u8>),
 }
 
+impl KeyValidity {
+    /// By its type; `None` where that is unknown.
+    pub(super) fn parse(reader: &mut Reader<'_>, code: u8) -> Result<Option<Self>, ParseError> {
+        Ok(Some(match code {
+            0 => Self::Null,
+            1 => Self::Spi(reader.vec8()?),
+            2 => Self::Interval(reader.vec8()?, reader.vec8()?),
+            _ => return Ok(None),
+        }))
+    }
+
+    pub(super) fn code(&self) -> u8 {
+        match self {
+            Self::Null => 0,
+            Self::Spi(_) => 1,
+            Self::Interval(..) => 2,
+        }
+    }
+}
+
+/// Writes what follows the type.
+pub(super) fn put_validity(out: &mut Vec<u8>, validity: &KeyValidity) {
+    match validity {
+        KeyValidity::Null => {}
+        KeyValidity::Spi(spi) => put_vec8(out, spi),
+        KeyValidity::Interval(from, to) => {
+            put_vec8(out, from);
+            put_vec8(out, to);
+        }
+    }
+}
+
 impl KeyData {
     /// The SPI, where the key has one.
     #[must_use]
@@ -90,12 +122,8 @@ fn parse_key(reader: &mut Reader<'_>) -> Result<KeyData, ParseError> {
     }
     let key = Zeroizing::new(reader.vec16()?);
     let salt = if has_salt(key_type) { Some(Zeroizing::new(reader.vec16()?)) } else { None };
-    let validity = match types & 0x0f {
-        0 => KeyValidity::Null,
-        1 => KeyValidity::Spi(reader.vec8()?),
-        2 => KeyValidity::Interval(reader.vec8()?, reader.vec8()?),
-        _ => return Err(at_type.error(ParseReason::UnknownKeyType(types))),
-    };
+    let validity = KeyValidity::parse(reader, types & 0x0f)?
+        .ok_or_else(|| at_type.error(ParseReason::UnknownKeyType(types)))?;
     Ok(KeyData { key_type, key, salt, validity })
 }
 
@@ -107,25 +135,13 @@ pub fn encode_key_data(keys: &[KeyData]) -> Zeroizing<Vec<u8>> {
     let mut out = Zeroizing::new(Vec::with_capacity(bytes_max));
     for (index, key) in keys.iter().enumerate() {
         out.push(if index + 1 < keys.len() { code::KEY_DATA } else { code::LAST });
-        let validity_type = match key.validity {
-            KeyValidity::Null => 0,
-            KeyValidity::Spi(_) => 1,
-            KeyValidity::Interval(..) => 2,
-        };
-        out.push(key.key_type << 4 | validity_type);
+        out.push(key.key_type << 4 | key.validity.code());
         put_vec16(&mut out, &key.key);
         assert_eq!(key.salt.is_some(), has_salt(key.key_type), "the type says whether");
         if let Some(salt) = &key.salt {
             put_vec16(&mut out, salt);
         }
-        match &key.validity {
-            KeyValidity::Null => {}
-            KeyValidity::Spi(spi) => put_vec8(&mut out, spi),
-            KeyValidity::Interval(from, to) => {
-                put_vec8(&mut out, from);
-                put_vec8(&mut out, to);
-            }
-        }
+        put_validity(&mut out, &key.validity);
     }
     assert!(out.len() <= bytes_max);
     out

@@ -1,22 +1,33 @@
 //! The bytes of MIKEY messages (RFC 3830 section 6, RFC 6043 section 6) as typed values.
 //!
 //! `encode(&parse(bytes)?) == bytes` for everything that parses: reserved bits and unknown code
-//! points are kept, so MACs may be computed over an encoded message.
+//! points are kept, so MACs may be computed over an encoded message. Whether a message has the
+//! payloads its type asks for is a question of its own: [`Message::check_contents`].
+//!
+//! Nothing here needs anything of the rest of this crate.
 
 pub mod code_point;
+mod contents;
+mod data_type;
+mod fields;
+mod flags;
 mod header;
+mod initiator_data;
 mod key_data;
 mod payload;
 mod reader;
 mod ticket;
 
-pub use header::{CryptoSession, CsIdMap, DataType, Header, SrtpSession};
+pub use contents::{ContentsError, ContentsProblem};
+pub use data_type::DataType;
+pub use fields::{Identity, Kemac, MacAlgorithm, SecurityPolicy, Timestamp, Verification};
+pub use flags::{FlagContradiction, TicketFlags};
+pub use header::{CryptoSession, CsIdMap, Header, SrtpSession};
+pub use initiator_data::InitiatorProof;
 pub use key_data::{KeyData, KeyValidity, encode_key_data, parse_key_data};
-pub use payload::{
-    Identity, Kemac, MacAlgorithm, Payload, SecurityPolicy, Timestamp, Verification,
-};
+pub use payload::Payload;
 pub use reader::{ParseError, ParseReason};
-pub use ticket::{BaseTicket, Ticket, TicketFlags, TicketPolicy, encode_base_ticket};
+pub use ticket::{BaseTicket, Ticket, TicketPolicy, encode_base_ticket};
 pub use ticket::{encode_covered_ticket, parse_base_ticket};
 
 use payload::{encode_chain, parse_chain};
@@ -86,10 +97,7 @@ impl Message {
     /// The T payload.
     #[must_use]
     pub fn timestamp(&self) -> Option<Timestamp> {
-        self.payloads.iter().find_map(|payload| match payload {
-            Payload::Timestamp(timestamp) => Some(*timestamp),
-            _ => None,
-        })
+        find_timestamp(&self.payloads)
     }
 
     /// The identity in this role.
@@ -128,10 +136,44 @@ impl Message {
     /// The KEMAC payload.
     #[must_use]
     pub fn kemac(&self) -> Option<&Kemac> {
+        find_kemac(&self.payloads)
+    }
+
+    /// The encrypted envelope key.
+    #[must_use]
+    pub fn envelope(&self) -> Option<&[u8]> {
         self.payloads.iter().find_map(|payload| match payload {
-            Payload::Kemac(kemac) => Some(kemac),
+            Payload::Pke { data, .. } => Some(data.as_slice()),
             _ => None,
         })
+    }
+
+    /// X.509 certificates, the sender's own first.
+    pub fn certificates(&self) -> impl Iterator<Item = &[u8]> {
+        self.payloads.iter().filter_map(|payload| match payload {
+            Payload::Certificate { certificate_type: code_point::CERTIFICATE_X509, data } => {
+                Some(data.as_slice())
+            }
+            _ => None,
+        })
+    }
+
+    /// Function and hash of the certificate whose key the envelope is for.
+    #[must_use]
+    pub fn certificate_hash(&self) -> Option<(u8, &[u8])> {
+        self.payloads.iter().find_map(|payload| match payload {
+            Payload::CertificateHash { function, hash } => Some((*function, hash.as_slice())),
+            _ => None,
+        })
+    }
+
+    /// Type of the signature and the signature, where it is the last payload.
+    #[must_use]
+    pub fn signature(&self) -> Option<(u8, &[u8])> {
+        match self.payloads.last() {
+            Some(Payload::Sign { signature_type, signature }) => Some((*signature_type, signature)),
+            _ => None,
+        }
     }
 
     /// The security policies.
@@ -167,10 +209,28 @@ impl Message {
     /// V, where it is the last payload.
     #[must_use]
     pub fn verification(&self) -> Option<&Verification> {
-        match self.payloads.last() {
-            Some(Payload::Verification(verification)) => Some(verification),
-            _ => None,
-        }
+        last_verification(&self.payloads)
+    }
+}
+
+fn find_timestamp(payloads: &[Payload]) -> Option<Timestamp> {
+    payloads.iter().find_map(|payload| match payload {
+        Payload::Timestamp(timestamp) => Some(*timestamp),
+        _ => None,
+    })
+}
+
+fn find_kemac(payloads: &[Payload]) -> Option<&Kemac> {
+    payloads.iter().find_map(|payload| match payload {
+        Payload::Kemac(kemac) => Some(kemac),
+        _ => None,
+    })
+}
+
+fn last_verification(payloads: &[Payload]) -> Option<&Verification> {
+    match payloads.last() {
+        Some(Payload::Verification(verification)) => Some(verification),
+        _ => None,
     }
 }
 

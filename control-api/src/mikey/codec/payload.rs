@@ -1,6 +1,9 @@
 //! Payloads and the chain they form (RFC 3830 section 6, RFC 6043 section 6).
 
 use super::code_point as code;
+use super::fields::{Identity, Kemac, SecurityPolicy, Timestamp, Verification};
+use super::fields::{MacAlgorithm, encode_identity, parse_identity, put_mac};
+use super::key_data::{KeyValidity, put_validity};
 use super::reader::{ParseError, ParseReason, Reader, put_vec8, put_vec16};
 use super::ticket::{self, Ticket, TicketPolicy};
 use super::{InitiatorData, code_point};
@@ -16,6 +19,17 @@ pub enum Payload {
         cache: u8,
         /// The encrypted envelope key.
         data: Vec<u8>,
+    },
+    /// A Diffie-Hellman value.
+    DiffieHellman {
+        /// The group, which fixes the length of the value.
+        group: u8,
+        /// The public value.
+        value: Vec<u8>,
+        /// Four bits, sent as 0, kept as received.
+        reserved: u8,
+        /// Validity of the key that is agreed on.
+        validity: KeyValidity,
     },
     /// Signature, always last.
     Sign {
@@ -89,161 +103,6 @@ pub enum Payload {
     },
 }
 
-/// KEMAC: encrypted key data and a MAC of its own (NULL throughout RFC 6043).
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Kemac {
-    /// Encryption algorithm.
-    pub encryption: u8,
-    /// Key data sub-payloads, encrypted.
-    pub encrypted: Vec<u8>,
-    /// MAC algorithm.
-    pub mac_algorithm: MacAlgorithm,
-    /// The MAC.
-    pub mac: Vec<u8>,
-}
-
-/// V: the MAC of the message.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Verification {
-    /// MAC algorithm.
-    pub algorithm: MacAlgorithm,
-    /// The MAC.
-    pub mac: Vec<u8>,
-}
-
-/// MAC algorithms, in V and KEMAC alike.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum MacAlgorithm {
-    /// None.
-    Null = 0,
-    /// HMAC-SHA-1-160.
-    HmacSha1 = 1,
-    /// HMAC-SHA-256-256.
-    HmacSha256 = 2,
-}
-
-impl MacAlgorithm {
-    /// Length of the MAC in bytes; also that of its key.
-    #[must_use]
-    pub fn mac_bytes(self) -> usize {
-        match self {
-            Self::Null => 0,
-            Self::HmacSha1 => 20,
-            Self::HmacSha256 => 32,
-        }
-    }
-
-    fn parse(reader: &mut Reader<'_>) -> Result<Self, ParseError> {
-        let at = reader.clone();
-        match reader.u8()? {
-            0 => Ok(Self::Null),
-            1 => Ok(Self::HmacSha1),
-            2 => Ok(Self::HmacSha256),
-            unknown => Err(at.error(ParseReason::UnknownAlgorithm(unknown))),
-        }
-    }
-}
-
-/// An identity.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Identity {
-    /// NAI, URI or byte string.
-    pub id_type: u8,
-    /// The identity.
-    pub data: Vec<u8>,
-}
-
-impl Identity {
-    /// A URI.
-    #[must_use]
-    pub fn uri(uri: &str) -> Self {
-        Self { id_type: code::ID_URI, data: uri.as_bytes().to_vec() }
-    }
-
-    /// A byte string.
-    #[must_use]
-    pub fn bytes(bytes: &[u8]) -> Self {
-        Self { id_type: code::ID_BYTES, data: bytes.to_vec() }
-    }
-
-    /// The URI, where this is one.
-    #[must_use]
-    pub fn as_uri(&self) -> Option<&str> {
-        if self.id_type != code::ID_URI {
-            return None;
-        }
-        std::str::from_utf8(&self.data).ok()
-    }
-}
-
-/// A security policy.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct SecurityPolicy {
-    /// Its name in the CS ID map.
-    pub number: u8,
-    /// Security protocol.
-    pub protection_type: u8,
-    /// Type, length, value triples, as they were.
-    pub parameters: Vec<u8>,
-}
-
-/// A timestamp as it was sent.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Timestamp {
-    /// NTP-UTC: seconds and fraction.
-    NtpUtc(u64),
-    /// NTP in local time.
-    Ntp(u64),
-    /// A counter.
-    Counter(u32),
-    /// NTP-UTC-32: seconds.
-    NtpUtc32(u32),
-}
-
-impl Timestamp {
-    fn parse(reader: &mut Reader<'_>) -> Result<Self, ParseError> {
-        let at = reader.clone();
-        match reader.u8()? {
-            0 => reader.u64().map(Self::NtpUtc),
-            1 => reader.u64().map(Self::Ntp),
-            2 => reader.u32().map(Self::Counter),
-            3 => reader.u32().map(Self::NtpUtc32),
-            unknown => Err(at.error(ParseReason::UnknownTimestampType(unknown))),
-        }
-    }
-
-    fn encode(self, out: &mut Vec<u8>) {
-        match self {
-            Self::NtpUtc(value) => {
-                out.push(0);
-                out.extend_from_slice(&value.to_be_bytes());
-            }
-            Self::Ntp(value) => {
-                out.push(1);
-                out.extend_from_slice(&value.to_be_bytes());
-            }
-            Self::Counter(value) => {
-                out.push(2);
-                out.extend_from_slice(&value.to_be_bytes());
-            }
-            Self::NtpUtc32(value) => {
-                out.push(3);
-                out.extend_from_slice(&value.to_be_bytes());
-            }
-        }
-    }
-
-    /// The 64 bits that enter an IV (RFC 3830 section 4.2.3, RFC 6043 section 6.4).
-    #[must_use]
-    pub fn to_bits(self) -> u64 {
-        match self {
-            Self::NtpUtc(value) | Self::Ntp(value) => value,
-            Self::Counter(value) => u64::from(value),
-            Self::NtpUtc32(value) => u64::from(value) << 32,
-        }
-    }
-}
-
 impl Payload {
     /// The payload type code.
     #[must_use]
@@ -251,6 +110,7 @@ impl Payload {
         match self {
             Self::Kemac(_) => code::KEMAC,
             Self::Pke { .. } => code::PKE,
+            Self::DiffieHellman { .. } => code::DH,
             Self::Sign { .. } => code::SIGN,
             Self::Timestamp(_) => code::T,
             Self::Id(_) => code::ID,
@@ -269,6 +129,23 @@ impl Payload {
         }
     }
 
+    /// What the RFCs call it.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        name(self.code()).expect("every payload has a name")
+    }
+
+    /// The role, where payloads of this kind have one.
+    #[must_use]
+    pub fn role(&self) -> Option<u8> {
+        match self {
+            Self::Tr { role, .. } | Self::Idr { role, .. } | Self::Randr { role, .. } => {
+                Some(*role)
+            }
+            _ => None,
+        }
+    }
+
     /// What may stand only once in a chain, as (code, role); `None` for what may repeat.
     fn singleton(&self) -> Option<(u8, u8)> {
         match self {
@@ -279,21 +156,23 @@ impl Payload {
             | Self::CertificateHash { .. }
             | Self::Verification(_)
             | Self::Rand(_)
-            | Self::Error { .. }
             | Self::TicketPolicy(_)
             | Self::Ticket(_) => Some((self.code(), 0)),
             Self::Tr { role, .. } | Self::Randr { role, .. } => Some((self.code(), *role)),
             // A ticket policy names several responders and applications.
             Self::Idr { role: code::ROLE_RESPONDER | code::ROLE_APPLICATION, .. } => None,
             Self::Idr { role, .. } => Some((self.code(), *role)),
-            Self::Id(_)
+            // A response of the Diffie-Hellman method carries both values (RFC 3830 section 3.3).
+            Self::DiffieHellman { .. }
+            | Self::Id(_)
             | Self::Certificate { .. }
             | Self::SecurityPolicy(_)
+            | Self::Error { .. }
             | Self::GeneralExtension { .. } => None,
         }
     }
 
-    fn parse(
+    pub(super) fn parse(
         payload_code: u8,
         reader: &mut Reader<'_>,
         payloads_left: &mut usize,
@@ -311,6 +190,7 @@ impl Payload {
                 let data = reader.take(usize::from(field & 0x3fff))?.to_vec();
                 Self::Pke { cache: (field >> 14) as u8, data }
             }
+            code::DH => parse_diffie_hellman(reader)?,
             code::SIGN => {
                 let field = reader.u16()?;
                 let signature = reader.take(usize::from(field & 0x0fff))?.to_vec();
@@ -355,6 +235,12 @@ impl Payload {
                 put_mac(out, kemac.mac_algorithm, &kemac.mac);
             }
             Self::Pke { cache, data } => put_packed(out, *cache, 14, data),
+            Self::DiffieHellman { group, value, reserved, validity } => {
+                out.push(*group);
+                out.extend_from_slice(value);
+                out.push(*reserved << 4 | validity.code());
+                put_validity(out, validity);
+            }
             Self::Sign { signature_type, signature } => {
                 put_packed(out, *signature_type, 12, signature);
             }
@@ -450,10 +336,12 @@ pub(super) fn encode_chain(out: &mut Vec<u8>, payloads: &[Payload], initiator_da
     }
 }
 
-fn name(payload_code: u8) -> Option<&'static str> {
+/// What the RFCs call this payload, where its length rule is known.
+pub(super) fn name(payload_code: u8) -> Option<&'static str> {
     Some(match payload_code {
         code::KEMAC => "KEMAC",
         code::PKE => "PKE",
+        code::DH => "DH",
         code::SIGN => "SIGN",
         code::T => "T",
         code::ID => "ID",
@@ -473,13 +361,22 @@ fn name(payload_code: u8) -> Option<&'static str> {
     })
 }
 
-fn parse_identity(reader: &mut Reader<'_>) -> Result<Identity, ParseError> {
-    Ok(Identity { id_type: reader.u8()?, data: reader.vec16()? })
-}
-
-fn encode_identity(out: &mut Vec<u8>, identity: &Identity) {
-    out.push(identity.id_type);
-    put_vec16(out, &identity.data);
+/// RFC 3830 section 6.4: the group fixes the length of the value.
+fn parse_diffie_hellman(reader: &mut Reader<'_>) -> Result<Payload, ParseError> {
+    let at = reader.clone();
+    let group = reader.u8()?;
+    let length = match group {
+        0 => 192, // OAKLEY 5
+        1 => 96,  // OAKLEY 1
+        2 => 128, // OAKLEY 2
+        unknown => return Err(at.error(ParseReason::UnknownAlgorithm(unknown))),
+    };
+    let value = reader.take(length)?.to_vec();
+    let at_validity = reader.clone();
+    let types = reader.u8()?;
+    let validity = KeyValidity::parse(reader, types & 0x0f)?
+        .ok_or_else(|| at_validity.error(ParseReason::UnknownKeyType(types)))?;
+    Ok(Payload::DiffieHellman { group, value, reserved: types >> 4, validity })
 }
 
 fn parse_certificate_hash(reader: &mut Reader<'_>) -> Result<Payload, ParseError> {
@@ -492,12 +389,6 @@ fn parse_certificate_hash(reader: &mut Reader<'_>) -> Result<Payload, ParseError
         unknown => return Err(at.error(ParseReason::UnknownAlgorithm(unknown))),
     };
     Ok(Payload::CertificateHash { function, hash: reader.take(length)?.to_vec() })
-}
-
-fn put_mac(out: &mut Vec<u8>, algorithm: MacAlgorithm, mac: &[u8]) {
-    assert_eq!(mac.len(), algorithm.mac_bytes(), "the algorithm fixes the MAC's length");
-    out.push(algorithm as u8);
-    out.extend_from_slice(mac);
 }
 
 /// A 16-bit field: `high` above `length_bits` bits of length, then the data.

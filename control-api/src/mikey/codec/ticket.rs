@@ -1,9 +1,10 @@
 //! Ticket policy, ticket and MIKEY base ticket (RFC 6043 section 6.10 and appendix A).
 
 use super::code_point as code;
-use super::payload::{Identity, Payload, Timestamp, encode_chain, parse_chain};
+use super::fields::{Identity, Kemac, Timestamp, Verification};
+use super::payload::{Payload, encode_chain, parse_chain};
 use super::reader::{ParseError, ParseReason, Reader, put_vec16};
-use super::{InitiatorData, PAYLOADS_MAX};
+use super::{InitiatorData, PAYLOADS_MAX, TicketFlags};
 
 /// What a ticket is good for. In TP what is wished, in TICKET what is granted.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -22,67 +23,6 @@ pub struct TicketPolicy {
     pub payloads: Vec<Payload>,
 }
 
-/// The flags D to O: 17 bits, D the highest, the five reserved ones kept as they were.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct TicketFlags(u32);
-
-impl TicketFlags {
-    /// D: made by the KMS, not by the initiator.
-    pub const MADE_BY_KMS: Self = Self(1 << 16);
-    /// E: the responder must have it resolved.
-    pub const RESOLVE_MANDATORY: Self = Self(1 << 15);
-    /// F: a TRANSFER_RESP is sent.
-    pub const TRANSFER_RESPONSE: Self = Self(1 << 14);
-    /// G: the responder generates RANDRr.
-    pub const RESPONDER_RAND: Self = Self(1 << 13);
-    /// H: RANDRi enters key derivation.
-    pub const INITIATOR_RAND: Self = Self(1 << 12);
-    /// I: keys are forked per responder.
-    pub const KEY_FORKING: Self = Self(1 << 11);
-    /// J: the ticket may be used again.
-    pub const REUSABLE: Self = Self(1 << 10);
-    /// K: the KMS changed what was asked for.
-    pub const CHANGED_BY_KMS: Self = Self(1 << 9);
-    /// L: the initiator may supply session keys.
-    pub const INITIATOR_KEYS: Self = Self(1 << 8);
-    /// M: the responder may supply session keys.
-    pub const RESPONDER_KEYS: Self = Self(1 << 7);
-    /// N: an initiator needs to know no more than RFC 6043.
-    pub const PLAIN_INITIATOR: Self = Self(1 << 6);
-    /// O: a responder needs to know no more than RFC 6043.
-    pub const PLAIN_RESPONDER: Self = Self(1 << 5);
-
-    /// Both sets together.
-    #[must_use]
-    pub const fn with(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-
-    /// Without these.
-    #[must_use]
-    pub const fn without(self, other: Self) -> Self {
-        Self(self.0 & !other.0)
-    }
-
-    /// Whether all of `other` are set.
-    #[must_use]
-    pub const fn has(self, other: Self) -> bool {
-        self.0 & other.0 == other.0
-    }
-
-    /// The implications of RFC 6043 section 6.10.
-    #[must_use]
-    pub fn is_consistent(self) -> bool {
-        let implies = |cause: bool, effect: Self| !cause || self.has(effect);
-        implies(!self.has(Self::MADE_BY_KMS), Self::INITIATOR_KEYS)
-            && implies(self.has(Self::RESPONDER_RAND), Self::TRANSFER_RESPONSE)
-            && implies(!self.has(Self::RESPONDER_RAND), Self::INITIATOR_RAND)
-            && implies(self.has(Self::KEY_FORKING), Self::RESOLVE_MANDATORY)
-            && implies(self.has(Self::CHANGED_BY_KMS), Self::MADE_BY_KMS)
-            && implies(self.has(Self::RESPONDER_KEYS), Self::TRANSFER_RESPONSE)
-    }
-}
-
 impl TicketPolicy {
     pub(super) fn parse(
         reader: &mut Reader<'_>,
@@ -92,7 +32,7 @@ impl TicketPolicy {
         let subtype = reader.u8()?;
         let version = reader.u8()?;
         let prf = reader.u8()?;
-        let flags = TicketFlags(u32::from(prf & 1) << 16 | u32::from(reader.u16()?));
+        let flags = TicketFlags::from_fields(prf, reader.u16()?);
         let length = reader.u16()?;
         let mut data = reader.nested(usize::from(length))?;
         let first = data.u8()?;
@@ -112,8 +52,9 @@ impl TicketPolicy {
         assert!(self.prf < 0x80, "the PRF func has 7 bits");
         out.extend_from_slice(&self.ticket_type.to_be_bytes());
         out.extend_from_slice(&[self.subtype, self.version]);
-        out.push(self.prf << 1 | (self.flags.0 >> 16) as u8);
-        out.extend_from_slice(&(self.flags.0 as u16).to_be_bytes());
+        let (made_by_kms, flags) = self.flags.to_fields();
+        out.push(self.prf << 1 | made_by_kms);
+        out.extend_from_slice(&flags.to_be_bytes());
         let mut data = vec![self.payloads.first().map_or(code::LAST, Payload::code)];
         encode_chain(&mut data, &self.payloads, InitiatorData::Included);
         put_vec16(out, &data);
@@ -192,6 +133,42 @@ pub struct BaseTicket {
     pub header: Vec<u8>,
     /// T, RAND, KEMAC, IDRpsk, V.
     pub payloads: Vec<Payload>,
+}
+
+impl BaseTicket {
+    /// T.
+    #[must_use]
+    pub fn timestamp(&self) -> Option<Timestamp> {
+        super::find_timestamp(&self.payloads)
+    }
+
+    /// RAND.
+    #[must_use]
+    pub fn rand(&self) -> Option<&[u8]> {
+        self.payloads.iter().find_map(|payload| match payload {
+            Payload::Rand(rand) => Some(rand.as_slice()),
+            _ => None,
+        })
+    }
+
+    /// KEMAC.
+    #[must_use]
+    pub fn kemac(&self) -> Option<&Kemac> {
+        super::find_kemac(&self.payloads)
+    }
+
+    /// IDRpsk, which names the ticket protection key.
+    #[must_use]
+    pub fn key_identity(&self) -> Option<&[u8]> {
+        let identity = super::find_identity(&self.payloads, code::ROLE_PRE_SHARED_KEY);
+        identity.map(|identity| identity.data.as_slice())
+    }
+
+    /// V, where it is the last payload.
+    #[must_use]
+    pub fn verification(&self) -> Option<&Verification> {
+        super::last_verification(&self.payloads)
+    }
 }
 
 /// Reads Ticket Data. It begins with THDR, which has no payload code.

@@ -1,0 +1,262 @@
+//! Requests to the KMS that are signed, with the key of their answer in an envelope.
+
+mod mikey_world;
+
+use control_api::kms::PublicKeyService;
+use control_api::mikey::codec::{self, DataType, Payload};
+use control_api::mikey::error::CertificateProblem;
+use control_api::mikey::request::request_ticket;
+use control_api::mikey::{
+    Authorities, Credentials, Error, Established, GrantedTicket, KeyPair, Suite, TicketWish,
+};
+use mikey_world::{
+    ALICE, KMS_URI, ROOM, World, assert_same_key, now, seconds_later, tpk, usual_flags,
+};
+use openssl::asn1::Asn1Time;
+use openssl::bn::BigNum;
+use openssl::hash::MessageDigest;
+use openssl::pkey::{PKey, Private};
+use openssl::rsa::Rsa;
+use openssl::x509::extension::{BasicConstraints, SubjectAlternativeName};
+use openssl::x509::{X509, X509NameBuilder};
+
+/// Valid around the time of the tests, 1 790 000 000.
+const NOT_BEFORE: i64 = 1_789_000_000;
+const NOT_AFTER: i64 = 1_791_000_000;
+
+struct Issuer {
+    certificate: X509,
+    key: PKey<Private>,
+}
+
+fn rsa_key(bits: u32) -> PKey<Private> {
+    PKey::from_rsa(Rsa::generate(bits).expect("a key")).expect("a key")
+}
+
+fn certificate(
+    name: &str,
+    uri: Option<&str>,
+    key: &PKey<Private>,
+    issuer: Option<&Issuer>,
+) -> X509 {
+    let mut names = X509NameBuilder::new().expect("a name");
+    names.append_entry_by_text("CN", name).expect("a name");
+    let subject = names.build();
+    let mut builder = X509::builder().expect("a certificate");
+    builder.set_version(2).expect("version 3");
+    let serial = BigNum::from_u32(name.len() as u32 + 1).expect("a number");
+    builder.set_serial_number(&serial.to_asn1_integer().expect("a number")).expect("a number");
+    builder.set_subject_name(&subject).expect("a name");
+    let issuer_name = issuer.map_or(&*subject, |issuer| issuer.certificate.subject_name());
+    builder.set_issuer_name(issuer_name).expect("a name");
+    builder.set_not_before(&Asn1Time::from_unix(NOT_BEFORE).expect("a time")).expect("a time");
+    builder.set_not_after(&Asn1Time::from_unix(NOT_AFTER).expect("a time")).expect("a time");
+    builder.set_pubkey(key).expect("a key");
+    match uri {
+        Some(uri) => {
+            let mut names = SubjectAlternativeName::new();
+            let context = builder.x509v3_context(None, None);
+            let names = names.uri(uri).build(&context).expect("a URI");
+            builder.append_extension(names).expect("an extension");
+        }
+        None => {
+            let authority = BasicConstraints::new().critical().ca().build().expect("an authority");
+            builder.append_extension(authority).expect("an extension");
+        }
+    }
+    let signing = issuer.map_or(key, |issuer| &issuer.key);
+    builder.sign(signing, MessageDigest::sha256()).expect("signed");
+    builder.build()
+}
+
+fn authority(name: &str) -> Issuer {
+    let key = rsa_key(2048);
+    Issuer { certificate: certificate(name, None, &key, None), key }
+}
+
+fn issue(name: &str, uri: Option<&str>, issuer: &Issuer) -> Issuer {
+    let key = rsa_key(2048);
+    Issuer { certificate: certificate(name, uri, &key, Some(issuer)), key }
+}
+
+fn key_pair(own: &Issuer, chain: &[&Issuer]) -> KeyPair {
+    let mut pem = own.certificate.to_pem().expect("PEM");
+    for issuer in chain {
+        pem.extend(issuer.certificate.to_pem().expect("PEM"));
+    }
+    let key = own.key.private_key_to_pem_pkcs8().expect("PEM");
+    KeyPair::from_pem(&pem, &key).expect("they belong together")
+}
+
+/// The parties, all with certificates of one authority; alice's by way of another.
+struct Certified {
+    world: World,
+    alice: KeyPair,
+    room: KeyPair,
+    kms_certificate: Vec<u8>,
+    root: Issuer,
+}
+
+fn certified(suite: Suite) -> Certified {
+    let root = authority("root");
+    let department = issue("department", None, &root);
+    let alice = issue("alice", Some(ALICE), &department);
+    let room = issue("room", Some(ROOM), &root);
+    let kms = key_pair(&issue("kms", Some(KMS_URI), &root), &[]);
+    let mut world = World::with_suite(suite);
+    let kms_certificate = kms.certificate().to_vec();
+    let authorities = Authorities::from_pem(&root.certificate.to_pem().expect("PEM"));
+    let authorities = authorities.expect("an authority");
+    world.kms.serve_certificates(PublicKeyService { own: kms, authorities });
+    let alice = key_pair(&alice, &[&department]);
+    Certified { world, alice, room: key_pair(&room, &[]), kms_certificate, root }
+}
+
+impl Certified {
+    fn request(&mut self) -> (control_api::mikey::PendingRequest, Vec<u8>) {
+        let credentials =
+            Credentials::PublicKey { own: &self.alice, kms_certificate: &self.kms_certificate };
+        let wish = TicketWish::new(KMS_URI, ALICE, &[ROOM]);
+        let World { parameters, random, .. } = &mut self.world;
+        request_ticket(parameters, &wish, credentials, now(), random).expect("a request")
+    }
+
+    fn refusal(&mut self, request: &[u8]) -> Error {
+        let World { kms, random, .. } = &mut self.world;
+        kms.try_handle(request, now(), random).expect_err("refused")
+    }
+
+    fn answer(&mut self, transfer_init: &[u8]) -> Result<(Established, Vec<u8>), Error> {
+        let World { responder, kms, random, .. } = &mut self.world;
+        let transfer = responder.check(transfer_init, "mikey", now())?;
+        let credentials =
+            Credentials::PublicKey { own: &self.room, kms_certificate: &self.kms_certificate };
+        let (pending, resolve) = responder.ask_with(credentials, transfer, now(), random)?;
+        assert_eq!(resolve[1], DataType::ResolveInitPk as u8);
+        let resolved = kms.try_handle(&resolve, now(), random)?;
+        pending.finish(responder, &resolved, now(), random)
+    }
+}
+
+#[test]
+fn tickets_are_requested_and_resolved_with_certificates() {
+    for suite in [Suite::S128, Suite::S256] {
+        let mut certified = certified(suite);
+        let (pending, request) = certified.request();
+        assert_eq!(request[1], DataType::RequestInitPk as u8);
+        let World { kms, random, .. } = &mut certified.world;
+        let response = kms.try_handle(&request, now(), random).expect("granted");
+        let ticket: GrantedTicket = pending.finish(&response, now()).expect("a ticket");
+        let (initiator, transfer_init) = certified.world.call(&ticket);
+        let (answered, transfer_resp) = certified.answer(&transfer_init).expect("answered");
+        assert_same_key(&initiator.finish(&transfer_resp, now()).expect("established"), &answered);
+
+        // The two kinds of requests mix: a ticket of alice's making is resolved with a certificate.
+        let made = certified.world.made(usual_flags(), &[], &tpk()).expect("made");
+        let (_, transfer_init) = certified.world.call(&made);
+        assert!(certified.answer(&transfer_init).is_ok());
+    }
+}
+
+#[test]
+fn what_was_signed_cannot_be_changed_or_sent_again() {
+    let mut certified = certified(Suite::S128);
+    let (_, request) = certified.request();
+    for at in (0..request.len()).step_by(7).chain(request.len() - 4..request.len()) {
+        let mut changed = request.clone();
+        changed[at] ^= 1;
+        certified.refusal(&changed);
+    }
+    let mut changed = request.clone();
+    *changed.last_mut().expect("bytes") ^= 1;
+    let refused = certified.refusal(&changed);
+    assert_eq!(refused, Error::WrongSignature);
+    assert_eq!(refused.mikey_error_number(), 0);
+
+    let World { kms, random, .. } = &mut certified.world;
+    assert!(kms.try_handle(&request, now(), random).is_ok(), "the unchanged one is good, once");
+    assert_eq!(certified.refusal(&request), Error::Replayed);
+}
+
+#[test]
+fn a_kms_without_certificates_says_so() {
+    let mut certified = certified(Suite::S128);
+    let (_, request) = certified.request();
+    certified.world.kms = World::plain().kms;
+    let refused = certified.refusal(&request);
+    assert_eq!(refused, Error::UnexpectedMessage(DataType::RequestInitPk));
+    assert_eq!(refused.mikey_error_number(), 13);
+}
+
+#[test]
+fn certificates_that_prove_nothing_are_refused() {
+    let mut certified = certified(Suite::S128);
+    let root = authority("another root");
+    let untrusted = key_pair(&issue("alice", Some(ALICE), &root), &[&root]);
+    certified.alice = untrusted;
+    let (_, request) = certified.request();
+    let problem = |problem| Error::Certificate(problem);
+    assert_eq!(certified.refusal(&request), problem(CertificateProblem::Untrusted));
+    assert_eq!(certified.refusal(&request).mikey_error_number(), 8);
+
+    let mallory = issue("mallory", Some("sip:mallory@example.com"), &certified.root);
+    certified.alice = key_pair(&mallory, &[]);
+    let (_, request) = certified.request();
+    assert_eq!(certified.refusal(&request), problem(CertificateProblem::OtherIdentity));
+
+    let good = issue("alice", Some(ALICE), &certified.root);
+    certified.alice = key_pair(&good, &[]);
+    let (_, request) = certified.request();
+    let mut message = codec::parse(&request).expect("ours");
+    message.payloads.retain(|payload| !matches!(payload, Payload::Certificate { .. }));
+    assert_eq!(certified.refusal(&codec::encode(&message)), problem(CertificateProblem::Missing));
+}
+
+#[test]
+fn a_certificate_counts_at_our_time_and_not_the_machine_s() {
+    let mut certified = certified(Suite::S128);
+    let late = (NOT_AFTER - 1_790_000_000 + 1) as u64;
+    let credentials = Credentials::PublicKey {
+        own: &certified.alice,
+        kms_certificate: &certified.kms_certificate,
+    };
+    let wish = TicketWish::new(KMS_URI, ALICE, &[ROOM]);
+    let World { parameters, random, kms, .. } = &mut certified.world;
+    let at = seconds_later(late);
+    let (_, request) =
+        request_ticket(parameters, &wish, credentials, at, random).expect("a request");
+    let refused = kms.try_handle(&request, at, random).err();
+    assert_eq!(refused, Some(Error::Certificate(CertificateProblem::Untrusted)));
+}
+
+#[test]
+fn an_envelope_for_another_does_not_open() {
+    let mut certified = certified(Suite::S128);
+    let other = key_pair(&issue("other", Some(KMS_URI), &certified.root), &[]);
+    certified.kms_certificate = other.certificate().to_vec();
+    let (_, request) = certified.request();
+    assert_eq!(certified.refusal(&request), Error::Envelope);
+}
+
+#[test]
+fn short_keys_and_keys_of_others_are_refused() {
+    let root = authority("root");
+    let key = rsa_key(1024);
+    let short = Issuer { certificate: certificate("short", Some(ALICE), &key, Some(&root)), key };
+    let pem = |issuer: &Issuer| issuer.certificate.to_pem().expect("PEM");
+    let private = |issuer: &Issuer| issuer.key.private_key_to_pem_pkcs8().expect("PEM");
+    let refused = |result: Result<KeyPair, Error>| result.expect_err("refused");
+    let unusable = Error::Certificate(CertificateProblem::Key);
+    assert_eq!(refused(KeyPair::from_pem(&pem(&short), &private(&short))), unusable);
+    assert_eq!(refused(KeyPair::from_pem(&pem(&root), &private(&short))), unusable);
+    let malformed = Error::Certificate(CertificateProblem::Malformed);
+    assert_eq!(refused(KeyPair::from_pem(&pem(&root), b"no key")), malformed);
+    let missing = Error::Certificate(CertificateProblem::Missing);
+    assert_eq!(Authorities::from_pem(b"").err(), Some(missing));
+}
+
+#[test]
+fn a_private_key_is_not_printed() {
+    let pair = key_pair(&authority("root"), &[]);
+    assert_eq!(format!("{pair:?}"), "KeyPair(1 certificates, redacted)");
+}
