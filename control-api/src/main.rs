@@ -1,15 +1,16 @@
 //! `mrf`: reads the command line, starts the node, watches for signals.
 #![forbid(unsafe_code)]
 
-use std::io::{BufRead, IsTerminal, Read, Write};
+use std::io::{BufRead, IsTerminal, Read, Write, stdout};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
 use control_api::cli::{
-    Cli, Command, EXIT_FAILURE, EXIT_OK, EXIT_SIGNAL_BASE, EXIT_USAGE, Inspect,
+    Cli, Command, EXIT_FAILURE, EXIT_OK, EXIT_SIGNAL_BASE, EXIT_USAGE, Inspect, InspectMikey,
 };
 use control_api::config::{Config, Shards};
+use control_api::inspect::{Keys, MikeyOptions, Purpose};
 use control_api::node::{Node, Stopped};
 use mrfp_protocol::msrp::auth::{Algorithm, Credentials};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -75,35 +76,81 @@ fn credential(user: &str, realm: &str) -> u8 {
 }
 
 fn inspect(what: &Inspect) -> u8 {
-    let (Inspect::Sdp { file, .. } | Inspect::Msrp { file }) = what;
+    let told = match what {
+        Inspect::Mikey(options) => inspect_mikey(options),
+        Inspect::Msrp { file } => read_input(file.as_deref())
+            .and_then(|input| written(control_api::inspect::msrp(&input, &mut stdout().lock()))),
+        Inspect::Sdp { config, room, file } => read_input(file.as_deref()).and_then(|input| {
+            let config = config.as_deref().map_or_else(|| Ok(Config::default()), Config::load);
+            let config = config.map_err(usage)?;
+            let mut out = stdout().lock();
+            written(control_api::inspect::sdp(&input, &config, room, &mut out))
+        }),
+    };
+    match told {
+        Ok(true) => EXIT_OK,
+        Ok(false) => EXIT_FAILURE,
+        Err(code) => code,
+    }
+}
+
+fn inspect_mikey(options: &InspectMikey) -> Result<bool, u8> {
+    let mut keys = Keys::default();
+    let mut tls = Config::default().mikey.prot_types_accepted;
+    if let Some(file) = &options.config {
+        let config = Config::load(file).map_err(usage)?;
+        keys.add_config(&config);
+        tls = config.mikey.prot_types_accepted;
+    }
+    if let Some(file) = &options.key_file {
+        keys.add_file(file).map_err(usage)?;
+    }
+    let given = [
+        (Purpose::User, &options.psk),
+        (Purpose::Ticket, &options.ticket_key),
+        (Purpose::MessageProtection, &options.mpk),
+    ];
+    for (purpose, texts) in given {
+        texts.iter().try_for_each(|text| keys.add_hex(purpose, text)).map_err(usage)?;
+    }
+    let mut inputs = Vec::new();
+    for file in &options.files {
+        inputs.push((file.display().to_string(), read_input(Some(file))?));
+    }
+    if inputs.is_empty() {
+        inputs.push(("standard input".to_owned(), read_input(None)?));
+    }
+    let how = MikeyOptions {
+        keys: &keys,
+        tls: &tls,
+        show_secrets: options.show_secrets,
+        json: options.json,
+        colour: stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+    };
+    written(control_api::inspect::mikey(&inputs, &how, &mut stdout().lock()))
+}
+
+fn read_input(file: Option<&Path>) -> Result<Vec<u8>, u8> {
     let mut input = Vec::new();
     let read = match file {
         Some(file) => std::fs::read(file).map(|bytes| input = bytes),
         None => std::io::stdin().lock().read_to_end(&mut input).map(|_| ()),
     };
-    if let Err(error) = read {
-        let name = file.as_deref().map_or("standard input".into(), Path::to_string_lossy);
-        eprintln!("mrf: {name}: cannot be read: {error}");
-        return EXIT_USAGE;
-    }
-    let mut out = std::io::stdout().lock();
-    let told = match what {
-        Inspect::Msrp { .. } => control_api::inspect::msrp(&input, &mut out),
-        Inspect::Sdp { config, room, .. } => {
-            match config.as_deref().map_or_else(|| Ok(Config::default()), Config::load) {
-                Ok(config) => control_api::inspect::sdp(&input, &config, room, &mut out),
-                Err(problem) => {
-                    eprintln!("{problem}");
-                    return EXIT_USAGE;
-                }
-            }
-        }
-    };
-    match told {
-        Ok(true) => EXIT_OK,
-        Ok(false) => EXIT_FAILURE,
-        Err(error) => fail(&error),
-    }
+    read.map_err(|error| {
+        let name = file.map_or("standard input".into(), Path::to_string_lossy);
+        usage(format!("mrf: {name}: cannot be read: {error}"))
+    })?;
+    Ok(input)
+}
+
+/// Says what is wrong with what was asked.
+fn usage(problem: impl std::fmt::Display) -> u8 {
+    eprintln!("{problem}");
+    EXIT_USAGE
+}
+
+fn written(told: std::io::Result<bool>) -> Result<bool, u8> {
+    told.map_err(|error| fail(&error))
 }
 
 fn exposed(file: &Path) -> String {
@@ -185,7 +232,7 @@ async fn watch_signals(mut terminate: Signal, mut interrupt: Signal, stop: Cance
 
 /// Whoever started us may have closed stdout; the node runs all the same.
 fn announce(line: &str) {
-    let mut stdout = std::io::stdout().lock();
+    let mut stdout = stdout().lock();
     let written = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
     if let Err(error) = written {
         tracing::warn!(%error, "stdout is closed; {line}");
