@@ -29,6 +29,14 @@ pub enum Command {
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
+    /// Start a key management service alone, and run until SIGTERM or SIGINT.
+    #[command(after_help = KMS_HELP)]
+    Kms {
+        /// Configuration file (TOML), of which [kms], [mikey] and [http] count; without it the
+        /// embedded defaults.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
     /// Read a configuration file and say whether the node would take it, or which line is wrong.
     Check {
         /// Configuration file (TOML).
@@ -128,6 +136,7 @@ const LONG_HELP: &str = "\
 Examples:
   mrf                              start with the embedded defaults, on loopback only
   mrf serve --config mrf.toml      start with a file (docs/mrf.toml shows every setting)
+  mrf kms --config kms.toml        a key management service alone
   mrf check mrf.toml               say OK, or which line is wrong and what to do
   RUST_LOG=debug mrf               more on stderr (error, warn, info, debug, trace)
   mrf credential alice example.com >> mrf.toml    a user of the relay; the password comes from stdin
@@ -150,7 +159,8 @@ Load: `mrf-load` plays a fleet of phones (SIP, MIKEY, TLS-PSK, MSRP) against thi
 the same development credential, so that encrypted calls work out of the box; with that credential
 the node refuses to listen beyond loopback.
 
-Signals: SIGTERM or SIGINT once: no new calls, BYE to every party, then exit. Twice: exit at once.
+Signals: SIGHUP: users, groups, keys and policies of the KMS are read again.
+SIGTERM or SIGINT once: no new calls, BYE to every party, then exit. Twice: exit at once.
 
 Exit codes:
   0          stopped as asked, every call ended; or the file is fine
@@ -169,6 +179,10 @@ ones tell, so give a whole exchange in its order: INVITE and 200, or request and
   tcpdump -r trace.pcap -A | mrf inspect mikey --key-file keys.toml --json
 
 Exit code 1: a message is broken, or a MAC is wrong with every key.";
+
+const KMS_HELP: &str = "The line that begins with `mrf ready` names both addresses: that of the KMS \
+    and that of health, metrics and reload (POST /api/v1/kms/reload). SIGHUP reads the configuration \
+    again. How to run one: docs/kms.md";
 
 const SERVE_HELP: &str = "The line that begins with `mrf ready` names every address. \
     Ports and exit codes: mrf --help";

@@ -259,3 +259,43 @@ fn reads_a_call_from_its_sip_messages_with_keys_from_files() {
     assert_eq!(code, Some(2));
     assert!(complaint.contains("ticket_keys") && !complaint.contains(key), "{complaint}");
 }
+
+#[test]
+fn no_changed_byte_makes_it_fail() {
+    let scenario = scenario();
+    let keys = keys(&[
+        (Purpose::Ticket, text(&scenario, "ticket", "tpk")),
+        (Purpose::User, text(&scenario, "resolve", "psk")),
+    ]);
+    let options =
+        MikeyOptions { keys: &keys, tls: &[241], show_secrets: true, json: false, colour: true };
+    let messages: Vec<Vec<u8>> = conversation(&scenario).lines().map(bytes).collect();
+    for changed in 0..messages.len() {
+        for at in 0..messages[changed].len() {
+            for value in [0x01, 0xff] {
+                let mut bytes = messages[changed].clone();
+                if bytes[at] == value {
+                    continue;
+                }
+                bytes[at] = value;
+                // Behind the message it may belong to.
+                let before = (changed > 0).then(|| messages[0].clone());
+                let inputs = before.into_iter().chain([bytes]);
+                let inputs: Vec<_> = inputs.map(|bytes| ("x".to_owned(), hex(&bytes))).collect();
+                let mut out = Vec::new();
+                mikey(&inputs, &options, &mut out).expect("told");
+                // Whatever a peer sends, each line ends in what was shown of it.
+                assert!(out.ends_with(b"\n"), "{changed} {at} {value}");
+            }
+        }
+    }
+}
+
+fn bytes(hex: &str) -> Vec<u8> {
+    let digit = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).expect("hex");
+    (0..hex.len()).step_by(2).map(digit).collect()
+}
+
+fn hex(bytes: &[u8]) -> Vec<u8> {
+    bytes.iter().flat_map(|byte| format!("{byte:02x}").into_bytes()).collect()
+}

@@ -4,7 +4,16 @@
 //! (mode 1), and RESOLVE_INIT_PSK for such tickets and for those that initiators made with a ticket
 //! protection key it knows (mode 3).
 
+mod audit;
+mod binding;
+mod client;
+mod own_keys;
+mod rate;
+mod service;
+mod state;
+
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::mikey::codec::code_point::{
@@ -17,8 +26,8 @@ use crate::mikey::codec::{
 use crate::mikey::derivation::KeySource;
 use crate::mikey::error::PolicyProblem;
 use crate::mikey::exchange::{
-    check_key_length, check_ticket, idr, kms_header, random_bytes, random_key, required_rand,
-    required_timestamp, required_uri, timestamp_payload,
+    check_key_length, check_ticket, idr, kms_header, required_rand, required_timestamp,
+    required_uri, timestamp_payload,
 };
 use crate::mikey::protection::{seal, seal_keys, verify};
 use crate::mikey::replay::{MessageDigest, ReplayCache, checked_time};
@@ -28,6 +37,12 @@ use crate::mikey::{
     Error, NtpTime, Parameters, PreSharedKey, Random, Suite, TicketProtectionKey, UriPattern,
     error_message,
 };
+
+pub use binding::{Exchange, HttpBinding};
+pub use client::{AskError, ClientConfig, KmsClient};
+use own_keys::OwnKeys;
+pub use service::{KmsService, ServicePolicy};
+pub use state::StateError;
 
 /// Length of the KMS's own ticket protection key, enough for every suite.
 const OWN_KEY_BYTES: usize = 32;
@@ -60,8 +75,38 @@ pub struct Kms {
     users: BTreeMap<Vec<u8>, PreSharedKey>,
     ticket_protection_keys: BTreeMap<Vec<u8>, TicketProtectionKey>,
     replay_cache: ReplayCache,
-    /// Protects the tickets we issue; made with the first of them.
-    own_key: Option<TicketProtectionKey>,
+    /// Protect the tickets we issue.
+    own_keys: OwnKeys,
+}
+
+/// Who resolves tickets for a responder in the same process. A KMS that is elsewhere is asked by
+/// messages instead.
+pub trait TicketResolver: Send + Sync {
+    /// See [`Kms::resolve_here`].
+    ///
+    /// # Errors
+    /// What RESOLVE_INIT would be refused for.
+    fn resolve_here(
+        &self,
+        ticket: &Ticket,
+        responder: &str,
+        key_identity: &[u8],
+        now: NtpTime,
+    ) -> Result<TicketContent, Error>;
+}
+
+impl TicketResolver for Mutex<Kms> {
+    fn resolve_here(
+        &self,
+        ticket: &Ticket,
+        responder: &str,
+        key_identity: &[u8],
+        now: NtpTime,
+    ) -> Result<TicketContent, Error> {
+        // A panic inside would poison the lock; the state is only a replay cache, so go on.
+        let kms = self.lock().unwrap_or_else(PoisonError::into_inner);
+        kms.resolve_here(ticket, responder, key_identity, now)
+    }
 }
 
 /// A request that passed authentication.
@@ -92,7 +137,7 @@ impl Kms {
                 .map(|key| (key.identity.clone(), key))
                 .collect(),
             replay_cache,
-            own_key: None,
+            own_keys: OwnKeys::default(),
         }
     }
 
@@ -193,10 +238,7 @@ impl Kms {
     ) -> Result<Vec<u8>, Error> {
         let wished = request.message.ticket_policy().ok_or(Error::MissingPayload("TP"))?;
         let policy = self.grant(wished, &request.uri, now)?;
-        let own_key = self.own_key.get_or_insert_with(|| TicketProtectionKey {
-            identity: random_bytes(random, OWN_KEY_IDENTITY_BYTES),
-            key: random_key(random, OWN_KEY_BYTES),
-        });
+        let own_key = self.own_keys.newest(now, random);
         let (ticket, content) = ticket::make(policy, request.suite, own_key, now, random)?;
         Ok(self.respond(request, DataType::RequestResp, Some(ticket), &content, now))
     }
@@ -300,10 +342,10 @@ impl Kms {
 
         let (content, key) =
             ticket::open(ticket, &config.parameters.accepted_suites, |identity| {
-                let own = self.own_key.as_ref().filter(|own| own.identity == identity);
+                let own = self.own_keys.find(identity);
                 own.or_else(|| self.ticket_protection_keys.get(identity))
             })?;
-        let made_by_kms = self.own_key.as_ref().is_some_and(|own| own.identity == key.identity);
+        let made_by_kms = self.own_keys.find(&key.identity).is_some();
         if ticket.policy.flags.has(TicketFlags::MADE_BY_KMS) != made_by_kms {
             return Err(Error::UnacceptablePolicy(PolicyProblem::Inconsistent));
         }

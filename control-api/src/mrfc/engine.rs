@@ -1,7 +1,7 @@
 //! The machine: one handler per event, transitions by value.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -19,7 +19,7 @@ use super::rooms::{Place, Rooms, Shards};
 use super::subscriptions::{self, Subscriptions};
 use super::timers::{Timer, Timers};
 use super::{Action, CallId, Caller, Event, ResolveId};
-use crate::kms::Kms;
+use crate::kms::TicketResolver;
 use crate::mikey::uri::normalise;
 use crate::mikey::{NtpTime, Responder};
 
@@ -32,7 +32,7 @@ pub struct Mrfc {
     pub(super) shards: Shards,
     responder: Option<Responder>,
     /// The KMS, where it is in this process.
-    kms: Option<Arc<Mutex<Kms>>>,
+    kms: Option<Arc<dyn TicketResolver>>,
     pub(super) counters: MrfcCounters,
     /// By normalised URI, so that another spelling is not another user.
     pub(super) user_calls: BTreeMap<String, usize>,
@@ -115,7 +115,7 @@ impl Mrfc {
 
     /// Tickets are resolved by a KMS in this process; [`Action::Resolve`] comes no more.
     #[must_use]
-    pub fn with_kms(self, kms: Arc<Mutex<Kms>>) -> Self {
+    pub fn with_kms(self, kms: Arc<dyn TicketResolver>) -> Self {
         Self { kms: Some(kms), ..self }
     }
 
@@ -349,7 +349,7 @@ impl Mrfc {
         let keying = match &self.kms {
             Some(kms) => {
                 let parties = Parties { caller, called };
-                let keys = keys::agree(responder, kms, offered, &parties, now, random);
+                let keys = keys::agree(responder, &**kms, offered, &parties, now, random);
                 keys.map(|keys| Keying::Keyed(Box::new(keys)))
             }
             None => keys::begin(responder, offered, called, now, random)
