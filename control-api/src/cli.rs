@@ -32,7 +32,7 @@ pub enum Command {
     /// Start a key management service alone, and run until SIGTERM or SIGINT.
     #[command(after_help = KMS_HELP)]
     Kms {
-        /// Configuration file (TOML), of which [kms], [mikey] and [http] count; without it the
+        /// Configuration file (TOML), of which kms, mikey and http count; without it the
         /// embedded defaults.
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
