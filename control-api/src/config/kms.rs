@@ -102,9 +102,9 @@ pub struct KmsCertificate {
 pub struct KmsClientSettings {
     /// PEM files with certificates of authorities to trust.
     pub authorities: Vec<PathBuf>,
-    /// From the look-up of the name to the end of the TLS handshake.
+    /// For the TCP connection.
     pub connect_timeout_milliseconds: u64,
-    /// From there to the end of the answer.
+    /// From there to the end of the answer, the TLS handshake of a new connection included.
     pub response_timeout_milliseconds: u64,
     /// For everything together, other servers included.
     pub timeout_milliseconds: u64,

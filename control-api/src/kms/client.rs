@@ -27,9 +27,9 @@ pub struct ClientConfig {
     pub servers: Vec<String>,
     /// What stands behind them.
     pub binding: HttpBinding,
-    /// From the look-up of the name to the end of the TLS handshake.
+    /// For the TCP connection.
     pub connect_timeout: Duration,
-    /// From there to the last byte of the answer.
+    /// From there to the last byte of the answer, the TLS handshake of a new connection included.
     pub response_timeout: Duration,
     /// For everything together, other servers included.
     pub timeout: Duration,
