@@ -154,8 +154,9 @@ fn answers(c: &mut Criterion) {
             |(transfer_init, at)| {
                 let transfer = near.check(&transfer_init, "mikey", at).expect("acceptable");
                 let (ticket, asked_as) = transfer.question();
-                let content =
-                    kms.resolve_here(ticket, asked_as, near.key_identity(), at).expect("resolved");
+                let content = kms
+                    .resolve_here(ticket, asked_as, near.key_identity(), at, &mut random)
+                    .expect("resolved");
                 transfer.finish(&mut near, content, at, &mut random).expect("answered")
             },
             BatchSize::SmallInput,

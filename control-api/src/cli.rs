@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 /// A media node for conferences over MSRP: SIP in front, media on pinned threads behind.
 #[derive(Clone, PartialEq, Eq, Debug, Parser)]
@@ -26,6 +26,14 @@ pub enum Command {
     #[command(after_help = SERVE_HELP)]
     Serve {
         /// Configuration file (TOML); without it the embedded defaults: everything on loopback.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// Start a key management service alone, and run until SIGTERM or SIGINT.
+    #[command(after_help = KMS_HELP)]
+    Kms {
+        /// Configuration file (TOML), of which kms, mikey and http count; without it the
+        /// embedded defaults.
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
@@ -64,12 +72,44 @@ pub enum Inspect {
         #[arg(value_name = "FILE")]
         file: Option<PathBuf>,
     },
+    /// MIKEY messages: every field; with keys, whether the MACs are right and what the TEK is.
+    #[command(after_help = MIKEY_HELP)]
+    Mikey(InspectMikey),
     /// A stream of MSRP: its messages one by one, and the first that is malformed.
     Msrp {
         /// File with what one side sent; without it standard input.
         #[arg(value_name = "FILE")]
         file: Option<PathBuf>,
     },
+}
+
+/// What `mrf inspect mikey` is told.
+#[derive(Clone, PartialEq, Eq, Debug, Args)]
+pub struct InspectMikey {
+    /// Configuration file (TOML) whose keys of the KMS are tried.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// File with keys to try (TOML): psk, ticket_key and mpk, each a list of keys in hex.
+    #[arg(long, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+    /// Key shared with the KMS, hex (anybody on this machine can see it here).
+    #[arg(long, value_name = "HEX")]
+    pub psk: Vec<String>,
+    /// Ticket protection key, hex.
+    #[arg(long, value_name = "HEX")]
+    pub ticket_key: Vec<String>,
+    /// MPKi of a transfer, hex.
+    #[arg(long, value_name = "HEX")]
+    pub mpk: Vec<String>,
+    /// Print keys, too: without it only their lengths are told.
+    #[arg(long)]
+    pub show_secrets: bool,
+    /// JSON for programs.
+    #[arg(long)]
+    pub json: bool,
+    /// Files with messages; without one standard input.
+    #[arg(value_name = "FILE")]
+    pub files: Vec<PathBuf>,
 }
 
 impl Cli {
@@ -96,11 +136,13 @@ const LONG_HELP: &str = "\
 Examples:
   mrf                              start with the embedded defaults, on loopback only
   mrf serve --config mrf.toml      start with a file (docs/mrf.toml shows every setting)
+  mrf kms --config kms.toml        a key management service alone
   mrf check mrf.toml               say OK, or which line is wrong and what to do
   RUST_LOG=debug mrf               more on stderr (error, warn, info, debug, trace)
   mrf credential alice example.com >> mrf.toml    a user of the relay; the password comes from stdin
   mrf inspect sdp offer.sdp        what is understood of an offer, and the answer to it
   mrf inspect msrp < trace         one side of an MSRP connection, message by message
+  mrf inspect mikey call.sip       a key exchange, field by field; with keys, verified
   curl http://127.0.0.1:8080/readyz    is it ready for calls?
 
 Ports (defaults; each can be changed):
@@ -117,7 +159,8 @@ Load: `mrf-load` plays a fleet of phones (SIP, MIKEY, TLS-PSK, MSRP) against thi
 the same development credential, so that encrypted calls work out of the box; with that credential
 the node refuses to listen beyond loopback.
 
-Signals: SIGTERM or SIGINT once: no new calls, BYE to every party, then exit. Twice: exit at once.
+Signals: SIGHUP: users, groups, keys and policies of the KMS are read again.
+SIGTERM or SIGINT once: no new calls, BYE to every party, then exit. Twice: exit at once.
 
 Exit codes:
   0          stopped as asked, every call ended; or the file is fine
@@ -125,6 +168,21 @@ Exit codes:
              or what was inspected would be refused
   2          the command line or the configuration is wrong
   130, 143   a second SIGINT or SIGTERM";
+
+const MIKEY_HELP: &str = "\
+The input may be base64, hex, an SDP body, a SIP message, an HTTP message of the KMS, the message
+itself, or a capture file whose packets are not cut. Later messages are checked with what earlier
+ones tell, so give a whole exchange in its order: INVITE and 200, or request and response.
+
+  mrf inspect mikey call.sip                    every field, with its offset
+  mrf inspect mikey --config mrf.toml call.sip  MACs verified with the keys of the KMS
+  tcpdump -r trace.pcap -A | mrf inspect mikey --key-file keys.toml --json
+
+Exit code 1: a message is broken, or a MAC is wrong with every key.";
+
+const KMS_HELP: &str = "The line that begins with `mrf ready` names both addresses: that of the KMS \
+    and that of health, metrics and reload (POST /api/v1/kms/reload). SIGHUP reads the configuration \
+    again. How to run one: docs/kms.md";
 
 const SERVE_HELP: &str = "The line that begins with `mrf ready` names every address. \
     Ports and exit codes: mrf --help";

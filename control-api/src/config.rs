@@ -9,6 +9,7 @@
 mod certificate;
 mod check;
 mod conference;
+mod kms;
 mod problem;
 mod realms;
 mod relay;
@@ -24,6 +25,9 @@ use serde::{Deserialize, Serialize};
 
 pub use certificate::{Certificate, CertificateProblem};
 pub use conference::{Conference, Referrers, Subscribers};
+pub use kms::{
+    Kms, KmsAudit, KmsCertificate, KmsClientSettings, KmsGroup, KmsKey, KmsMode, KmsServer,
+};
 pub use problem::Problem;
 pub use realms::Realm;
 pub use relay::{Relay, RelayUser};
@@ -190,37 +194,6 @@ pub struct Mikey {
     pub clock_skew_seconds: u64,
 }
 
-/// Section `[kms]`.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Kms {
-    /// Listener of the embedded KMS.
-    pub listen: SocketAddr,
-    /// The KMS's own URI, the IDRkms of its messages.
-    pub uri: String,
-    /// Our key with the KMS, by its `id` among the users: we resolve tickets with it.
-    pub resolver: String,
-    /// Keys of those who ask the KMS for tickets or have them resolved.
-    #[serde(rename = "user")]
-    pub users: Vec<KmsKey>,
-    /// Keys of those who make their tickets themselves (ticket protection keys).
-    #[serde(rename = "ticket_key")]
-    pub ticket_keys: Vec<KmsKey>,
-}
-
-/// One `[[kms.user]]` or `[[kms.ticket_key]]`: a key somebody shares with the KMS.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct KmsKey {
-    /// Name of the key in messages (IDRpsk).
-    pub id: String,
-    /// The key, hex.
-    #[serde(skip_serializing)]
-    pub key: Secret,
-    /// As whom its owner may act.
-    pub may_act_as: Vec<UriPattern>,
-}
-
 /// A set of URIs: `*` is all, `*@host` those of a host, anything else the one URI.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(transparent)]
@@ -333,31 +306,6 @@ impl Default for Mikey {
     }
 }
 
-impl Default for Kms {
-    fn default() -> Self {
-        Self {
-            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8088)),
-            uri: "sip:kms@localhost".to_owned(),
-            resolver: DEVELOPMENT_KEY_ID.to_owned(),
-            users: vec![KmsKey::development(DEVELOPMENT_KEY_ID, DEVELOPMENT_KEY)],
-            ticket_keys: vec![KmsKey::development(
-                DEVELOPMENT_TICKET_KEY_ID,
-                DEVELOPMENT_TICKET_KEY,
-            )],
-        }
-    }
-}
-
-impl KmsKey {
-    fn development(id: &str, key: [u8; 16]) -> Self {
-        Self {
-            id: id.to_owned(),
-            key: Secret::from_bytes(key.to_vec()),
-            may_act_as: vec![UriPattern("*".to_owned())],
-        }
-    }
-}
-
 impl Default for Http {
     fn default() -> Self {
         Self {
@@ -457,8 +405,10 @@ impl Config {
     #[must_use]
     pub fn has_development_credential(&self) -> bool {
         let users = self.kms.users.iter().any(|user| user.key.equals(&DEVELOPMENT_KEY));
+        // A node that asks a KMS elsewhere opens no ticket itself.
+        let opens_tickets = self.kms.mode == KmsMode::Embedded;
         let tickets =
             self.kms.ticket_keys.iter().any(|ticket| ticket.key.equals(&DEVELOPMENT_TICKET_KEY));
-        users || tickets
+        users || (opens_tickets && tickets)
     }
 }

@@ -12,3 +12,4 @@ pub mod node;
 mod random;
 pub mod sdp;
 pub mod sip;
+pub mod systemd;

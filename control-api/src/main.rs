@@ -1,16 +1,19 @@
 //! `mrf`: reads the command line, starts the node, watches for signals.
 #![forbid(unsafe_code)]
 
-use std::io::{BufRead, IsTerminal, Read, Write};
+use std::io::{BufRead, IsTerminal, Read, Write, stdout};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
 use control_api::cli::{
-    Cli, Command, EXIT_FAILURE, EXIT_OK, EXIT_SIGNAL_BASE, EXIT_USAGE, Inspect,
+    Cli, Command, EXIT_FAILURE, EXIT_OK, EXIT_SIGNAL_BASE, EXIT_USAGE, Inspect, InspectMikey,
 };
-use control_api::config::{Config, Shards};
-use control_api::node::{Node, Stopped};
+use control_api::config::{Config, KmsMode, Shards};
+use control_api::http::Reload;
+use control_api::inspect::{Keys, MikeyOptions, Purpose};
+use control_api::node::{Node, StandaloneKms, Stopped};
+use control_api::systemd;
 use mrfp_protocol::msrp::auth::{Algorithm, Credentials};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -22,7 +25,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let code = match Cli::parse().command() {
-        Command::Serve { config } => serve(config),
+        Command::Serve { config } => start(config, run),
+        Command::Kms { config } => start(config, run_kms),
         Command::Check { file } => check(&file),
         Command::Credential { user, realm } => credential(&user, &realm),
         Command::Inspect(what) => inspect(&what),
@@ -75,35 +79,81 @@ fn credential(user: &str, realm: &str) -> u8 {
 }
 
 fn inspect(what: &Inspect) -> u8 {
-    let (Inspect::Sdp { file, .. } | Inspect::Msrp { file }) = what;
+    let told = match what {
+        Inspect::Mikey(options) => inspect_mikey(options),
+        Inspect::Msrp { file } => read_input(file.as_deref())
+            .and_then(|input| written(control_api::inspect::msrp(&input, &mut stdout().lock()))),
+        Inspect::Sdp { config, room, file } => read_input(file.as_deref()).and_then(|input| {
+            let config = config.as_deref().map_or_else(|| Ok(Config::default()), Config::load);
+            let config = config.map_err(usage)?;
+            let mut out = stdout().lock();
+            written(control_api::inspect::sdp(&input, &config, room, &mut out))
+        }),
+    };
+    match told {
+        Ok(true) => EXIT_OK,
+        Ok(false) => EXIT_FAILURE,
+        Err(code) => code,
+    }
+}
+
+fn inspect_mikey(options: &InspectMikey) -> Result<bool, u8> {
+    let mut keys = Keys::default();
+    let mut tls = Config::default().mikey.prot_types_accepted;
+    if let Some(file) = &options.config {
+        let config = Config::load(file).map_err(usage)?;
+        keys.add_config(&config);
+        tls = config.mikey.prot_types_accepted;
+    }
+    if let Some(file) = &options.key_file {
+        keys.add_file(file).map_err(usage)?;
+    }
+    let given = [
+        (Purpose::User, &options.psk),
+        (Purpose::Ticket, &options.ticket_key),
+        (Purpose::MessageProtection, &options.mpk),
+    ];
+    for (purpose, texts) in given {
+        texts.iter().try_for_each(|text| keys.add_hex(purpose, text)).map_err(usage)?;
+    }
+    let mut inputs = Vec::new();
+    for file in &options.files {
+        inputs.push((file.display().to_string(), read_input(Some(file))?));
+    }
+    if inputs.is_empty() {
+        inputs.push(("standard input".to_owned(), read_input(None)?));
+    }
+    let how = MikeyOptions {
+        keys: &keys,
+        tls: &tls,
+        show_secrets: options.show_secrets,
+        json: options.json,
+        colour: stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+    };
+    written(control_api::inspect::mikey(&inputs, &how, &mut stdout().lock()))
+}
+
+fn read_input(file: Option<&Path>) -> Result<Vec<u8>, u8> {
     let mut input = Vec::new();
     let read = match file {
         Some(file) => std::fs::read(file).map(|bytes| input = bytes),
         None => std::io::stdin().lock().read_to_end(&mut input).map(|_| ()),
     };
-    if let Err(error) = read {
-        let name = file.as_deref().map_or("standard input".into(), Path::to_string_lossy);
-        eprintln!("mrf: {name}: cannot be read: {error}");
-        return EXIT_USAGE;
-    }
-    let mut out = std::io::stdout().lock();
-    let told = match what {
-        Inspect::Msrp { .. } => control_api::inspect::msrp(&input, &mut out),
-        Inspect::Sdp { config, room, .. } => {
-            match config.as_deref().map_or_else(|| Ok(Config::default()), Config::load) {
-                Ok(config) => control_api::inspect::sdp(&input, &config, room, &mut out),
-                Err(problem) => {
-                    eprintln!("{problem}");
-                    return EXIT_USAGE;
-                }
-            }
-        }
-    };
-    match told {
-        Ok(true) => EXIT_OK,
-        Ok(false) => EXIT_FAILURE,
-        Err(error) => fail(&error),
-    }
+    read.map_err(|error| {
+        let name = file.map_or("standard input".into(), Path::to_string_lossy);
+        usage(format!("mrf: {name}: cannot be read: {error}"))
+    })?;
+    Ok(input)
+}
+
+/// Says what is wrong with what was asked.
+fn usage(problem: impl std::fmt::Display) -> u8 {
+    eprintln!("{problem}");
+    EXIT_USAGE
+}
+
+fn written(told: std::io::Result<bool>) -> Result<bool, u8> {
+    told.map_err(|error| fail(&error))
 }
 
 fn exposed(file: &Path) -> String {
@@ -111,7 +161,12 @@ fn exposed(file: &Path) -> String {
     format!("{file} holds credentials and everybody may read it; remedy: chmod o-r {file}")
 }
 
-fn serve(file: Option<PathBuf>) -> u8 {
+/// Reads the configuration and runs what is wanted with it.
+fn start<F, R>(file: Option<PathBuf>, run: F) -> u8
+where
+    F: FnOnce(Config, Option<PathBuf>) -> R,
+    R: Future<Output = u8>,
+{
     let config = file.as_deref().map_or_else(|| Ok(Config::default()), Config::load);
     let config = match config {
         Ok(config) => config,
@@ -121,8 +176,11 @@ fn serve(file: Option<PathBuf>) -> u8 {
         }
     };
     start_logging();
-    if let Some(file) = file.filter(|file| config.is_exposed(file)) {
-        tracing::warn!("{}", exposed(&file));
+    if let Some(file) = file.as_ref().filter(|file| config.is_exposed(file)) {
+        tracing::warn!("{}", exposed(file));
+    }
+    if config.has_development_credential() {
+        tracing::warn!("development credential in use: fit for loopback only");
     }
     // The usual soft limit of 1024 is made for programs that use select(2); every member of a
     // conference needs a descriptor.
@@ -133,29 +191,24 @@ fn serve(file: Option<PathBuf>) -> u8 {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
-    let code = runtime.block_on(run(config));
+    let code = runtime.block_on(run(config, file));
     // A name server that does not answer must not keep the process.
     runtime.shutdown_background();
     code
 }
 
-async fn run(config: Config) -> u8 {
+async fn run(config: Config, file: Option<PathBuf>) -> u8 {
     // Before anything listens, so that no signal ever finds the node without a handler.
-    let signals = signal(SignalKind::terminate())
-        .and_then(|terminate| Ok((terminate, signal(SignalKind::interrupt())?)));
-    let (terminate, interrupt) = match signals {
+    let signals = match Signals::watch() {
         Ok(signals) => signals,
         Err(error) => return fail(&error),
     };
-    if config.has_development_credential() {
-        tracing::warn!("development credential in use: fit for loopback only");
-    }
-    let node = match Node::start(config).await {
+    let node = match Node::start_from(config, file).await {
         Ok(node) => node,
         Err(error) => return fail(&error),
     };
     announce(&node.ready_line());
-    tokio::spawn(watch_signals(terminate, interrupt, node.stop_token()));
+    tokio::spawn(signals.obey(node.stop_token(), node.reload()));
     match node.wait().await {
         Stopped::Drained => {
             tracing::info!("stopped; every call was ended");
@@ -168,28 +221,72 @@ async fn run(config: Config) -> u8 {
     }
 }
 
-/// The first signal stops the node, the second one ends the process.
-async fn watch_signals(mut terminate: Signal, mut interrupt: Signal, stop: CancellationToken) {
-    loop {
-        let kind = tokio::select! {
-            _ = terminate.recv() => SignalKind::terminate(),
-            _ = interrupt.recv() => SignalKind::interrupt(),
-        };
-        if stop.is_cancelled() {
-            let number = u8::try_from(kind.as_raw_value()).unwrap_or_default();
-            std::process::exit(i32::from(EXIT_SIGNAL_BASE + number));
+async fn run_kms(config: Config, file: Option<PathBuf>) -> u8 {
+    let signals = match Signals::watch() {
+        Ok(signals) => signals,
+        Err(error) => return fail(&error),
+    };
+    let kms = match StandaloneKms::start(config, file.as_deref()).await {
+        Ok(kms) => kms,
+        Err(error) => return fail(&error),
+    };
+    announce(&kms.ready_line());
+    tokio::spawn(signals.obey(kms.stop_token(), Some(kms.reload())));
+    kms.wait().await;
+    tracing::info!("stopped");
+    EXIT_OK
+}
+
+/// The signals that mean something to us.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn watch() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// SIGHUP reads the configuration again. The first of the others stops what runs, the second
+    /// one ends the process.
+    async fn obey(mut self, stop: CancellationToken, reload: Option<Reload>) {
+        loop {
+            let kind = tokio::select! {
+                _ = self.terminate.recv() => SignalKind::terminate(),
+                _ = self.interrupt.recv() => SignalKind::interrupt(),
+                _ = self.hangup.recv() => {
+                    match reload.as_ref().map(|reload| reload()) {
+                        Some(Ok(_)) => {}
+                        Some(Err(problem)) => tracing::error!("not reloaded: {problem}"),
+                        None => tracing::warn!("SIGHUP: there is nothing to read again"),
+                    }
+                    continue;
+                }
+            };
+            if stop.is_cancelled() {
+                let number = u8::try_from(kind.as_raw_value()).unwrap_or_default();
+                std::process::exit(i32::from(EXIT_SIGNAL_BASE + number));
+            }
+            systemd::notify(systemd::STOPPING);
+            stop.cancel();
         }
-        stop.cancel();
     }
 }
 
 /// Whoever started us may have closed stdout; the node runs all the same.
 fn announce(line: &str) {
-    let mut stdout = std::io::stdout().lock();
+    let mut stdout = stdout().lock();
     let written = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
     if let Err(error) = written {
         tracing::warn!(%error, "stdout is closed; {line}");
     }
+    systemd::notify(systemd::READY);
 }
 
 fn fail(error: &dyn std::fmt::Display) -> u8 {
@@ -238,11 +335,36 @@ fn summary(config: &Config) -> String {
             format!("{} as {}, {users} user(s), {auth}", config.relay.listen, config.relay.host)
         }
     };
+    let kms = match config.kms.mode {
+        KmsMode::Embedded => format!(
+            "{} ({}), {} user(s), {} ticket key(s), credential {credential}, state {}",
+            config.kms.listen,
+            if config.kms.certificate.is_some() { "TLS" } else { "in the clear" },
+            config.kms.users.len(),
+            config.kms.ticket_keys.len(),
+            config
+                .kms
+                .state_directory
+                .as_ref()
+                .map_or("not kept".into(), |it| it.to_string_lossy()),
+        ),
+        KmsMode::Remote => format!(
+            "{}, as {:?}, credential {credential}",
+            config
+                .kms
+                .servers
+                .iter()
+                .map(|server| server.url.as_str())
+                .collect::<Vec<_>>()
+                .join(" "),
+            config.kms.resolver,
+        ),
+    };
     format!(
         "  sip      udp {} tcp {}\n  media    {} from port {}, shards {shards}, {:?} ports\n  \
          tls      {} suite(s), TLS 1.3 {}, certificate {certificate}\n  security plain {:?}\n  \
-         rooms    {:?}, {} listed, {} members at most, CPIM {:?}\n  realms   {}\n  relay    {relay}\n  kms      {}, {} user(s), \
-         {} ticket key(s), credential {credential}\n  http     {}",
+         rooms    {:?}, {} listed, {} members at most, CPIM {:?}\n  realms   {}\n  relay    {relay}\n  kms      {kms}\n  \
+         http     {}",
         config.sip.udp,
         config.sip.tcp,
         config.media.listen,
@@ -256,9 +378,6 @@ fn summary(config: &Config) -> String {
         config.rooms.members_max,
         config.rooms.cpim,
         config.realms.len() + 1,
-        config.kms.listen,
-        config.kms.users.len(),
-        config.kms.ticket_keys.len(),
         config.http.listen,
     )
 }

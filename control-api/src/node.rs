@@ -8,13 +8,15 @@
 mod control;
 mod counters;
 mod error;
+mod kms;
 mod relay;
 pub(crate) mod settings;
 mod statistics;
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mrfp_core::{Mrfp, Port};
@@ -25,20 +27,20 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
+use crate::config::{Config, KmsMode};
 use crate::http::{
-    AdminServices, HttpServer, HttpServerConfig, KmsResponse, Readiness, ReadinessState,
-    admin_router, kms_router,
+    AdminServices, HttpServer, HttpServerConfig, Readiness, ReadinessState, Reload, admin_router,
 };
-use crate::kms::Kms;
+use crate::kms::KmsClient;
 use crate::mikey::NtpTime;
 use crate::mikey::Responder;
 use crate::mrfc::Mrfc;
-use crate::random;
 use mrfp_protocol::tls::Fingerprint;
 
 use control::Control;
 pub use error::StartError;
+use kms::KmsFront;
+pub use kms::StandaloneKms;
 
 /// A running node.
 #[derive(Debug)]
@@ -46,6 +48,7 @@ pub struct Node {
     addresses: Addresses,
     stop: CancellationToken,
     control: JoinHandle<Stopped>,
+    kms: Option<KmsFront>,
 }
 
 /// Where a node listens, as bound.
@@ -61,8 +64,8 @@ pub struct Addresses {
     pub relay: Option<SocketAddr>,
     /// Health, metrics, API.
     pub http: SocketAddr,
-    /// The KMS.
-    pub kms: SocketAddr,
+    /// The KMS, where it is in the node.
+    pub kms: Option<SocketAddr>,
 }
 
 /// How a node ended.
@@ -84,6 +87,15 @@ impl Node {
     /// # Errors
     /// Says which part could not be started, why, and what to do about it.
     pub async fn start(config: Config) -> Result<Self, StartError> {
+        Self::start_from(config, None).await
+    }
+
+    /// Starts a node as [`Node::start`] does; `file` is where its configuration comes from, to be
+    /// read again on demand.
+    ///
+    /// # Errors
+    /// As [`Node::start`].
+    pub async fn start_from(config: Config, file: Option<PathBuf>) -> Result<Self, StartError> {
         // First, as it knows best what is wrong and what helps.
         mrfp_io::probe().map_err(StartError::Ring)?;
         let readiness = Readiness::new();
@@ -93,42 +105,43 @@ impl Node {
         let certificate = media.certificate.as_ref();
         let certificate = certificate.map(|shown| shown.identity.fingerprint());
         let ports = Mrfp::start(&media, &bell).map_err(StartError::Media)?;
-        match Self::start_control(&config, &readiness, certificate, ports, bell_receiver).await {
+        let (kms, client) = match config.kms.mode {
+            KmsMode::Embedded => match KmsFront::start(&config, file).await {
+                Ok(front) => (Some(front), None),
+                Err(error) => return Err(give_up(error, ports).await),
+            },
+            KmsMode::Remote => match kms::client(&config) {
+                Ok(client) => (None, Some(client)),
+                Err(error) => return Err(give_up(error, ports).await),
+            },
+        };
+        let parts = StartParts { certificate, ports, bell: bell_receiver, kms, client };
+        match Self::start_control(&config, &readiness, parts).await {
             Ok(node) => {
                 readiness.set(ReadinessState::Ready);
                 Ok(node)
             }
-            Err((error, ports)) => {
-                // The first error is the one to tell.
-                let _ = control::stop_shards(ports).await;
-                Err(error)
-            }
+            Err((error, ports)) => Err(give_up(error, ports).await),
         }
     }
 
     async fn start_control(
         config: &Config,
         readiness: &Arc<Readiness>,
-        certificate: Option<Fingerprint>,
-        ports: Vec<Port>,
-        bell: AsyncFd<DoorbellReceiver>,
+        parts: StartParts,
     ) -> Result<Self, (StartError, Vec<Port>)> {
-        let kms = Arc::new(Mutex::new(Kms::new(settings::kms(config))));
+        let StartParts { certificate, ports, bell, kms, client } = parts;
         let (queries, asked) = mpsc::channel(QUERIES_MAX);
         let services = AdminServices {
             readiness: Arc::clone(readiness),
             shards: ports.iter().map(|port| (port.shard(), port.metrics())).collect(),
             queries,
+            kms: kms.as_ref().map(|kms| (Arc::clone(&kms.service), Arc::clone(&kms.reload))),
         };
         let http = HttpServerConfig::new(config.http.listen, config.http.connections_max);
         let http = match HttpServer::start(http, admin_router(services)).await {
             Ok(server) => server,
             Err(error) => return Err((StartError::http(config, error), ports)),
-        };
-        let kms_http = HttpServerConfig::new(config.kms.listen, config.http.connections_max);
-        let kms_http = match HttpServer::start(kms_http, kms_router(handler(&kms))).await {
-            Ok(server) => server,
-            Err(error) => return Err((StartError::kms(config, error), ports)),
         };
         // SIP comes last: a call that arrives finds everything else in place.
         let (sip_events, events) = mpsc::channel(SIP_EVENTS_MAX);
@@ -142,15 +155,17 @@ impl Node {
             media: ports.iter().map(Port::address).collect(),
             relay: ports.first().and_then(Port::relay_address),
             http: http.address(),
-            kms: kms_http.address(),
+            kms: kms.as_ref().map(|kms| kms.server.address()),
         };
         let responder = Responder::new(settings::responder(config));
         let mut mrfc_config = settings::mrfc(config, &ports, certificate);
         mrfc_config.focus.contact_hosts = sip.contact_hosts();
         let realm_names = mrfc_config.realms.names().to_vec();
-        let mrfc = Mrfc::new(mrfc_config, Some(responder))
-            .with_kms(kms)
-            .with_initiator(settings::initiator(config));
+        let mut mrfc =
+            Mrfc::new(mrfc_config, Some(responder)).with_initiator(settings::initiator(config));
+        if let Some(kms) = &kms {
+            mrfc = mrfc.with_kms(Arc::clone(&kms.service) as _);
+        }
         let stop = CancellationToken::new();
         let parts = control::Parts {
             mrfc,
@@ -166,12 +181,13 @@ impl Node {
                 realm_names,
             ),
             stop: stop.clone(),
-            servers: [http, kms_http],
+            server: http,
+            questions: kms::Questions::new(client),
             own_ports: settings::own_ports(config),
             shutdown_timeout: config.shutdown_timeout(),
         };
         let control = tokio::spawn(Control::new(parts).run());
-        Ok(Self { addresses, stop, control })
+        Ok(Self { addresses, stop, control, kms })
     }
 
     /// Where the node listens.
@@ -186,6 +202,7 @@ impl Node {
         let Addresses { sip_udp, sip_tcp, media, relay, http, kms } = &self.addresses;
         let media: Vec<_> = media.iter().map(SocketAddr::to_string).collect();
         let relay = relay.map_or_else(String::new, |relay| format!(" relay={relay}"));
+        let kms = kms.map_or_else(|| "remote".to_owned(), |kms| kms.to_string());
         format!(
             "mrf ready sip=udp:{sip_udp},tcp:{sip_tcp} media={}{relay} http={http} kms={kms} shards={}",
             media.join(","),
@@ -201,10 +218,20 @@ impl Node {
 
     /// Waits until the node has stopped.
     pub async fn wait(self) -> Stopped {
-        match self.control.await {
+        let stopped = match self.control.await {
             Ok(stopped) => stopped,
             Err(error) => std::panic::resume_unwind(error.into_panic()),
+        };
+        if let Some(kms) = self.kms {
+            kms.stop().await;
         }
+        stopped
+    }
+
+    /// What reads the configuration of the KMS again, where it is in the node.
+    #[must_use]
+    pub fn reload(&self) -> Option<Reload> {
+        self.kms.as_ref().map(|kms| Arc::clone(&kms.reload))
     }
 
     /// Hangs every call up, stops, and waits for the end.
@@ -223,21 +250,19 @@ fn watch(bell: DoorbellReceiver) -> io::Result<AsyncFd<DoorbellReceiver>> {
     AsyncFd::with_interest(bell, Interest::READABLE)
 }
 
-/// The KMS behind its HTTP binding.
-fn handler(kms: &Arc<Mutex<Kms>>) -> crate::http::KmsHandler {
-    let kms = Arc::clone(kms);
-    Arc::new(move |message| match ask_kms(&kms, message) {
-        Some(response) => KmsResponse::Message(response),
-        None => KmsResponse::Malformed,
-    })
+/// What was started before the control plane.
+struct StartParts {
+    certificate: Option<Fingerprint>,
+    ports: Vec<Port>,
+    bell: AsyncFd<DoorbellReceiver>,
+    kms: Option<KmsFront>,
+    client: Option<KmsClient>,
 }
 
-/// One question to the KMS; `None` where no answer is due.
-fn ask_kms(kms: &Mutex<Kms>, message: &[u8]) -> Option<Vec<u8>> {
-    // A panic inside would poison the lock; the state is only a replay cache, so go on.
-    let mut kms = kms.lock().unwrap_or_else(PoisonError::into_inner);
-    let response = kms.handle(message, ntp_now(), &mut random::fill);
-    (!response.is_empty()).then_some(response)
+/// Stops the shards of a node that does not start. The first error is the one to tell.
+async fn give_up(error: StartError, ports: Vec<Port>) -> StartError {
+    let _ = control::stop_shards(ports).await;
+    error
 }
 
 fn ntp_now() -> NtpTime {

@@ -114,7 +114,8 @@ async fn tshark_decrypts_what_is_said_to_a_user_that_was_called() {
     let wish = format!("{{\"uri\":\"{}\",\"security\":\"mikey\"}}", bob.uri());
     assert_eq!(request_json(http, "/api/v1/rooms/tea/calls", &wish).await.status, 202);
     let invite = bob.receive("INVITE ").await;
-    let (transfer_resp, keys) = respond(node.addresses().kms, &bob.uri(), body(&invite)).await;
+    let (transfer_resp, keys) =
+        respond(node.addresses().kms.expect("embedded"), &bob.uri(), body(&invite)).await;
     let nowhere = "127.0.0.1:9".parse().expect("an address");
     let answer = keyed_answer("active", nowhere, &transfer_resp);
     bob.respond(&invite, "200 OK", &answer).await;

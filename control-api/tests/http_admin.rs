@@ -32,8 +32,12 @@ async fn start_with(limit: impl FnOnce(&mut HttpServerConfig)) -> Admin {
     let (queries, mut asked) = mpsc::channel(16);
     let readiness = Readiness::new();
     let shards = [0, 1].map(|shard| (ShardId(shard), Arc::new(PublishedMetrics::default())));
-    let services =
-        AdminServices { readiness: Arc::clone(&readiness), shards: Arc::new(shards), queries };
+    let services = AdminServices {
+        readiness: Arc::clone(&readiness),
+        shards: Arc::new(shards),
+        queries,
+        kms: None,
+    };
     tokio::spawn(async move {
         while let Some(query) = asked.recv().await {
             answer(query);

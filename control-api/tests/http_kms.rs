@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use control_api::http::{HttpServer, HttpServerConfig, KmsResponse, kms_router};
+use control_api::http::{HttpServer, HttpServerConfig, KmsHandler, KmsResponse, kms_router};
+use control_api::kms::HttpBinding;
 use support::http::{Response, request_raw};
 
 /// Answers every message with its own bytes reversed, but refuses those that end in 0xff.
@@ -15,13 +16,20 @@ async fn start() -> HttpServer {
 }
 
 async fn start_with(limit: impl FnOnce(&mut HttpServerConfig)) -> HttpServer {
-    let handler = Arc::new(|message: &[u8]| match message.last() {
-        Some(0xff) => KmsResponse::Malformed,
-        _ => KmsResponse::Message(message.iter().rev().copied().collect()),
+    let handler: KmsHandler = Arc::new(|message| {
+        let response = match message.last() {
+            Some(0xff) => KmsResponse::Malformed,
+            Some(0xfe) => KmsResponse::TooMany { retry_after: Duration::from_millis(2500) },
+            Some(0xfd) => KmsResponse::Unavailable,
+            _ => KmsResponse::Message(message.iter().rev().copied().collect()),
+        };
+        Box::pin(async { response })
     });
+    let target = "/keymanagement?requesttype={type}";
+    let binding = HttpBinding::parse(target, "ticketrequest", "ticketresolve").expect("good");
     let mut config = HttpServerConfig::new(SocketAddr::from(([127, 0, 0, 1], 0)), 16);
     limit(&mut config);
-    HttpServer::start(config, kms_router(handler)).await.expect("binds")
+    HttpServer::start(config, kms_router(binding, handler)).await.expect("binds")
 }
 
 async fn post(server: &HttpServer, query: &str, content_type: &str, body: &[u8]) -> Response {
@@ -57,6 +65,17 @@ async fn refuses_what_the_kms_cannot_read() {
     let body = [1, RESOLVE_INIT_PSK, 0xff];
     let query = "?requesttype=ticketresolve";
     assert_eq!(post(&server, query, "application/mikey", &body).await.status, 400);
+}
+
+#[tokio::test]
+async fn tells_a_user_when_to_ask_again() {
+    let server = start().await;
+    let query = "?requesttype=ticketresolve";
+    let body = [1, RESOLVE_INIT_PSK, 0xfe];
+    let response = post(&server, query, "application/mikey", &body).await;
+    assert_eq!((response.status, response.header("retry-after")), (429, Some("3")));
+    let body = [1, RESOLVE_INIT_PSK, 0xfd];
+    assert_eq!(post(&server, query, "application/mikey", &body).await.status, 503);
 }
 
 #[tokio::test]

@@ -81,7 +81,8 @@ fn whoever_shares_a_key_with_the_kms_makes_no_tickets_for_others_with_it() {
     forger.kms_shares_key();
     let forged = forger.granted(local_flags(), &[]).expect("made");
     let identity = world.responder.key_identity().to_vec();
-    let refused = world.kms.resolve_here(forged.ticket(), ROOM, &identity, now()).err();
+    let random = &mut world.random;
+    let refused = world.kms.resolve_here(forged.ticket(), ROOM, &identity, now(), random).err();
     assert_eq!(refused, Some(Error::UnacceptablePolicy(PolicyProblem::Maker)));
 }
 
@@ -220,7 +221,10 @@ fn teks_and_gtgks_are_not_forked() {
                 let (ticket, asked_as) = transfer.question();
                 let identity = world.responder.key_identity().to_vec();
                 let random = &mut world.random;
-                world.kms.resolve_for(ticket, asked_as, &identity, now(), random).expect("resolved")
+                world
+                    .kms
+                    .resolve_here(ticket, asked_as, &identity, now(), random)
+                    .expect("resolved")
             })
             .collect();
         assert!(contents[0].session_keys == contents[1].session_keys);
@@ -234,18 +238,16 @@ fn teks_and_gtgks_are_not_forked() {
 }
 
 #[test]
-fn a_kms_in_the_process_forks_only_where_it_has_randomness() {
+fn a_kms_in_the_process_forks_keys_as_well() {
     let mut world = World::plain();
     let ticket = world.made(forking_flags(), &[], &tpk()).expect("made");
     let (initiator, transfer_init) = world.call(&ticket);
     let transfer = world.responder.check(&transfer_init, "mikey", now()).expect("acceptable");
     let (question, asked_as) = transfer.question();
     let identity = world.responder.key_identity().to_vec();
-    let refused = world.kms.resolve_here(question, asked_as, &identity, now()).err();
-    assert_eq!(refused, Some(Error::UnacceptablePolicy(PolicyProblem::KeyForking)));
     let random = &mut world.random;
     let content =
-        world.kms.resolve_for(question, asked_as, &identity, now(), random).expect("resolved");
+        world.kms.resolve_here(question, asked_as, &identity, now(), random).expect("resolved");
     let (answered, transfer_resp) =
         transfer.finish(&mut world.responder, content, now(), random).expect("answered");
     assert_same_key(&initiator.finish(&transfer_resp, now()).expect("established"), &answered);
@@ -378,7 +380,8 @@ fn keys_that_are_wrapped_are_unwrapped() {
     let options = TransferOptions { session_key: Some(own.clone()) };
     let (_, transfer_init) = world.try_call(&ticket, options).expect("a call");
     let identity = world.responder.key_identity().to_vec();
-    let content = world.kms.resolve_here(ticket.ticket(), ROOM, &identity, now());
+    let random = &mut world.random;
+    let content = world.kms.resolve_here(ticket.ticket(), ROOM, &identity, now(), random);
     let mpki = content.expect("resolved").message_protection.initiator;
     let wrapped = |flipped: u8| {
         resealed(&transfer_init, &tpk(), |message| {

@@ -60,7 +60,7 @@ impl Called {
     async fn with(callee: Callee, node: &Node) -> Self {
         let invite = callee.receive("INVITE ").await;
         let (transfer_resp, established) =
-            respond(node.addresses().kms, &callee.uri(), body(&invite)).await;
+            respond(node.addresses().kms.expect("embedded"), &callee.uri(), body(&invite)).await;
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
         Self { callee, invite, listener, transfer_resp, established }
     }

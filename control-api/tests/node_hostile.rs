@@ -159,7 +159,8 @@ async fn collect(
 #[tokio::test]
 async fn the_kms_gives_nothing_to_strangers() {
     let node = Node::start(config()).await.expect("starts");
-    let (http, sip, kms) = (node.addresses().http, node.addresses().sip_udp, node.addresses().kms);
+    let (http, sip, kms) =
+        (node.addresses().http, node.addresses().sip_udp, node.addresses().kms.expect("embedded"));
     let post = |kind: &str, body: &[u8]| {
         let head = format!(
             "POST /keymanagement?requesttype={kind} HTTP/1.1\r\nHost: kms\r\nConnection: close\r\n\

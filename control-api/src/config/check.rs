@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use mrfp_protocol::tls::{Profile, ProfileConfig};
 
-use super::{Config, KmsKey, SHARDS_MAX, Shards};
+use super::{Config, KmsKey, KmsMode, SHARDS_MAX, Shards};
 
 /// A rule that is broken.
 #[derive(Debug)]
@@ -42,6 +42,7 @@ impl Config {
         self.check_conference()?;
         self.check_ports()?;
         self.check_development_credential()?;
+        self.check_kms_service()?;
         self.check_certificate()
     }
 
@@ -215,9 +216,11 @@ impl Config {
         let mut listeners = vec![
             (["sip", "tcp"], one(self.sip.tcp)),
             (["http", "listen"], one(self.http.listen)),
-            (["kms", "listen"], one(self.kms.listen)),
             (["media", "port"], of_shards(self.media.listen, self.media.port)),
         ];
+        if self.kms.mode == KmsMode::Embedded {
+            listeners.insert(2, (["kms", "listen"], one(self.kms.listen)));
+        }
         let relay = &self.relay;
         if relay.is_on() {
             listeners.push((["relay", "listen"], one(relay.listen)));

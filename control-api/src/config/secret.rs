@@ -17,6 +17,12 @@ impl Secret {
         Self(bytes)
     }
 
+    /// Reads hex digits of either case.
+    #[must_use]
+    pub fn from_hex(text: &str) -> Option<Self> {
+        decode_hex(text).map(Self)
+    }
+
     /// The key itself.
     #[must_use]
     pub fn expose(&self) -> &[u8] {
@@ -52,8 +58,7 @@ impl<'de> Deserialize<'de> for Secret {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = Zeroizing::new(String::deserialize(deserializer)?);
         // The complaint must not repeat what may be most of a key.
-        decode_hex(&text)
-            .map(Self)
+        Self::from_hex(&text)
             .ok_or_else(|| D::Error::custom("expected a key as an even number of hex digits"))
     }
 }

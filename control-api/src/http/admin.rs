@@ -15,11 +15,12 @@ use tokio::sync::oneshot;
 
 use super::metrics::{CONTENT_TYPE, Snapshot, shard_families};
 use super::process::{ProcessAccounts, epoch_seconds};
-use super::{ContextView, Queries, Query, Readiness, ReadinessState};
-use super::{rooms, statistics};
+use super::{ContextView, Queries, Query, Readiness, ReadinessState, Reload};
+use super::{kms_admin, rooms, statistics};
+use crate::kms::KmsService;
 
 /// What the handlers read.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct AdminServices {
     /// Whether calls are taken.
     pub readiness: Arc<Readiness>,
@@ -27,6 +28,8 @@ pub struct AdminServices {
     pub shards: Arc<[(ShardId, Arc<PublishedMetrics>)]>,
     /// The way to the loop that owns the calls.
     pub queries: Queries,
+    /// The KMS, where it is in this process, and what reads its configuration again.
+    pub kms: Option<(Arc<KmsService>, Reload)>,
 }
 
 /// The routes of the admin listener.
@@ -40,6 +43,7 @@ pub fn router(services: AdminServices) -> Router {
         .route("/metrics", get(metrics))
         .route("/api/v1/contexts", get(contexts))
         .route("/api/v1/statistics", get(statistics::realms))
+        .route("/api/v1/kms/reload", post(reload_kms))
         .route("/api/v1/rooms", get(rooms::list))
         .route("/api/v1/rooms/{room}", get(rooms::show))
         .route("/api/v1/rooms/{room}/statistics", get(statistics::room))
@@ -67,7 +71,11 @@ struct Contexts {
 }
 
 async fn readyz(State(admin): State<Admin>) -> Response {
-    let (status, text) = match admin.services.readiness.get() {
+    readiness_text(&admin.services.readiness)
+}
+
+pub(super) fn readiness_text(readiness: &Readiness) -> Response {
+    let (status, text) = match readiness.get() {
         ReadinessState::Ready => (StatusCode::OK, "ready\n"),
         ReadinessState::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
         ReadinessState::ShardLost => (StatusCode::SERVICE_UNAVAILABLE, "a shard does not answer\n"),
@@ -77,12 +85,13 @@ async fn readyz(State(admin): State<Admin>) -> Response {
 }
 
 async fn metrics(State(admin): State<Admin>) -> Response {
-    let Some(control) = ask(&admin, Query::Counters).await else {
+    let Some(mut control) = ask(&admin, Query::Counters).await else {
         return overloaded();
     };
     let Some((_, realms)) = ask(&admin, Query::Realms).await else {
         return overloaded();
     };
+    control.extend(admin.services.kms.iter().flat_map(|(kms, _)| kms.families()));
     let mut shards = shard_families(&admin.services.shards);
     shards.extend(statistics::families(&realms));
     let snapshot = Snapshot {
@@ -97,6 +106,13 @@ async fn metrics(State(admin): State<Admin>) -> Response {
             tracing::error!(%error, "metrics could not be written");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
+    }
+}
+
+async fn reload_kms(State(admin): State<Admin>) -> Response {
+    match &admin.services.kms {
+        Some((_, reload)) => kms_admin::reload(reload),
+        None => (StatusCode::NOT_FOUND, "the KMS is not in this node\n").into_response(),
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod admin;
 mod kms;
+mod kms_admin;
 mod metrics;
 mod process;
 mod rooms;
@@ -19,8 +20,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::mrfc::{Administration, AdministrationError, CallId, DialSecurity};
 pub use admin::{AdminServices, router as admin_router};
+pub(crate) use kms::{CONTENT_TYPE, MESSAGE_BYTES_MAX, is_mikey};
 pub use kms::{KmsHandler, KmsResponse, router as kms_router};
-pub use server::{HttpServer, HttpServerConfig};
+pub use kms_admin::{KmsAdmin, Reload, router as kms_admin_router};
+pub use server::{HttpServer, HttpServerConfig, TlsIdentity};
 pub use statistics::{RealmStatistics, RoomStatistics};
 
 /// What an HTTP handler asks of the loop that owns the calls.

@@ -1,9 +1,11 @@
 //! `mrf inspect`: says what the node makes of a piece of protocol, for whoever has a trace and a
 //! question. It reads with the node's own parsers, and answers with its own logic.
 
+mod mikey;
 mod msrp;
 mod sdp;
 
+pub use mikey::{Keys, MikeyOptions, Purpose, mikey};
 pub use msrp::msrp;
 pub use sdp::sdp;
 

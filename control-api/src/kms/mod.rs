@@ -8,7 +8,16 @@
 mod access;
 mod grant;
 
+mod audit;
+mod binding;
+mod client;
+mod own_keys;
+mod rate;
+mod service;
+mod state;
+
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use zeroize::Zeroizing;
@@ -20,8 +29,8 @@ use crate::mikey::codec::{
 use crate::mikey::derivation::{KeySource, Prf};
 use crate::mikey::error::PolicyProblem;
 use crate::mikey::exchange::{
-    RAND_BYTES, check_contents, check_ticket, idr, kms_header, random_bytes, random_key,
-    required_uri, response_timestamp, uri_of,
+    RAND_BYTES, check_contents, check_ticket, idr, kms_header, random_bytes, required_uri,
+    response_timestamp, uri_of,
 };
 use crate::mikey::forking::{check_forked_keys, check_initiator_data, fork, verify_initiator_data};
 use crate::mikey::protection::{seal, seal_keys};
@@ -35,7 +44,12 @@ use crate::mikey::{
 };
 
 use access::Authenticated;
+pub use binding::{Exchange, HttpBinding};
+pub use client::{AskError, ClientConfig, KmsClient};
 use grant::Granted;
+use own_keys::OwnKeys;
+pub use service::{KmsService, ServicePolicy};
+pub use state::StateError;
 
 /// Length of the KMS's own ticket protection key, enough for every suite.
 const OWN_KEY_BYTES: usize = 32;
@@ -68,10 +82,63 @@ pub struct Kms {
     users: BTreeMap<Vec<u8>, PreSharedKey>,
     ticket_protection_keys: BTreeMap<Vec<u8>, TicketProtectionKey>,
     replay_cache: ReplayCache,
-    /// Protects the tickets we issue; made with the first of them.
-    own_key: Option<TicketProtectionKey>,
+    /// Protect the tickets we issue.
+    own_keys: OwnKeys,
     shared_keys: Vec<SharedTicketKey>,
     public_key_service: Option<PublicKeyService>,
+}
+
+/// Who resolves and issues tickets in the same process. A KMS that is elsewhere is asked by messages
+/// instead.
+pub trait TicketResolver: Send + Sync {
+    /// See [`Kms::resolve_here`].
+    ///
+    /// # Errors
+    /// What RESOLVE_INIT would be refused for.
+    fn resolve_here(
+        &self,
+        ticket: &Ticket,
+        responder: &str,
+        key_identity: &[u8],
+        now: NtpTime,
+        random: Random<'_>,
+    ) -> Result<TicketContent, Error>;
+
+    /// See [`Kms::try_handle`]: a ticket request of this process.
+    ///
+    /// # Errors
+    /// What is wrong with the request.
+    fn request_here(
+        &self,
+        message: &[u8],
+        now: NtpTime,
+        random: Random<'_>,
+    ) -> Result<Vec<u8>, Error>;
+}
+
+impl TicketResolver for Mutex<Kms> {
+    fn resolve_here(
+        &self,
+        ticket: &Ticket,
+        responder: &str,
+        key_identity: &[u8],
+        now: NtpTime,
+        random: Random<'_>,
+    ) -> Result<TicketContent, Error> {
+        // A panic inside would poison the lock; the state is only a replay cache, so go on.
+        let kms = self.lock().unwrap_or_else(PoisonError::into_inner);
+        kms.resolve_here(ticket, responder, key_identity, now, random)
+    }
+
+    fn request_here(
+        &self,
+        message: &[u8],
+        now: NtpTime,
+        random: Random<'_>,
+    ) -> Result<Vec<u8>, Error> {
+        let mut kms = self.lock().unwrap_or_else(PoisonError::into_inner);
+        kms.try_handle(message, now, random)
+    }
 }
 
 /// A ticket protection key that the KMS shares with responders, who open tickets themselves (mode 2).
@@ -120,7 +187,7 @@ impl Kms {
                 .map(|key| (key.identity.clone(), key))
                 .collect(),
             replay_cache,
-            own_key: None,
+            own_keys: OwnKeys::default(),
             shared_keys: Vec::new(),
             public_key_service: None,
         }
@@ -187,11 +254,8 @@ impl Kms {
     ) -> Result<Vec<u8>, Error> {
         let wished = request.message.ticket_policy().ok_or(Error::MissingPayload("TP"))?;
         let granted = self.grant(wished, &request.uri, request.suite, now)?;
-        let own_key = self.own_key.get_or_insert_with(|| TicketProtectionKey {
-            identity: random_bytes(random, OWN_KEY_IDENTITY_BYTES),
-            key: random_key(random, OWN_KEY_BYTES),
-        });
-        let key = granted.shared.map_or(&*own_key, |index| &self.shared_keys[index].key);
+        let own_key = self.own_keys.newest(now, random);
+        let key = granted.shared.map_or(own_key, |index| &self.shared_keys[index].key);
         let parameters = &self.config.parameters;
         let Granted { policy, session_keys, .. } = granted;
         let suite = request.suite;
@@ -215,30 +279,12 @@ impl Kms {
     }
 
     /// Resolves a ticket for a responder in this process, which needs no messages to be sealed and
-    /// opened again. It acts with the key of that identity.
+    /// opened again. It acts with the key of that identity. Draws RANDRkms where keys are forked.
     ///
     /// # Errors
     /// What RESOLVE_INIT would be refused for: the key is not known or its owner may not act as
-    /// `responder`, the ticket is not valid, not authentic, or not for it. And a ticket whose keys
-    /// are to be forked, which needs [`Kms::resolve_for`].
+    /// `responder`, the ticket is not valid, not authentic, or not for it.
     pub fn resolve_here(
-        &self,
-        ticket: &Ticket,
-        responder: &str,
-        key_identity: &[u8],
-        now: NtpTime,
-    ) -> Result<TicketContent, Error> {
-        if ticket.policy.flags.has(TicketFlags::KEY_FORKING) {
-            return Err(Error::UnacceptablePolicy(PolicyProblem::KeyForking));
-        }
-        self.open_for(ticket, responder, key_identity, now)
-    }
-
-    /// Resolves any ticket for a responder in this process. Draws RANDRkms where keys are forked.
-    ///
-    /// # Errors
-    /// What RESOLVE_INIT would be refused for.
-    pub fn resolve_for(
         &self,
         ticket: &Ticket,
         responder: &str,
@@ -246,22 +292,12 @@ impl Kms {
         now: NtpTime,
         random: Random<'_>,
     ) -> Result<TicketContent, Error> {
-        let content = self.open_for(ticket, responder, key_identity, now)?;
-        self.forked(ticket, content, responder, random)
-    }
-
-    fn open_for(
-        &self,
-        ticket: &Ticket,
-        responder: &str,
-        key_identity: &[u8],
-        now: NtpTime,
-    ) -> Result<TicketContent, Error> {
         if !self.users.contains_key(key_identity) {
             return Err(Error::UnknownKeyIdentity(key_identity.escape_ascii().to_string()));
         }
         self.check_may_act_as(key_identity, responder)?;
-        self.open(ticket, responder, now)
+        let content = self.open(ticket, responder, now)?;
+        self.forked(ticket, content, responder, random)
     }
 
     /// The keys as this responder gets them, and under which name: others at the same ticket get
@@ -296,7 +332,7 @@ impl Kms {
         let shared = |identity: &[u8]| {
             self.shared_keys.iter().find(|shared| shared.key.identity == identity)
         };
-        let own = |identity: &[u8]| self.own_key.as_ref().filter(|own| own.identity == identity);
+        let own = |identity: &[u8]| self.own_keys.find(identity);
         let (content, key) = ticket::open(ticket, &config.parameters, |identity| {
             let ours = own(identity).or_else(|| shared(identity).map(|shared| &shared.key));
             ours.or_else(|| self.ticket_protection_keys.get(identity))

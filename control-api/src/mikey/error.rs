@@ -115,8 +115,6 @@ pub enum PolicyProblem {
     Contradiction(FlagContradiction),
     /// Flag D does not agree with whose key protects the ticket.
     Maker,
-    /// Key forking (flag I) where there is no randomness for it.
-    KeyForking,
     /// Forked TGKs without TRANSFER_RESP (flag F), which carries what they are forked by.
     ForkedWithoutResponse,
     /// Session keys of a kind or length that cannot be, or without a name.
@@ -302,7 +300,6 @@ impl fmt::Display for PolicyProblem {
                 return write!(f, "its flags contradict each other: {contradiction}");
             }
             Self::Maker => "flag D does not agree with whose key protects the ticket",
-            Self::KeyForking => "key forking (flag I) is not possible here",
             Self::ForkedWithoutResponse => "it forks TGKs (flag I) without TRANSFER_RESP (flag F)",
             Self::SessionKeys => "session keys of a kind, length or name that cannot be",
             Self::NoResponse => "it forbids the TRANSFER_RESP (flag F) the SDP answer carries",

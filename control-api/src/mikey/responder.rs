@@ -93,7 +93,7 @@ impl Responder {
 
     /// Checks TRANSFER_INIT as far as it can be without its keys. The keys come from
     /// [`Responder::open`], from the KMS by [`Responder::ask`], or, as the KMS is in this process,
-    /// from `Kms::resolve_for`: see [`Transfer::finish`].
+    /// from `Kms::resolve_here`: see [`Transfer::finish`].
     ///
     /// `offered_protocols` are the protocol identifiers of the offer's `a=key-mgmt` lines in their
     /// order, joined with `;`.

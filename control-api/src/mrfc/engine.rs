@@ -1,7 +1,7 @@
 //! The machine: one handler per event, transitions by value.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -22,7 +22,7 @@ use super::subscriptions::{self, Subscriptions};
 use super::tickets::InitiatorConfig;
 use super::timers::{Timer, Timers};
 use super::{Action, CallId, Caller, Event, ResolveId};
-use crate::kms::Kms;
+use crate::kms::TicketResolver;
 use crate::mikey::uri::normalise;
 use crate::mikey::{NtpTime, Responder};
 
@@ -36,7 +36,7 @@ pub struct Mrfc {
     pub(super) responder: Option<Responder>,
     pub(super) initiator: Option<InitiatorConfig>,
     /// The KMS, where it is in this process.
-    pub(super) kms: Option<Arc<Mutex<Kms>>>,
+    pub(super) kms: Option<Arc<dyn TicketResolver>>,
     pub(super) counters: MrfcCounters,
     /// By normalised URI, so that another spelling is not another user.
     pub(super) user_calls: BTreeMap<String, usize>,
@@ -112,7 +112,7 @@ impl Mrfc {
 
     /// Tickets are resolved and issued by a KMS in this process; [`Action::Resolve`] comes no more.
     #[must_use]
-    pub fn with_kms(self, kms: Arc<Mutex<Kms>>) -> Self {
+    pub fn with_kms(self, kms: Arc<dyn TicketResolver>) -> Self {
         Self { kms: Some(kms), ..self }
     }
 

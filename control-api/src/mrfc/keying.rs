@@ -1,7 +1,5 @@
 //! How a call comes to its key: at once, or by way of the KMS, in either role of MIKEY-TICKET.
 
-use std::sync::PoisonError;
-
 use mrfp_core::mp::TerminationId;
 
 use super::admission::Refusal;
@@ -83,7 +81,7 @@ impl Mrfc {
         };
         let (now, random) = (turn.now.ntp, &mut *turn.random);
         let keying = match &self.kms {
-            Some(kms) => keys::agree(responder, kms, offered, parties, now, random)
+            Some(kms) => keys::agree(responder, &**kms, offered, parties, now, random)
                 .map(|keys| Keying::Ready(SessionKeys::Agreed(Box::new(keys)))),
             None => keys::begin(responder, offered, parties.called, now, random).map(
                 |(pending, message)| Keying::Ask {
@@ -120,11 +118,8 @@ impl Mrfc {
                 let Some(kms) = &self.kms else {
                     return Ok(Keying::Ask { asked: Asked::Ticket(Box::new(pending)), message });
                 };
-                let response = {
-                    // A panic inside would poison the lock; the state is only a replay cache, so go on.
-                    let mut kms = kms.lock().unwrap_or_else(PoisonError::into_inner);
-                    kms.try_handle(&message, now, turn.random).map_err(KeyFailure::Mikey)?
-                };
+                let response = kms.request_here(&message, now, turn.random);
+                let response = response.map_err(KeyFailure::Mikey)?;
                 initiator.granted(pending, &response, now, turn.random).map(offered)
             }
         }

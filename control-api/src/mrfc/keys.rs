@@ -1,13 +1,12 @@
 //! The door to MIKEY-TICKET: from `a=key-mgmt` to a key, by way of the KMS.
 
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use mrfp_core::Psk;
 
-use crate::kms::Kms;
+use crate::kms::TicketResolver;
 use crate::mikey::uri::normalise;
 use crate::mikey::{self, Established, NtpTime, Random, Responder};
 use crate::sdp::KeyManagement;
@@ -40,7 +39,7 @@ pub(super) enum KeyFailure {
 /// Does the whole exchange, with a KMS in this process.
 pub(super) fn agree(
     responder: &mut Responder,
-    kms: &Mutex<Kms>,
+    kms: &dyn TicketResolver,
     offered: &KeyManagement,
     parties: &Parties<'_>,
     now: NtpTime,
@@ -50,13 +49,14 @@ pub(super) fn agree(
     let transfer = responder.check(transfer_init, &offered.offered_protocols(), now);
     let transfer = transfer.map_err(KeyFailure::Mikey)?;
     check_room(transfer.requested(), parties.called)?;
-    let (ticket, asked_as) = transfer.question();
-    let content = {
-        // A panic inside would poison the lock; the state is only a replay cache, so go on.
-        let kms = kms.lock().unwrap_or_else(PoisonError::into_inner);
-        kms.resolve_here(ticket, asked_as, responder.key_identity(), now)
+    let content = match responder.open(&transfer).map_err(KeyFailure::Mikey)? {
+        Some(content) => content,
+        None => {
+            let (ticket, asked_as) = transfer.question();
+            kms.resolve_here(ticket, asked_as, responder.key_identity(), now, &mut *random)
+                .map_err(KeyFailure::Mikey)?
+        }
     };
-    let content = content.map_err(KeyFailure::Mikey)?;
     let finished = transfer.finish(responder, content, now, random);
     Keys::of(finished, parties.caller)
 }

@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use super::kms::Questions;
 use super::relay::{Resolved, Resolver};
 use super::statistics::Windows;
 use super::{Stopped, counters, ntp_now};
@@ -44,7 +45,9 @@ pub(super) struct Parts {
     pub(super) windows: Windows,
     pub(super) stop: CancellationToken,
     /// Kept until the end, so that health and metrics can be watched while the node drains.
-    pub(super) servers: [HttpServer; 2],
+    pub(super) server: HttpServer,
+    /// The KMS, where it is elsewhere.
+    pub(super) questions: Questions,
     /// Every Termination gets a port of its own.
     pub(super) own_ports: bool,
     pub(super) shutdown_timeout: Duration,
@@ -82,6 +85,8 @@ enum Wake {
     Sip(Option<Event>),
     Query(Query),
     Resolved(Resolved),
+    /// A KMS has answered, or will not.
+    Asked(Event),
     Stop,
 }
 
@@ -108,6 +113,7 @@ impl Control {
                 Wake::Sip(None) => break,
                 Wake::Query(query) => self.answer(query),
                 Wake::Resolved(resolved) => self.take_resolved(resolved),
+                Wake::Asked(event) => self.take_asked(event),
                 Wake::Stop => self.begin_stop(),
             }
             self.receive();
@@ -142,6 +148,7 @@ impl Control {
             event = self.parts.sip_events.recv(), if takes_calls => Wake::Sip(event),
             Some(query) = self.parts.queries.recv() => Wake::Query(query),
             resolved = self.parts.resolver.next() => Wake::Resolved(resolved),
+            Some(event) = self.parts.questions.next() => Wake::Asked(event),
             () = sleep_until(deadline) => Wake::Look,
         };
         // tokio waits for edges, so what was written needs no reading.
@@ -238,11 +245,19 @@ impl Control {
                     }
                     self.shards[usize::from(shard.0)].outbox.push_back(command);
                 }
-                Action::Resolve { .. } => unreachable!("the MRFC has the KMS of this process"),
+                Action::Resolve { resolve, message } => self.parts.questions.ask(resolve, message),
                 Action::Drained => self.drained = true,
             }
         }
         self.flush();
+    }
+
+    /// Takes one answer of a KMS and those that wait behind it.
+    fn take_asked(&mut self, event: Event) {
+        self.handle(event);
+        while let Some(event) = self.parts.questions.poll() {
+            self.handle(event);
+        }
     }
 
     /// Gives the shards what their queues have room for, in order.
@@ -413,7 +428,7 @@ impl Control {
         }
         let sip = timeout_at(give_up, self.parts.sip.shutdown()).await;
         let stopped = stop_shards(self.parts.ports).await;
-        drop(self.parts.servers);
+        drop(self.parts.server);
         if self.drained && sip.is_ok() && stopped.is_ok() {
             return Stopped::Drained;
         }

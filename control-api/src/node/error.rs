@@ -28,6 +28,8 @@ pub enum StartError {
         /// Why not.
         error: io::Error,
     },
+    /// The KMS, ours or that of others.
+    Kms(String),
     /// The operating system refused something else.
     System(io::Error),
 }
@@ -59,6 +61,7 @@ impl fmt::Display for StartError {
         match self {
             Self::Ring(error) => write!(f, "{error}"),
             Self::Certificate(problem) => write!(f, "{problem}"),
+            Self::Kms(problem) => write!(f, "{problem}"),
             Self::Media(mrfp_core::StartError::Listen { address, error }) => {
                 write_listen(f, "media", *address, "media.port", error)
             }

@@ -10,10 +10,10 @@ use mrfp_protocol::tls::ProfileConfig;
 use zeroize::Zeroizing;
 
 use crate::config::{
-    Certificate, CertificateProblem, Config, Cpim, Creation, KmsKey, Plain, PortMode, Referrers,
-    Room, Subscribers,
+    Certificate, CertificateProblem, Config, Cpim, Creation, KmsAudit, KmsGroup, KmsKey, Plain,
+    PortMode, Referrers, Room, Subscribers,
 };
-use crate::kms::KmsConfig;
+use crate::kms::{KmsConfig, ServicePolicy};
 use crate::mikey::uri::normalise;
 use crate::mikey::{Parameters, PreSharedKey, ResponderConfig, TicketProtectionKey, UriPattern};
 use crate::mrfc::{
@@ -234,7 +234,7 @@ pub(super) fn initiator(config: &Config) -> InitiatorConfig {
         kms_uri,
         kms_key,
         ticket_key: ticket_key.map(ticket_protection_key),
-        groups: BTreeMap::new(),
+        groups: config.kms.groups.iter().map(group).collect(),
         parameters,
     }
 }
@@ -250,10 +250,28 @@ pub(super) fn kms(config: &Config) -> KmsConfig {
         uri: config.kms.uri.clone(),
         users: config.kms.users.iter().map(pre_shared_key).collect(),
         ticket_protection_keys: config.kms.ticket_keys.iter().map(ticket_protection_key).collect(),
-        ticket_lifetime: parameters.ticket_lifetime,
+        ticket_lifetime: Duration::from_secs(config.kms.ticket_lifetime_seconds),
         may_act_as,
-        groups: BTreeMap::new(),
+        groups: config.kms.groups.iter().map(group).collect(),
         parameters,
+    }
+}
+
+fn group(group: &KmsGroup) -> (String, Vec<UriPattern>) {
+    (group.uri.clone(), group.members.iter().map(pattern).collect())
+}
+
+/// How the KMS is run.
+pub(super) fn kms_policy(config: &Config) -> ServicePolicy {
+    let kms = &config.kms;
+    let own = kms.users.iter().filter_map(|user| {
+        user.requests_per_second_max.map(|requests| (user.id.clone().into_bytes(), requests))
+    });
+    ServicePolicy {
+        requests_per_user_per_second_max: kms.requests_per_user_per_second_max,
+        user_requests: own.collect(),
+        rotation: Duration::from_secs(kms.ticket_key_rotation_seconds),
+        audit_resolved_here: kms.audit == KmsAudit::All,
     }
 }
 

@@ -105,6 +105,11 @@ impl Program {
         }
     }
 
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Asks it to end, as Ctrl-C does.
     pub(crate) fn interrupt(&self) {
         let id = self.child.id().to_string();

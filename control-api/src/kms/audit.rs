@@ -1,0 +1,117 @@
+//! Who got which keys: one line for each ticket issued or resolved, without any secret.
+//!
+//! These lines go to the log under the target `audit`, and are the one place where URIs are logged
+//! above DEBUG: to say who is what they are for.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use crate::mikey::codec::code_point::{
+    ROLE_END, ROLE_INITIATOR, ROLE_PRE_SHARED_KEY, ROLE_RESPONDER, ROLE_START,
+};
+use crate::mikey::codec::{self, DataType, Identity, Message, TicketPolicy};
+use crate::mikey::{Error, NtpTime};
+
+/// What a request is about, as far as it says itself.
+#[derive(Debug)]
+pub(super) struct Subject {
+    /// Which message, as metrics name it.
+    pub(super) message: &'static str,
+    /// Names the key of whoever asks: IDRpsk, or the URI where a certificate is used.
+    pub(super) user: Vec<u8>,
+    /// T.
+    pub(super) time: Option<NtpTime>,
+    /// As whom it asks.
+    party: String,
+    /// Of the ticket that is to be resolved.
+    policy: Option<TicketPolicy>,
+}
+
+impl Subject {
+    /// `None`: no MIKEY message.
+    pub(super) fn of(bytes: &[u8]) -> Option<Self> {
+        let message = codec::parse(bytes).ok()?;
+        let (name, role) = match message.header.data_type {
+            DataType::RequestInitPsk => ("request_init_psk", ROLE_INITIATOR),
+            DataType::RequestInitPk => ("request_init_pk", ROLE_INITIATOR),
+            DataType::ResolveInitPsk => ("resolve_init_psk", ROLE_RESPONDER),
+            DataType::ResolveInitPk => ("resolve_init_pk", ROLE_RESPONDER),
+            _ => ("other", ROLE_INITIATOR),
+        };
+        let party = message.identity(role);
+        let user = message.identity(ROLE_PRE_SHARED_KEY).or(party);
+        Some(Self {
+            message: name,
+            user: user.map_or_else(Vec::new, |user| user.data.clone()),
+            time: message.timestamp().and_then(NtpTime::from_timestamp),
+            party: party.map_or_else(String::new, text),
+            policy: ticket_policy(&message),
+        })
+    }
+
+    /// It got what it asked for.
+    pub(super) fn tell_answered(&self, response: &[u8]) {
+        let issued = codec::parse(response).ok().and_then(|response| ticket_policy(&response));
+        let (outcome, policy) = match (&issued, &self.policy) {
+            (Some(policy), _) => ("issued", Some(policy)),
+            (None, policy) => ("resolved", policy.as_ref()),
+        };
+        let user = self.user.escape_ascii();
+        let Some(policy) = policy else {
+            return tracing::info!(target: TARGET, outcome, %user, party = ?self.party);
+        };
+        tell_ticket(outcome, &user.to_string(), &self.party, policy);
+    }
+
+    /// It did not.
+    pub(super) fn tell_refused(&self, error: &Error) {
+        let user = self.user.escape_ascii();
+        let (message, party) = (self.message, &self.party);
+        tracing::info!(target: TARGET, outcome = "refused", message, %user, ?party, %error);
+    }
+}
+
+/// A ticket was issued or resolved.
+pub(super) fn tell_ticket(outcome: &str, user: &str, party: &str, policy: &TicketPolicy) {
+    let initiator = policy.identity(ROLE_INITIATOR).map_or_else(String::new, text);
+    let responders: Vec<String> = policy.responders().take(RESPONDERS_MAX).map(text).collect();
+    let time = |role| policy.time(role).and_then(NtpTime::from_timestamp).map(date);
+    let (from, until) = (time(ROLE_START), time(ROLE_END));
+    let made_by_kms = policy.flags.has(codec::TicketFlags::MADE_BY_KMS);
+    tracing::info!(
+        target: TARGET,
+        outcome,
+        user,
+        ?party,
+        ?initiator,
+        ?responders,
+        from = from.as_deref().unwrap_or("-"),
+        until = until.as_deref().unwrap_or("-"),
+        made_by_kms,
+    );
+}
+
+fn ticket_policy(message: &Message) -> Option<TicketPolicy> {
+    message.ticket().map(|ticket| ticket.policy.clone())
+}
+
+/// Whatever characters it has: Debug escapes them where it is written.
+fn text(identity: &Identity) -> String {
+    let data = &identity.data[..identity.data.len().min(IDENTITY_BYTES_MAX)];
+    String::from_utf8_lossy(data).into_owned()
+}
+
+/// Counted from 1900 or, with the top bit clear, from 2036 (RFC 4330 section 3).
+fn date(time: NtpTime) -> String {
+    /// From 1900 to 1970.
+    const UNIX_EPOCH_SECONDS: u64 = 2_208_988_800;
+    let seconds = u64::from(time.seconds());
+    let seconds = if seconds & 0x8000_0000 == 0 { seconds + (1 << 32) } else { seconds };
+    let unix = seconds.saturating_sub(UNIX_EPOCH_SECONDS);
+    httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(unix))
+}
+
+const TARGET: &str = "audit";
+/// A line is to stay one; a ticket may name dozens.
+const RESPONDERS_MAX: usize = 8;
+/// URIs of people are far shorter.
+const IDENTITY_BYTES_MAX: usize = 256;
