@@ -399,6 +399,8 @@ fn kamailio(tls: Option<&Certificates>) -> Option<(Program, SocketAddr)> {
         .replace("PROTOCOL", if tls.is_some() { "tls" } else { "tcp" })
         .replace("SCHEME", if tls.is_some() { "msrps" } else { "msrp" })
         .replace("PORT", &address.port().to_string())
+        // Two that shake hands at once crash in the memory of OpenSSL 3 that they share.
+        .replace("CHILDREN", if tls.is_some() { "1" } else { "2" })
         .replace("# SETTINGS", &settings);
     let file = directory.join("kamailio.cfg");
     std::fs::write(&file, configuration).unwrap();
