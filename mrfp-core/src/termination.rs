@@ -441,7 +441,7 @@ mod tests {
     fn what_a_session_costs_is_known() {
         let sizes = [
             ("Connection", size_of::<Connection>(), 120),
-            ("Termination", size_of::<Termination>(), 176),
+            ("Termination", size_of::<Termination>(), 192),
             ("Context", size_of::<Context>(), 96),
             ("Passage", size_of::<Passage>(), 472),
             ("Event", size_of::<Event>(), 96),
