@@ -153,7 +153,7 @@ impl KmsService {
     }
 
     fn refuse(&self, bytes: &[u8], subject: &Subject, error: &Error, now: NtpTime) -> KmsResponse {
-        self.count(subject.message, &error_name(error));
+        self.count(subject.message, &error.name());
         if lock(&self.refused_lines).allows(self.started.elapsed()) {
             subject.tell_refused(error);
         }
@@ -312,7 +312,7 @@ impl TicketResolver for KmsService {
                     audit::tell_ticket("resolved", &user, responder, &ticket.policy);
                 }
             }
-            Err(error) => self.count("in-process", &error_name(error)),
+            Err(error) => self.count("in-process", &error.name()),
         }
         content
     }
@@ -331,7 +331,7 @@ impl TicketResolver for KmsService {
                     subject.tell_answered(response);
                 }
             }
-            Err(error) => self.count("request-in-process", &error_name(error)),
+            Err(error) => self.count("request-in-process", &error.name()),
         }
         response
     }
@@ -377,12 +377,6 @@ async fn store(directory: &Arc<StateDirectory>, state: State) -> Result<(), Stat
         Ok(stored) => stored,
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
-}
-
-/// The name of the error, without what the peer put into it, so that nobody can make counters.
-fn error_name(error: &Error) -> String {
-    let name = format!("{error:?}");
-    name.chars().take_while(char::is_ascii_alphanumeric).collect()
 }
 
 /// Whoever panicked with the lock left counters and caches, which are whole at any time.

@@ -149,6 +149,14 @@ pub enum CertificateProblem {
 }
 
 impl Error {
+    /// A name for counting, without what the peer put into it, so that a peer cannot make counters at
+    /// will.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let name = format!("{self:?}");
+        name.chars().take_while(char::is_ascii_alphanumeric).collect()
+    }
+
     /// Error number of a MIKEY Error message about this (RFC 3830 section 6.12, RFC 6043
     /// section 6.9).
     #[must_use]

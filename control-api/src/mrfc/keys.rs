@@ -134,16 +134,13 @@ impl fmt::Debug for Pending {
 }
 
 impl KeyFailure {
-    /// A name for counting: that of the error without what the peer put into it, so that a peer
-    /// cannot make counters at will.
+    /// A name for counting.
     pub(super) fn name(&self) -> String {
-        let error = match self {
-            Self::Mikey(error) => error,
-            Self::OtherCaller => return "OtherCaller".to_owned(),
-            Self::OtherRoom => return "OtherRoom".to_owned(),
-        };
-        let name = format!("{error:?}");
-        name.chars().take_while(char::is_ascii_alphanumeric).collect()
+        match self {
+            Self::Mikey(error) => error.name(),
+            Self::OtherCaller => "OtherCaller".to_owned(),
+            Self::OtherRoom => "OtherRoom".to_owned(),
+        }
     }
 }
 
