@@ -18,7 +18,7 @@ use super::codec::{
 use super::derivation::KeySource;
 use super::error::{Error, PolicyProblem};
 use super::exchange::{
-    SessionRands, check_response, idr, parse_expected, random_bytes, random_key,
+    SessionRands, check_response, idr, only_session, parse_expected, random_bytes, random_key,
     required_timestamp, session_key, traffic_key,
 };
 use super::initiator::{offered_policy, sdp_ids};
@@ -201,12 +201,7 @@ impl Bundle {
         from: Side,
         parameters: &Parameters,
     ) -> Result<Renewal, Error> {
-        let CsIdMap::GenericId(sessions) = &message.header.map else {
-            return Err(Error::CryptoSessionCount(0));
-        };
-        let [session] = sessions.as_slice() else {
-            return Err(Error::CryptoSessionCount(sessions.len()));
-        };
+        let session = only_session(&message.header.map)?;
         if !parameters.accepted_protection_types_tls.contains(&session.protection_type) {
             return Err(Error::ProtectionTypeNotAccepted(session.protection_type));
         }
@@ -311,12 +306,7 @@ impl PendingUpdate {
         if message.kemac().is_some() {
             return Err(Error::UnacceptablePolicy(PolicyProblem::TransferredKeys));
         }
-        let CsIdMap::GenericId(sessions) = &message.header.map else {
-            return Err(Error::CryptoSessionCount(0));
-        };
-        let [session] = sessions.as_slice() else {
-            return Err(Error::CryptoSessionCount(sessions.len()));
-        };
+        let session = only_session(&message.header.map)?;
         let ours = &renewed.session;
         if (session.id, session.protection_type) != (ours.id, ours.protection_type)
             || session.spi != ours.spi

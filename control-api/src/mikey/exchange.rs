@@ -8,7 +8,9 @@ use mrfp_core::Psk;
 
 use super::codec::code_point::{ID_URI, KEMAC, KEY_MPK, KEY_TEK, KEY_TEK_SALT, ROLE_END};
 use super::codec::code_point::{ROLE_INITIATOR, ROLE_RESPONDER, ROLE_START};
-use super::codec::{self, CsIdMap, DataType, Header, Identity, KeyData, Message, Payload};
+use super::codec::{
+    self, CryptoSession, CsIdMap, DataType, Header, Identity, KeyData, Message, Payload,
+};
 use super::codec::{Ticket, TicketFlags, Timestamp};
 use super::derivation::{KeySource, Prf, constant};
 use super::error::{Error, PolicyProblem};
@@ -138,6 +140,17 @@ pub(crate) fn check_response(response: &Header, csb_id: u32, prf: Prf) -> Result
         return Err(Error::ResponseMismatch);
     }
     Ok(())
+}
+
+/// The one crypto session of a transfer (TS 23.333 clause 5.20.2).
+pub(crate) fn only_session(map: &CsIdMap) -> Result<&CryptoSession, Error> {
+    let CsIdMap::GenericId(sessions) = map else {
+        return Err(Error::CryptoSessionCount(0));
+    };
+    let [session] = sessions.as_slice() else {
+        return Err(Error::CryptoSessionCount(sessions.len()));
+    };
+    Ok(session)
 }
 
 /// What every party checks in a ticket's policy before it does any work on it.

@@ -12,9 +12,9 @@ use super::codec::{
 use super::derivation::KeySource;
 use super::error::{Error, PolicyProblem};
 use super::exchange::{
-    RAND_BYTES, SessionRands, check_response, check_ticket, idr, parse_expected, random_bytes,
-    random_u32, required_rand, required_timestamp, required_uri, session_key, timestamp_payload,
-    traffic_key,
+    RAND_BYTES, SessionRands, check_response, check_ticket, idr, only_session, parse_expected,
+    random_bytes, random_u32, required_rand, required_timestamp, required_uri, session_key,
+    timestamp_payload, traffic_key,
 };
 use super::forking::{fork_session_keys, forked_mpkr, initiator_data};
 use super::protection::{ResponseTimes, open_response_keys, seal, seal_keys, verify};
@@ -326,12 +326,7 @@ impl Initiator {
     }
 
     fn accepted_session<'a>(&self, map: &'a CsIdMap) -> Result<&'a CryptoSession, Error> {
-        let CsIdMap::GenericId(sessions) = map else {
-            return Err(Error::CryptoSessionCount(0));
-        };
-        let [session] = sessions.as_slice() else {
-            return Err(Error::CryptoSessionCount(sessions.len()));
-        };
+        let session = only_session(map)?;
         if session.id != self.session.id {
             return Err(Error::ResponseMismatch);
         }

@@ -2,10 +2,11 @@
 //! resolved, and answers with TRANSFER_RESP (RFC 6043 section 4.2.2).
 
 use super::codec::code_point::{EXTENSION_SDP_IDS, ROLE_INITIATOR, ROLE_KMS, ROLE_RESPONDER};
-use super::codec::{self, CryptoSession, CsIdMap, DataType, Message, TicketFlags, TicketPolicy};
+use super::codec::{self, CryptoSession, DataType, Message, TicketFlags, TicketPolicy};
 use super::error::{Error, PolicyProblem};
 use super::exchange::{
-    check_ticket, parse_expected, required_rand, required_timestamp, required_uri, uri_of,
+    check_ticket, only_session, parse_expected, required_rand, required_timestamp, required_uri,
+    uri_of,
 };
 use super::forking::{check_forked_keys, check_initiator_data};
 use super::replay::{ReceivedMessage, ReplayCache, checked_message_time};
@@ -258,12 +259,7 @@ fn accepted_session<'a>(
     message: &'a Message,
     parameters: &Parameters,
 ) -> Result<&'a CryptoSession, Error> {
-    let CsIdMap::GenericId(sessions) = &message.header.map else {
-        return Err(Error::CryptoSessionCount(0));
-    };
-    let [session] = sessions.as_slice() else {
-        return Err(Error::CryptoSessionCount(sessions.len()));
-    };
+    let session = only_session(&message.header.map)?;
     if !parameters.accepted_protection_types_tls.contains(&session.protection_type) {
         return Err(Error::ProtectionTypeNotAccepted(session.protection_type));
     }
