@@ -100,13 +100,8 @@ fn text(identity: &Identity) -> String {
     String::from_utf8_lossy(data).into_owned()
 }
 
-/// Counted from 1900 or, with the top bit clear, from 2036 (RFC 4330 section 3).
 fn date(time: NtpTime) -> String {
-    /// From 1900 to 1970.
-    const UNIX_EPOCH_SECONDS: u64 = 2_208_988_800;
-    let seconds = u64::from(time.seconds());
-    let seconds = if seconds & 0x8000_0000 == 0 { seconds + (1 << 32) } else { seconds };
-    let unix = seconds.saturating_sub(UNIX_EPOCH_SECONDS);
+    let unix = u64::try_from(time.to_unix_seconds()).unwrap_or(0);
     httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(unix))
 }
 

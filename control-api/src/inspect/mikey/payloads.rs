@@ -7,6 +7,7 @@ use super::super::shown;
 use super::field::{Broken, Field, Walker, hex};
 use super::names;
 use super::walk::{Dialect, Seens, TicketSeen, byte};
+use crate::mikey::NtpTime;
 use crate::mikey::codec::code_point as code;
 
 /// Reads chains of payloads.
@@ -348,16 +349,11 @@ fn read_time(walker: &mut Walker<'_>, out: &mut Vec<Field>, role: u8) -> Result<
     }
 }
 
-/// The date of an NTP time: seconds with the top bit set count from 1900, others from 2036
-/// (RFC 4330 section 3).
-pub(super) fn date(ntp: u64) -> String {
-    /// From 1900 to 1970.
-    const UNIX_EPOCH_SECONDS: u64 = 2_208_988_800;
-    let seconds = ntp >> 32;
-    let seconds = if seconds & 0x8000_0000 == 0 { seconds + (1 << 32) } else { seconds };
-    match seconds.checked_sub(UNIX_EPOCH_SECONDS) {
-        Some(unix) => httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(unix)),
-        None => "before 1970".to_owned(),
+/// The date of an NTP time.
+fn date(ntp: u64) -> String {
+    match u64::try_from(NtpTime(ntp).to_unix_seconds()) {
+        Ok(unix) => httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(unix)),
+        Err(_) => "before 1970".to_owned(),
     }
 }
 
