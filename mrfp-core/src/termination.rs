@@ -84,9 +84,8 @@ pub(crate) enum Protection {
 }
 
 /// What a peer has to say and to know to be bound: the length of the key (0: it is not here yet), the
-/// identity, the key. In one
-/// allocation of the shard's own and of just their length, as tens of thousands may wait; zeroised on
-/// drop.
+/// identity, the key. In one allocation of the shard's own and of just their length, as tens of
+/// thousands may wait; zeroised on drop.
 pub(crate) struct Credentials {
     memory: Box<[u8]>,
 }

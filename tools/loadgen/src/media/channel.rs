@@ -1,9 +1,8 @@
 //! What carries MSRP to the other side: TLS or nothing, and the output that waits.
 
-use std::collections::vec_deque;
 use std::ops::Range;
 
-use mrfp_io::{Errno, SendBuffer, SendBuffers};
+use mrfp_io::{Driver, Errno, SendBuffers, Socket, Token};
 use mrfp_protocol::tls::{self, Handshake, HandshakeError, Progress, Session};
 
 use super::egress::{Egress, EgressError};
@@ -95,9 +94,17 @@ impl Channel {
         self.egress.append(bytes, pool, session).map_err(Failure::Egress)
     }
 
-    /// What waits, sealed, for the kernel; nothing before it has given back what it has.
-    pub fn take_waiting(&mut self) -> Result<vec_deque::Drain<'_, SendBuffer>, Failure> {
-        self.egress.take_waiting(established(&mut self.security)).map_err(Failure::Egress)
+    /// Gives the kernel what waits, sealed; nothing before it has given back what it has. Says how many
+    /// buffers these are.
+    pub fn send_waiting(
+        &mut self,
+        driver: &mut impl Driver,
+        socket: Socket,
+        token: Token,
+    ) -> Result<usize, Failure> {
+        let waiting = self.egress.take_waiting(established(&mut self.security));
+        let waiting = waiting.map_err(Failure::Egress)?;
+        Ok(waiting.map(|buffer| driver.send(socket, buffer, token)).count())
     }
 
     /// Takes the rest of the last receive, to be [`joined`] with this one.

@@ -183,11 +183,7 @@ impl Worker {
         }
         let socket = connection.socket;
         let token = Token::new(Operation::Send, key(index));
-        let started = connection
-            .channel
-            .take_waiting()
-            .map(|waiting| waiting.map(|buffer| self.driver.send(socket, buffer, token)).count());
-        match started {
+        match connection.channel.send_waiting(&mut self.driver, socket, token) {
             Ok(0) => self.try_free(index),
             Ok(_) => {}
             Err(failure) => self.fail(index, &failure),

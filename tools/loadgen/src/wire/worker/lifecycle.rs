@@ -188,11 +188,7 @@ impl Worker {
             return;
         }
         let token = token(Operation::Send, index, link);
-        let started = link
-            .channel
-            .take_waiting()
-            .map(|waiting| waiting.map(|buffer| self.driver.send(socket, buffer, token)).count());
-        match started {
+        match link.channel.send_waiting(&mut self.driver, socket, token) {
             Ok(0) => self.try_free(index),
             Ok(_) => {}
             Err(failure) => self.settle(index, Err(failure)),
