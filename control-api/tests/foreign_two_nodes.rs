@@ -226,7 +226,7 @@ async fn a_kms_that_is_killed_in_the_middle_fails_the_call_and_nothing_else() {
     // A ticket is asked for, and one is to be resolved, and the KMS does not come to it.
     kms.signal("STOP");
     dial(http, &rooms.lobby).await;
-    let mut phone = Phone::new(called.address("udp")).await;
+    let phone = Phone::new(called.address("udp")).await;
     let (_, init) = transfer_init(&phone.from, &phone.to, TICKET_KEY);
     phone.send("INVITE", &protected_offer(&init)).await;
     for http in [http, called_http] {
