@@ -10,6 +10,8 @@ mod certificate;
 mod check;
 mod conference;
 mod kms;
+mod kms_keys;
+mod mikey;
 mod problem;
 mod realms;
 mod relay;
@@ -25,8 +27,10 @@ use serde::{Deserialize, Serialize};
 
 pub use certificate::{Certificate, CertificateProblem};
 pub use conference::{Conference, Referrers, Subscribers};
-pub use kms::{
-    Kms, KmsAudit, KmsCertificate, KmsClientSettings, KmsGroup, KmsKey, KmsMode, KmsServer,
+pub use kms::{Kms, KmsAudit, KmsCertificate, KmsClientSettings, KmsGroup, KmsMode, KmsServer};
+pub use kms_keys::{KmsIssuingKey, KmsKey, KmsSharedTicketKey, KmsSignedRequests};
+pub use mikey::{
+    Hex, IvTime, Mikey, MikeyCertificate, MikeySuite, MikeyTicketKey, PskIdentity, SharedWith,
 };
 pub use problem::Problem;
 pub use realms::Realm;
@@ -181,19 +185,6 @@ pub enum Plain {
     Refuse,
 }
 
-/// Section `[mikey]`.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Mikey {
-    /// MIKEY protocol type that stands for TLS. IANA has assigned none and TS 33.328 Annex H.3 is
-    /// where 3GPP says it, so it must be settable; the default lies in the private range 241-255.
-    pub prot_type_tls: u8,
-    /// Protocol types that stand for TLS in what callers send.
-    pub prot_types_accepted: Vec<u8>,
-    /// How far a peer's timestamp may be from ours (RFC 3830 section 5.4).
-    pub clock_skew_seconds: u64,
-}
-
 /// A set of URIs: `*` is all, `*@host` those of a host, anything else the one URI.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(transparent)]
@@ -300,12 +291,6 @@ impl Default for Security {
     }
 }
 
-impl Default for Mikey {
-    fn default() -> Self {
-        Self { prot_type_tls: 241, prot_types_accepted: vec![241], clock_skew_seconds: 60 }
-    }
-}
-
 impl Default for Http {
     fn default() -> Self {
         Self {
@@ -388,9 +373,9 @@ impl Config {
     /// `false` also where that cannot be found out.
     #[must_use]
     pub fn is_exposed(&self, path: &Path) -> bool {
-        let own_keys = self.kms.users.iter().chain(&self.kms.ticket_keys).any(|key| {
-            !key.key.equals(&DEVELOPMENT_KEY) && !key.key.equals(&DEVELOPMENT_TICKET_KEY)
-        });
+        let own_keys = self
+            .secrets()
+            .any(|key| !key.equals(&DEVELOPMENT_KEY) && !key.equals(&DEVELOPMENT_TICKET_KEY));
         let readable = std::fs::metadata(path).is_ok_and(|file| file.mode() & OTHERS_READ != 0);
         readable && (own_keys || self.relay.is_on())
     }

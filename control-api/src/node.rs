@@ -33,7 +33,6 @@ use crate::http::{
 };
 use crate::kms::KmsClient;
 use crate::mikey::NtpTime;
-use crate::mikey::Responder;
 use crate::mrfc::Mrfc;
 use mrfp_protocol::tls::Fingerprint;
 
@@ -149,6 +148,10 @@ impl Node {
             Ok(sip) => sip,
             Err(error) => return Err((StartError::sip(config, error), ports)),
         };
+        let initiator = match settings::initiator(config) {
+            Ok(initiator) => initiator,
+            Err(why) => return Err((StartError::Kms(why), ports)),
+        };
         let addresses = Addresses {
             sip_udp: sip.udp_address(),
             sip_tcp: sip.tcp_address(),
@@ -157,12 +160,11 @@ impl Node {
             http: http.address(),
             kms: kms.as_ref().map(|kms| kms.server.address()),
         };
-        let responder = Responder::new(settings::responder(config));
+        let responder = settings::responder(config);
         let mut mrfc_config = settings::mrfc(config, &ports, certificate);
         mrfc_config.focus.contact_hosts = sip.contact_hosts();
         let realm_names = mrfc_config.realms.names().to_vec();
-        let mut mrfc =
-            Mrfc::new(mrfc_config, Some(responder)).with_initiator(settings::initiator(config));
+        let mut mrfc = Mrfc::new(mrfc_config, Some(responder)).with_initiator(initiator);
         if let Some(kms) = &kms {
             mrfc = mrfc.with_kms(Arc::clone(&kms.service) as _);
         }

@@ -12,44 +12,11 @@ use node_ue::callee::{Callee, body, keyed_answer, respond};
 use node_ue::{Protected, assert_becomes_empty, authority, line, stop};
 use support::http::request_json;
 use support::node::Node;
-use support::program::{PATIENCE, Program, find, skip, wait_until};
+use support::program::{PATIENCE, find, wait_until};
+use support::tshark::{capture, finished_streams, read};
 use support::ue::Ue;
 
 const TEXT: &str = "a text nobody else has written 4711";
-
-/// Starts to capture one TCP port on the loopback device; `None` where that is not permitted.
-fn capture(tshark: &Path, port: u16, file: &Path) -> Option<Program> {
-    let mut command = Command::new(tshark);
-    command.args(["-i", "lo", "-f", &format!("tcp port {port}"), "-w"]).arg(file);
-    let program = Program::start(&mut command);
-    // The line "Capturing on" comes before the device is open, the file only afterwards.
-    wait_until(
-        || program.has_ended() || is_begun(file),
-        || format!("the capture to begin: {}", program.output()),
-    );
-    if program.has_ended() {
-        skip(&format!("tshark cannot capture on lo: {}", program.output()));
-        return None;
-    }
-    Some(program)
-}
-
-fn is_begun(file: &Path) -> bool {
-    fs::metadata(file).is_ok_and(|metadata| metadata.len() > 0)
-}
-
-/// Lets tshark read the capture, what the port carries decoded as that protocol.
-fn read(tshark: &Path, file: &Path, port: u16, protocol: &str, arguments: &[&str]) -> String {
-    let output = Command::new(tshark)
-        .arg("-r")
-        .arg(file)
-        .args(["-d", &format!("tcp.port=={port},{protocol}")])
-        .args(arguments)
-        .output()
-        .expect("runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
 
 #[test]
 fn tshark_decrypts_a_chat_with_the_mikey_derived_key_and_finds_nothing_malformed() {
@@ -59,7 +26,7 @@ fn tshark_decrypts_a_chat_with_the_mikey_derived_key_and_finds_nothing_malformed
     let port = node.media.port();
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("chat.pcapng");
-    let Some(mut capture) = capture(&tshark, port, &file) else { return };
+    let Some(mut capture) = capture(&tshark, &format!("tcp port {port}"), &file) else { return };
     let mut bob = Ue::join(&node, "watched", "bob", false);
     let mut alice = Ue::join(&node, "watched", "alice", true);
     assert_eq!(alice.wire.suite(), "PSK-AES128-GCM-SHA256");
@@ -108,7 +75,7 @@ async fn tshark_decrypts_what_is_said_to_a_user_that_was_called() {
     let port = node.addresses().media[0].port();
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("called.pcapng");
-    let Some(mut capture) = capture(&tshark, port, &file) else { return };
+    let Some(mut capture) = capture(&tshark, &format!("tcp port {port}"), &file) else { return };
 
     let bob = Callee::new(sip).await;
     let wish = format!("{{\"uri\":\"{}\",\"security\":\"mikey\"}}", bob.uri());
@@ -161,7 +128,7 @@ fn tshark_finds_nothing_malformed_in_what_a_room_says() {
     let port = node.media.port();
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("room.pcapng");
-    let Some(mut capture) = capture(&tshark, port, &file) else { return };
+    let Some(mut capture) = capture(&tshark, &format!("tcp port {port}"), &file) else { return };
     let mut bob = Ue::join(&node, "watched", "bob", false);
     let mut carol = Ue::join(&node, "watched", "carol", false);
     let mut alice = Ue::join(&node, "watched", "alice", false);
@@ -291,16 +258,3 @@ fn messages(mut stream: &str) -> Vec<&str> {
 
 /// "MSRP " in hexadecimal.
 const MSRP: &str = "4d53525020";
-
-/// TCP streams in the file that have ended from the node's side and the UE's.
-fn finished_streams(tshark: &Path, file: &Path) -> usize {
-    let arguments = ["-Y", "tcp.flags.fin == 1 || tcp.flags.reset == 1", "-T", "fields"];
-    let output = Command::new(tshark)
-        .arg("-r")
-        .arg(file)
-        .args(arguments)
-        .args(["-e", "tcp.stream"])
-        .output();
-    let text = String::from_utf8(output.expect("runs").stdout).expect("text");
-    text.lines().collect::<std::collections::BTreeSet<_>>().len()
-}

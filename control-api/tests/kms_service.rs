@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use control_api::http::KmsResponse;
-use control_api::kms::{KmsConfig, KmsService, ServicePolicy, TicketResolver};
+use control_api::kms::{Kms, KmsConfig, KmsService, ServicePolicy, TicketResolver};
 use control_api::mikey::codec::{self, DataType, Ticket};
 use control_api::mikey::{
     GrantedTicket, Initiator, NtpTime, Parameters, PendingRequest, PreSharedKey, UriPattern,
@@ -56,7 +56,7 @@ fn policy(requests: u32) -> ServicePolicy {
 }
 
 fn open(directory: &Path, now: NtpTime) -> KmsService {
-    KmsService::open(config(), policy(1000), directory, now, &mut random).expect("opens")
+    KmsService::open(Kms::new(config()), policy(1000), directory, now, &mut random).expect("opens")
 }
 
 fn request_with(alice: &PreSharedKey, now: NtpTime) -> (PendingRequest, Vec<u8>) {
@@ -149,7 +149,7 @@ async fn without_a_place_for_its_state_nothing_is_answered() {
 
 #[tokio::test]
 async fn who_asks_too_often_waits_and_nobody_can_make_others_wait() {
-    let service = KmsService::new(config(), policy(3));
+    let service = KmsService::new(Kms::new(config()), policy(3));
     // Whoever has not the key uses nothing up.
     for _ in 0..10 {
         let (_, forged) = request_with(&key("alice", 9), at(0));
@@ -217,13 +217,13 @@ fn key_of(ticket: &GrantedTicket) -> Vec<u8> {
 
 #[tokio::test]
 async fn users_and_policies_are_taken_over_while_it_runs_and_nothing_is_forgotten() {
-    let service = KmsService::new(config(), policy(1000));
+    let service = KmsService::new(Kms::new(config()), policy(1000));
     let ticket = granted(&service, at(0)).await;
     let (_, accepted) = request(at(1));
     assert_eq!(error_number(&ask(&service, &accepted, at(1)).await), None);
 
     let shorter = KmsConfig { ticket_lifetime: Duration::from_secs(60), ..config() };
-    service.reload(shorter, policy(1000));
+    service.reload(Kms::new(shorter), policy(1000));
     assert_eq!(error_number(&ask(&service, &accepted, at(1)).await), INVALID_TIMESTAMP);
     assert!(resolves(&service, ticket.ticket(), at(2)));
     let short = granted(&service, at(2)).await;
@@ -233,7 +233,7 @@ async fn users_and_policies_are_taken_over_while_it_runs_and_nothing_is_forgotte
 
     let mut without_alice = config();
     without_alice.users.retain(|user| user.identity != b"alice");
-    service.reload(without_alice, policy(1000));
+    service.reload(Kms::new(without_alice), policy(1000));
     let (_, message) = request(at(3));
     assert_eq!(error_number(&ask(&service, &message, at(3)).await), Some(0));
 }
@@ -243,7 +243,7 @@ async fn a_group_in_a_ticket_is_whoever_belongs_to_it() {
     let group = "sip:helpdesk@example.com";
     let mut with_group = config();
     with_group.groups.insert(group.to_owned(), vec![UriPattern::Exact(ROOM.to_owned())]);
-    let service = KmsService::new(config(), policy(1000));
+    let service = KmsService::new(Kms::new(config()), policy(1000));
     let parameters = Parameters::default();
     let (pending, message) = Initiator::request_ticket(
         &parameters,
@@ -260,6 +260,6 @@ async fn a_group_in_a_ticket_is_whoever_belongs_to_it() {
     };
     let ticket = pending.finish(&response, at(0)).expect("granted");
     assert!(!resolves(&service, ticket.ticket(), at(0)));
-    service.reload(with_group, policy(1000));
+    service.reload(Kms::new(with_group), policy(1000));
     assert!(resolves(&service, ticket.ticket(), at(0)));
 }

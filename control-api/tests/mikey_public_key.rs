@@ -1,6 +1,7 @@
 //! Requests to the KMS that are signed, with the key of their answer in an envelope.
 
 mod mikey_world;
+mod rsa_certificates;
 
 use control_api::kms::PublicKeyService;
 use control_api::mikey::codec::{self, DataType, Payload};
@@ -12,71 +13,14 @@ use control_api::mikey::{
 use mikey_world::{
     ALICE, KMS_URI, ROOM, World, assert_same_key, now, seconds_later, tpk, usual_flags,
 };
-use openssl::asn1::Asn1Time;
-use openssl::bn::BigNum;
-use openssl::hash::MessageDigest;
-use openssl::pkey::{PKey, Private};
-use openssl::rsa::Rsa;
-use openssl::x509::extension::{BasicConstraints, SubjectAlternativeName};
-use openssl::x509::{X509, X509NameBuilder};
+use rsa_certificates::{Issuer, authority_until, certificate, issue, rsa_key};
 
 /// Valid around the time of the tests, 1 790 000 000.
 const NOT_BEFORE: i64 = 1_789_000_000;
 const NOT_AFTER: i64 = 1_791_000_000;
 
-struct Issuer {
-    certificate: X509,
-    key: PKey<Private>,
-}
-
-fn rsa_key(bits: u32) -> PKey<Private> {
-    PKey::from_rsa(Rsa::generate(bits).expect("a key")).expect("a key")
-}
-
-fn certificate(
-    name: &str,
-    uri: Option<&str>,
-    key: &PKey<Private>,
-    issuer: Option<&Issuer>,
-) -> X509 {
-    let mut names = X509NameBuilder::new().expect("a name");
-    names.append_entry_by_text("CN", name).expect("a name");
-    let subject = names.build();
-    let mut builder = X509::builder().expect("a certificate");
-    builder.set_version(2).expect("version 3");
-    let serial = BigNum::from_u32(name.len() as u32 + 1).expect("a number");
-    builder.set_serial_number(&serial.to_asn1_integer().expect("a number")).expect("a number");
-    builder.set_subject_name(&subject).expect("a name");
-    let issuer_name = issuer.map_or(&*subject, |issuer| issuer.certificate.subject_name());
-    builder.set_issuer_name(issuer_name).expect("a name");
-    builder.set_not_before(&Asn1Time::from_unix(NOT_BEFORE).expect("a time")).expect("a time");
-    builder.set_not_after(&Asn1Time::from_unix(NOT_AFTER).expect("a time")).expect("a time");
-    builder.set_pubkey(key).expect("a key");
-    match uri {
-        Some(uri) => {
-            let mut names = SubjectAlternativeName::new();
-            let context = builder.x509v3_context(None, None);
-            let names = names.uri(uri).build(&context).expect("a URI");
-            builder.append_extension(names).expect("an extension");
-        }
-        None => {
-            let authority = BasicConstraints::new().critical().ca().build().expect("an authority");
-            builder.append_extension(authority).expect("an extension");
-        }
-    }
-    let signing = issuer.map_or(key, |issuer| &issuer.key);
-    builder.sign(signing, MessageDigest::sha256()).expect("signed");
-    builder.build()
-}
-
 fn authority(name: &str) -> Issuer {
-    let key = rsa_key(2048);
-    Issuer { certificate: certificate(name, None, &key, None), key }
-}
-
-fn issue(name: &str, uri: Option<&str>, issuer: &Issuer) -> Issuer {
-    let key = rsa_key(2048);
-    Issuer { certificate: certificate(name, uri, &key, Some(issuer)), key }
+    authority_until(name, NOT_BEFORE..NOT_AFTER)
 }
 
 fn key_pair(own: &Issuer, chain: &[&Issuer]) -> KeyPair {
@@ -242,7 +186,9 @@ fn an_envelope_for_another_does_not_open() {
 fn short_keys_and_keys_of_others_are_refused() {
     let root = authority("root");
     let key = rsa_key(1024);
-    let short = Issuer { certificate: certificate("short", Some(ALICE), &key, Some(&root)), key };
+    let validity = NOT_BEFORE..NOT_AFTER;
+    let short = certificate("short", Some(ALICE), &key, Some(&root), &validity);
+    let short = Issuer { certificate: short, key, validity };
     let pem = |issuer: &Issuer| issuer.certificate.to_pem().expect("PEM");
     let private = |issuer: &Issuer| issuer.key.private_key_to_pem_pkcs8().expect("PEM");
     let refused = |result: Result<KeyPair, Error>| result.expect_err("refused");

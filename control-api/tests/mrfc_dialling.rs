@@ -57,7 +57,7 @@ fn team() -> BTreeMap<String, Vec<UriPattern>> {
 
 impl Bench {
     fn new(ticket: TicketSource) -> Self {
-        let policy = DialPolicy { security: DialSecurity::Mikey, ticket };
+        let policy = DialPolicy { security: DialSecurity::Mikey, ticket, ..DialPolicy::default() };
         Self::with(DialPolicies { default: policy, ..DialPolicies::default() })
     }
 
@@ -77,7 +77,10 @@ impl Bench {
         let initiator = InitiatorConfig {
             kms_uri: KMS.to_owned(),
             kms_key: kms_key("mrfc", 7),
+            certificate: None,
             ticket_key: Some(ticket_key),
+            held_keys: Vec::new(),
+            kept_tickets_max: 0,
             groups: team(),
             parameters,
         };
@@ -458,7 +461,11 @@ fn who_is_not_reached_or_has_no_port_leaves_nothing() {
 
 #[test]
 fn the_realm_of_the_callee_decides_unless_the_operator_does() {
-    let secured = DialPolicy { security: DialSecurity::Mikey, ticket: TicketSource::Own };
+    let secured = DialPolicy {
+        security: DialSecurity::Mikey,
+        ticket: TicketSource::Own,
+        ..DialPolicy::default()
+    };
     let mut bench = Bench::with(DialPolicies {
         realms: BTreeMap::from([(RealmId(1), secured)]),
         ..DialPolicies::default()

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use mrfp_protocol::tls::{Profile, ProfileConfig};
 
-use super::{Config, KmsKey, KmsMode, SHARDS_MAX, Shards};
+use super::{Config, KmsMode, SHARDS_MAX, Shards};
 
 /// A rule that is broken.
 #[derive(Debug)]
@@ -95,50 +95,6 @@ impl Config {
             }
         }
         Ok(())
-    }
-
-    fn check_mikey(&self) -> Check {
-        // RFC 3830 section 10: 0 is SRTP, 1 was given to TESLA, the rest of the registry is free.
-        ensure(
-            self.mikey.prot_type_tls >= 2,
-            &["mikey", "prot_type_tls"],
-            || "MIKEY protocol types 0 and 1 stand for SRTP and TESLA".to_owned(),
-            || "use the value your UEs use; 241 to 255 is for private use".to_owned(),
-        )?;
-        ensure(
-            !self.mikey.prot_types_accepted.is_empty(),
-            &["mikey", "prot_types_accepted"],
-            || "no offer of TLS could be accepted".to_owned(),
-            || "list the values your UEs send".to_owned(),
-        )?;
-        ensure(
-            (1..=86_400).contains(&self.mikey.clock_skew_seconds),
-            &["mikey", "clock_skew_seconds"],
-            || "outside 1 to 86400 seconds".to_owned(),
-            || "replays are remembered for this long: keep it to minutes".to_owned(),
-        )
-    }
-
-    fn check_kms(&self) -> Check {
-        for (table, keys) in [("user", &self.kms.users), ("ticket_key", &self.kms.ticket_keys)] {
-            for (index, key) in keys.iter().enumerate() {
-                check_key(key, table, index)?;
-                let repeated = keys[..index].iter().any(|earlier| earlier.id == key.id);
-                if repeated {
-                    return Err(Finding {
-                        path: key_path(table, index, "id"),
-                        message: format!("a second key named {:?}", key.id),
-                        remedy: "give each key its own id: messages name keys by it".to_owned(),
-                    });
-                }
-            }
-        }
-        ensure(
-            self.kms.users.iter().any(|user| user.id == self.kms.resolver),
-            &["kms", "resolver"],
-            || format!("no [[kms.user]] has the id {:?}", self.kms.resolver),
-            || "name the key with which the node has tickets resolved".to_owned(),
-        )
     }
 
     fn check_timers(&self) -> Check {
@@ -272,29 +228,6 @@ impl Config {
     }
 }
 
-fn check_key(key: &KmsKey, table: &'static str, index: usize) -> Check {
-    let bytes = key.key.expose().len();
-    if !KEY_BYTES.contains(&bytes) {
-        return Err(Finding {
-            path: key_path(table, index, "key"),
-            message: format!("a key of {bytes} bytes"),
-            remedy: "use 16 or 32 bytes; make one with: openssl rand -hex 32".to_owned(),
-        });
-    }
-    if key.may_act_as.is_empty() {
-        return Err(Finding {
-            path: key_path(table, index, "may_act_as"),
-            message: "a key nobody may use".to_owned(),
-            remedy: "list SIP URIs, \"*@host\" for all of a host, or \"*\" for all".to_owned(),
-        });
-    }
-    Ok(())
-}
-
-fn key_path(table: &'static str, index: usize, name: &'static str) -> Vec<Step> {
-    vec![Step::Name("kms"), Step::Name(table), Step::Index(index), Step::Name(name)]
-}
-
 /// Consecutive TCP ports of one address.
 struct Ports {
     ip: IpAddr,
@@ -336,8 +269,5 @@ fn steps(path: &[&'static str]) -> Vec<Step> {
 const SECONDS_MAX: u64 = 86_400;
 /// One whole TLS record and the next must fit, or a member is slow by definition.
 const EGRESS_BYTES_MIN: u32 = 64 * 1024;
-/// AES-128 and AES-256, the algorithms of RFC 6043's messages and tickets.
-const KEY_BYTES: [usize; 2] = [16, 32];
-
 /// Beyond a day the difference to the lifetime is of little use.
 const STATISTICS_WINDOW_SECONDS_MAX: u64 = 86_400;

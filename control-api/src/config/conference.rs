@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use super::check::{Check, Finding, Step, ensure};
-use super::{Config, Realm};
-use crate::mrfc::{DialSecurity, TicketSource};
+use super::{Config, MikeyTicketKey, Realm, SharedWith};
+use crate::mrfc::{DialPolicy, DialSecurity, TicketOpener, TicketSource};
 
 /// Section `[conference]`.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -33,7 +33,14 @@ pub struct Conference {
     pub dial_security: DialSecurity,
     /// Who makes the tickets of calls that MIKEY keys, unless their realm says otherwise.
     pub dial_ticket: TicketSource,
-    /// Our ticket protection key, by its `id` among those of the KMS: it protects the tickets we make.
+    /// Who opens the tickets of such calls, unless their realm says otherwise.
+    pub dial_ticket_opened_by: TicketOpener,
+    /// Each responder gets keys of its own, unless the realm of such a call says otherwise.
+    pub dial_key_forking: bool,
+    /// Tickets of the KMS that are kept for the next call to the same user.
+    pub dial_tickets_kept_max: usize,
+    /// Our ticket protection key, by its `id` among those of the KMS: it protects the tickets we make for
+    /// the KMS to open.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dial_ticket_key: Option<String>,
     /// URIs of users that may do in every room what its members may do.
@@ -81,6 +88,9 @@ impl Default for Conference {
             dials_max: 1000,
             dial_security: DialSecurity::Plain,
             dial_ticket: TicketSource::Kms,
+            dial_ticket_opened_by: TicketOpener::Kms,
+            dial_key_forking: false,
+            dial_tickets_kept_max: 0,
             dial_ticket_key: None,
             operators: Vec::new(),
             subscriptions_max: 100_000,
@@ -132,21 +142,56 @@ impl Config {
             || format!("no [[kms.ticket_key]] has the id {:?}", key.as_deref().unwrap_or_default()),
             || "name the key that is to protect the tickets of the node".to_owned(),
         )?;
-        let remedy = "set conference.dial_ticket_key to the id of a [[kms.ticket_key]]";
-        ensure(
-            key.is_some() || self.conference.dial_ticket == TicketSource::Kms,
-            &["conference", "dial_ticket"],
-            || "there is no key to make tickets with".to_owned(),
-            || remedy.to_owned(),
-        )?;
-        let makes = |realm: &Realm| realm.dial_ticket == Some(TicketSource::Own);
-        match self.realms.iter().position(makes) {
-            Some(index) if key.is_none() => Err(Finding {
-                path: vec![Step::Name("realm"), Step::Index(index), Step::Name("dial_ticket")],
-                message: "there is no key to make tickets with".to_owned(),
-                remedy: remedy.to_owned(),
-            }),
-            Some(_) | None => Ok(()),
+        let own = [Step::Name("conference")];
+        self.check_dial_tickets(&own, self.dial_policy(None))?;
+        self.realms.iter().enumerate().try_for_each(|(index, realm)| {
+            let path = [Step::Name("realm"), Step::Index(index)];
+            self.check_dial_tickets(&path, self.dial_policy(Some(realm)))
+        })
+    }
+
+    /// How calls of the focus are protected, in a realm or elsewhere.
+    pub(crate) fn dial_policy(&self, realm: Option<&Realm>) -> DialPolicy {
+        let conference = &self.conference;
+        let of = |realm: &Realm| DialPolicy {
+            security: realm.dial_security.unwrap_or(conference.dial_security),
+            ticket: realm.dial_ticket.unwrap_or(conference.dial_ticket),
+            opener: realm.dial_ticket_opened_by.unwrap_or(conference.dial_ticket_opened_by),
+            key_forking: realm.dial_key_forking.unwrap_or(conference.dial_key_forking),
+        };
+        realm.map(of).unwrap_or(DialPolicy {
+            security: conference.dial_security,
+            ticket: conference.dial_ticket,
+            opener: conference.dial_ticket_opened_by,
+            key_forking: conference.dial_key_forking,
+        })
+    }
+
+    /// `path`: the table that the policy is of.
+    fn check_dial_tickets(&self, path: &[Step], policy: DialPolicy) -> Check {
+        let finding = |name, message: &str, remedy: &str| {
+            let path = path.iter().copied().chain([Step::Name(name)]).collect();
+            Err(Finding { path, message: message.to_owned(), remedy: remedy.to_owned() })
+        };
+        // RFC 6043 section 6.10: only the KMS can fork keys.
+        if policy.key_forking && policy.opener == TicketOpener::Callee {
+            let remedy = "set dial_ticket_opened_by to \"kms\"";
+            return finding("dial_key_forking", "only the KMS can fork the keys", remedy);
         }
+        let shared = |key: &MikeyTicketKey| key.shared_with == SharedWith::Users;
+        let (has_key, remedy) = match policy.opener {
+            TicketOpener::Kms => (
+                self.conference.dial_ticket_key.is_some(),
+                "set conference.dial_ticket_key to the id of a [[kms.ticket_key]]",
+            ),
+            TicketOpener::Callee => (
+                self.mikey.ticket_keys.iter().any(shared),
+                "add a [[mikey.ticket_key]] that is shared with \"users\"",
+            ),
+        };
+        if policy.ticket == TicketSource::Own && !has_key {
+            return finding("dial_ticket", "there is no key to make tickets with", remedy);
+        }
+        Ok(())
     }
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::check::{Check, Finding, Step, ensure};
 use super::{
     Config, DEVELOPMENT_KEY, DEVELOPMENT_KEY_ID, DEVELOPMENT_TICKET_KEY, DEVELOPMENT_TICKET_KEY_ID,
-    Secret, UriPattern,
+    KmsIssuingKey, KmsKey, KmsSharedTicketKey, KmsSignedRequests, Secret, UriPattern,
 };
 use crate::kms::HttpBinding;
 use crate::mrfc::KMS_TIMEOUT_NS;
@@ -61,6 +61,16 @@ pub struct Kms {
     /// Keys of those who make their tickets themselves (ticket protection keys).
     #[serde(rename = "ticket_key")]
     pub ticket_keys: Vec<KmsKey>,
+    /// Keys that protect the tickets we issue, the one that makes new ones first; without them the KMS
+    /// makes its own.
+    #[serde(rename = "issuing_key", skip_serializing_if = "Vec::is_empty")]
+    pub issuing_keys: Vec<KmsIssuingKey>,
+    /// Keys of tickets that we issue and their responders open.
+    #[serde(rename = "shared_ticket_key", skip_serializing_if = "Vec::is_empty")]
+    pub shared_ticket_keys: Vec<KmsSharedTicketKey>,
+    /// Whether users with certificates are served, and whose.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signed_requests: Option<KmsSignedRequests>,
     /// Groups that tickets may name as responder.
     #[serde(rename = "group", skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<KmsGroup>,
@@ -120,22 +130,6 @@ pub struct KmsServer {
     pub url: String,
 }
 
-/// One `[[kms.user]]` or `[[kms.ticket_key]]`: a key somebody shares with the KMS.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct KmsKey {
-    /// Name of the key in messages (IDRpsk).
-    pub id: String,
-    /// The key, hex.
-    #[serde(skip_serializing)]
-    pub key: Secret,
-    /// As whom its owner may act.
-    pub may_act_as: Vec<UriPattern>,
-    /// Requests of this user in a second, where it differs from the rest.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub requests_per_second_max: Option<u32>,
-}
-
 /// One `[[kms.group]]`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -170,6 +164,9 @@ impl Default for Kms {
                 DEVELOPMENT_TICKET_KEY_ID,
                 DEVELOPMENT_TICKET_KEY,
             )],
+            issuing_keys: Vec::new(),
+            shared_ticket_keys: Vec::new(),
+            signed_requests: None,
             groups: Vec::new(),
         }
     }
@@ -245,7 +242,7 @@ impl Kms {
     }
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let read = CertificateDer::pem_file_iter(path).map_err(|error| failed(path, &error))?;
     let certificates: Result<Vec<_>, _> = read.collect();
     let certificates = certificates.map_err(|error| failed(path, &error))?;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::Config;
 use super::check::{Check, Finding, Step};
-use crate::mrfc::{DialSecurity, Network, REALM_DEFAULT, TicketSource};
+use crate::mrfc::{DialSecurity, Network, REALM_DEFAULT, TicketOpener, TicketSource};
 
 /// One `[[realm]]`.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -23,6 +23,12 @@ pub struct Realm {
     /// Who makes the tickets of such calls.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dial_ticket: Option<TicketSource>,
+    /// Who opens them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dial_ticket_opened_by: Option<TicketOpener>,
+    /// Each responder gets keys of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dial_key_forking: Option<bool>,
 }
 
 impl Config {

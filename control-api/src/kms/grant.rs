@@ -57,8 +57,8 @@ impl Kms {
         // section 12.1).
         let mut policy = TicketPolicy {
             ticket_type: wished.ticket_type,
-            subtype: 1,
-            version: 1,
+            subtype: parameters.ticket_subtype,
+            version: parameters.ticket_version,
             prf: suite.prf().code(),
             flags,
             payloads: vec![

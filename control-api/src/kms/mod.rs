@@ -82,8 +82,10 @@ pub struct Kms {
     users: BTreeMap<Vec<u8>, PreSharedKey>,
     ticket_protection_keys: BTreeMap<Vec<u8>, TicketProtectionKey>,
     replay_cache: ReplayCache,
-    /// Protect the tickets we issue.
+    /// Protect the tickets we issue, where the operator has not given us keys for that.
     own_keys: OwnKeys,
+    /// The operator's, the one for new tickets first.
+    issuing_keys: Vec<TicketProtectionKey>,
     shared_keys: Vec<SharedTicketKey>,
     public_key_service: Option<PublicKeyService>,
 }
@@ -188,9 +190,16 @@ impl Kms {
                 .collect(),
             replay_cache,
             own_keys: OwnKeys::default(),
+            issuing_keys: Vec::new(),
             shared_keys: Vec::new(),
             public_key_service: None,
         }
+    }
+
+    /// Protects the tickets we issue with the first of these, and opens those of all of them, in place
+    /// of keys that we make ourselves: KMSs that have the same resolve one another's tickets.
+    pub fn issue_with(&mut self, keys: Vec<TicketProtectionKey>) {
+        self.issuing_keys = keys;
     }
 
     /// Issues tickets that these responders open themselves, to whoever asks for such (mode 2).
@@ -254,8 +263,11 @@ impl Kms {
     ) -> Result<Vec<u8>, Error> {
         let wished = request.message.ticket_policy().ok_or(Error::MissingPayload("TP"))?;
         let granted = self.grant(wished, &request.uri, request.suite, now)?;
-        let own_key = self.own_keys.newest(now, random);
-        let key = granted.shared.map_or(own_key, |index| &self.shared_keys[index].key);
+        let key = match (granted.shared, self.issuing_keys.first()) {
+            (Some(index), _) => &self.shared_keys[index].key,
+            (None, Some(key)) => key,
+            (None, None) => self.own_keys.newest(now, random),
+        };
         let parameters = &self.config.parameters;
         let Granted { policy, session_keys, .. } = granted;
         let suite = request.suite;
@@ -332,7 +344,8 @@ impl Kms {
         let shared = |identity: &[u8]| {
             self.shared_keys.iter().find(|shared| shared.key.identity == identity)
         };
-        let own = |identity: &[u8]| self.own_keys.find(identity);
+        let given = |identity: &[u8]| self.issuing_keys.iter().find(|key| key.identity == identity);
+        let own = |identity: &[u8]| given(identity).or_else(|| self.own_keys.find(identity));
         let (content, key) = ticket::open(ticket, &config.parameters, |identity| {
             let ours = own(identity).or_else(|| shared(identity).map(|shared| &shared.key));
             ours.or_else(|| self.ticket_protection_keys.get(identity))

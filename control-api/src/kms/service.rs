@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use mrfp_core::metrics::MetricKind;
 
 use super::audit::{self, Subject};
-use super::own_keys::OwnKeys;
+use super::own_keys::{OwnKey, OwnKeys};
 use super::rate::{Bucket, RateLimiter};
 use super::state::{State, StateDirectory, StateError, later};
-use super::{Kms, KmsConfig, TicketResolver};
+use super::{Kms, TicketResolver};
 use crate::http::{Family, KmsResponse, Sample};
 use crate::mikey::codec::Ticket;
 use crate::mikey::ticket::TicketContent;
@@ -66,9 +66,9 @@ struct RefusedLines {
 impl KmsService {
     /// A service whose keys and memory end with the process.
     #[must_use]
-    pub fn new(config: KmsConfig, policy: ServicePolicy) -> Self {
+    pub fn new(kms: Kms, policy: ServicePolicy) -> Self {
         Self {
-            kms: Mutex::new(Kms::new(config)),
+            kms: Mutex::new(kms),
             policy: Mutex::new(policy),
             limiter: Mutex::default(),
             exchanges: Mutex::default(),
@@ -87,7 +87,7 @@ impl KmsService {
     /// # Errors
     /// The directory cannot be used.
     pub fn open(
-        config: KmsConfig,
+        kms: Kms,
         policy: ServicePolicy,
         directory: &Path,
         now: NtpTime,
@@ -96,12 +96,14 @@ impl KmsService {
         let directory = StateDirectory::open(directory)?;
         let mut loaded = directory.load()?.unwrap_or_default();
         loaded.own_keys = loaded.own_keys.unexpired(now);
-        let service = Self::new(config, policy);
+        let service = Self::new(kms, policy);
         {
             let mut kms = lock(&service.kms);
             kms.own_keys = loaded.own_keys.clone();
             // A key that makes tickets is on the disk before the first of them leaves.
-            kms.own_keys.newest(now, random);
+            if kms.issuing_keys.is_empty() {
+                kms.own_keys.newest(now, random);
+            }
             let state = State { own_keys: kms.own_keys.clone(), ..loaded.clone() };
             directory.store(&state)?;
         }
@@ -208,13 +210,16 @@ impl KmsService {
         random: &mut (dyn FnMut(&mut [u8]) + Send),
     ) -> Result<(), StateError> {
         let rotation = lock(&self.policy).rotation;
-        let (keys, overlap) = {
+        let (keys, overlap, given) = {
             let kms = lock(&self.kms);
             let skew = kms.config.parameters.clock_skew_max;
-            (kms.own_keys.clone(), kms.config.ticket_lifetime + skew)
+            let given = !kms.issuing_keys.is_empty();
+            (kms.own_keys.clone(), kms.config.ticket_lifetime + skew, given)
         };
         let unexpired = keys.unexpired(now);
-        let due = keys.0.last().is_some_and(|own| own.made.after(rotation).is_before(now));
+        // The operator's own keys the operator rotates.
+        let old = |own: &OwnKey| own.made.after(rotation).is_before(now);
+        let due = !given && keys.0.last().is_some_and(old);
         if !due && unexpired.0.len() == keys.0.len() {
             return Ok(());
         }
@@ -253,10 +258,10 @@ impl KmsService {
         store(&directory, State { own_keys, floor: keeper.loaded.floor, marks }).await
     }
 
-    /// Takes over users, groups, ticket protection keys and policies; what was accepted and our own
-    /// keys stay.
-    pub fn reload(&self, config: KmsConfig, policy: ServicePolicy) {
-        lock(&self.kms).reconfigure(config);
+    /// Takes over users, groups, ticket protection keys, certificates and policies of another KMS; what
+    /// was accepted and the keys we made ourselves stay.
+    pub fn reload(&self, kms: Kms, policy: ServicePolicy) {
+        lock(&self.kms).reconfigure(kms);
         *lock(&self.policy) = policy;
     }
 
@@ -273,7 +278,10 @@ impl KmsService {
             labels: vec![("message", "in-process".to_owned()), ("outcome", "answered".to_owned())],
             value: self.resolved_here.load(Ordering::Relaxed),
         });
-        let keys = lock(&self.kms).own_keys.0.len() as u64;
+        let keys = {
+            let kms = lock(&self.kms);
+            (kms.own_keys.0.len() + kms.issuing_keys.len()) as u64
+        };
         let help = "Requests to the KMS, by message and outcome";
         vec![
             Family { name: "kms_requests", help, kind: counter, samples },
@@ -339,12 +347,14 @@ impl TicketResolver for KmsService {
 
 impl Kms {
     /// See [`KmsService::reload`].
-    fn reconfigure(&mut self, config: KmsConfig) {
-        let fresh = Self::new(config);
+    fn reconfigure(&mut self, fresh: Self) {
         // The window against replay is a matter of the start: what is in it must stay.
         self.config = fresh.config;
         self.users = fresh.users;
         self.ticket_protection_keys = fresh.ticket_protection_keys;
+        self.issuing_keys = fresh.issuing_keys;
+        self.shared_keys = fresh.shared_keys;
+        self.public_key_service = fresh.public_key_service;
     }
 }
 

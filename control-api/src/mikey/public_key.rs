@@ -159,6 +159,15 @@ impl Authorities {
         }
     }
 
+    /// Whether a key can be put into an envelope for the owner of this certificate, DER.
+    ///
+    /// # Errors
+    /// [`Error::Certificate`].
+    pub fn check_recipient(certificate: &[u8]) -> Result<(), Error> {
+        let malformed = |_| Error::Certificate(CertificateProblem::Malformed);
+        rsa_key(&X509::from_der(certificate).map_err(malformed)?).map(|_| ())
+    }
+
     /// Puts a key into an envelope for the owner of a certificate.
     pub(super) fn encrypt_for(certificate: &[u8], key: &[u8]) -> Result<Envelope, Error> {
         let malformed = |_| Error::Certificate(CertificateProblem::Malformed);

@@ -200,7 +200,9 @@ pub(crate) fn open<'a>(
     find_key: impl FnOnce(&[u8]) -> Option<&'a TicketProtectionKey>,
 ) -> Result<(TicketContent, &'a TicketProtectionKey), Error> {
     let policy = &ticket.policy;
-    if policy.subtype != 1 || policy.version != 1 {
+    let kind = (policy.subtype, policy.version);
+    let ours = (parameters.ticket_subtype, parameters.ticket_version);
+    if kind != ours && (parameters.strict || kind != (1, 1)) {
         return Err(Error::UnacceptablePolicy(PolicyProblem::Version));
     }
     let data = codec::parse_base_ticket(&ticket.data)?;

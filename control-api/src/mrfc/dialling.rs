@@ -36,6 +36,10 @@ pub struct DialPolicy {
     pub security: DialSecurity,
     /// Who makes the ticket.
     pub ticket: TicketSource,
+    /// Who opens it.
+    pub opener: TicketOpener,
+    /// Each responder gets keys of its own (RFC 6043 section 5.1.1): for calls to a group.
+    pub key_forking: bool,
 }
 
 /// What a call of the focus offers.
@@ -57,6 +61,16 @@ pub enum TicketSource {
     Kms,
     /// The MRFC: modes 3 and 4.
     Own,
+}
+
+/// Who opens the ticket of a call of the focus.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TicketOpener {
+    /// The KMS, for the callee: modes 1 and 3 of RFC 6043 section 4.1.1.
+    Kms,
+    /// The callee, which shares the key of the ticket: modes 2 and 4.
+    Callee,
 }
 
 /// Whom the operator wants called, and how.
@@ -93,7 +107,12 @@ pub(super) struct Dials(BTreeSet<CallId>);
 
 impl Default for DialPolicy {
     fn default() -> Self {
-        Self { security: DialSecurity::Plain, ticket: TicketSource::Kms }
+        Self {
+            security: DialSecurity::Plain,
+            ticket: TicketSource::Kms,
+            opener: TicketOpener::Kms,
+            key_forking: false,
+        }
     }
 }
 
@@ -158,7 +177,7 @@ impl Mrfc {
         policy.security = security.unwrap_or(policy.security);
         let possible = match policy.security {
             DialSecurity::Plain => self.config.security == SecurityPolicy::PlainAllowed,
-            DialSecurity::Mikey => self.can_initiate(policy.ticket),
+            DialSecurity::Mikey => self.can_initiate(&policy, &callee.uri),
         };
         if !possible {
             return Err(488);
@@ -202,7 +221,7 @@ impl Mrfc {
         let parties = Parties { caller: &place.uri, called: &callee.uri };
         let keying = match policy.security {
             DialSecurity::Plain => Ok(Keying::UNKEYED),
-            DialSecurity::Mikey => self.initiate(turn, &parties, policy.ticket),
+            DialSecurity::Mikey => self.initiate(turn, &parties, &policy),
         };
         let keying = match keying {
             Ok(keying) => keying,

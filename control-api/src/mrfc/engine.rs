@@ -13,6 +13,7 @@ use super::conference_state::Joining;
 use super::config::{MrfcConfig, SHARD_TIMEOUT_NS, SecurityPolicy};
 use super::counters::MrfcCounters;
 use super::dialling::Dials;
+use super::kept_tickets::KeptTickets;
 use super::keying::{Keying, SessionKeys};
 use super::keys::Parties;
 use super::offers::Negotiation;
@@ -35,6 +36,7 @@ pub struct Mrfc {
     pub(super) shards: Shards,
     pub(super) responder: Option<Responder>,
     pub(super) initiator: Option<InitiatorConfig>,
+    pub(super) kept_tickets: KeptTickets,
     /// The KMS, where it is in this process.
     pub(super) kms: Option<Arc<dyn TicketResolver>>,
     pub(super) counters: MrfcCounters,
@@ -92,6 +94,7 @@ impl Mrfc {
             config,
             responder,
             initiator: None,
+            kept_tickets: KeptTickets::default(),
             kms: None,
             calls: BTreeMap::new(),
             rooms: Rooms::default(),

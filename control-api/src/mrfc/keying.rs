@@ -6,14 +6,15 @@ use super::admission::Refusal;
 use super::call::{Call, Reservation, Stage};
 use super::config::KMS_TIMEOUT_NS;
 use super::counters::{HangUpCause, count};
-use super::dialling::TicketSource;
+use super::dialling::{DialPolicy, TicketSource};
 use super::engine::{Turn, random_session_id};
-use super::keys::{self, KeyFailure, Keys, Parties, Pending};
+use super::kept_tickets::Names;
+use super::keys::{self, Agreement, KeyFailure, KeySource, Keys, Parties, Pending};
 use super::offers::Negotiation;
-use super::tickets::{InitiatorConfig, PendingTicket, Transfer};
+use super::tickets::{Certified, InitiatorConfig, PendingTicket, Transfer};
 use super::timers::Timer;
 use super::{Action, CallId, Mrfc, ResolveId};
-use crate::mikey;
+use crate::mikey::{self, GrantedTicket, NtpTime};
 
 /// What keys a session.
 #[derive(Debug)]
@@ -80,25 +81,26 @@ impl Mrfc {
             return Err(Refusal::with_text(488, "No key management here"));
         };
         let (now, random) = (turn.now.ntp, &mut *turn.random);
-        let keying = match &self.kms {
-            Some(kms) => keys::agree(responder, &**kms, offered, parties, now, random)
-                .map(|keys| Keying::Ready(SessionKeys::Agreed(Box::new(keys)))),
-            None => keys::begin(responder, offered, parties.called, now, random).map(
-                |(pending, message)| Keying::Ask {
-                    asked: Asked::Resolve(Box::new(pending)),
-                    message,
-                },
-            ),
+        let source = match &self.kms {
+            Some(kms) => KeySource::Here(&**kms),
+            None => {
+                let certificate = self.initiator.as_ref().and_then(|it| it.certificate.as_ref());
+                KeySource::Elsewhere(certificate.map(Certified::credentials))
+            }
         };
+        let keying = keys::agree(responder, source, offered, parties, now, random);
+        let keying = keying.map(|agreement| match agreement {
+            Agreement::Reached(keys) => Keying::Ready(SessionKeys::Agreed(Box::new(keys))),
+            Agreement::Ask(pending, message) => {
+                Keying::Ask { asked: Asked::Resolve(Box::new(pending)), message }
+            }
+        });
         keying.map_err(|failure| self.key_failure(&failure))
     }
 
-    /// Whether calls of ours can be keyed with such tickets.
-    pub(super) fn can_initiate(&self, ticket: TicketSource) -> bool {
-        self.initiator.as_ref().is_some_and(|initiator| match ticket {
-            TicketSource::Kms => true,
-            TicketSource::Own => initiator.ticket_key.is_some(),
-        })
+    /// Whether calls of ours to this user can be keyed with such tickets.
+    pub(super) fn can_initiate(&self, policy: &DialPolicy, called: &str) -> bool {
+        self.initiator.as_ref().is_some_and(|initiator| initiator.can_call(policy, called))
     }
 
     /// MIKEY-TICKET as initiator: `caller` is the conference.
@@ -106,23 +108,32 @@ impl Mrfc {
         &mut self,
         turn: &mut Turn<'_>,
         parties: &Parties<'_>,
-        ticket: TicketSource,
+        policy: &DialPolicy,
     ) -> Result<Keying, KeyFailure> {
         let initiator = self.initiator.as_ref().expect("the policy was checked");
         let now = turn.now.ntp;
         let offered = |transfer| Keying::Ready(SessionKeys::Offered(Box::new(transfer)));
-        match ticket {
-            TicketSource::Own => initiator.make(parties, now, turn.random).map(offered),
-            TicketSource::Kms => {
-                let (pending, message) = initiator.request(parties, now, turn.random)?;
-                let Some(kms) = &self.kms else {
-                    return Ok(Keying::Ask { asked: Asked::Ticket(Box::new(pending)), message });
-                };
-                let response = kms.request_here(&message, now, turn.random);
-                let response = response.map_err(KeyFailure::Mikey)?;
-                initiator.granted(pending, &response, now, turn.random).map(offered)
-            }
+        if policy.ticket == TicketSource::Own {
+            return initiator.make(policy, parties, now, turn.random).map(offered);
         }
+        if let Some(ticket) = self.kept_tickets.take(parties, &initiator.parameters, now) {
+            let names = Names::from(parties);
+            return initiator.with_granted(names, ticket, now, turn.random).map(offered);
+        }
+        let (pending, message) = initiator.request(policy, parties, now, turn.random)?;
+        let Some(kms) = &self.kms else {
+            return Ok(Keying::Ask { asked: Asked::Ticket(Box::new(pending)), message });
+        };
+        let response = kms.request_here(&message, now, turn.random);
+        let response = response.map_err(KeyFailure::Mikey)?;
+        initiator.granted(pending, &response, now, turn.random).map(offered)
+    }
+
+    /// A call of ours was answered by whom it was for: what its ticket has proved good for.
+    pub(super) fn keep_ticket(&mut self, kept: Option<(Names, GrantedTicket)>, now: NtpTime) {
+        let (Some((names, ticket)), Some(initiator)) = (kept, &self.initiator) else { return };
+        let InitiatorConfig { kept_tickets_max, parameters, .. } = initiator;
+        self.kept_tickets.keep(names, ticket, *kept_tickets_max, parameters, now);
     }
 
     /// Takes a call that is in every index on to the KMS, or to its shard.

@@ -8,7 +8,7 @@ use mrfp_core::Psk;
 
 use crate::kms::TicketResolver;
 use crate::mikey::uri::normalise;
-use crate::mikey::{self, Established, NtpTime, Random, Responder};
+use crate::mikey::{self, Credentials, Established, NtpTime, Random, Responder};
 use crate::sdp::KeyManagement;
 
 /// An exchange that waits for the KMS.
@@ -36,55 +36,64 @@ pub(super) enum KeyFailure {
     OtherRoom,
 }
 
-/// Does the whole exchange, with a KMS in this process.
+/// How far an exchange has come.
+pub(super) enum Agreement {
+    /// To its end.
+    Reached(Keys),
+    /// The KMS elsewhere has to be asked: the exchange, and the message for it.
+    Ask(Pending, Vec<u8>),
+}
+
+/// Where keys come from that the responder does not have itself.
+pub(super) enum KeySource<'a> {
+    /// A KMS in this process.
+    Here(&'a dyn TicketResolver),
+    /// One elsewhere, which knows us by this; by the responder's own key where there is nothing else.
+    Elsewhere(Option<Credentials<'a>>),
+}
+
+/// Reads the MIKEY message of the offer and comes as far as it goes without a KMS elsewhere, which is
+/// to the end where the ticket can be opened here. Its IDRr must name the room of `called`: a ticket
+/// for one room opens no other. Hosts may differ, as a room has several names; which of them are ours
+/// the responder checks.
 pub(super) fn agree(
     responder: &mut Responder,
-    kms: &dyn TicketResolver,
+    source: KeySource<'_>,
     offered: &KeyManagement,
     parties: &Parties<'_>,
     now: NtpTime,
     random: Random<'_>,
-) -> Result<Keys, KeyFailure> {
+) -> Result<Agreement, KeyFailure> {
     let transfer_init = offered.mikey().expect("an offer without MIKEY is not served");
     let transfer = responder.check(transfer_init, &offered.offered_protocols(), now);
     let transfer = transfer.map_err(KeyFailure::Mikey)?;
     check_room(transfer.requested(), parties.called)?;
-    let content = match responder.open(&transfer).map_err(KeyFailure::Mikey)? {
-        Some(content) => content,
-        None => {
+    let content = match (responder.open(&transfer).map_err(KeyFailure::Mikey)?, source) {
+        (Some(content), _) => content,
+        (None, KeySource::Here(kms)) => {
             let (ticket, asked_as) = transfer.question();
             kms.resolve_here(ticket, asked_as, responder.key_identity(), now, &mut *random)
                 .map_err(KeyFailure::Mikey)?
         }
+        (None, KeySource::Elsewhere(credentials)) => {
+            let asked = match credentials {
+                Some(credentials) => responder.ask_with(credentials, transfer, now, random),
+                None => responder.ask(transfer, now, random),
+            };
+            let (pending, message) = asked.map_err(KeyFailure::Mikey)?;
+            return Ok(Agreement::Ask(Pending(pending), message));
+        }
     };
     let finished = transfer.finish(responder, content, now, random);
-    Keys::of(finished, parties.caller)
+    Keys::of(finished, parties.caller).map(Agreement::Reached)
 }
 
 /// Who wants a key for what.
 pub(super) struct Parties<'a> {
     /// Must own the key: see [`Pending::finish`].
     pub(super) caller: &'a str,
-    /// Must be what the ticket is for: see [`begin`].
+    /// Must be what the ticket is for: see [`agree`].
     pub(super) called: &'a str,
-}
-
-/// Reads the MIKEY message of the offer; the bytes go to the KMS. Its IDRr must name the room of
-/// `called`: a ticket for one room opens no other. Hosts may differ, as a room has several names;
-/// which of them are ours the responder checks.
-pub(super) fn begin(
-    responder: &mut Responder,
-    offered: &KeyManagement,
-    called: &str,
-    now: NtpTime,
-    random: Random<'_>,
-) -> Result<(Pending, Vec<u8>), KeyFailure> {
-    let transfer_init = offered.mikey().expect("an offer without MIKEY is not served");
-    let protocols = offered.offered_protocols();
-    let begun = responder.begin(transfer_init, &protocols, now, random);
-    let (pending, resolve_init) = begun.map_err(KeyFailure::Mikey)?;
-    check_room(pending.requested(), called)?;
-    Ok((Pending(pending), resolve_init))
 }
 
 fn check_room(requested: &str, called: &str) -> Result<(), KeyFailure> {

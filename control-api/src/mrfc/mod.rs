@@ -11,6 +11,7 @@ mod counters;
 mod dialling;
 mod ending;
 mod engine;
+mod kept_tickets;
 mod keying;
 mod keys;
 mod media_plane;
@@ -40,13 +41,15 @@ pub use config::{
     ShardDescription, SubscriptionPolicy,
 };
 pub use counters::{HangUpCause, MrfcCounters};
-pub use dialling::{DialPolicies, DialPolicy, DialRequest, DialSecurity, TicketSource};
+pub use dialling::{
+    DialPolicies, DialPolicy, DialRequest, DialSecurity, TicketOpener, TicketSource,
+};
 pub use engine::{Mrfc, Now};
 pub use offering::DIAL_TIMEOUT_NS;
 pub use realms::{Network, REALM_DEFAULT, Realms};
 pub use rooms::{MemberState, MemberView, RoomView};
 pub use subscriptions::DEPARTED_SHOWN_NS;
-pub use tickets::InitiatorConfig;
+pub use tickets::{Certified, InitiatorConfig};
 
 /// One call, named by the front end that owns it; unique in the node's life.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

@@ -129,11 +129,15 @@ impl Mrfc {
                 _ => HangUpCause::AnswerUnusable,
             }
         })?;
-        let Some(transfer) = offered.transfer.take() else { return Ok((answered, None)) };
+        let Some(mut transfer) = offered.transfer.take() else { return Ok((answered, None)) };
         let message = answered.message.key_management.as_ref().and_then(KeyManagement::mikey);
         let message = message.expect("an answer without MIKEY is not taken");
+        let ticket = transfer.take_ticket();
         match transfer.finish(message, now.ntp) {
-            Ok(psk) => Ok((answered, Some(psk))),
+            Ok(psk) => {
+                self.keep_ticket(ticket, now.ntp);
+                Ok((answered, Some(psk)))
+            }
             Err(failure) => Err(self.answer_failure(&failure)),
         }
     }

@@ -29,10 +29,11 @@ pub(super) struct KmsFront {
 impl KmsFront {
     /// Goes on with the state there is, and listens. `file` is what a reload reads.
     pub(super) async fn start(config: &Config, file: Option<PathBuf>) -> Result<Self, StartError> {
-        let (kms_config, policy) = (settings::kms(config), settings::kms_policy(config));
+        let kms = settings::kms(config).map_err(StartError::Kms)?;
+        let policy = settings::kms_policy(config);
         let service = match &config.kms.state_directory {
-            None => KmsService::new(kms_config, policy),
-            Some(path) => KmsService::open(kms_config, policy, path, ntp_now(), &mut random::fill)
+            None => KmsService::new(kms, policy),
+            Some(path) => KmsService::open(kms, policy, path, ntp_now(), &mut random::fill)
                 .map_err(|error| StartError::Kms(error.to_string()))?,
         };
         let service = Arc::new(service);
@@ -87,15 +88,16 @@ fn reload(
     Arc::new(move || {
         let file = file.as_deref().ok_or("started without a configuration file")?;
         let config = Config::load(file).map_err(|problem| problem.to_string())?;
-        if let (Some(tls), Some(new)) = (&tls, config.kms.server_tls()?) {
-            tls.replace(new);
-        }
         let stays = needs_restart(&started, &config);
         let mut effective = config;
         // The messages of the node itself name the KMS by the URI it was started with.
         effective.kms.uri.clone_from(&started.kms.uri);
         effective.mikey = started.mikey.clone();
-        service.reload(settings::kms(&effective), settings::kms_policy(&effective));
+        let (new, certificate) = (settings::kms(&effective)?, effective.kms.server_tls()?);
+        service.reload(new, settings::kms_policy(&effective));
+        if let (Some(tls), Some(certificate)) = (&tls, certificate) {
+            tls.replace(certificate);
+        }
         let kms = &effective.kms;
         let (users, keys, groups) = (kms.users.len(), kms.ticket_keys.len(), kms.groups.len());
         tracing::info!(users, keys, groups, ?stays, "the configuration of the KMS was reloaded");

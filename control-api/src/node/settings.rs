@@ -10,14 +10,18 @@ use mrfp_protocol::tls::ProfileConfig;
 use zeroize::Zeroizing;
 
 use crate::config::{
-    Certificate, CertificateProblem, Config, Cpim, Creation, KmsAudit, KmsGroup, KmsKey, Plain,
-    PortMode, Referrers, Room, Subscribers,
+    self, Certificate, CertificateProblem, Config, Cpim, Creation, KmsAudit, KmsGroup, KmsKey,
+    MikeyCertificate, MikeySuite, MikeyTicketKey, Plain, PortMode, PskIdentity, Referrers, Room,
+    Secret, SharedWith, Subscribers,
 };
-use crate::kms::{KmsConfig, ServicePolicy};
+use crate::kms::{Kms, KmsConfig, ServicePolicy, SharedTicketKey};
 use crate::mikey::uri::normalise;
-use crate::mikey::{Parameters, PreSharedKey, ResponderConfig, TicketProtectionKey, UriPattern};
+use crate::mikey::{
+    HeldTicketKey, IvTime, Parameters, PreSharedKey, PskIdentityForm, Responder, ResponderConfig,
+    Suite, TicketMaker, TicketProtectionKey, UriPattern,
+};
 use crate::mrfc::{
-    ChatPolicy, DialPolicies, DialPolicy, FocusConfig, InitiatorConfig, MrfcConfig, Realms,
+    Certified, ChatPolicy, DialPolicies, FocusConfig, InitiatorConfig, MrfcConfig, Realms,
     ReferPolicy, RoomPolicy, SecurityPolicy, ShardDescription, SubscriptionPolicy,
 };
 use crate::sdp::Fingerprint;
@@ -151,19 +155,12 @@ fn focus(config: &Config) -> FocusConfig {
 }
 
 fn dialling(config: &Config) -> DialPolicies {
-    let conference = &config.conference;
-    let (security, ticket) = (conference.dial_security, conference.dial_ticket);
-    let realms = config.realms.iter().zip(1..).map(|(realm, number)| {
-        let policy = DialPolicy {
-            security: realm.dial_security.unwrap_or(security),
-            ticket: realm.dial_ticket.unwrap_or(ticket),
-        };
-        (RealmId(number), policy)
-    });
+    let realms = config.realms.iter().zip(1..);
+    let realms = realms.map(|(realm, number)| (RealmId(number), config.dial_policy(Some(realm))));
     DialPolicies {
-        default: DialPolicy { security, ticket },
+        default: config.dial_policy(None),
         realms: realms.collect(),
-        proxy: conference.outbound_proxy.map(|proxy| proxy.ip()),
+        proxy: config.conference.outbound_proxy.map(|proxy| proxy.ip()),
     }
 }
 
@@ -210,51 +207,87 @@ fn realms(config: &Config) -> Realms {
 }
 
 /// Our side of ticket transfers.
-pub(super) fn responder(config: &Config) -> ResponderConfig {
-    let resolver = config.kms.users.iter().find(|user| user.id == config.kms.resolver);
+pub(super) fn responder(config: &Config) -> Responder {
     let accepted = match config.sip.domains.as_slice() {
         [] => vec![UriPattern::Any],
         domains => domains.iter().cloned().map(UriPattern::Host).collect(),
     };
-    ResponderConfig {
+    let mut responder = Responder::new(ResponderConfig {
         accepted,
         answer_as: None,
         kms_uri: config.kms.uri.clone(),
-        kms_key: pre_shared_key(resolver.expect("the configuration was checked")),
+        kms_key: resolver(config),
         parameters: parameters(config),
-    }
+    });
+    config.mikey.ticket_keys.iter().map(held).for_each(|held| responder.hold_ticket_key(held));
+    responder
 }
 
-/// Our side of ticket transfers that we begin.
-pub(super) fn initiator(config: &Config) -> InitiatorConfig {
+/// The key we share with the KMS; none that anybody would take where we have a certificate instead.
+fn resolver(config: &Config) -> PreSharedKey {
+    let resolver = config.kms.users.iter().find(|user| user.id == config.kms.resolver);
+    let none = || PreSharedKey { identity: Vec::new(), key: Zeroizing::default() };
+    resolver.map_or_else(none, pre_shared_key)
+}
+
+fn held(key: &MikeyTicketKey) -> HeldTicketKey {
+    let maker = match key.shared_with {
+        SharedWith::Kms => TicketMaker::Kms,
+        SharedWith::Users => TicketMaker::Initiators(key.users.iter().map(pattern).collect()),
+    };
+    HeldTicketKey { key: ticket_protection_key(&key.id, &key.key), maker }
+}
+
+/// Our side of ticket transfers that we begin. The error says what is wrong with the certificate.
+pub(super) fn initiator(config: &Config) -> Result<InitiatorConfig, String> {
     let id = config.conference.dial_ticket_key.as_ref();
     let ticket_key = config.kms.ticket_keys.iter().find(|key| Some(&key.id) == id);
-    let ResponderConfig { kms_uri, kms_key, parameters, .. } = responder(config);
-    InitiatorConfig {
-        kms_uri,
-        kms_key,
-        ticket_key: ticket_key.map(ticket_protection_key),
+    let certificate = config.mikey.certificate.as_ref().map(MikeyCertificate::load);
+    let certificate = certificate.transpose().map_err(|(_, why)| why)?;
+    Ok(InitiatorConfig {
+        kms_uri: config.kms.uri.clone(),
+        kms_key: resolver(config),
+        certificate: certificate.map(|(own, kms_certificate)| Certified { own, kms_certificate }),
+        ticket_key: ticket_key.map(|key| ticket_protection_key(&key.id, &key.key)),
+        held_keys: config.mikey.ticket_keys.iter().map(held).collect(),
+        kept_tickets_max: config.conference.dial_tickets_kept_max,
         groups: config.kms.groups.iter().map(group).collect(),
-        parameters,
-    }
+        parameters: parameters(config),
+    })
 }
 
-/// The embedded KMS's part.
-pub(super) fn kms(config: &Config) -> KmsConfig {
-    let keys = config.kms.users.iter().chain(&config.kms.ticket_keys);
-    let may_act_as: BTreeMap<_, _> = keys
+/// The embedded KMS. The error says what is wrong with its certificate for signed requests.
+pub(super) fn kms(config: &Config) -> Result<Kms, String> {
+    let settings = &config.kms;
+    let ticket_keys = settings.ticket_keys.iter();
+    let may_act_as: BTreeMap<_, _> = settings
+        .users
+        .iter()
+        .chain(ticket_keys.clone())
         .map(|key| (key.id.clone().into_bytes(), key.may_act_as.iter().map(pattern).collect()))
         .collect();
-    let parameters = parameters(config);
-    KmsConfig {
-        uri: config.kms.uri.clone(),
-        users: config.kms.users.iter().map(pre_shared_key).collect(),
-        ticket_protection_keys: config.kms.ticket_keys.iter().map(ticket_protection_key).collect(),
-        ticket_lifetime: Duration::from_secs(config.kms.ticket_lifetime_seconds),
+    let mut kms = Kms::new(KmsConfig {
+        uri: settings.uri.clone(),
+        users: settings.users.iter().map(pre_shared_key).collect(),
+        ticket_protection_keys: ticket_keys
+            .map(|key| ticket_protection_key(&key.id, &key.key))
+            .collect(),
+        ticket_lifetime: Duration::from_secs(settings.ticket_lifetime_seconds),
         may_act_as,
-        groups: config.kms.groups.iter().map(group).collect(),
-        parameters,
+        groups: settings.groups.iter().map(group).collect(),
+        parameters: parameters(config),
+    });
+    let issuing = settings.issuing_keys.iter();
+    kms.issue_with(issuing.map(|key| ticket_protection_key(&key.id, &key.key)).collect());
+    for shared in &settings.shared_ticket_keys {
+        let key = ticket_protection_key(&shared.id, &shared.key);
+        let responders = shared.responders.iter().map(pattern).collect();
+        kms.share_ticket_key(SharedTicketKey { key, responders });
     }
+    if let Some(signed) = &settings.signed_requests {
+        kms.serve_certificates(signed.load().map_err(|(_, why)| why)?);
+    }
+    Ok(kms)
 }
 
 fn group(group: &KmsGroup) -> (String, Vec<UriPattern>) {
@@ -275,12 +308,48 @@ pub(super) fn kms_policy(config: &Config) -> ServicePolicy {
     }
 }
 
-fn parameters(config: &Config) -> Parameters {
+/// What an operator has set of section `[mikey]`.
+pub(crate) fn parameters(config: &Config) -> Parameters {
+    let mikey = &config.mikey;
+    let suite = |suite: &MikeySuite| match suite {
+        MikeySuite::Aes128 => Suite::S128,
+        MikeySuite::Aes256 => Suite::S256,
+    };
     Parameters {
-        protection_type_tls: config.mikey.prot_type_tls,
-        accepted_protection_types_tls: config.mikey.prot_types_accepted.clone(),
-        clock_skew_max: Duration::from_secs(config.mikey.clock_skew_seconds),
-        ..Parameters::default()
+        protection_type_tls: mikey.prot_type_tls,
+        accepted_protection_types_tls: mikey.prot_types_accepted.clone(),
+        crypto_session_id: mikey.crypto_session_id,
+        security_policy_number: mikey.security_policy_number,
+        security_policy_parameters: mikey.security_policy_parameters.0.clone(),
+        psk_identity_form: match mikey.psk_identity {
+            PskIdentity::CsbIdAndCsId => PskIdentityForm::CsbIdAndCsId,
+            PskIdentity::CsbId => PskIdentityForm::CsbId,
+        },
+        identity_type: mikey.identity_type,
+        traffic_key_bytes: mikey.traffic_key_bytes,
+        ticket_type: mikey.ticket_type,
+        ticket_subtype: mikey.ticket_subtype,
+        ticket_version: mikey.ticket_version,
+        accepted_ticket_types: mikey.ticket_types_accepted.clone(),
+        suite: suite(&mikey.suite),
+        accepted_suites: mikey.suites_accepted.iter().map(suite).collect(),
+        ticket_lifetime: Duration::from_secs(mikey.ticket_lifetime_seconds),
+        clock_skew_max: Duration::from_secs(mikey.clock_skew_seconds),
+        replay_cache_entries_max: mikey.replay_cache_entries_max,
+        counter_senders_max: mikey.counter_senders_max,
+        resolved_tickets_max: mikey.resolved_tickets_max,
+        send_sdp_ids: mikey.send_sdp_ids,
+        transfer_response_required: mikey.transfer_response_required,
+        responder_session_keys: mikey.responder_session_keys,
+        response_iv_time: match mikey.response_iv_time {
+            config::IvTime::Response => IvTime::Response,
+            config::IvTime::Initial => IvTime::Initial,
+        },
+        response_covers_initiator_data: mikey.response_covers_initiator_data,
+        initiator_proof_next: mikey.initiator_proof_next,
+        send_response_wanted: mikey.send_response_wanted,
+        spi_on_message_protection_keys: mikey.spi_on_message_protection_keys,
+        strict: mikey.strict,
     }
 }
 
@@ -291,14 +360,14 @@ fn pre_shared_key(key: &KmsKey) -> PreSharedKey {
     }
 }
 
-fn ticket_protection_key(key: &KmsKey) -> TicketProtectionKey {
+fn ticket_protection_key(id: &str, key: &Secret) -> TicketProtectionKey {
     TicketProtectionKey {
-        identity: key.id.clone().into_bytes(),
-        key: Zeroizing::new(key.key.expose().to_vec()),
+        identity: id.as_bytes().to_vec(),
+        key: Zeroizing::new(key.expose().to_vec()),
     }
 }
 
-fn pattern(pattern: &crate::config::UriPattern) -> UriPattern {
+fn pattern(pattern: &config::UriPattern) -> UriPattern {
     match pattern.0.as_str() {
         "*" => UriPattern::Any,
         text => match text.strip_prefix("*@") {

@@ -95,16 +95,22 @@ pub(crate) async fn respond(kms: SocketAddr, uri: &str, offer: &str) -> (Vec<u8>
     let mut random = |bytes: &mut [u8]| getrandom::fill(bytes).expect("random bytes");
     let begun = responder.begin(&key_management(offer), "mikey", now(), &mut random);
     let (pending, resolve_init) = begun.expect("a sound TRANSFER_INIT");
-    let head = format!(
-        "POST /keymanagement?requesttype=ticketresolve HTTP/1.1\r\nHost: kms\r\nContent-Type: application/mikey\r\n\
-         Content-Length: {}\r\nConnection: close\r\n\r\n",
-        resolve_init.len()
-    );
-    let answer = request_raw(kms, &[head.as_bytes(), &resolve_init].concat()).await;
-    assert_eq!(answer.status, 200);
-    let finished = pending.finish(&mut responder, &answer.body, now(), &mut random);
+    let answer = ask_kms(kms, "ticketresolve", &resolve_init).await;
+    let finished = pending.finish(&mut responder, &answer, now(), &mut random);
     let (established, transfer_resp) = finished.expect("the ticket is good");
     (transfer_resp, established)
+}
+
+/// What a KMS answers to a message.
+pub(crate) async fn ask_kms(kms: SocketAddr, kind: &str, message: &[u8]) -> Vec<u8> {
+    let head = format!(
+        "POST /keymanagement?requesttype={kind} HTTP/1.1\r\nHost: kms\r\n\
+         Content-Type: application/mikey\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        message.len()
+    );
+    let answer = request_raw(kms, &[head.as_bytes(), message].concat()).await;
+    assert_eq!(answer.status, 200);
+    answer.body
 }
 
 /// An answer of TLS with this TRANSFER_RESP; the callee's path names `listen`.
