@@ -89,6 +89,9 @@ pub struct Sip {
     pub domains: Vec<String>,
     /// TCP connections from SIP peers at a time.
     pub connections_max: usize,
+    /// While SIP messages keep waiting to be taken, a new call that has waited longer than this gets
+    /// 503; 0: none does.
+    pub queue_delay_max_milliseconds: u64,
 }
 
 /// Section `[media]`.
@@ -260,6 +263,7 @@ impl Default for Sip {
             contact_host: None,
             domains: Vec::new(),
             connections_max: 1024,
+            queue_delay_max_milliseconds: 200,
         }
     }
 }

@@ -5,6 +5,8 @@ mod node_ue;
 mod support;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use control_api::node::Node;
@@ -140,6 +142,75 @@ async fn a_thousand_calls_at_once_are_answered_and_a_flood_beyond_the_limit_is_s
     assert_eq!(request(http, "GET", "/readyz").await.status, 200);
     // Hardly anybody answers the BYEs, and nobody has sent an ACK.
     stop(node).await;
+}
+
+/// Calls that come faster than they can be taken: some are, some are shed, and when it is over all is as
+/// before.
+#[tokio::test]
+async fn a_flood_the_node_has_no_time_for_is_shed_and_passes() {
+    // A call takes that long on no machine, a buffer full of them on any.
+    const DELAY_MAX_MILLISECONDS: u64 = 5;
+    let mut config = config();
+    config.sip.queue_delay_max_milliseconds = DELAY_MAX_MILLISECONDS;
+    let node = Node::start(config).await.expect("starts");
+    let (http, sip) = (node.addresses().http, node.addresses().sip_udp);
+    let phone = Phone::new(sip).await;
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("binds");
+    socket.set_nonblocking(true).expect("set");
+    let answers = UdpSocket::from_std(socket.try_clone().expect("cloned")).expect("taken");
+    let invite = String::from_utf8(phone.message("INVITE", &plain_offer())).expect("text");
+    let own = socket.local_addr().expect("bound").to_string();
+    let invite = invite.replace(&phone.socket.local_addr().expect("bound").to_string(), &own);
+    let enough = Arc::new(AtomicBool::new(false));
+    let flood = std::thread::spawn({
+        let (enough, call_id) = (Arc::clone(&enough), phone.call_id.clone());
+        move || {
+            let until = std::time::Instant::now() + PATIENCE;
+            for number in 0.. {
+                if enough.load(Ordering::Relaxed) || std::time::Instant::now() > until {
+                    return;
+                }
+                let invite = invite.replace(&call_id, &format!("flood{number}"));
+                let _ = socket.send_to(invite.as_bytes(), sip);
+            }
+        }
+    });
+    let (mut accepted, mut refused) = (None, None);
+    let mut buffer = vec![0; 65_536];
+    while accepted.is_none() || refused.is_none() {
+        let received = timeout(PATIENCE, answers.recv(&mut buffer)).await;
+        let length = received.expect("both 200 and 503 in time").expect("received");
+        let answer = String::from_utf8_lossy(&buffer[..length]).into_owned();
+        match answer.starts_with("SIP/2.0 ").then(|| status(&answer)) {
+            Some(200) => accepted = accepted.or(Some(answer)),
+            Some(503) => refused = refused.or(Some(answer)),
+            Some(100..200) | None => {}
+            other => panic!("{other:?}: {answer}"),
+        }
+    }
+    enough.store(true, Ordering::Relaxed);
+    flood.join().expect("ends");
+    let pause: u64 = line(&refused.expect("seen"), "Retry-After: ").parse().expect("seconds");
+    assert!((5..10).contains(&pause), "{pause}");
+    assert!(metric(http, "mrf_sip_invites_shed_total").await > 0);
+    assert!(metric(http, "mrf_sip_queue_delay_microseconds").await < 1_000_000_000);
+    // What is left in the buffer is worked off, and what was taken can be ended.
+    let accepted = accepted.expect("seen");
+    let mut phone = Phone::new(sip).await;
+    phone.call_id = line(&accepted, "Call-ID: ").to_owned();
+    phone.to_tag = format!(";{}", line(&accepted, "To: ").split_once(">;").expect("a tag").1);
+    phone.cseq = 2;
+    loop {
+        phone.send("BYE", b"").await;
+        // The flood may have left no room for it in the buffer: again, as a UE would.
+        if let Ok(answer) = timeout(Duration::from_millis(500), phone.answer()).await {
+            assert_eq!(status(&answer), 200, "{answer}");
+            break;
+        }
+    }
+    assert_takes_a_call(sip).await;
+    // Nobody answers the BYEs of the others, and nobody has sent an ACK.
+    let _ = node.stop().await;
 }
 
 async fn collect(

@@ -30,6 +30,7 @@ pub(super) type Check = Result<(), Finding>;
 impl Config {
     /// Applies every rule; the first that is broken is told.
     pub(super) fn check(&self) -> Check {
+        self.check_sip()?;
         self.check_media()?;
         self.check_tls()?;
         self.check_rooms()?;
@@ -44,6 +45,16 @@ impl Config {
         self.check_development_credential()?;
         self.check_kms_service()?;
         self.check_certificate()
+    }
+
+    fn check_sip(&self) -> Check {
+        // RFC 3261 section 17.1.1.2: callers give up after 64 * T1.
+        ensure(
+            self.sip.queue_delay_max_milliseconds <= 32_000,
+            &["sip", "queue_delay_max_milliseconds"],
+            || "callers give up after 32 s".to_owned(),
+            || "200 answers before a caller repeats itself; 0 refuses nobody".to_owned(),
+        )
     }
 
     fn check_media(&self) -> Check {

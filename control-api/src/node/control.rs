@@ -356,8 +356,10 @@ impl Control {
             }
             Query::Counters(reply) => {
                 let deferred = self.deferred() as u64;
-                let sip = self.parts.sip.metrics();
-                let _ = reply.send(counters::families(&self.parts.mrfc, &sip, deferred));
+                let sip = &self.parts.sip;
+                let (counters, delay) = (sip.metrics(), sip.queue_delay());
+                let mrfc = &self.parts.mrfc;
+                let _ = reply.send(counters::families(mrfc, &counters, delay, deferred));
             }
         }
     }

@@ -1,6 +1,7 @@
 //! The control plane's counters as metric families.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use mrfp_core::metrics::MetricKind;
 use mrfp_core::mp::ReleaseCause;
@@ -10,7 +11,12 @@ use crate::mrfc::{HangUpCause, Mrfc, MrfcCounters};
 use crate::sip::SipMetrics;
 
 /// Everything the MRFC, the SIP front and the control loop count.
-pub(super) fn families(mrfc: &Mrfc, sip: &SipMetrics, deferred_commands: u64) -> Vec<Family> {
+pub(super) fn families(
+    mrfc: &Mrfc,
+    sip: &SipMetrics,
+    sip_queue_delay: Duration,
+    deferred_commands: u64,
+) -> Vec<Family> {
     let mut families = vec![
         gauge("calls", "Calls in progress, the unanswered ones included", mrfc.calls() as u64),
         gauge("rooms", "Rooms somebody is in", mrfc.rooms_count() as u64),
@@ -23,6 +29,11 @@ pub(super) fn families(mrfc: &Mrfc, sip: &SipMetrics, deferred_commands: u64) ->
             "commands_deferred",
             "Commands that wait because a shard's queue is full",
             deferred_commands,
+        ),
+        gauge(
+            "sip_queue_delay_microseconds",
+            "How long SIP messages wait until they are taken",
+            u64::try_from(sip_queue_delay.as_micros()).unwrap_or(u64::MAX),
         ),
     ];
     families.extend(mrfc_families(mrfc.counters()));
@@ -165,6 +176,11 @@ fn sip_families(sip: &SipMetrics) -> Vec<Family> {
         counter("sip_acks_missing", "2xx never acknowledged", sip.acks_missing.get()),
         counter("sip_sessions_expired", "Sessions not refreshed", sip.sessions_expired.get()),
         counter("sip_overloads", "Requests shed with 503", sip.overloads.get()),
+        counter(
+            "sip_invites_shed",
+            "New INVITEs refused because they had waited too long",
+            sip.invites_shed.get(),
+        ),
         counter(
             "sip_connections_refused",
             "TCP connections refused over the limit",

@@ -99,6 +99,7 @@ pub(super) fn sip(config: &Config) -> SipConfig {
         user_agent: concat!("mrf/", env!("CARGO_PKG_VERSION")).to_owned(),
         calls_max: config.limits.calls_max as usize,
         connections_max: config.sip.connections_max,
+        queue_delay_max: Duration::from_millis(config.sip.queue_delay_max_milliseconds),
         ..SipConfig::default()
     }
 }

@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use super::SipConfig;
 use super::dialog::Table;
 use super::metrics::{Gauge, SipMetrics};
+use super::overload::OverloadControl;
 use super::sending::Connections;
 use crate::mrfc::Event;
 
@@ -29,6 +30,7 @@ pub(super) struct Agent {
     pub(super) endpoint: EndpointInnerRef,
     pub(super) incoming: Mutex<TransactionReceiver>,
     pub(super) table: Mutex<Table>,
+    pub(super) overload: Mutex<OverloadControl>,
     pub(super) events: mpsc::Sender<Event>,
     tasks: TaskTracker,
     /// BYEs and NOTIFYs without a final response.
@@ -58,10 +60,11 @@ impl Agent {
         cancel: CancellationToken,
         tasks: TaskTracker,
     ) -> Arc<Self> {
+        let t4 = config.t1 * 10;
         let option = EndpointOption {
             t1: config.t1,
             t2: config.t1 * 8,
-            t4: config.t1 * 10,
+            t4,
             t1x64: config.t1 * 64,
             // The ACK of a 2xx is ours: the stack would look for another way to the callee.
             auto_ack_2xx: false,
@@ -81,12 +84,16 @@ impl Agent {
         Arc::new(Self {
             contact_udp: contact(udp),
             contact_tcp: contact(tcp),
+            overload: Mutex::new(OverloadControl::new(
+                config.queue_delay_max,
+                config.queue_delay_interval,
+            )),
             config,
             metrics: Arc::default(),
             cancel,
             endpoint: endpoint.inner,
             incoming: Mutex::new(incoming),
-            table: Mutex::default(),
+            table: Mutex::new(Table::new(t4)),
             events,
             tasks,
             requests_open: Gauge::default(),

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::dialing::{Dial, Sent};
 use super::peer::Peer;
-use super::repeats::{Repeats, RequestName};
+use super::repeats::{Repeats, RequestName, Shed};
 use super::session::{Refresher, Terms};
 use super::subscriptions::SubscriptionTable;
 use super::way::Way;
@@ -167,6 +167,7 @@ pub(super) struct Table {
     /// (RFC 3261 section 8.2.2.2).
     merging: HashSet<RequestName>,
     pub(super) repeats: Repeats,
+    pub(super) shed: Shed,
     /// When a 2xx is to be repeated; some have their ACK meanwhile.
     unacknowledged: BinaryHeap<Reverse<(Instant, CallId)>>,
     deadlines: BTreeSet<(Instant, CallId)>,
@@ -179,6 +180,11 @@ pub(super) struct Table {
 }
 
 impl Table {
+    /// `t4` is how long a message may be on its way (RFC 3261 section 17.1.2.2).
+    pub(super) fn new(t4: Duration) -> Self {
+        Self { shed: Shed::new(t4), ..Self::default() }
+    }
+
     /// Names the next call or subscription; the tag of a dialog leads to the one that began it.
     pub(super) fn next_number(&mut self) -> u64 {
         self.last_number += 1;

@@ -1,18 +1,21 @@
 //! What comes from the sockets: past the gate, through the stack, to whoever handles the request.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rsipstack::sip;
 use rsipstack::sip::{Header, HeadersExt, Method, Request, SipMessage, StatusCode};
 use rsipstack::transaction::key::{TransactionKey, TransactionRole};
 use rsipstack::transaction::transaction::Transaction;
 use rsipstack::transport::SipAddr;
+use tokio::time::Instant;
 
 use super::agent::Agent;
 use super::dialog::Within;
 use super::gate::{self, ALLOW, ALLOW_EVENTS, Ignored, SUPPORTED, Verdict};
-use super::reply::Identity;
+use super::overload::OverloadControl;
+use super::reply::{self, Identity};
 use super::way::{self, Arrival};
 use super::wire::{self, Message, Name};
 use crate::mrfc::CallId;
@@ -20,7 +23,8 @@ use crate::mrfc::CallId;
 impl Agent {
     /// One message from a socket. What is returned goes back at once, past the stack.
     pub(super) async fn receive(self: &Arc<Self>, arrival: Arrival<'_>) -> Option<Reply> {
-        let Arrival { bytes, transport, source, .. } = arrival;
+        let Arrival { bytes, transport, source, received, .. } = arrival;
+        let waited_too_long = self.overload_control().take(received, Instant::now());
         let message = Message::scan(bytes);
         let body = match gate::check_scanned(&message, bytes, transport, source) {
             Verdict::Accept { body } => &bytes[body],
@@ -40,9 +44,12 @@ impl Agent {
         );
         match message.method() {
             b"INVITE" if !message.first(Name::To).is_some_and(wire::has_tag) => {
-                return self.receive_invite(arrival, &message, body).await;
+                return self.receive_invite(arrival, &message, body, waited_too_long).await;
             }
             b"ACK" => {
+                if self.has_shed(&message) {
+                    return None;
+                }
                 if let Some(within) = Within::of(&message)
                     && self.acknowledged(&within, body).await
                 {
@@ -62,7 +69,7 @@ impl Agent {
             b"INVITE" | b"SUBSCRIBE" | b"REFER"
                 if self.is_overloaded(false) && !self.is_known(bytes) =>
             {
-                return self.shed(arrival);
+                return self.shed(arrival, &message);
             }
             _ => {}
         }
@@ -96,14 +103,40 @@ impl Agent {
         refusal.map(|bytes| Reply { bytes, to: arrival.source })
     }
 
-    /// Refuses a request for want of room, without a transaction: a flood beyond the limits must not
-    /// cost memory.
-    pub(super) fn shed(&self, arrival: Arrival<'_>) -> Option<Reply> {
+    /// Refuses a request for want of room or time, without a transaction: a flood beyond the limits must
+    /// not cost memory.
+    pub(super) fn shed(&self, arrival: Arrival<'_>, message: &Message<'_>) -> Option<Reply> {
         self.metrics.overloads.increment();
-        let extra = format!("Retry-After: {}\r\n", self.config.retry_after.as_secs());
-        let source = arrival.source;
-        let refusal = gate::refuse(arrival.bytes, 503, "Service Unavailable", &extra, source);
-        refusal.map(|bytes| Reply { bytes, to: source })
+        let name = self.table().repeats.name(Identity::of(message)?);
+        // Without state it must be the same for a repetition (RFC 3261 section 8.2.7).
+        let extra = format!("Retry-After: {}\r\n", self.retry_after_seconds(name.spread()));
+        let bytes = reply::build(message, 503, "Service Unavailable", &extra, arrival.source)?;
+        Some(Reply { bytes, to: arrival.source })
+    }
+
+    /// What a 503 tells, in seconds: who is sent away together shall not come back together.
+    pub(super) fn retry_after_seconds(&self, spread: u64) -> u64 {
+        let least = self.config.retry_after.as_secs();
+        least + spread % least.max(1)
+    }
+
+    /// Of an ACK: it is for a refusal without a transaction, which waits for none.
+    fn has_shed(&self, message: &Message<'_>) -> bool {
+        let mut table = self.table();
+        if table.shed.is_empty() {
+            return false;
+        }
+        let name = Identity::of(message).map(|identity| table.repeats.name(identity));
+        name.is_some_and(|name| table.shed.contains(name, Instant::now()))
+    }
+
+    pub(super) fn queue_delay(&self) -> Duration {
+        self.overload_control().delay(Instant::now())
+    }
+
+    /// It is consistent at any moment, whoever panicked.
+    fn overload_control(&self) -> MutexGuard<'_, OverloadControl> {
+        self.overload.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn user_agent_line(&self) -> String {

@@ -7,6 +7,7 @@ use rsipstack::sip::{self, Header, HeadersExt, Method, Request, SipMessage, ToTy
 use rsipstack::transaction::key::{TransactionKey, TransactionRole};
 use rsipstack::transaction::transaction::Transaction;
 use rsipstack::transport::{SipAddr, SipConnection};
+use tokio::time::Instant;
 
 use super::agent::Agent;
 use super::dialog::{Asked, Dialog, Invitation, Pending, Phase, Within};
@@ -27,13 +28,15 @@ impl Agent {
         arrival: Arrival<'_>,
         message: &Message<'_>,
         body: &[u8],
+        waited_too_long: bool,
     ) -> Option<Reply> {
+        let now = Instant::now();
         let known = {
-            let table = self.table();
+            let mut table = self.table();
             let name = Identity::of(message).map(|identity| table.repeats.name(identity));
-            name.map(|name| (name, table.repeats.get(name)))
+            name.map(|name| (name, table.repeats.get(name), table.shed.contains(name, now)))
         };
-        let Some((name, known)) = known else {
+        let Some((name, known, shed)) = known else {
             return self.not_understood(arrival);
         };
         if let Some(call) = known {
@@ -45,8 +48,14 @@ impl Agent {
         if self.is_known(arrival.bytes) {
             return self.receive_by_stack(arrival, body).await;
         }
-        if self.is_overloaded(true) {
-            return self.shed(arrival);
+        if shed || waited_too_long || self.is_overloaded(true) {
+            if shed {
+                self.metrics.retransmissions.increment();
+            } else if waited_too_long {
+                self.metrics.invites_shed.increment();
+            }
+            self.table().shed.insert(name, now);
+            return self.shed(arrival, message);
         }
         let parsed = SipMessage::try_from(arrival.bytes);
         let Ok(SipMessage::Request(mut request)) = parsed else {
@@ -218,7 +227,7 @@ impl Agent {
     }
 
     pub(super) fn overload(&self) -> Refusal {
-        let seconds = self.config.retry_after.as_secs();
+        let seconds = self.retry_after_seconds(random_u64());
         Refusal { status: 503, headers: vec![Header::RetryAfter(seconds.to_string().into())] }
     }
 

@@ -73,8 +73,10 @@ pub struct SipMetrics {
     pub acks_missing: Counter,
     /// Sessions that were not refreshed in time (RFC 4028).
     pub sessions_expired: Counter,
-    /// Requests shed with 503.
+    /// Requests shed with 503, for whatever reason and however often.
     pub overloads: Counter,
+    /// New INVITEs among them that had waited too long.
+    pub invites_shed: Counter,
     /// Gate: 400.
     pub gate_malformed: Counter,
     /// Gate: 405 and 501.

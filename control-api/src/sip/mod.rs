@@ -19,7 +19,9 @@ mod invite;
 mod metrics;
 mod multipart;
 mod outgoing;
+mod overload;
 mod peer;
+mod received;
 mod repeats;
 mod reply;
 mod sending;
@@ -73,8 +75,13 @@ pub struct SipConfig {
     pub session_expires_default: Duration,
     /// The smallest Session-Expires we take (RFC 4028 section 5: at least 90 s).
     pub min_se: Duration,
-    /// Retry-After of a 503.
+    /// Retry-After of a 503, at least; at most twice that, so that not all come back at once.
     pub retry_after: Duration,
+    /// A new INVITE that has waited longer than this since the kernel received it gets 503 as long as
+    /// messages keep waiting; zero: none does.
+    pub queue_delay_max: Duration,
+    /// They keep waiting when none has waited less than half of that for so long.
+    pub queue_delay_interval: Duration,
     /// RFC 3261 T1; all transaction timers follow it.
     pub t1: Duration,
     /// SO_RCVBUF of the UDP socket, bytes: a burst of INVITEs waits here.
@@ -104,6 +111,10 @@ impl Default for SipConfig {
             session_expires_default: Duration::from_secs(1800),
             min_se: Duration::from_secs(90),
             retry_after: Duration::from_secs(5),
+            // With what an answer takes by itself well below T1, after which a caller repeats itself.
+            queue_delay_max: Duration::from_millis(200),
+            // RFC 8289 section 4.2: long enough for a burst to be worked off.
+            queue_delay_interval: Duration::from_millis(100),
             t1: Duration::from_millis(500),
             udp_receive_buffer_bytes: 4 * 1024 * 1024,
             // Longer than a default session, whose refresh shows that the peer is there.
@@ -195,6 +206,11 @@ impl SipHandle {
                 Some(other)
             }
         }
+    }
+
+    /// How long messages wait at present between the kernel and us.
+    pub fn queue_delay(&self) -> Duration {
+        self.agent.queue_delay()
     }
 
     /// The counters.

@@ -11,16 +11,17 @@ use rsipstack::transport::channel::ChannelConnection;
 use rsipstack::transport::udp::UdpConnection;
 use rsipstack::transport::{SipAddr, SipConnection, TransportEvent};
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::{Mutex, mpsc};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::agent::Agent;
 use super::framer::{Frame, Framer};
 use super::gate::Transport;
+use super::received::{Receiver, stamp};
 use super::way::Arrival;
 
 /// The largest datagram there is.
@@ -47,6 +48,7 @@ pub(super) fn bind_udp(address: SocketAddr, receive_buffer_bytes: usize) -> io::
     if given < receive_buffer_bytes {
         tracing::warn!(given, wanted = receive_buffer_bytes, "net.core.rmem_max is too small");
     }
+    stamp(&socket);
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     UdpSocket::from_std(socket.into())
@@ -63,9 +65,10 @@ pub(super) async fn serve_udp(agent: Arc<Agent>, socket: Arc<UdpSocket>) {
     let _ = agent.udp.set(connection.clone());
     let _ = agent.socket.set(Arc::clone(&socket));
     let mut buffer = vec![0; DATAGRAM_SIZE_MAX];
+    let mut receiver = Receiver::new();
     loop {
-        let (length, source) = match socket.recv_from(&mut buffer).await {
-            Ok(received) => received,
+        let (length, source, received) = match receiver.datagram(&socket, &mut buffer).await {
+            Ok(datagram) => datagram,
             // An ICMP error of an earlier send; the socket is fine.
             Err(error) => {
                 tracing::debug!(%error, "UDP receive");
@@ -76,6 +79,7 @@ pub(super) async fn serve_udp(agent: Arc<Agent>, socket: Arc<UdpSocket>) {
             bytes: &buffer[..length],
             transport: Transport::Udp,
             source,
+            received,
             connection: &connection,
             stream: None,
         };
@@ -154,6 +158,7 @@ async fn open(
 ) -> Option<(SipConnection, Pin<Box<dyn Future<Output = ()> + Send>>)> {
     // Without it a 200 waits for the ACK of the 100.
     let _ = stream.set_nodelay(true);
+    stamp(&stream);
     let (reader, writer) = stream.into_split();
     let writer = Arc::new(Mutex::new(writer));
     let (outgoing, queued) = mpsc::channel(CONNECTION_QUEUE_MAX);
@@ -234,22 +239,24 @@ impl Connection {
     async fn read(&mut self, connection: SipConnection) {
         let mut framer = Framer::default();
         let mut buffer = vec![0; READ_SIZE];
+        let mut receiver = Receiver::new();
         let agent = Arc::clone(&self.agent);
         let config = &agent.config;
         // Until it has said something, a connection is one of those that fill the limit.
-        let mut deadline = tokio::time::Instant::now() + config.tcp_message_timeout;
+        let mut deadline = Instant::now() + config.tcp_message_timeout;
         loop {
             let idle = framer.is_idle();
+            let read = receiver.bytes(self.reader.as_ref(), &mut buffer);
             let read = tokio::select! {
                 () = self.closed.cancelled() => return,
-                read = tokio::time::timeout_at(deadline, self.reader.read(&mut buffer)) => read,
+                read = tokio::time::timeout_at(deadline, read) => read,
             };
-            let Ok(Ok(length @ 1..)) = read else { return };
+            let Ok(Ok((length @ 1.., received))) = read else { return };
             framer.push(&buffer[..length]);
-            match self.drain(&mut framer, &connection).await {
+            match self.drain(&mut framer, received, &connection).await {
                 // The limit runs from a message's first byte, or a byte a second would do.
                 Drained::Open { progress } => {
-                    let now = tokio::time::Instant::now();
+                    let now = Instant::now();
                     if framer.is_idle() {
                         deadline = now + config.tcp_idle_timeout;
                     } else if idle || progress {
@@ -261,18 +268,25 @@ impl Connection {
         }
     }
 
-    async fn drain(&self, framer: &mut Framer, connection: &SipConnection) -> Drained {
+    async fn drain(
+        &self,
+        framer: &mut Framer,
+        received: Instant,
+        connection: &SipConnection,
+    ) -> Drained {
         let mut progress = false;
         loop {
             let (reply, lost) = match framer.poll() {
                 Frame::Incomplete => return Drained::Open { progress },
                 Frame::Ping => (Some(b"\r\n".to_vec()), false),
                 Frame::Message { length } => {
-                    let reply = self.judge(framer.peek(length), connection).await;
+                    let reply = self.judge(framer.peek(length), received, connection).await;
                     framer.take(length);
                     (reply, false)
                 }
-                Frame::Lost { length } => (self.judge(framer.peek(length), connection).await, true),
+                Frame::Lost { length } => {
+                    (self.judge(framer.peek(length), received, connection).await, true)
+                }
             };
             progress = true;
             if let Some(reply) = reply {
@@ -288,11 +302,17 @@ impl Connection {
         }
     }
 
-    async fn judge(&self, message: &[u8], connection: &SipConnection) -> Option<Vec<u8>> {
+    async fn judge(
+        &self,
+        message: &[u8],
+        received: Instant,
+        connection: &SipConnection,
+    ) -> Option<Vec<u8>> {
         let arrival = Arrival {
             bytes: message,
             transport: Transport::Tcp,
             source: self.source,
+            received,
             connection,
             stream: Some(&self.responses),
         };

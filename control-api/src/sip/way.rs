@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::agent::Agent;
 use super::gate::Transport;
@@ -17,6 +18,8 @@ pub(super) struct Arrival<'a> {
     pub(super) bytes: &'a [u8],
     pub(super) transport: Transport,
     pub(super) source: SocketAddr,
+    /// When the kernel received it.
+    pub(super) received: Instant,
     /// What the stack sends with.
     pub(super) connection: &'a SipConnection,
     /// Of a stream: what is to be written to it.

@@ -176,6 +176,7 @@ fn figures(all: &[&Figures], histogram: &Histogram<u64>) -> Figures {
             .map(|(gbit, cpu)| gbit / cpu),
         calls,
         calls_per_second: sum(|it| it.calls_per_second),
+        calls_shed: count(|it| it.calls_shed),
         node_cpu_us_per_call: by(node_us, calls),
         generator_cpu_us_per_call: generator(|it| it.generator_cpu_us_per_call, |it| it.calls),
     }

@@ -156,6 +156,8 @@ pub struct CallsReport {
     pub bound: u32,
     /// Torn down with an answered BYE.
     pub ended: u32,
+    /// Calls of a run of calls that the node had no room or time for: 503 with Retry-After.
+    pub shed: u32,
     /// Other final answers to INVITE, by status.
     pub refused_by_status: BTreeMap<u16, u32>,
     /// Seconds from the first INVITE to the last media session.
@@ -281,6 +283,9 @@ impl Report {
             calls.setups_per_second,
             calls.setup_seconds
         );
+        if calls.shed > 0 {
+            let _ = writeln!(text, "              {} shed (503 with Retry-After)", calls.shed);
+        }
         for (status, count) in &calls.refused_by_status {
             let _ = writeln!(text, "              {count} refused with {status}");
         }

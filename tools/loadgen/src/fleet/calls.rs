@@ -47,7 +47,13 @@ impl Fleet<'_> {
     pub(super) fn call_event(&mut self, event: CallEvent, now: Instant) {
         match event {
             CallEvent::Answered { call, sdp } => self.answered(call, &sdp, now),
-            CallEvent::Refused { call, status, warning } => {
+            // Of a fleet everybody is needed; calls without end may be more than there is room for.
+            CallEvent::Refused { call, shed: true, .. } if self.scenario.churn.is_some() => {
+                self.calls.shed += 1;
+                self.call_over(call);
+                self.settle(call);
+            }
+            CallEvent::Refused { call, status, warning, .. } => {
                 *self.calls.refused_by_status.entry(status).or_default() += 1;
                 self.violations.add(Violation::CallRefused, || {
                     let room = self.sessions[call as usize].place.room;

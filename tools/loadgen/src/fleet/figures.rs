@@ -146,6 +146,7 @@ impl Fleet<'_> {
         );
         if churns {
             steady.add_calls(&mut figures);
+            figures.calls_shed = Some(self.calls.shed.into());
         }
         if traffic.files.is_some() {
             let gbit = file_bytes_taken as f64 * 8.0 / 1e9;

@@ -75,6 +75,9 @@ pub struct Figures {
     pub calls: Option<u64>,
     /// Calls by seconds.
     pub calls_per_second: Option<f64>,
+    /// Calls of the whole run that were refused with 503 and Retry-After.
+    #[serde(default)]
+    pub calls_shed: Option<u64>,
     /// CPU of the node by calls.
     pub node_cpu_us_per_call: Option<f64>,
     /// CPU of the generator's process by calls.
@@ -208,6 +211,7 @@ impl Figures {
         line("deliveries", self.deliveries.filter(|it| *it > 0).map(|it| it.to_string()));
         line("handshakes per second", rate(self.handshakes_per_second));
         line("calls per second", rate(self.calls_per_second));
+        line("calls shed", self.calls_shed.map(|it| it.to_string()));
         line("content", with(self.gbit_per_second, "Gbit/s"));
         line("node CPU per message", with(self.node_cpu_us_per_message, "us"));
         line("node CPU per delivery", with(self.node_cpu_us_per_delivery, "us"));

@@ -75,6 +75,8 @@ pub enum Event {
         status: u16,
         /// Warning header, where there was one.
         warning: String,
+        /// 503 with Retry-After: the node is there, and has no room or no time for this call.
+        shed: bool,
     },
     /// No final answer in time.
     Unanswered {
@@ -348,7 +350,8 @@ impl UserAgents {
             Event::Ended { call, status }
         } else {
             let warning = message.header("Warning", None).unwrap_or("").to_owned();
-            Event::Refused { call, status, warning }
+            let shed = status == 503 && message.header("Retry-After", None).is_some();
+            Event::Refused { call, status, warning, shed }
         });
     }
 
