@@ -263,7 +263,7 @@ fn silent_kms_is_504_and_its_late_answer_is_ignored() {
     let (_, offer) = bench.offer();
     let (resolve, message) = question(bench.invite(ALICE, &offer));
     assert_eq!(bench.mrfc.poll_timeout(), Some(1 + KMS_TIMEOUT_NS));
-    bench.mrfc.handle_timeout(now(1 + KMS_TIMEOUT_NS));
+    bench.mrfc.handle_timeout(now(1 + KMS_TIMEOUT_NS), &mut |_| ());
     assert_eq!(refused(bench.actions()), 504);
     assert!(bench.mrfc.is_empty());
     let response = Some(bench.ask_kms(&message));

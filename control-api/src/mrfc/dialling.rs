@@ -230,6 +230,7 @@ impl Mrfc {
             termination,
             shard: place.shard,
             negotiation: None,
+            bundle: None,
             stage,
         });
     }

@@ -6,13 +6,12 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use mrfp_core::Psk;
 
 use super::keys::{KeyFailure, Parties};
 use crate::mikey::uri::normalise;
 use crate::mikey::{
-    GrantedTicket, Initiator, NtpTime, Parameters, PendingRequest, PreSharedKey, Random,
-    TicketProtectionKey, UriPattern,
+    Established, GrantedTicket, Initiator, NtpTime, Parameters, PendingRequest, PreSharedKey,
+    Random, TicketProtectionKey, UriPattern,
 };
 
 /// What the MRFC has to know as initiator.
@@ -126,10 +125,13 @@ impl Transfer {
         self.initiator.psk_identity().into_bytes()
     }
 
-    /// Checks TRANSFER_RESP and who sent it, and derives the key: the TEK.
-    pub(super) fn finish(self, transfer_response: &[u8], now: NtpTime) -> Result<Psk, KeyFailure> {
-        let established = self.initiator.finish(transfer_response, now);
-        established.map(|established| established.psk).map_err(KeyFailure::Mikey)
+    /// Checks TRANSFER_RESP and who sent it, and derives the key.
+    pub(super) fn finish(
+        self,
+        transfer_response: &[u8],
+        now: NtpTime,
+    ) -> Result<Established, KeyFailure> {
+        self.initiator.finish(transfer_response, now).map_err(KeyFailure::Mikey)
     }
 }
 

@@ -20,6 +20,7 @@ mod metrics;
 mod multipart;
 mod outgoing;
 mod peer;
+mod reinviting;
 mod repeats;
 mod reply;
 mod sending;
@@ -177,6 +178,10 @@ impl SipHandle {
             Action::Dial { call, target, room, uri, referred_by, sdp } => {
                 let wanted = Wanted { target, room, uri, referred_by, sdp };
                 self.agent.dial(call, wanted);
+                None
+            }
+            Action::Reinvite { call, sdp } => {
+                self.agent.reinvite(call, sdp);
                 None
             }
             Action::Room { call, room } => {
