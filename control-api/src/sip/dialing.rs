@@ -200,11 +200,9 @@ impl Agent {
 
     /// A 2xx that comes again has not been acknowledged as far as the callee knows.
     pub(super) async fn repeat_ack(&self, response: &Response) {
-        let again = (200..300).contains(&response.status_code.code())
-            && response.cseq_header().is_ok_and(|cseq| cseq.method() == Ok(Method::Invite));
-        if !again {
-            return;
-        }
+        let success = (200..300).contains(&response.status_code.code());
+        let invite = response.cseq_header().ok().filter(|it| it.method() == Ok(Method::Invite));
+        let Some(cseq) = invite.and_then(|it| it.seq().ok()).filter(|_| success) else { return };
         let tag = |tag: Option<rsipstack::sip::param::Tag>| tag.map(|tag| tag.value().to_owned());
         let to = response.to_header().and_then(|to| to.tag()).map(tag);
         let from = response.from_header().and_then(|from| from.tag()).map(tag);
@@ -214,7 +212,8 @@ impl Agent {
             let mut table = self.table();
             let dialog = table.get_mut(CallId(number))?;
             let same = dialog.peer.local_tag == local && dialog.peer.remote_tag == remote;
-            dialog.ack.clone().filter(|_| same)
+            // The first 2xx to a later INVITE has another number than the last ACK.
+            dialog.ack.clone().filter(|ack| same && ack.cseq() == Some(cseq))
         });
         if let Some(ack) = ack {
             ack.send().await;
@@ -223,6 +222,10 @@ impl Agent {
 }
 
 impl Sent {
+    fn cseq(&self) -> Option<u32> {
+        self.request.cseq_header().ok()?.seq().ok()
+    }
+
     async fn send(&self) {
         let message = SipMessage::Request(self.request.clone());
         if let Err(error) = self.connection.send(message, Some(&self.next_hop)).await {

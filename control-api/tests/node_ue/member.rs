@@ -1,0 +1,77 @@
+//! A member of a room in the clear, and a node whose calls MIKEY keys.
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use control_api::config::{Config, DEVELOPMENT_TICKET_KEY_ID};
+use control_api::mrfc::{DialSecurity, TicketSource};
+use control_api::node::Node;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::{Phone, authority, config, line, plain_offer, status};
+
+/// A node that keys its calls with tickets of this source.
+pub(crate) fn keyed(ticket: TicketSource) -> Config {
+    let mut settings = config();
+    settings.conference.dial_security = DialSecurity::Mikey;
+    settings.conference.dial_ticket = ticket;
+    settings.conference.dial_ticket_key = Some(DEVELOPMENT_TICKET_KEY_ID.to_owned());
+    settings
+}
+
+/// A request from one end of an MSRP session to the other.
+pub(crate) fn message(id: &str, to: &str, from: &str, content_type: &str, text: &str) -> String {
+    format!(
+        "MSRP {id} SEND\r\nTo-Path: {to}\r\nFrom-Path: {from}\r\nMessage-ID: m{id}\r\n\
+         Byte-Range: 1-{length}/{length}\r\nContent-Type: {content_type}\r\n\r\n{text}\r\n\
+         -------{id}$\r\n",
+        length = text.len()
+    )
+}
+
+/// A member of a room, in the clear.
+pub(crate) struct Member {
+    pub(crate) phone: Phone,
+    pub(crate) media: TcpStream,
+    pub(crate) path: String,
+}
+
+impl Member {
+    pub(crate) async fn join(node: &Node, room: &str, from: Option<&str>) -> Self {
+        let udp = node.addresses().sip_udp;
+        let mut phone = Phone::new(udp).await;
+        phone.to = format!("sip:{room}@{udp}");
+        from.into_iter().for_each(|from| phone.from = from.to_owned());
+        let answer = phone.invite(&plain_offer()).await;
+        assert_eq!(status(&answer), 200, "{answer}");
+        let media = TcpStream::connect(authority(&answer)).await.expect("connects");
+        let mut member = Self { phone, media, path: line(&answer, "a=path:").to_owned() };
+        let bind = super::binding_send(&answer);
+        member.media.write_all(bind.as_bytes()).await.expect("sent");
+        member.hear("200 OK").await;
+        member
+    }
+
+    pub(crate) async fn say(&mut self, content_type: &str, text: &str) {
+        let own = "msrp://127.0.0.1:9/phoneSession1;tcp";
+        let message = message("said0001", &self.path, own, content_type, text);
+        self.media.write_all(message.as_bytes()).await.expect("sent");
+    }
+
+    /// Reads until `wanted` has come.
+    pub(crate) async fn hear(&mut self, wanted: &str) -> String {
+        let mut heard = Vec::new();
+        loop {
+            let text = String::from_utf8_lossy(&heard).into_owned();
+            if text.contains(wanted) {
+                return text;
+            }
+            let read = self.media.read_buf(&mut heard);
+            let read = tokio::time::timeout(super::PATIENCE, read).await;
+            assert_ne!(read.expect("in time").expect("received"), 0, "{wanted:?}: {text}");
+        }
+    }
+
+    pub(crate) async fn leave(mut self) {
+        assert_eq!(status(&self.phone.ask("BYE", b"").await), 200);
+    }
+}
