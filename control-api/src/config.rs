@@ -220,6 +220,9 @@ pub struct Timers {
     /// How long a member whose connection was lost may take to re-create its session with a
     /// re-INVITE (RFC 4975 section 5.4); 0: its call ends with the connection.
     pub recovery_seconds: u64,
+    /// How long a session keeps a key of MIKEY-TICKET before the node offers it another; 0: for as long
+    /// as it lasts.
+    pub rekeying_seconds: u64,
     /// A connection on which nothing arrives for this long is released, and its call with it.
     pub idle_seconds: u64,
     /// A connection whose kernel buffer takes nothing for this long is broken.
@@ -312,6 +315,7 @@ impl Default for Timers {
             unbound_seconds: 5,
             establishment_seconds: 32,
             recovery_seconds: 0,
+            rekeying_seconds: 0,
             idle_seconds: 3600,
             send_stall_seconds: 60,
             slow_member_milliseconds: 200,

@@ -89,7 +89,7 @@ impl Bench {
     fn wait(&mut self, ns: u64) -> Vec<Action> {
         self.now_ns += ns;
         let now = self.now();
-        self.mrfc.handle_timeout(now);
+        self.mrfc.handle_timeout(now, &mut |_| ());
         self.actions()
     }
 

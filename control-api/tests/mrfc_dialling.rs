@@ -396,7 +396,7 @@ fn a_kms_that_grants_nothing_or_says_nothing_leaves_nothing() {
     let mut bench = Bench::new(TicketSource::Kms);
     let (resolve, message) = question(bench.dial(BOB));
     assert_eq!(bench.mrfc.poll_timeout(), Some(1 + KMS_TIMEOUT_NS));
-    bench.mrfc.handle_timeout(now(1 + KMS_TIMEOUT_NS));
+    bench.mrfc.handle_timeout(now(1 + KMS_TIMEOUT_NS), &mut |_| ());
     assert!(bench.actions().is_empty());
     assert!(bench.mrfc.is_empty());
     assert_eq!(bench.mrfc.counters().kms_timeouts, 1);

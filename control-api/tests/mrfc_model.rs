@@ -179,7 +179,8 @@ impl World {
             }
             Step::Wait { seconds } => {
                 self.now_ns += seconds * 1_000_000_000;
-                self.mrfc.handle_timeout(Now { monotonic_ns: self.now_ns, ntp: NtpTime(0) });
+                let now = Now { monotonic_ns: self.now_ns, ntp: NtpTime(0) };
+                self.mrfc.handle_timeout(now, &mut |_| ());
                 self.drain();
             }
             Step::Shutdown => self.event(Event::Shutdown),
@@ -203,6 +204,10 @@ impl World {
                 Mp::Refused { termination: modify.termination, reason: Refusal::Transport }
             }
             Command::Modify(modify) => Mp::Modified { termination: modify.termination },
+            Command::Rekey(rekey) if refuse => {
+                Mp::Refused { termination: rekey.termination, reason: Refusal::IdentityInUse }
+            }
+            Command::Rekey(rekey) => Mp::Modified { termination: rekey.termination },
             Command::ReplaceSession(replace) if refuse => {
                 Mp::Refused { termination: replace.termination, reason: Refusal::IdentityInUse }
             }

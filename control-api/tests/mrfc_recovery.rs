@@ -103,7 +103,8 @@ impl Bench {
 
     fn wait(&mut self, duration: Duration) -> Vec<Action> {
         self.now_ns += duration.as_nanos() as u64;
-        self.mrfc.handle_timeout(Now { monotonic_ns: self.now_ns, ntp: NtpTime(0) });
+        let now = Now { monotonic_ns: self.now_ns, ntp: NtpTime(0) };
+        self.mrfc.handle_timeout(now, &mut |_| ());
         std::iter::from_fn(|| self.mrfc.poll_action()).collect()
     }
 

@@ -306,7 +306,7 @@ impl World {
         while let Some(due_ns) = self.mrfc.poll_timeout().filter(|due| *due <= until_ns) {
             self.now_ns = due_ns.max(self.now_ns);
             let now = self.now();
-            self.mrfc.handle_timeout(now);
+            self.mrfc.handle_timeout(now, &mut |_| ());
             self.drain();
         }
         self.now_ns = until_ns;

@@ -6,25 +6,16 @@ mod support;
 
 use std::net::SocketAddr;
 
-use control_api::config::{Config, DEVELOPMENT_TICKET_KEY_ID, UriPattern};
+use control_api::config::UriPattern;
 use control_api::mikey::Established;
-use control_api::mrfc::{DialSecurity, TicketSource};
+use control_api::mrfc::TicketSource;
 use control_api::node::Node;
 use mrfp_protocol::tls::Psk;
 use node_ue::callee::{Callee, body, key_management, keyed_answer, refer, respond, wrong_key};
-use node_ue::member::{Member, message};
+use node_ue::member::{Member, keyed, message};
 use node_ue::{Protected, assert_becomes_empty, authority, config, line, metric, status, stop};
 use support::http::{Response, request, request_json};
 use tokio::net::TcpListener;
-
-/// A node that keys its calls with tickets of this source.
-fn keyed(ticket: TicketSource) -> Config {
-    let mut settings = config();
-    settings.conference.dial_security = DialSecurity::Mikey;
-    settings.conference.dial_ticket = ticket;
-    settings.conference.dial_ticket_key = Some(DEVELOPMENT_TICKET_KEY_ID.to_owned());
-    settings
-}
 
 /// `POST /api/v1/rooms/{room}/calls`.
 async fn call(node: &Node, room: &str, callee: &str) -> Response {

@@ -62,6 +62,7 @@ impl Plane {
         {
             self.catch_up(key);
         }
+        self.settle_former(key);
     }
 
     /// A connection lags no more, or is ending.

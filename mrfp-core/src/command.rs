@@ -116,7 +116,7 @@ impl Plane {
         self.terminations.get(key).is_some_and(Termination::awaits_connection)
     }
 
-    fn living(&self, id: TerminationId) -> Result<Key, Refusal> {
+    pub(crate) fn living(&self, id: TerminationId) -> Result<Key, Refusal> {
         let key =
             self.termination_by_id.get(&self.terminations, &id).ok_or(Refusal::TerminationId)?;
         let lives = |termination: &Termination| termination.stage < Stage::Subtracted;

@@ -161,6 +161,12 @@ pub(crate) const OUTSTANDING_MAX: usize = 4_096;
 pub(crate) const OUTSTANDING_PARTIAL_MAX: usize = 256;
 /// How long a request may stay unanswered after its last byte has left (RFC 4975 section 7.1.1).
 pub(crate) const TRANSACTION_TIMEOUT_NS: u64 = 30_000_000_000;
+/// A connection that a session has left for one under a new key is closed when nothing has come on it
+/// for this long: what the peer had under way is here then, however often it was lost before.
+pub(crate) const FORMER_QUIET_NS: u64 = 2_000_000_000;
+/// The same when the peer goes on using it: by then whatever was sent before the move has been answered
+/// or has failed.
+pub(crate) const FORMER_CONNECTION_NS: u64 = 2 * TRANSACTION_TIMEOUT_NS;
 /// How long the next chunk of a message may be in coming before the message is given up (RFC 7701
 /// section 6.1: the chunk reception timer, around 540 seconds).
 pub(crate) const CHUNK_RECEPTION_TIMEOUT_NS: u64 = 540_000_000_000;

@@ -344,6 +344,14 @@ impl Connection {
         }
     }
 
+    /// Whether nothing has come of a message that is not whole.
+    pub(crate) fn is_between_messages(&self) -> bool {
+        self.framer.is_between_messages()
+            && matches!(self.incoming, Incoming::Idle)
+            && self.carry_record.is_none()
+            && self.carry_message.is_none()
+    }
+
     /// Whether nothing of this connection is in the kernel.
     pub(crate) fn is_joined(&self) -> bool {
         matches!(self.recv, Recv::Idle | Recv::Ended)

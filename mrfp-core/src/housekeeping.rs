@@ -80,6 +80,7 @@ impl Plane {
 
     fn check_termination(&mut self, index: u32) {
         let Some(key) = self.terminations.key_at(index) else { return };
+        self.check_rekeying(key);
         let Some(termination) = self.terminations.get(key) else { return };
         if termination.awaits_connection() && self.now_ns >= termination.establishment_deadline_ns {
             let cause = if termination.handshake_failed {

@@ -20,6 +20,8 @@
 //! one record when it sends it. What is incomplete waits in a `carry` buffer;
 //! an idle connection owns none.
 //!
+//! `rekeying`: a session goes over to a connection under a new key.
+//!
 //! `relay` does the same between connections that belong to no Context (RFC 4976).
 //!
 //! # Control
@@ -46,6 +48,7 @@ mod outstanding;
 mod plane;
 mod port;
 mod receive;
+mod rekeying;
 mod relay;
 mod request;
 mod room;

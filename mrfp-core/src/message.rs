@@ -102,6 +102,7 @@ impl Plane {
             None if start > 1 => return Err(413),
             None => {}
         }
+        let key = self.home(key);
         let connection = self.connections.get_mut(key).ok_or(481u16)?;
         if connection.messages.len() >= MESSAGES_IN_PROGRESS_MAX {
             // What nobody takes any more need not be remembered for the sake of others.
@@ -136,6 +137,7 @@ impl Plane {
 
     /// The message of that Message-ID that is in progress in a session.
     pub(crate) fn known_message(&self, key: Key, session: Key, id: &[u8]) -> Option<Key> {
+        let key = self.home(key);
         let mut messages = self.connections.get(key)?.messages.iter().copied();
         messages.find(|&message| {
             self.messages
@@ -150,6 +152,7 @@ impl Plane {
 
     /// Nothing more of a message is to come.
     pub(crate) fn close_message(&mut self, key: Key, message: Key) {
+        let key = self.home(key);
         if let Some(connection) = self.connections.get_mut(key)
             && let Some(at) = connection.messages.iter().position(|&open| open == message)
         {

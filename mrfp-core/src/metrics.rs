@@ -131,6 +131,10 @@ shard_metrics! {
     handshakes_failed_other: Counter,
     /// TLS handshakes that did not complete in time.
     handshakes_timeout: Counter,
+    /// Sessions that have moved to a connection under a new key.
+    rekeyings_completed: Counter,
+    /// New keys of sessions that led to no connection.
+    rekeyings_failed: Counter,
     /// MSRP SEND requests received.
     messages_received: Counter,
     /// MSRP messages received that violate the grammar.

@@ -54,6 +54,10 @@ pub enum Command {
     /// one in its place, after a new SDP exchange (RFC 4975 section 5.4). Whatever is left of the old
     /// one ends, the member stays who it is. Answered by `Reserved` or `Refused`.
     ReplaceSession(Box<ReplaceSession>),
+    /// TS 23.333 "Modify": a session that stands gets another key, and moves to a connection under it
+    /// once there is one (RFC 6043 section 5.2). Answered by `Modified` or `Refused`; `Rekeyed` or
+    /// `RekeyingFailed` follows, unless the key is withdrawn or the session ends.
+    Rekey(Box<Rekey>),
     /// TS 23.333 "Subtract". Answered by `Subtracted` once the connection is gone, also where the
     /// Termination is not known (any more).
     Subtract {
@@ -247,6 +251,37 @@ pub struct ReplaceSession {
     pub remote: Option<Remote>,
 }
 
+/// Another key for a session that stands.
+#[derive(Debug)]
+pub struct Rekey {
+    /// Which.
+    pub termination: TerminationId,
+    /// The key.
+    pub key: NextKey,
+}
+
+/// How far the next key of a session is. Like the first it serves one connection (TS 23.333 clause
+/// 5.20.2); the running connection stays until that is there.
+#[derive(Debug)]
+pub enum NextKey {
+    /// An offer of ours is unanswered: a TLS client that names the identity waits in its handshake.
+    Awaited {
+        /// The identity the TLS client names.
+        identity: Vec<u8>,
+    },
+    /// Agreed. It has as long as a first connection may take.
+    Agreed {
+        /// The identity the TLS client names.
+        identity: Vec<u8>,
+        /// The TEK.
+        psk: Psk,
+        /// Who makes the new connection.
+        setup: Setup,
+    },
+    /// There is to be none; where the session has moved already, that is no more to be undone.
+    Withdrawn,
+}
+
 /// The peer's end of a stream.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Remote {
@@ -305,6 +340,19 @@ pub enum Event {
         /// Which.
         termination: TerminationId,
     },
+    /// A session has moved to a connection under its next key.
+    Rekeyed {
+        /// Which.
+        termination: TerminationId,
+    },
+    /// "Notify" (TS 23.333 5.20): no connection under the next key came up. The session stays with the
+    /// one it has; the next key is forgotten.
+    RekeyingFailed {
+        /// Which.
+        termination: TerminationId,
+        /// Why.
+        cause: ReleaseCause,
+    },
     /// "Notify" (TS 23.333 5.20): the bearer of a Termination is gone or did not come up. The
     /// Termination stays until it is subtracted.
     BearerReleased {
@@ -357,6 +405,8 @@ pub enum Refusal {
     TerminationId,
     /// No port of its own could be had, or no connection started.
     Transport,
+    /// The session does not stand, or has only just moved to another connection.
+    Busy,
     /// The shard is stopping.
     Stopping,
 }

@@ -56,6 +56,11 @@ impl OutstandingRequests {
         self.queue.len()
     }
 
+    /// Whether the answer to one of them is yet to come.
+    pub(crate) fn awaits_answer(&self) -> bool {
+        self.queue.iter().any(|request| !request.partial)
+    }
+
     /// The request whose end has not been queued; it is the last.
     fn open(&mut self) -> Option<&mut Outstanding> {
         self.queue.back_mut().filter(|last| last.end.is_none())
@@ -208,7 +213,16 @@ impl Plane {
         let Some(session) = self.session_named(key, head.to_path.first()) else { return };
         self.count_received(session, |received| received.count_response(status));
         let Some(connection) = self.connections.get_mut(key) else { return };
-        let request = connection.outstanding.take(head.transaction_id);
+        let mut request = connection.outstanding.take(head.transaction_id);
+        let mut asked_on = key;
+        if request.is_none()
+            && let Some(other) = self.other_connection(session, key)
+            && let Some(connection) = self.connections.get_mut(other)
+        {
+            request = connection.outstanding.take(head.transaction_id);
+            asked_on = other;
+        }
+        let Some(connection) = self.connections.get(key) else { return };
         // A chunk whose answers nobody waits for may be open all the same.
         let open = connection.outgoing.filter(|open| {
             open.receiver == session && open.transaction.as_bytes() == head.transaction_id
@@ -224,7 +238,7 @@ impl Plane {
         if matches!(status, 481 | 506) {
             self.release_session(session, ReleaseCause::PeerClosed, Ending::Graceful);
         }
-        self.relax(key);
+        self.relax(asked_on);
     }
 
     fn answered_well(&mut self, message_key: Key) {
@@ -279,9 +293,12 @@ impl Plane {
             start: request.start,
             next: request.next,
         };
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        let requests = 1 + connection.outstanding.take_rest(&mut undelivered);
-        self.decline(key, request.receiver, request.message);
+        let mut requests = 1;
+        for key in [Some(key), self.other_connection(request.receiver, key)].into_iter().flatten() {
+            let Some(connection) = self.connections.get_mut(key) else { continue };
+            requests += connection.outstanding.take_rest(&mut undelivered);
+        }
+        self.decline(self.home(key), request.receiver, request.message);
         let Some(message) = self.messages.get_mut(request.message) else { return };
         message.outstanding -= requests;
         message.failed += 1;
@@ -324,13 +341,14 @@ impl Plane {
         if let Some(context) = self.contexts.get_mut(termination.context) {
             context.statistics_mut().messages_undelivered += 1;
         }
-        let Some(key) = connection_key else { return };
         let mut next = undelivered.next;
         let mut answered = false;
-        if let Some(connection) = self.connections.get_mut(key)
-            && let Incoming::Forward(forward) = &connection.incoming
-            && forward.message == undelivered.message
-        {
+        for key in [connection_key, self.former_connection(sender)].into_iter().flatten() {
+            let Some(connection) = self.connections.get_mut(key) else { continue };
+            let Incoming::Forward(forward) = &connection.incoming else { continue };
+            if forward.message != undelivered.message {
+                continue;
+            }
             next = next.min(forward.start);
             if let Incoming::Forward(forward) =
                 std::mem::replace(&mut connection.incoming, Incoming::Idle)

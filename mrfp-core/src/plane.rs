@@ -18,6 +18,7 @@ use crate::incoming::Incoming;
 use crate::message::Message;
 use crate::metrics::ShardMetrics;
 use crate::mp::{ContextId, Event, REALMS_MAX, ReleaseCause, TerminationId, Traffic};
+use crate::rekeying::Rekeyings;
 use crate::relay::Relay;
 use crate::room::Verdict;
 use crate::table::{Index, Table};
@@ -41,6 +42,8 @@ pub(crate) struct Plane {
     pub(crate) by_identity: Index<Termination, [u8]>,
     /// Everything else binds by the session-id of the first request's To-Path.
     pub(crate) by_session_id: Index<Termination, [u8]>,
+    /// Sessions that change their key.
+    pub(crate) rekeyings: Rekeyings,
     /// The newest connection of ours to an address, for further sessions with the same peer.
     pub(crate) connected_to: HashMap<SocketAddr, Key>,
     unbound: usize,
@@ -117,6 +120,7 @@ impl Plane {
             context_by_id: Index::reserved(limits.terminations_max, |it: &Context| &it.id),
             by_identity: Index::reserved(limits.terminations_max, Termination::identity),
             by_session_id: Index::reserved(limits.terminations_max, Termination::session_id),
+            rekeyings: Rekeyings::default(),
             connected_to: HashMap::new(),
             unbound: 0,
             unbound_by_source: HashMap::new(),
@@ -183,6 +187,9 @@ impl Plane {
         let Some(connection) = self.connections.get(key) else { return };
         if connection.life >= Life::Draining {
             return;
+        }
+        if let Some(session) = self.session_beside(key) {
+            return self.release_beside(key, session, cause, ending);
         }
         self.metrics.count_release(cause);
         if ending == Ending::Abort

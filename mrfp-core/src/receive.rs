@@ -3,14 +3,16 @@
 
 use mrfp_io::Key;
 use mrfp_protocol::msrp::{Malformed, Uri};
-use mrfp_protocol::tls::{Handshake, HandshakeError, Opened, Progress, RECORD_BYTES_MAX, Session};
+use mrfp_protocol::tls::{
+    Handshake, HandshakeError, Opened, Progress, Psk, RECORD_BYTES_MAX, Session,
+};
 
 use crate::carry::CarryBuffer;
 use crate::config::RECORD_OUTPUT_BUFFERS_MAX;
 use crate::connection::{Claim, Connection, Life, Transport};
 use crate::mp::ReleaseCause;
 use crate::plane::{Ending, Plane};
-use crate::termination::Protection;
+use crate::termination::{Protection, Stage};
 
 /// First byte of a TLS handshake record (RFC 5246 section 6.2.1).
 const CONTENT_TYPE_HANDSHAKE: u8 = 0x16;
@@ -70,7 +72,8 @@ impl Plane {
         let Some(termination) = self.terminations.get(termination_key) else { return };
         let started = match &termination.protection {
             Protection::TlsPsk(credentials) => {
-                let Some(credentials) = credentials else { return };
+                let next = self.next_credentials(termination_key, key);
+                let Some(credentials) = next.or(credentials.as_ref()) else { return };
                 let Some(psk) = credentials.psk() else { return };
                 Handshake::client(&self.profile, credentials.identity(), &psk)
             }
@@ -207,19 +210,12 @@ impl Plane {
         let claimed = match (&connection.relay, own_port_of) {
             (Some(_), _) => None,
             (None, Some(own)) => Some(own),
-            (None, None) => self.by_identity.get(&self.terminations, handshake.identity()),
+            (None, None) => self.session_by_identity(handshake.identity()),
         };
         if claimed.is_some_and(|termination| self.waits_for_answer(key, termination)) {
             return false;
         }
-        let candidate = claimed
-            .and_then(|key| Some((key, self.terminations.get(key)?)))
-            .filter(|(_, termination)| termination.awaits_tls_client());
-        let claimed = candidate.map(|(key, termination)| Claim {
-            termination: key,
-            session_number: termination.session_number,
-        });
-        let psk = candidate.and_then(|(_, termination)| termination.psk());
+        let (claimed, psk) = claimed.and_then(|session| self.claim(session)).unzip();
         let Some(connection) = self.connections.get_mut(key) else { return false };
         let Transport::Handshaking(handshake) = &mut connection.transport else { return false };
         handshake.provide_psk(psk.as_ref());
@@ -227,26 +223,37 @@ impl Plane {
         true
     }
 
+    /// What a TLS client has to know that claims a session: its first key, or its next one.
+    fn claim(&self, session: Key) -> Option<(Claim, Psk)> {
+        let termination = self.terminations.get(session)?;
+        if !termination.awaits_tls_client() {
+            return self.next_claim(session);
+        }
+        let session_number = termination.session_number;
+        Some((Claim { termination: session, session_number }, termination.psk()?))
+    }
+
     /// Whether this connection waits for the answer to an offer of ours. The media path is often
     /// shorter than that of the signalling, so the answerer's connection may come first. One waits
     /// for each Termination, and no longer than any connection may remain unbound; whoever else
     /// names the identity meanwhile is a stranger.
     fn waits_for_answer(&mut self, key: Key, termination_key: Key) -> bool {
-        let Some(termination) = self.terminations.get(termination_key) else { return false };
-        if !termination.awaits_answer() {
-            return false;
-        }
-        let is_alive = |early: Key| self.connections.get(early).is_some_and(Connection::is_alive);
-        let waiting = termination.early.filter(|&early| is_alive(early));
         let Some(termination) = self.terminations.get_mut(termination_key) else { return false };
-        termination.early = waiting.or(Some(key));
-        termination.early == Some(key)
+        let place = match termination.awaits_answer() {
+            true => Some(&mut termination.early),
+            false => self.rekeyings.early_place(termination_key),
+        };
+        let Some(place) = place else { return false };
+        let is_alive = |early: &Key| self.connections.get(*early).is_some_and(Connection::is_alive);
+        *place = place.filter(is_alive).or(Some(key));
+        *place == Some(key)
     }
 
     /// Lets the handshake go on that waited for the answer to an offer of ours.
     pub(crate) fn resume_early(&mut self, termination_key: Key) {
         let termination = self.terminations.get_mut(termination_key);
         let early = termination.and_then(|termination| termination.early.take());
+        let early = early.or_else(|| self.rekeyings.take_early(termination_key));
         let Some(key) = early else { return };
         if self.connections.get(key).is_some_and(Connection::is_alive) {
             self.receive_handshake(key, &mut []);
@@ -272,7 +279,7 @@ impl Plane {
             return self.relay_secured(key, certificate);
         }
         if let Some(termination_key) = connection.only_session() {
-            self.bind(key, termination_key);
+            self.bind_secured(key, termination_key);
             return self.send_binding_request(key, termination_key);
         }
         if let Transport::Handshaking(mut handshake) = handshaking
@@ -283,16 +290,27 @@ impl Plane {
             // The client has proved nothing: its first request names the session, as in the clear.
             return;
         }
-        let claimed = connection.origin().and_then(|origin| origin.claimed).filter(|claim| {
-            self.terminations.get(claim.termination).is_some_and(|termination| {
-                termination.awaits_tls_client()
-                    && termination.session_number == claim.session_number
-            })
-        });
-        match claimed {
-            Some(claim) => self.bind(key, claim.termination),
+        let claimed = connection.origin().and_then(|origin| origin.claimed);
+        match claimed.filter(|&claim| self.is_open_to(claim)) {
+            Some(claim) => self.bind_secured(key, claim.termination),
             // Another connection with the same key was faster, or the session is gone.
             None => self.release(key, ReleaseCause::TlsEstablishmentFailure, Ending::Graceful),
+        }
+    }
+
+    /// Whether nobody else has bound what that claim is to, and its key is still the one.
+    fn is_open_to(&self, claim: Claim) -> bool {
+        let termination = self.terminations.get(claim.termination);
+        termination.is_some_and(|termination| {
+            termination.awaits_tls_client() && termination.session_number == claim.session_number
+        }) || self.claims_next(claim)
+    }
+
+    /// Binds a connection that is secured with the first key of a session, or with its next one.
+    fn bind_secured(&mut self, key: Key, session: Key) {
+        match self.terminations.get(session).map(|termination| termination.stage) {
+            Some(Stage::Bound) => self.move_over(key, session),
+            Some(_) | None => self.bind(key, session),
         }
     }
 
@@ -307,10 +325,12 @@ impl Plane {
             connection.close_notify_queued = true;
             // It may have been a stranger, so that the peer may still come; if it does not, this is
             // what went wrong.
-            if let Some(claim) = connection.origin().and_then(|origin| origin.claimed)
-                && let Some(termination) = self.terminations.get_mut(claim.termination)
-            {
-                termination.handshake_failed |= termination.session_number == claim.session_number;
+            if let Some(claim) = connection.origin().and_then(|origin| origin.claimed) {
+                self.next_handshake_failed(claim);
+                if let Some(termination) = self.terminations.get_mut(claim.termination) {
+                    termination.handshake_failed |=
+                        termination.session_number == claim.session_number;
+                }
             }
         }
         self.release(key, ReleaseCause::TlsEstablishmentFailure, Ending::Graceful);

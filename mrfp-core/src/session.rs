@@ -49,7 +49,7 @@ impl Plane {
         }
         let session = self.session_by_id(Uri::parse(uri).ok()?.session_id)?;
         let termination = self.terminations.get(session)?;
-        (termination.connection == Some(key)
+        (connection.sessions.contains(&session)
             && termination.stage == Stage::Bound
             && termination.is_addressed_by(uri))
         .then_some(session)
@@ -60,9 +60,10 @@ impl Plane {
         self.by_session_id.get(&self.terminations, session_id)
     }
 
-    /// The session a client with that identity may claim.
+    /// The session a client with that identity may claim, with its first key or its next one.
     pub(crate) fn session_by_identity(&self, identity: &[u8]) -> Option<Key> {
-        self.by_identity.get(&self.terminations, identity)
+        let first = self.by_identity.get(&self.terminations, identity);
+        first.or_else(|| self.rekeyings.named(identity))
     }
 
     fn bind_named(&mut self, key: Key, head: &Head<'_>) -> Result<Key, u16> {
@@ -178,6 +179,7 @@ impl Plane {
         let early = self.terminations.get_mut(session).and_then(|it| it.early.take());
         self.forget_credentials(session);
         self.by_session_id.remove(&self.terminations, session);
+        self.end_rekeying(session);
         if let Some(early) = early {
             // What it waited for does not come.
             self.release(early, ReleaseCause::TlsEstablishmentFailure, Ending::Graceful);

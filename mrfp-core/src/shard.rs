@@ -17,7 +17,8 @@ use crate::connection::{Connection, Life, Origin, Recv, Transport};
 use crate::egress::Form;
 use crate::metrics::PublishedMetrics;
 use crate::mp::{
-    Command, Event, Modify, Refusal, ReleaseCause, ReplaceSession, ReserveAndConfigure,
+    Command, Event, Modify, NextKey, Refusal, Rekey, ReleaseCause, ReplaceSession,
+    ReserveAndConfigure,
 };
 use crate::plane::{Ending, Plane};
 use crate::relay::{Link, PROBATION_NS, Relay, RelayConfig};
@@ -234,6 +235,14 @@ impl<D: Driver> Shard<D> {
                 };
                 self.plane.events.push_back(event);
             }
+            Command::Rekey(rekey) => {
+                let termination = rekey.termination;
+                let event = match self.rekey(&rekey) {
+                    Ok(()) => Event::Modified { termination },
+                    Err(reason) => Event::Refused { termination, reason },
+                };
+                self.plane.events.push_back(event);
+            }
             Command::Subtract { termination } => {
                 if let Some(listener) = self.plane.subtract(termination) {
                     self.end_listener(listener);
@@ -297,6 +306,20 @@ impl<D: Driver> Shard<D> {
         Ok(address)
     }
 
+    fn rekey(&mut self, rekey: &Rekey) -> Result<(), Refusal> {
+        let session = self.plane.rekey(rekey)?;
+        let NextKey::Agreed { setup, .. } = &rekey.key else { return Ok(()) };
+        match remote_address(*setup) {
+            Some(remote) => {
+                let made = self.open_connection(session, remote);
+                let key = made.inspect_err(|_| self.plane.withdraw_key(session))?;
+                self.plane.expect_rekeyed(session, key);
+            }
+            None => self.plane.resume_early(session),
+        }
+        Ok(())
+    }
+
     /// A port for one Termination: the port is the binding.
     fn listen_own(&mut self) -> Result<OwnPort, Refusal> {
         let key = self.listeners.vacant().ok_or(Refusal::Transport)?;
@@ -319,6 +342,19 @@ impl<D: Driver> Shard<D> {
             self.plane.send_binding_request(key, termination_key);
             return Ok(());
         }
+        let key = self.open_connection(termination_key, remote)?;
+        if let Some(termination) = self.plane.terminations.get_mut(termination_key) {
+            termination.connection = Some(key);
+        }
+        Ok(())
+    }
+
+    /// Begins a connection of ours that is to carry that session.
+    fn open_connection(
+        &mut self,
+        termination_key: Key,
+        remote: SocketAddr,
+    ) -> Result<Key, Refusal> {
         let key = self.plane.connections.vacant().ok_or(Refusal::TerminationsExhausted)?;
         let token = Token::new(Operation::Connect, key);
         let socket = self.driver.connect(remote, token).map_err(|_| Refusal::Transport)?;
@@ -330,10 +366,7 @@ impl<D: Driver> Shard<D> {
         connection.connect_in_flight = true;
         assert!(self.plane.connections.insert(connection).is_ok_and(|made| made == key));
         self.plane.connected_to.insert(remote, key);
-        if let Some(termination) = self.plane.terminations.get_mut(termination_key) {
-            termination.connection = Some(key);
-        }
-        Ok(())
+        Ok(key)
     }
 
     fn end_listener(&mut self, key: Key) {
@@ -630,6 +663,7 @@ impl<D: Driver> Shard<D> {
 
     /// At most one operation per connection: everything the turn has gathered goes out together.
     fn flush(&mut self, key: Key) {
+        let behind_former = self.plane.is_behind_former(key);
         let Some(connection) = self.plane.connections.get_mut(key) else { return };
         if !matches!(connection.life, Life::Unbound | Life::Open | Life::Draining) {
             return;
@@ -653,8 +687,8 @@ impl<D: Driver> Shard<D> {
             return;
         }
         // Plaintext waits for the session it is to be sealed in.
-        let takes_plaintext =
-            !matches!(connection.transport, Transport::Unknown | Transport::Handshaking(_));
+        let takes_plaintext = !behind_former
+            && !matches!(connection.transport, Transport::Unknown | Transport::Handshaking(_));
         while (takes_plaintext || connection.egress.next_form() == Some(Form::Wire))
             && let Some((mut buffer, form)) = connection.egress.next()
         {

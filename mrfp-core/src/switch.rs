@@ -169,6 +169,10 @@ impl Plane {
         }
         self.acceptable(context, session, head)?;
         let message = self.open_message(key, session, head)?;
+        if self.is_received_beside(session, key, message) {
+            // One of two chunks that come at once would be written into the other.
+            return Err(413);
+        }
         let total = head.byte_range.and_then(|range| range.total).unwrap_or(0);
         if self.messages.get(message).is_some_and(|message| total > message.size_bytes_max) {
             // A later chunk may be the first to say so: who has got a part must not wait for more.
@@ -380,12 +384,14 @@ impl Plane {
     /// A member may not send any more: what it is in the middle of goes no further.
     pub(crate) fn silence(&mut self, key: Key, session: Key) {
         self.give_up_messages(key, session);
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        match std::mem::replace(&mut connection.incoming, Incoming::Idle) {
-            Incoming::Forward(forward) if forward.transaction.session == session => {
-                self.refuse_forward(key, forward, None, 403);
+        for key in [Some(key), self.former_connection(session)].into_iter().flatten() {
+            let Some(connection) = self.connections.get_mut(key) else { continue };
+            match std::mem::replace(&mut connection.incoming, Incoming::Idle) {
+                Incoming::Forward(forward) if forward.transaction.session == session => {
+                    self.refuse_forward(key, forward, None, 403);
+                }
+                other => connection.incoming = other,
             }
-            other => connection.incoming = other,
         }
     }
 

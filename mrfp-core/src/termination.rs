@@ -92,7 +92,7 @@ pub(crate) struct Credentials {
 
 impl Credentials {
     /// Copies both; what they came in goes back to the thread that has made it.
-    fn new(identity: &[u8], psk: Option<&Psk>) -> Self {
+    pub(crate) fn new(identity: &[u8], psk: Option<&Psk>) -> Self {
         let key = psk.map_or(&[][..], Psk::expose);
         let key_bytes = u8::try_from(key.len()).expect("a key has 64 bytes at most");
         Self { memory: [&[key_bytes], identity, key].concat().into() }
@@ -106,7 +106,7 @@ impl Credentials {
         &self.memory[1..self.key_at()]
     }
 
-    fn has_key(&self) -> bool {
+    pub(crate) fn has_key(&self) -> bool {
         self.memory[0] > 0
     }
 

@@ -83,7 +83,7 @@ impl Plane {
         if !is_whole {
             return None;
         }
-        let connection = self.connections.get(key)?;
+        let connection = self.connections.get(self.home(key))?;
         let others = connection.messages.len();
         if others >= MESSAGES_IN_PROGRESS_MAX
             || (others > 0 && self.known_message(key, session, id).is_some())

@@ -114,6 +114,7 @@ impl Config {
             ("unbound_seconds", self.timers.unbound_seconds, 1),
             ("establishment_seconds", self.timers.establishment_seconds, 1),
             ("recovery_seconds", self.timers.recovery_seconds, 0),
+            ("rekeying_seconds", self.timers.rekeying_seconds, 0),
             ("idle_seconds", self.timers.idle_seconds, 1),
             ("send_stall_seconds", self.timers.send_stall_seconds, 1),
         ];

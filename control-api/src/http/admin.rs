@@ -52,6 +52,7 @@ pub fn router(services: AdminServices) -> Router {
         .route("/api/v1/rooms/{room}/members/{call}/kick", post(rooms::kick))
         .route("/api/v1/rooms/{room}/members/{call}/mute", post(rooms::mute))
         .route("/api/v1/rooms/{room}/members/{call}/unmute", post(rooms::unmute))
+        .route("/api/v1/rooms/{room}/members/{call}/rekey", post(rooms::rekey))
         // Nothing else takes a body.
         .layer(DefaultBodyLimit::max(0))
         .route("/api/v1/rooms/{room}/calls", rooms::calls_route())

@@ -65,6 +65,13 @@ pub(super) async fn mute(state: State<Admin>, Path((room, call)): Path<(String, 
     administer(state, room, Administration::Mute { call: CallId(call), muted: true }).await
 }
 
+pub(super) async fn rekey(
+    state: State<Admin>,
+    Path((room, call)): Path<(String, u64)>,
+) -> Response {
+    administer(state, room, Administration::Rekey(CallId(call))).await
+}
+
 pub(super) async fn unmute(
     state: State<Admin>,
     Path((room, call)): Path<(String, u64)>,
@@ -116,7 +123,7 @@ fn is_sip_uri(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"<>\"?".contains(&byte))
 }
 
-/// 204, 404, or 409 where the member's session is changing just now.
+/// 204, 404, 409 where the member's session is changing just now, or 422 where that cannot be done to it.
 async fn administer(
     State(admin): State<Admin>,
     room: String,
@@ -128,6 +135,10 @@ async fn administer(
         Some(Err(AdministrationError::NotFound)) => not_found(),
         Some(Err(AdministrationError::Busy)) => {
             (StatusCode::CONFLICT, "the member's session is changing; try again\n").into_response()
+        }
+        Some(Err(AdministrationError::NotKeyed)) => {
+            let text = "the member's session has no key that could be renewed\n";
+            (StatusCode::UNPROCESSABLE_ENTITY, text).into_response()
         }
         None => overloaded(),
     }

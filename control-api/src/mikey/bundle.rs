@@ -93,6 +93,7 @@ pub struct TrafficKey {
 }
 
 /// An update of ours that awaits its answer.
+#[derive(Debug)]
 pub struct PendingUpdate {
     /// The bundle as it will be.
     renewed: Bundle,
@@ -231,9 +232,11 @@ impl Bundle {
         let key = session_key(&self.session_keys, &self.session.spi)?;
         let rands = SessionRands::new(self.flags, &self.initiator_rand, &self.responder_rand);
         let psk = traffic_key(key, self.suite.prf(), self.session.id, &rands, parameters)?;
-        let form = parameters.psk_identity_form;
-        let psk_identity = form.identity(self.csb_id, self.session.id);
-        Ok(TrafficKey { psk, psk_identity })
+        Ok(TrafficKey { psk, psk_identity: self.psk_identity(parameters) })
+    }
+
+    fn psk_identity(&self, parameters: &Parameters) -> String {
+        parameters.psk_identity_form.identity(self.csb_id, self.session.id)
     }
 
     /// The keys that protected the last message of the transfer protect all that follow (RFC 6043
@@ -287,6 +290,12 @@ impl Bundle {
 }
 
 impl PendingUpdate {
+    /// What the TLS client will call itself with the key that this leads to.
+    #[must_use]
+    pub fn psk_identity(&self, parameters: &Parameters) -> String {
+        self.renewed.psk_identity(parameters)
+    }
+
     /// Checks the answer; the bundle goes on with the new key.
     ///
     /// # Errors

@@ -188,6 +188,12 @@ impl Responder {
         Ok(Some(content))
     }
 
+    /// What is sent and accepted.
+    #[must_use]
+    pub fn parameters(&self) -> &Parameters {
+        &self.config.parameters
+    }
+
     /// Names the key we share with the KMS.
     #[must_use]
     pub fn key_identity(&self) -> &[u8] {

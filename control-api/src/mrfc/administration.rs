@@ -6,7 +6,7 @@ use super::admission::Refusal;
 use super::call::Stage;
 use super::config::SHARD_TIMEOUT_NS;
 use super::counters::HangUpCause;
-use super::engine::Now;
+use super::engine::{Now, Turn};
 use super::offers::{Change, Purpose};
 use super::timers::Timer;
 use super::{Action, CallId, Mrfc};
@@ -23,6 +23,8 @@ pub enum Administration {
         /// No more.
         muted: bool,
     },
+    /// The session of a member gets another key.
+    Rekey(CallId),
     /// Nobody may come in, or everybody again.
     Lock(bool),
 }
@@ -34,22 +36,29 @@ pub enum AdministrationError {
     NotFound,
     /// The member's session is changing just now; the same may succeed in a moment.
     Busy,
+    /// The session has no key of MIKEY that could be renewed.
+    NotKeyed,
 }
 
 impl Mrfc {
-    /// Does something to a room.
+    /// Does something to a room. `random` as for [`Self::handle`].
     ///
     /// # Errors
     /// It is not there, or cannot be changed now.
     pub fn administer(
         &mut self,
         now: Now,
+        random: &mut dyn FnMut(&mut [u8]),
         room: &str,
         administration: Administration,
     ) -> Result<(), AdministrationError> {
         let outcome = match administration {
             Administration::Kick(call) => self.kick(now, room, call),
             Administration::Mute { call, muted } => self.mute(now, room, call, muted),
+            Administration::Rekey(call) => self.in_room(room, call).and_then(|()| {
+                let mut turn = Turn { now, random };
+                self.rekey(&mut turn, call)
+            }),
             Administration::Lock(locked) => self.lock(room, locked),
         };
         self.settle(now);
@@ -104,6 +113,7 @@ impl Mrfc {
             description: agreed.description.clone(),
             purpose: Purpose::Mute(muted),
             replacement: None,
+            update: None,
         };
         call.stage = Stage::AwaitModified(agreed, Box::new(change));
         self.calls.insert(id, call);

@@ -6,9 +6,11 @@ use super::conference_state::{Endpoint, Joining, Status};
 use super::config::FocusConfig;
 use super::keying::{Asked, SessionKeys};
 use super::offers::{Change, Negotiation};
+use super::rekeying::Rekeying;
 use super::rooms::{MemberState, MemberView};
 use super::tickets::Transfer;
 use super::{CallId, Caller, ResolveId};
+use crate::mikey::Bundle;
 use crate::sdp::{LocalDescription, Offering};
 
 /// A call from its admission to its end.
@@ -31,6 +33,8 @@ pub(super) struct Call {
     pub(super) shard: ShardId,
     /// What was agreed last, or is about to be; `None` while an offer of ours is unanswered.
     pub(super) negotiation: Option<Negotiation>,
+    /// What updates of its key begin with, where MIKEY has keyed it.
+    pub(super) bundle: Option<Box<Bundle>>,
     pub(super) stage: Stage,
 }
 
@@ -47,6 +51,8 @@ pub(super) enum Stage {
     Established(Box<Agreed>),
     /// The shard is asked to carry a re-INVITE out; the re-INVITE is unanswered.
     AwaitModified(Box<Agreed>, Box<Change>),
+    /// A new key is on its way, by a re-INVITE of ours.
+    Rekeying(Box<Agreed>, Box<Rekeying>),
 }
 
 /// What the shard was asked for.
@@ -103,7 +109,7 @@ impl Call {
                     Bearer::Bound => MemberState::Connected,
                     Bearer::Lost(_) => MemberState::Recovering,
                 },
-                Stage::AwaitModified(..) => MemberState::Modifying,
+                Stage::AwaitModified(..) | Stage::Rekeying(..) => MemberState::Modifying,
             },
             secure: self.negotiation.as_ref().is_some_and(|agreed| agreed.message.secure),
             keyed: self
@@ -116,10 +122,20 @@ impl Call {
 }
 
 impl Call {
+    /// The peer's connection is there.
+    pub(super) fn is_bound(&self) -> bool {
+        match &self.stage {
+            Stage::Established(agreed)
+            | Stage::AwaitModified(agreed, _)
+            | Stage::Rekeying(agreed, _) => agreed.bearer == Bearer::Bound,
+            Stage::AwaitKms { .. } | Stage::AwaitReserved(_) | Stage::AwaitAnswer(_) => false,
+        }
+    }
+
     /// The session has been agreed.
     pub(super) fn is_answered(&self) -> bool {
         match &self.stage {
-            Stage::Established(_) | Stage::AwaitModified(..) => true,
+            Stage::Established(_) | Stage::AwaitModified(..) | Stage::Rekeying(..) => true,
             Stage::AwaitKms { .. } | Stage::AwaitReserved(_) | Stage::AwaitAnswer(_) => false,
         }
     }
@@ -147,7 +163,9 @@ impl Call {
         let (status, direction) = match &self.stage {
             Stage::AwaitKms { .. } | Stage::AwaitReserved(_) => return None,
             Stage::AwaitAnswer(offered) => (offered.status(self.joining), None),
-            Stage::Established(agreed) | Stage::AwaitModified(agreed, _) => {
+            Stage::Established(agreed)
+            | Stage::AwaitModified(agreed, _)
+            | Stage::Rekeying(agreed, _) => {
                 let direction = self.agreed().message.direction;
                 (self.status(agreed, direction), Some(direction))
             }
@@ -190,7 +208,9 @@ impl Stage {
     /// The description in force, once there is one.
     pub(super) fn agreed_mut(&mut self) -> Option<&mut Agreed> {
         match self {
-            Self::Established(agreed) | Self::AwaitModified(agreed, _) => Some(agreed),
+            Self::Established(agreed)
+            | Self::AwaitModified(agreed, _)
+            | Self::Rekeying(agreed, _) => Some(agreed),
             Self::AwaitKms { .. } | Self::AwaitReserved(_) | Self::AwaitAnswer(_) => None,
         }
     }
@@ -202,7 +222,8 @@ impl Stage {
             Self::AwaitReserved(_)
             | Self::AwaitAnswer(_)
             | Self::Established(_)
-            | Self::AwaitModified(..) => true,
+            | Self::AwaitModified(..)
+            | Self::Rekeying(..) => true,
         }
     }
 }

@@ -68,6 +68,8 @@ pub struct FocusConfig {
     pub subscription_expires_max: Duration,
     /// A subscriber is told of changes this often at most.
     pub notify_interval: Duration,
+    /// How long a session has a key of MIKEY before it gets another; zero: for as long as it lasts.
+    pub rekeying_interval: Duration,
 }
 
 /// Who may subscribe to a conference.
@@ -108,6 +110,7 @@ impl Default for FocusConfig {
             // RFC 4575 section 3.9 recommends 5 s; a chat room's roster wants to be livelier, and
             // a subscriber that does not answer is not sent more meanwhile.
             notify_interval: Duration::from_millis(500),
+            rekeying_interval: Duration::ZERO,
         }
     }
 }

@@ -25,6 +25,12 @@ pub struct MrfcCounters {
     pub reinvites_accepted: u64,
     /// re-INVITEs refused, by status.
     pub reinvites_refused: BTreeMap<u16, u64>,
+    /// New keys that peers have agreed on with us.
+    pub rekeyings_taken: u64,
+    /// New keys that we have offered.
+    pub rekeyings_offered: u64,
+    /// The same that came to nothing before a connection was to be made, by status.
+    pub rekeyings_refused: BTreeMap<u16, u64>,
     /// Calls that MIKEY has failed, by what was wrong.
     pub mikey_failures: BTreeMap<String, u64>,
     /// Calls that failed because the KMS did not answer.

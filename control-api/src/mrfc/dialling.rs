@@ -249,6 +249,7 @@ impl Mrfc {
             termination,
             shard: place.shard,
             negotiation: None,
+            bundle: None,
             stage,
         });
     }

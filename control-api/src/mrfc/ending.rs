@@ -26,7 +26,9 @@ impl Mrfc {
                 self.counters.calls_abandoned += 1;
             }
             Stage::AwaitAnswer(_) => self.counters.calls_ended += 1,
-            Stage::Established(_) | Stage::AwaitModified(..) => self.counters.calls_ended += 1,
+            Stage::Established(_) | Stage::AwaitModified(..) | Stage::Rekeying(..) => {
+                self.counters.calls_ended += 1;
+            }
         }
         self.release(turn.now, id, &call, Disconnection::Departed);
     }
@@ -48,7 +50,7 @@ impl Mrfc {
                 self.refer_progress(id, refusal.status());
                 self.hang_up(id, cause);
             }
-            Stage::Established(_) => self.hang_up(id, cause),
+            Stage::Established(_) | Stage::Rekeying(..) => self.hang_up(id, cause),
             Stage::AwaitModified(_, change) => {
                 if change.purpose == Purpose::Reinvite {
                     self.refuse_reinvite(id, refusal.clone());
@@ -59,11 +61,20 @@ impl Mrfc {
         self.release(now, id, &call, cause.disconnection());
     }
 
-    pub(super) fn call_timed_out(&mut self, now: Now, id: CallId) {
-        let call = self.calls.remove(&id).expect("a timer has its call");
+    pub(super) fn call_timed_out(&mut self, turn: &mut Turn<'_>, id: CallId) {
+        let now = turn.now;
+        let mut call = self.calls.remove(&id).expect("a timer has its call");
+        if let Stage::Rekeying(agreed, rekeying) = call.stage {
+            if rekeying.is_offered() {
+                call.stage = Stage::Established(agreed);
+                self.withdraw_key(&call);
+                return self.rekeying_failed(turn, id, call, 408);
+            }
+            call.stage = Stage::Rekeying(agreed, rekeying);
+        }
         let refusal = match call.stage {
             Stage::AwaitKms { .. } => self.kms_silent(),
-            Stage::AwaitReserved(_) | Stage::AwaitModified(..) => {
+            Stage::AwaitReserved(_) | Stage::AwaitModified(..) | Stage::Rekeying(..) => {
                 self.counters.shard_timeouts += 1;
                 Refusal::unavailable("The media plane does not answer")
             }
@@ -180,6 +191,7 @@ impl Mrfc {
     ) {
         self.timers.clear(Timer::Call(id));
         self.timers.clear(Timer::Recovery(id));
+        self.timers.clear(Timer::Rekeying(id));
         self.dials.remove(id);
         if let Some(context) = self.rooms.leave(room, id) {
             self.conference_ended(context);

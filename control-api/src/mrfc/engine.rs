@@ -148,6 +148,7 @@ impl Mrfc {
                 self.refer(&mut turn, request);
             }
             Event::Ringing { call } => self.ringing(call),
+            Event::Reanswered { call, answer } => self.reanswered(&mut turn, call, answer),
             Event::Answered { call, answer } => self.answered(now, call, answer.as_deref()),
             Event::DialFailed { call, status } => self.dial_failed(now, call, status),
             Event::Shutdown => self.shut_down(&turn),
@@ -156,11 +157,13 @@ impl Mrfc {
         self.check_drained();
     }
 
-    /// Takes note that time has passed.
-    pub fn handle_timeout(&mut self, now: Now) {
+    /// Takes note that time has passed. `random` as for [`Self::handle`].
+    pub fn handle_timeout(&mut self, now: Now, random: &mut dyn FnMut(&mut [u8])) {
+        let mut turn = Turn { now, random };
         while let Some(timer) = self.timers.expired(now.monotonic_ns) {
             match timer {
-                Timer::Call(call) => self.call_timed_out(now, call),
+                Timer::Call(call) => self.call_timed_out(&mut turn, call),
+                Timer::Rekeying(call) => self.rekeying_due(&mut turn, call),
                 Timer::Recovery(call) => self.recovery_over(now, call),
                 Timer::Subtract(termination) => {
                     // The shard is past help; what it holds is not ours to count any more.
@@ -275,6 +278,7 @@ impl Mrfc {
             termination,
             shard,
             negotiation,
+            bundle: None,
             stage,
         });
         Ok(())

@@ -49,10 +49,10 @@ impl Keying {
 }
 
 impl SessionKeys {
-    /// TRANSFER_RESP for the answer to an offer that was made to us, base64.
-    pub(super) fn into_transfer_response(self) -> Option<String> {
+    /// The key of an offer that was made to us.
+    pub(super) fn into_agreed(self) -> Option<Box<Keys>> {
         match self {
-            Self::Agreed(keys) => Some(keys.transfer_response),
+            Self::Agreed(keys) => Some(keys),
             Self::None | Self::Offered(_) => None,
         }
     }
@@ -221,7 +221,7 @@ impl Mrfc {
     }
 
     /// RFC 4567 section 5.2: the answerer that cannot accept the key management rejects with 488.
-    fn key_failure(&mut self, failure: &KeyFailure) -> Refusal {
+    pub(super) fn key_failure(&mut self, failure: &KeyFailure) -> Refusal {
         count(&mut self.counters.mikey_failures, failure.name());
         match failure {
             KeyFailure::Mikey(_) => Refusal::with_text(488, "Key management failed"),

@@ -8,7 +8,7 @@ use mrfp_core::Psk;
 
 use crate::kms::TicketResolver;
 use crate::mikey::uri::normalise;
-use crate::mikey::{self, Credentials, Established, NtpTime, Random, Responder};
+use crate::mikey::{self, Bundle, Credentials, Established, NtpTime, Random, Responder};
 use crate::sdp::KeyManagement;
 
 /// An exchange that waits for the KMS.
@@ -23,6 +23,8 @@ pub(super) struct Keys {
     pub(super) identity: Vec<u8>,
     /// TRANSFER_RESP for the answer, base64.
     pub(super) transfer_response: String,
+    /// What later updates of the key begin with.
+    pub(super) bundle: Box<Bundle>,
 }
 
 /// Why there is no key.
@@ -132,6 +134,7 @@ impl Keys {
             psk: established.psk,
             identity: established.psk_identity.into_bytes(),
             transfer_response: STANDARD.encode(transfer_response),
+            bundle: Box::new(established.bundle),
         })
     }
 }

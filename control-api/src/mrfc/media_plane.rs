@@ -32,7 +32,7 @@ impl Mrfc {
             }
             mp::Event::Modified { termination } => {
                 if let Some((id, call)) = self.take(shard, termination) {
-                    self.modified(id, call);
+                    self.modified(turn.now, id, call);
                 }
             }
             mp::Event::Subtracted { termination, statistics } => {
@@ -48,6 +48,15 @@ impl Mrfc {
                     if let Some(agreed) = call.stage.agreed_mut() {
                         agreed.bearer = Bearer::Bound;
                     }
+                    self.schedule_rekeying(turn.now, id, &call);
+                    self.keep(id, call);
+                }
+            }
+            mp::Event::Rekeyed { termination }
+            | mp::Event::RekeyingFailed { termination, cause: _ } => {
+                // With one key or the other the call goes on.
+                if let Some((id, call)) = self.take(shard, termination) {
+                    self.schedule_rekeying(turn.now, id, &call);
                     self.keep(id, call);
                 }
             }
@@ -99,11 +108,15 @@ impl Mrfc {
             unreachable!("just seen");
         };
         let Reservation { session_id, keys, .. } = *reservation;
+        let keys = keys.into_agreed().map(|keys| *keys);
+        let (transfer_response, bundle) =
+            keys.map(|keys| (keys.transfer_response, keys.bundle)).unzip();
+        call.bundle = bundle;
         let description = negotiation.answer(OwnEnd {
             sdp_session_id: random_sdp_session_id(turn.random),
             address,
             msrp_session_id: session_id,
-            transfer_response: keys.into_transfer_response(),
+            transfer_response,
         });
         let sdp = description.to_bytes(SDP_VERSION_FIRST);
         call.stage = Stage::Established(Box::new(Agreed {
@@ -129,6 +142,7 @@ impl Mrfc {
             mp::Refusal::Transport => Refusal::unavailable("No media connection"),
             mp::Refusal::Stopping => Refusal::unavailable("Shutting down"),
             mp::Refusal::IdentityInUse => Refusal::unavailable("The key is in use"),
+            mp::Refusal::Busy => Refusal::overlapping(),
             mp::Refusal::TerminationId => Refusal::with_text(500, "Media plane error"),
         };
         match call.stage {
@@ -154,6 +168,9 @@ impl Mrfc {
                 match change.purpose {
                     Purpose::Reinvite => {
                         self.refuse_reinvite(id, refusal.clone());
+                        if change.update.as_ref().is_some_and(|update| update.announced) {
+                            self.withdraw_key(&call);
+                        }
                         if change.replacement == Some(Replacement::Done) {
                             // The session that was is no more, and the new one is not as agreed.
                             let cause = HangUpCause::ShardLost;
@@ -166,6 +183,10 @@ impl Mrfc {
                     }
                 }
                 self.keep(id, call);
+            }
+            Stage::Rekeying(agreed, _) => {
+                call.stage = Stage::Established(agreed);
+                self.rekeying_failed(turn, id, call, refusal.status());
             }
             stage @ (Stage::AwaitKms { .. } | Stage::AwaitAnswer(_) | Stage::Established(_)) => {
                 call.stage = stage;

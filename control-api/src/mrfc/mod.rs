@@ -21,6 +21,7 @@ mod realms;
 mod recovery;
 mod refer;
 mod reinvite;
+mod rekeying;
 mod rooms;
 mod subscriptions;
 mod tickets;
@@ -47,6 +48,7 @@ pub use dialling::{
 pub use engine::{Mrfc, Now};
 pub use offering::DIAL_TIMEOUT_NS;
 pub use realms::{Network, REALM_DEFAULT, Realms};
+pub use rekeying::REANSWER_TIMEOUT_NS;
 pub use rooms::{MemberState, MemberView, RoomView};
 pub use subscriptions::DEPARTED_SHOWN_NS;
 pub use tickets::{Certified, InitiatorConfig};
@@ -186,6 +188,13 @@ pub enum Event {
         /// The SDP answer.
         answer: Option<Vec<u8>>,
     },
+    /// What has become of [`Action::Reinvite`].
+    Reanswered {
+        /// Which call.
+        call: CallId,
+        /// The SDP answer, or the SIP status of the refusal: the session is as it was.
+        answer: Result<Vec<u8>, u16>,
+    },
     /// A call of ours came to nothing.
     DialFailed {
         /// Which call.
@@ -256,6 +265,13 @@ pub enum Action {
         uri: String,
         /// Who wanted it (RFC 3892).
         referred_by: Option<String>,
+        /// The SDP offer.
+        sdp: Vec<u8>,
+    },
+    /// Change an answered call by a new offer. [`Event::Reanswered`] follows, unless the call ends.
+    Reinvite {
+        /// Which.
+        call: CallId,
         /// The SDP offer.
         sdp: Vec<u8>,
     },

@@ -16,6 +16,7 @@ use super::media_plane::SDP_VERSION_FIRST;
 use super::offers::{Change, Negotiation, Purpose};
 use super::timers::Timer;
 use super::{Action, Answer, CallId, Mrfc};
+use crate::mikey::Established;
 use crate::sdp::{AnswerError, Answered, KeyManagement, Offering};
 
 impl Mrfc {
@@ -92,7 +93,9 @@ impl Mrfc {
         self.timers.clear(Timer::Call(id));
         self.dials.remove(id);
         match self.take_answer(now, &mut offered, sdp.unwrap_or_default()) {
-            Ok((answered, psk)) => {
+            Ok((answered, established)) => {
+                let (psk, bundle) = established.map(|it| (it.psk, Box::new(it.bundle))).unzip();
+                call.bundle = bundle;
                 let Offered { offering, description, .. } = *offered;
                 let negotiation = Negotiation::answered(&offering, answered);
                 let agreed = Agreed {
@@ -102,7 +105,8 @@ impl Mrfc {
                 };
                 call.negotiation = Some(negotiation.clone());
                 let purpose = Purpose::Answer;
-                let change = Change { negotiation, description, purpose, replacement: None };
+                let change =
+                    Change { negotiation, description, purpose, replacement: None, update: None };
                 call.stage = Stage::AwaitModified(Box::new(agreed), Box::new(change));
                 self.configure(now, id, call, psk);
             }
@@ -121,7 +125,7 @@ impl Mrfc {
         now: Now,
         offered: &mut Offered,
         sdp: &[u8],
-    ) -> Result<(Answered, Option<Psk>), HangUpCause> {
+    ) -> Result<(Answered, Option<Established>), HangUpCause> {
         let answered = offered.offering.answered(sdp).map_err(|error| {
             tracing::debug!(%error, "the answer leads to no session");
             match error {
@@ -134,9 +138,9 @@ impl Mrfc {
         let message = message.expect("an answer without MIKEY is not taken");
         let ticket = transfer.take_ticket();
         match transfer.finish(message, now.ntp) {
-            Ok(psk) => {
+            Ok(established) => {
                 self.keep_ticket(ticket, now.ntp);
-                Ok((answered, Some(psk)))
+                Ok((answered, Some(established)))
             }
             Err(failure) => Err(self.answer_failure(&failure)),
         }

@@ -7,6 +7,7 @@ use sdp_types::Time;
 
 use super::admission::Refusal;
 use super::config::{ChatPolicy, MrfcConfig};
+use super::rekeying::Update;
 use crate::sdp::{
     Answered, Capabilities, Chatroom, FileTransfer, Fingerprint, KeyManagementLevel,
     LocalDescription, LocalMedia, LocalMessage, MediaLine, MessageDescription, Offer, OfferedSetup,
@@ -42,6 +43,8 @@ pub(super) struct Change {
     pub(super) purpose: Purpose,
     /// A new session is to carry it.
     pub(super) replacement: Option<Replacement>,
+    /// It is to go on with a new key.
+    pub(super) update: Option<Box<Update>>,
 }
 
 /// How far a new session is that takes the place of another.
@@ -118,6 +121,12 @@ impl Negotiation {
             self.check_replacement(&next)?;
             return Ok(next);
         }
+        if self.is_rekeyed_by(&next) {
+            // A key of its own wants a connection of its own (TS 23.333 clause 5.20.2), and so do
+            // roles and addresses. From here on it is the peer's key.
+            self.check_stream(&next)?;
+            return Ok(Self { keyed_by_us: false, ..next });
+        }
         self.check_change(&next)?;
         Ok(Self { active: self.active, ..next })
     }
@@ -162,6 +171,35 @@ impl Negotiation {
         self.message.path != next.message.path
     }
 
+    /// Another MIKEY message asks for another key (RFC 4567 section 3.1.3); a refresh repeats the one that
+    /// was there.
+    pub(super) fn is_rekeyed_by(&self, next: &Self) -> bool {
+        self.message.key_management != next.message.key_management
+            && self.message.key_management.is_some()
+            && next.message.key_management.is_some()
+    }
+
+    /// The same with the peer's end as it has answered an offer of a new key. The key stays what the
+    /// peer has offered, if it has: that is what it repeats.
+    pub(super) fn reanswered(&self, answered: Answered) -> Self {
+        let Answered { mut message, setup } = answered;
+        message.key_management = self.message.key_management.clone();
+        Self { active: setup != Setup::Passive, message, ..self.clone() }
+    }
+
+    /// Our end of the m-line that is served.
+    pub(super) fn served_in<'a>(&self, description: &'a LocalDescription) -> &'a LocalMessage {
+        let LocalMedia::Served(served) = &description.media[self.index] else {
+            unreachable!("the chosen m-line is served");
+        };
+        served
+    }
+
+    /// Which m-line is served, and of how many.
+    pub(super) fn place(&self) -> (usize, usize) {
+        (self.index, self.lines.len())
+    }
+
     /// What a new session in the place of this one may not differ in: its connection is a new one,
     /// so that roles, addresses and certificates are negotiated anew.
     fn check_replacement(&self, next: &Self) -> Result<(), Refusal> {
@@ -174,11 +212,6 @@ impl Negotiation {
 
     fn check_change(&self, next: &Self) -> Result<(), Refusal> {
         let (old, new) = (&self.message, &next.message);
-        // A new TRANSFER_INIT asks for new keys, and so for a new connection (RFC 4567 section
-        // 3.1.3); a refresh repeats the old one.
-        if old.key_management != new.key_management {
-            return Err(Refusal::change("keys cannot change"));
-        }
         if old.fingerprints != new.fingerprints {
             return Err(Refusal::change("the certificate cannot change"));
         }
@@ -252,9 +285,7 @@ impl Negotiation {
     ) -> LocalDescription {
         let mut media: Vec<LocalMedia> =
             self.lines.iter().cloned().map(LocalMedia::Refused).collect();
-        let LocalMedia::Served(served) = &before.media[self.index] else {
-            unreachable!("the chosen m-line is served");
-        };
+        let served = self.served_in(before);
         media[self.index] = self.served(session_id.unwrap_or(&served.session_id).to_owned());
         LocalDescription {
             times: self.times.clone(),

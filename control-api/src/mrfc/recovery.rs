@@ -99,7 +99,7 @@ impl Mrfc {
         let mut next = change.negotiation.clone();
         let before = call.negotiation.replace(next.clone()).expect("an answer has come");
         if before.message.direction == next.message.direction {
-            return self.modified(id, call);
+            return self.modified(turn.now, id, call);
         }
         next.message.direction = before.message.direction;
         call.negotiation = Some(next);

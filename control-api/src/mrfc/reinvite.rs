@@ -18,28 +18,40 @@ impl Mrfc {
             return self.refuse_reinvite(id, Refusal::of_status(481));
         };
         if !matches!(call.stage, Stage::Established(_)) {
-            self.refuse_reinvite(id, Refusal::overlapping());
+            let refusal = match call.stage {
+                // RFC 3261 section 14.2: an INVITE of our own is under way.
+                Stage::Rekeying(..) => Refusal::of_status(491),
+                _ => Refusal::overlapping(),
+            };
+            self.refuse_reinvite(id, refusal);
             return self.keep(id, call);
         }
         let again = call.agreed().again(offer, &self.config, &call.room);
+        let again = again.and_then(|next| self.take_update(turn, &call, next));
         let Stage::Established(agreed) = call.stage else {
             unreachable!("just seen");
         };
         match again {
-            Ok(negotiation) => {
+            Ok((negotiation, update)) => {
                 let replaced = call
                     .negotiation
                     .as_ref()
                     .is_some_and(|before| before.is_replaced_by(&negotiation));
                 let session_id = replaced.then(|| random_session_id(turn.random));
-                let description =
+                let mut description =
                     negotiation.answer_again(&agreed.description, session_id.as_deref());
+                if let Some(update) = &update {
+                    description.key_management = update.answer.clone();
+                }
                 let purpose = Purpose::Reinvite;
                 let replacement = session_id.map(Replacement::Asked);
-                let change = Box::new(Change { negotiation, description, purpose, replacement });
-                call.stage = Stage::AwaitModified(agreed, change);
+                let rekeyed = update.is_some();
+                let change = Change { negotiation, description, purpose, replacement, update };
+                call.stage = Stage::AwaitModified(agreed, Box::new(change));
                 if replaced {
                     self.replace_session(turn.now, id, call);
+                } else if rekeyed {
+                    self.announce_key(turn.now, id, call);
                 } else {
                     self.modify(turn.now, id, call);
                 }
@@ -58,7 +70,7 @@ impl Mrfc {
             unreachable!("the caller made it so");
         };
         let Some((direction, remote)) = call.agreed().difference(&change.negotiation) else {
-            return self.modified(id, call);
+            return self.modified(now, id, call);
         };
         let termination = call.termination;
         let modify = mp::Modify { termination, direction, muted: call.muted, remote, psk: None };
@@ -68,13 +80,22 @@ impl Mrfc {
         self.keep(id, call);
     }
 
-    pub(super) fn modified(&mut self, id: CallId, mut call: Call) {
-        let Stage::AwaitModified(mut agreed, change) = call.stage else {
+    pub(super) fn modified(&mut self, now: Now, id: CallId, mut call: Call) {
+        if matches!(call.stage, Stage::Rekeying(..)) {
+            return self.rekeying_modified(now, id, call);
+        }
+        let Stage::AwaitModified(mut agreed, mut change) = call.stage else {
             self.keep(id, call);
             return;
         };
+        if let Some(update) = change.update.as_mut().filter(|update| !update.announced) {
+            // Of what else has changed the shard is told now.
+            update.announced = true;
+            call.stage = Stage::AwaitModified(agreed, change);
+            return self.modify(now, id, call);
+        }
         self.timers.clear(Timer::Call(id));
-        let Change { negotiation, description, purpose, .. } = *change;
+        let Change { negotiation, description, purpose, update, .. } = *change;
         match purpose {
             Purpose::Reinvite => {}
             Purpose::Mute(muted) => {
@@ -83,9 +104,14 @@ impl Mrfc {
                 return self.keep(id, call);
             }
             Purpose::Answer => {
+                call.negotiation = Some(negotiation);
                 call.stage = Stage::Established(agreed);
                 return self.keep(id, call);
             }
+        }
+        if let Some(update) = update {
+            call.bundle = Some(update.bundle);
+            self.counters.rekeyings_taken += 1;
         }
         let version = next_version(&agreed, description != agreed.description);
         let sdp = description.to_bytes(version);

@@ -6,7 +6,6 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use mrfp_core::Psk;
 
 use super::dialling::{DialPolicy, TicketOpener, TicketSource};
 use super::kept_tickets::Names;
@@ -15,8 +14,9 @@ use crate::mikey::codec::TicketFlags;
 use crate::mikey::request::request_ticket;
 use crate::mikey::uri::normalise;
 use crate::mikey::{
-    Credentials, GrantedTicket, HeldTicketKey, Initiator, KeyPair, NtpTime, Parameters,
-    PendingRequest, PreSharedKey, Random, TicketMaker, TicketProtectionKey, TicketWish, UriPattern,
+    Credentials, Established, GrantedTicket, HeldTicketKey, Initiator, KeyPair, NtpTime,
+    Parameters, PendingRequest, PreSharedKey, Random, TicketMaker, TicketProtectionKey, TicketWish,
+    UriPattern,
 };
 
 /// What the MRFC has to know as initiator.
@@ -200,10 +200,13 @@ impl Transfer {
         self.ticket.take()
     }
 
-    /// Checks TRANSFER_RESP and who sent it, and derives the key: the TEK.
-    pub(super) fn finish(self, transfer_response: &[u8], now: NtpTime) -> Result<Psk, KeyFailure> {
-        let established = self.initiator.finish(transfer_response, now);
-        established.map(|established| established.psk).map_err(KeyFailure::Mikey)
+    /// Checks TRANSFER_RESP and who sent it, and derives the key.
+    pub(super) fn finish(
+        self,
+        transfer_response: &[u8],
+        now: NtpTime,
+    ) -> Result<Established, KeyFailure> {
+        self.initiator.finish(transfer_response, now).map_err(KeyFailure::Mikey)
     }
 }
 

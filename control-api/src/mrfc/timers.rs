@@ -13,6 +13,8 @@ pub(super) enum Timer {
     Call(CallId),
     /// The connection of this call was lost, and its session may be re-created until then.
     Recovery(CallId),
+    /// This call is to get another key.
+    Rekeying(CallId),
     /// A shard owes `Subtracted`.
     Subtract(TerminationId),
     /// A room has changes to tell.

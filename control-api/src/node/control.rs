@@ -119,7 +119,7 @@ impl Control {
             self.receive();
             self.check_shards();
             let now = self.now();
-            self.parts.mrfc.handle_timeout(now);
+            self.parts.mrfc.handle_timeout(now, &mut random::fill);
             self.act();
         }
         self.finish().await
@@ -233,6 +233,7 @@ impl Control {
                 | Action::HangUp { .. }
                 | Action::Room { .. }
                 | Action::Dial { .. }
+                | Action::Reinvite { .. }
                 | Action::AnswerSubscribe { .. }
                 | Action::Notify { .. } => {
                     let left = self.parts.sip.act(action);
@@ -322,7 +323,8 @@ impl Control {
             }
             Query::Administer { room, administration, reply } => {
                 let now = self.now();
-                let outcome = self.parts.mrfc.administer(now, &room, administration);
+                let outcome =
+                    self.parts.mrfc.administer(now, &mut random::fill, &room, administration);
                 self.act();
                 let _ = reply.send(outcome);
             }

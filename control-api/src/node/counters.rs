@@ -58,6 +58,18 @@ fn mrfc_families(counters: &MrfcCounters) -> Vec<Family> {
         labelled("calls_hung_up", "Answered calls the node ended", "cause", &hung_up),
         counter("reinvites_accepted", "re-INVITEs answered 200", counters.reinvites_accepted),
         labelled("reinvites_refused", "re-INVITEs refused", "status", &counters.reinvites_refused),
+        counter(
+            "rekeyings_taken",
+            "New keys agreed on by offers of peers",
+            counters.rekeyings_taken,
+        ),
+        counter("rekeyings_offered", "New keys offered to peers", counters.rekeyings_offered),
+        labelled(
+            "rekeyings_refused",
+            "New keys offered to peers that were refused",
+            "status",
+            &counters.rekeyings_refused,
+        ),
         labelled(
             "mikey_failures",
             "Calls that MIKEY has failed",
@@ -158,6 +170,11 @@ fn sip_families(sip: &SipMetrics) -> Vec<Family> {
         counter("sip_invites", "INVITEs that reached the MRFC", sip.invites.get()),
         counter("sip_ringing", "180 sent because the answer took its time", sip.ringing.get()),
         counter("sip_reinvites", "New offers in a dialog", sip.reinvites.get()),
+        counter(
+            "sip_reinvites_sent",
+            "New offers of the node in a dialog",
+            sip.reinvites_sent.get(),
+        ),
         labelled("sip_answers", "Final answers to INVITE and UPDATE", "class", &answers),
         labelled("sip_refused", "Requests the validity gate refused", "reason", &refused),
         labelled("sip_dropped", "Messages dropped without an answer", "reason", &dropped),

@@ -152,6 +152,7 @@ fn focus(config: &Config) -> FocusConfig {
         subscription_expires_min: Duration::from_secs(conference.subscription_seconds_min.into()),
         subscription_expires_max: Duration::from_secs(conference.subscription_seconds_max.into()),
         notify_interval: Duration::from_millis(conference.notify_interval_milliseconds),
+        rekeying_interval: Duration::from_secs(config.timers.rekeying_seconds),
     }
 }
 

@@ -111,10 +111,22 @@ impl Offering {
     /// # Errors
     /// Says why there is no session, [`AnswerError::OfferAgain`] among it.
     pub fn answered(&self, text: &[u8]) -> Result<Answered, AnswerError> {
+        self.answered_at(text, 0, 1)
+    }
+
+    /// The same for an offer in which the session is one of `count` m-lines.
+    ///
+    /// # Errors
+    /// As [`Self::answered`].
+    pub fn answered_at(
+        &self,
+        text: &[u8],
+        index: usize,
+        count: usize,
+    ) -> Result<Answered, AnswerError> {
         let session = parse_session(text).map_err(AnswerError::Sdp)?;
-        let [media] = session.medias.as_slice() else {
-            return Err(AnswerError::MediaCount);
-        };
+        let media = session.medias.get(index).filter(|_| session.medias.len() == count);
+        let media = media.ok_or(AnswerError::MediaCount)?;
         if media.port == 0 {
             return Err(AnswerError::Declined);
         }

@@ -108,7 +108,7 @@ impl Agent {
                     let invite = &transaction.original;
                     let peer = callee(invite, &response, local_tag, connection, next_hop);
                     let peer = Arc::new(peer.ok_or(BAD_GATEWAY)?);
-                    let ack = self.acknowledge(&peer).await.ok_or(BAD_GATEWAY)?;
+                    let ack = self.acknowledge(&peer, CSEQ_FIRST).await.ok_or(BAD_GATEWAY)?;
                     let dialog = Dialog::confirmed(peer, contact, ack);
                     return Ok((dialog, response.body));
                 }
@@ -187,8 +187,8 @@ impl Agent {
     }
 
     /// Sends the ACK of a 2xx, a request of its own (RFC 3261 section 13.2.2.4).
-    async fn acknowledge(self: &Arc<Self>, peer: &Peer) -> Option<Sent> {
-        let request = peer.request(Method::Ack);
+    pub(super) async fn acknowledge(self: &Arc<Self>, peer: &Peer, cseq: u32) -> Option<Sent> {
+        let request = peer.numbered(Method::Ack, cseq);
         let size = request.to_string().len();
         let (connection, next_hop) = self.way_to(&peer.connection, peer.next_hop(), size).await?;
         let mut request = self.with_via(request, &connection);
@@ -200,11 +200,9 @@ impl Agent {
 
     /// A 2xx that comes again has not been acknowledged as far as the callee knows.
     pub(super) async fn repeat_ack(&self, response: &Response) {
-        let again = (200..300).contains(&response.status_code.code())
-            && response.cseq_header().is_ok_and(|cseq| cseq.method() == Ok(Method::Invite));
-        if !again {
-            return;
-        }
+        let success = (200..300).contains(&response.status_code.code());
+        let invite = response.cseq_header().ok().filter(|it| it.method() == Ok(Method::Invite));
+        let Some(cseq) = invite.and_then(|it| it.seq().ok()).filter(|_| success) else { return };
         let tag = |tag: Option<rsipstack::sip::param::Tag>| tag.map(|tag| tag.value().to_owned());
         let to = response.to_header().and_then(|to| to.tag()).map(tag);
         let from = response.from_header().and_then(|from| from.tag()).map(tag);
@@ -214,7 +212,8 @@ impl Agent {
             let mut table = self.table();
             let dialog = table.get_mut(CallId(number))?;
             let same = dialog.peer.local_tag == local && dialog.peer.remote_tag == remote;
-            dialog.ack.clone().filter(|_| same)
+            // The first 2xx to a later INVITE has another number than the last ACK.
+            dialog.ack.clone().filter(|ack| same && ack.cseq() == Some(cseq))
         });
         if let Some(ack) = ack {
             ack.send().await;
@@ -223,6 +222,10 @@ impl Agent {
 }
 
 impl Sent {
+    fn cseq(&self) -> Option<u32> {
+        self.request.cseq_header().ok()?.seq().ok()
+    }
+
     async fn send(&self) {
         let message = SipMessage::Request(self.request.clone());
         if let Err(error) = self.connection.send(message, Some(&self.next_hop)).await {
@@ -236,7 +239,7 @@ fn invite(wanted: &Wanted, target: Uri, local_tag: &str, contact: &str) -> Reque
         Header::From(format!("<{}>;tag={local_tag}", wanted.uri).into()),
         Header::To(format!("<{target}>").into()),
         Header::CallId(format!("{:016x}{:016x}", random_u64(), random_u64()).into()),
-        Header::CSeq("1 INVITE".into()),
+        Header::CSeq(format!("{CSEQ_FIRST} INVITE").into()),
         Header::MaxForwards("70".into()),
         Header::Contact(contact.to_owned().into()),
         Header::Allow(ALLOW.into()),
@@ -270,7 +273,7 @@ fn cancel(invite: &Request) -> Request {
         )
     });
     let mut headers: Vec<Header> = kept.cloned().collect();
-    headers.push(Header::CSeq("1 CANCEL".into()));
+    headers.push(Header::CSeq(format!("{CSEQ_FIRST} CANCEL").into()));
     Request {
         method: Method::Cancel,
         uri: invite.uri.clone(),
@@ -302,13 +305,16 @@ fn callee(
         remote: response.to_header().ok()?.value().to_owned(),
         remote_target: Mutex::new(contact_of(response.contact_header().ok()?.value())?),
         routes,
-        // The ACK has the number of the INVITE, what follows the next ones.
-        local_cseq: AtomicU32::new(0),
+        // What follows the INVITE has the next numbers.
+        local_cseq: AtomicU32::new(CSEQ_FIRST),
         remote_cseq_min: AtomicU32::new(0),
         connection,
         source,
     })
 }
+
+/// Of the INVITE that begins a call of ours.
+const CSEQ_FIRST: u32 = 1;
 
 /// What a call that reaches nobody ends with: 404 where the URI is none, 503 where no way leads to
 /// it (RFC 3261 section 16.9), 502 where the 2xx makes no dialog.

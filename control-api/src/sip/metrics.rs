@@ -43,6 +43,8 @@ pub struct SipMetrics {
     pub invites: Counter,
     /// re-INVITEs and UPDATEs with an offer that reached the MRFC.
     pub reinvites: Counter,
+    /// re-INVITEs of ours.
+    pub reinvites_sent: Counter,
     /// 180 sent, because the answer took its time.
     pub ringing: Counter,
     /// Final answers to INVITE and UPDATE with 2xx.

@@ -22,6 +22,7 @@ mod outgoing;
 mod overload;
 mod peer;
 mod received;
+mod reinviting;
 mod repeats;
 mod reply;
 mod sending;
@@ -188,6 +189,10 @@ impl SipHandle {
             Action::Dial { call, target, room, uri, referred_by, sdp } => {
                 let wanted = Wanted { target, room, uri, referred_by, sdp };
                 self.agent.dial(call, wanted);
+                None
+            }
+            Action::Reinvite { call, sdp } => {
+                self.agent.reinvite(call, sdp);
                 None
             }
             Action::Room { call, room } => {

@@ -256,9 +256,7 @@ impl Agent {
         let mut request = dialog.peer.request(Method::Update);
         request.headers.push(Header::Contact(dialog.contact.clone().into()));
         request.headers.push(Header::Supported(SUPPORTED.into()));
-        // The roles of RFC 4028 are those of the refresh request: here we are the UAC.
-        let value = format!("{};refresher=uac", terms.interval.as_secs());
-        request.headers.push(Header::SessionExpires(value.into()));
+        request.headers.push(terms.asked());
         let peer = Arc::clone(&dialog.peer);
         let expires = Instant::now() + terms.expires_after() - terms.refresh_after();
         table.set_deadline(call, Some((expires, Deadline::Expire)));

@@ -106,7 +106,12 @@ impl Peer {
 
     /// A target refresh (RFC 3261 section 12.2.2).
     pub(super) fn retarget(&self, request: &Request) {
-        if let Some(uri) = contact_uri(request) {
+        self.retarget_to(contact_uri(request));
+    }
+
+    /// The same by the Contact of a response to a request of ours (section 12.2.1.2).
+    pub(super) fn retarget_to(&self, contact: Option<Uri>) {
+        if let Some(uri) = contact {
             *self.remote_target.lock().unwrap_or_else(PoisonError::into_inner) = uri;
         }
     }
@@ -116,9 +121,18 @@ impl Peer {
         self.routes.iter().map(|route| Header::RecordRoute(route.clone().into()))
     }
 
+    /// The number of the next request of ours.
+    pub(super) fn next_cseq(&self) -> u32 {
+        self.local_cseq.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
     /// The next request of ours in this dialog, without Via.
     pub(super) fn request(&self, method: Method) -> Request {
-        let cseq = self.local_cseq.fetch_add(1, Ordering::Relaxed) + 1;
+        self.numbered(method, self.next_cseq())
+    }
+
+    /// A request of ours with that number: an ACK has that of its INVITE (RFC 3261 section 13.2.2.4).
+    pub(super) fn numbered(&self, method: Method, cseq: u32) -> Request {
         let mut headers = vec![
             Header::From(self.local.clone().into()),
             Header::To(self.remote.clone().into()),

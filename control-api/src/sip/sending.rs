@@ -126,4 +126,4 @@ const DATAGRAM_REQUEST_SIZE_MAX: usize = 1300;
 const DATAGRAM_SIZE_MAX: usize = 65_507;
 
 /// Via, User-Agent and Content-Length, which are added later.
-const ADDED_SIZE_ESTIMATE: usize = 200;
+pub(super) const ADDED_SIZE_ESTIMATE: usize = 200;

@@ -95,6 +95,17 @@ impl Terms {
         headers
     }
 
+    /// The header of a request of ours that refreshes the session on the same terms. The roles are those
+    /// of that request: in it we are the UAC (RFC 4028 section 7.4).
+    pub(super) fn asked(&self) -> Header {
+        let seconds = self.interval.as_secs();
+        let refresher = match self.refresher {
+            Refresher::Peer => "uas",
+            Refresher::Us => "uac",
+        };
+        Header::SessionExpires(format!("{seconds};refresher={refresher}").into())
+    }
+
     /// From a 2xx until the session is taken as lost.
     pub(super) fn expires_after(&self) -> Duration {
         self.interval - EXPIRY_MARGIN_MAX.min(self.interval / 3)

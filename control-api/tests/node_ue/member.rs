@@ -1,14 +1,25 @@
-//! A member of a room, without protection.
+//! A member of a room in the clear, and a node whose calls MIKEY keys.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::net::SocketAddr;
 
+use control_api::config::{Config, DEVELOPMENT_TICKET_KEY_ID};
+use control_api::mrfc::{DialSecurity, TicketSource};
 use control_api::node::Node;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::{PATIENCE, Phone, authority, binding_send, line, plain_offer, status};
+use super::{PATIENCE, Phone, authority, binding_send, config, line, plain_offer, status};
+
+/// A node that keys its calls with tickets of this source.
+pub(crate) fn keyed(ticket: TicketSource) -> Config {
+    let mut settings = config();
+    settings.conference.dial_security = DialSecurity::Mikey;
+    settings.conference.dial_ticket = ticket;
+    settings.conference.dial_ticket_key = Some(DEVELOPMENT_TICKET_KEY_ID.to_owned());
+    settings
+}
 
 /// A request from one end of an MSRP session to the other.
 pub(crate) fn message(id: &str, to: &str, from: &str, content_type: &str, text: &str) -> String {
@@ -23,8 +34,8 @@ pub(crate) fn message(id: &str, to: &str, from: &str, content_type: &str, text: 
 /// A member of a room, in the clear.
 pub(crate) struct Member {
     pub(crate) phone: Phone,
-    media: TcpStream,
-    path: String,
+    pub(crate) media: TcpStream,
+    pub(crate) path: String,
     said: u32,
 }
 

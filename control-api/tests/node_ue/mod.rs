@@ -174,6 +174,12 @@ impl Phone {
         answer
     }
 
+    /// A new offer in the dialog and its final response.
+    pub(crate) async fn reinvite(&mut self, offer: &[u8]) -> String {
+        self.cseq += 1;
+        self.invite(offer).await
+    }
+
     /// A request in the dialog and its final response.
     pub(crate) async fn ask(&mut self, method: &str, body: &[u8]) -> String {
         self.cseq += 1;
@@ -335,6 +341,14 @@ impl Protected {
         memory[range.clone()].copy_from_slice(text.as_bytes());
         let record = self.session.seal(&mut memory, range).expect("sealed");
         self.stream.write_all(&memory[record]).await.expect("sent");
+    }
+
+    /// Reads until the node closes the connection.
+    pub(crate) async fn closed(mut self) {
+        let end = async {
+            while self.stream.read_buf(&mut self.input).await.is_ok_and(|bytes| bytes > 0) {}
+        };
+        timeout_at(Instant::now() + PATIENCE, end).await.expect("closed in time");
     }
 
     /// Reads until the text received contains `wanted`.
