@@ -1,15 +1,14 @@
 //! A node whose KMS is elsewhere: over TLS, with others in reserve, and when none is there.
 
-#[path = "../../mrfp-core/protocol/tests/tls_common/authority.rs"]
-mod authority;
+mod kms_files;
 mod node_ue;
 mod support;
 
 use std::net::SocketAddr;
 
-use authority::Authority;
 use control_api::config::{Config, KmsCertificate, KmsMode, KmsServer};
 use control_api::node::{Node, StandaloneKms};
+use kms_files::Files;
 use node_ue::{
     Phone, TICKET_KEY, assert_becomes_empty, config, line, metric, now, protected_offer, status,
     stop, transfer_init,
@@ -17,25 +16,7 @@ use node_ue::{
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 
-/// A certificate for the KMS, in files.
-struct Files(tempfile::TempDir);
-
 impl Files {
-    fn new() -> Self {
-        let authority = Authority::new("Authority of the KMS");
-        let issued = authority.issue(&["localhost"]);
-        let files = Self(tempfile::tempdir().expect("a folder"));
-        let texts = [("chain", &issued.chain), ("key", &issued.key), ("authority", &authority.pem)];
-        for (name, text) in texts {
-            std::fs::write(files.path(name), text).expect("written");
-        }
-        files
-    }
-
-    fn path(&self, name: &str) -> std::path::PathBuf {
-        self.0.path().join(name)
-    }
-
     async fn start_kms(&self, port: u16) -> (StandaloneKms, SocketAddr) {
         let mut config = config();
         config.kms.listen.set_port(port);

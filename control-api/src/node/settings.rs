@@ -382,6 +382,7 @@ const NANOSECONDS: u64 = 1_000_000_000;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mrfc::{DialPolicy, DialSecurity, TicketOpener};
 
     fn parsed(text: &str) -> Config {
         Config::parse("mrf.toml", text).expect("valid")
@@ -417,6 +418,101 @@ mod tests {
         };
         assert_eq!(*policy.chat("board"), board);
         assert_eq!(media_limits(&config).context_members_max, 9);
+    }
+
+    /// A setting of section `[mikey]`, and what it changes.
+    type Set = (&'static str, fn(&mut Parameters));
+
+    const SETTINGS: [Set; 28] = [
+        ("prot_type_tls = 242", |it| it.protection_type_tls = 242),
+        ("prot_types_accepted = [242, 7]", |it| it.accepted_protection_types_tls = vec![242, 7]),
+        ("crypto_session_id = 3", |it| it.crypto_session_id = 3),
+        ("security_policy_number = 9", |it| it.security_policy_number = 9),
+        ("security_policy_parameters = \"0001FF0100\"", |it| {
+            it.security_policy_parameters = vec![0, 1, 0xff, 1, 0];
+        }),
+        ("psk_identity = \"csb-id\"", |it| it.psk_identity_form = PskIdentityForm::CsbId),
+        ("identity_type = 0", |it| it.identity_type = 0),
+        ("traffic_key_bytes = 32", |it| it.traffic_key_bytes = Some(32)),
+        ("ticket_type = 2", |it| it.ticket_type = 2),
+        ("ticket_subtype = 4", |it| it.ticket_subtype = 4),
+        ("ticket_version = 5", |it| it.ticket_version = 5),
+        ("ticket_types_accepted = [1]", |it| it.accepted_ticket_types = vec![1]),
+        ("suite = \"aes-256\"", |it| it.suite = Suite::S256),
+        ("suites_accepted = [\"aes-128\"]", |it| it.accepted_suites = vec![Suite::S128]),
+        ("ticket_lifetime_seconds = 60", |it| it.ticket_lifetime = Duration::from_secs(60)),
+        ("clock_skew_seconds = 5", |it| it.clock_skew_max = Duration::from_secs(5)),
+        ("replay_cache_entries_max = 6", |it| it.replay_cache_entries_max = 6),
+        ("counter_senders_max = 7", |it| it.counter_senders_max = 7),
+        ("resolved_tickets_max = 0", |it| it.resolved_tickets_max = 0),
+        ("send_sdp_ids = false", |it| it.send_sdp_ids = false),
+        ("transfer_response_required = false", |it| it.transfer_response_required = false),
+        ("responder_session_keys = true", |it| it.responder_session_keys = true),
+        ("response_iv_time = \"initial\"", |it| it.response_iv_time = IvTime::Initial),
+        ("response_covers_initiator_data = false", |it| {
+            it.response_covers_initiator_data = false;
+        }),
+        ("initiator_proof_next = 0", |it| it.initiator_proof_next = 0),
+        ("send_response_wanted = false", |it| it.send_response_wanted = false),
+        ("spi_on_message_protection_keys = false", |it| {
+            it.spi_on_message_protection_keys = false;
+        }),
+        ("strict = true", |it| it.strict = true),
+    ];
+
+    #[test]
+    fn each_setting_of_mikey_is_one_parameter_and_the_documentation_names_it() {
+        let documentation = include_str!("../../../docs/mikey.md");
+        let mut names = Vec::new();
+        for (text, set) in SETTINGS {
+            let mut expected = Parameters::default();
+            set(&mut expected);
+            assert_ne!(expected, Parameters::default(), "{text}");
+            assert_eq!(parameters(&parsed(&format!("[mikey]\n{text}\n"))), expected, "{text}");
+            let name = text.split(' ').next().expect("a name");
+            assert!(documentation.contains(&format!("`{name}`")), "{name}");
+            names.push(name);
+        }
+        // No setting is left out, and so no parameter, as each has one.
+        let settings = toml::Table::try_from(Config::default().mikey).expect("a table");
+        for name in settings.keys() {
+            assert!(names.contains(&name.as_str()), "{name}");
+        }
+        assert_eq!(names.len(), settings.len() + 1, "traffic_key_bytes is not set by default");
+        assert_eq!(parameters(&Config::default()), Parameters::default());
+    }
+
+    #[test]
+    fn a_realm_differs_in_how_its_calls_are_keyed() {
+        let text = "[conference]\ndial_security = \"mikey\"\ndial_ticket_opened_by = \"callee\"\n\
+            [[realm]]\nname = \"lab\"\nnetworks = [\"192.0.2.0/24\"]\n\
+            dial_ticket_opened_by = \"kms\"\ndial_key_forking = true\n";
+        let dialling = mrfc(&parsed(text), &[], None).focus.dialling;
+        let mode_2 = DialPolicy {
+            security: DialSecurity::Mikey,
+            opener: TicketOpener::Callee,
+            ..DialPolicy::default()
+        };
+        assert_eq!(dialling.default, mode_2);
+        let lab = DialPolicy { opener: TicketOpener::Kms, key_forking: true, ..mode_2 };
+        assert_eq!(dialling.realms, BTreeMap::from([(RealmId(1), lab)]));
+    }
+
+    #[test]
+    fn keys_that_others_share_with_us_open_their_tickets_and_protect_ours() {
+        let text = format!(
+            "[[mikey.ticket_key]]\nid = \"ours-and-the-kms's\"\nkey = \"{}\"\nshared_with = \"kms\"\n\
+             [[mikey.ticket_key]]\nid = \"ours-and-carol's\"\nkey = \"{}\"\nshared_with = \"users\"\n\
+             users = [\"sip:carol@example.com\"]\n",
+            "01".repeat(16),
+            "02".repeat(32)
+        );
+        let initiator = initiator(&parsed(&text)).expect("no certificate");
+        let [kms, carol] = initiator.held_keys.as_slice() else { panic!("two keys") };
+        assert!(matches!(kms.maker, TicketMaker::Kms));
+        assert_eq!((kms.key.key.as_slice(), carol.key.key.len()), (&[1; 16][..], 32));
+        let TicketMaker::Initiators(users) = &carol.maker else { panic!("hers") };
+        assert!(users[0].matches("sip:carol@example.com") && !users[0].matches("sip:eve@x"));
     }
 
     #[test]
