@@ -382,7 +382,8 @@ impl Config {
     #[must_use]
     pub fn is_exposed(&self, path: &Path) -> bool {
         let own_keys = self
-            .secrets()
+            .node_secrets()
+            .chain(self.kms_secrets())
             .any(|key| !key.equals(&DEVELOPMENT_KEY) && !key.equals(&DEVELOPMENT_TICKET_KEY));
         let readable = std::fs::metadata(path).is_ok_and(|file| file.mode() & OTHERS_READ != 0);
         readable && (own_keys || self.relay.is_on())
@@ -397,11 +398,11 @@ impl Config {
     /// Whether a key that everybody knows is in use.
     #[must_use]
     pub fn has_development_credential(&self) -> bool {
-        let users = self.kms.users.iter().any(|user| user.key.equals(&DEVELOPMENT_KEY));
-        // A node that asks a KMS elsewhere opens no ticket itself.
-        let opens_tickets = self.kms.mode == KmsMode::Embedded;
-        let tickets =
-            self.kms.ticket_keys.iter().any(|ticket| ticket.key.equals(&DEVELOPMENT_TICKET_KEY));
-        users || (opens_tickets && tickets)
+        let is_known =
+            |key: &Secret| key.equals(&DEVELOPMENT_KEY) || key.equals(&DEVELOPMENT_TICKET_KEY);
+        // A node that asks a KMS elsewhere, and makes no tickets for it, has no use for those.
+        let own_kms = self.kms.mode == KmsMode::Embedded;
+        let used = own_kms || self.conference.dial_ticket_key.is_some();
+        self.node_secrets().any(is_known) || (used && self.kms_secrets().any(is_known))
     }
 }

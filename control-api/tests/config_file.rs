@@ -1,6 +1,9 @@
 //! Reading configuration files: the example, and complaints that can be acted on.
 
+mod rsa_certificates;
+
 use control_api::config::{Config, Cpim, Plain, PortMode, Shards};
+use rsa_certificates::{authority_until, issue};
 
 const EXAMPLE: &str = include_str!("../../docs/mrf.toml");
 
@@ -163,6 +166,135 @@ fn names_the_place_where_a_rule_is_broken() {
     }
 }
 
+#[test]
+fn names_the_place_of_a_value_of_mikey_that_cannot_be() {
+    let cases = [
+        (
+            "security_policy_parameters = \"\"",
+            "security_policy_parameters = \"000\"",
+            "hexadecimal",
+        ),
+        ("security_policy_parameters = \"\"", "security_policy_parameters = \"0002ff\"", "triples"),
+        ("psk_identity = \"csb-id.cs-id\"", "psk_identity = \"csb\"", "unknown variant `csb`"),
+        ("# traffic_key_bytes = 32", "traffic_key_bytes = 8", "no length of a pre-shared key"),
+        ("ticket_type = 1", "ticket_type = 3", "ticket type 3, which we make"),
+        ("suites_accepted = [\"aes-128\", \"aes-256\"]", "suites_accepted = []", "we use"),
+        ("ticket_lifetime_seconds = 3600", "ticket_lifetime_seconds = 5", "outside 60 to"),
+        ("clock_skew_seconds = 60", "clock_skew_seconds = 0", "outside 1 to 86400"),
+        ("replay_cache_entries_max = 1048576", "replay_cache_entries_max = 0", "memory of replays"),
+        ("initiator_proof_next = 9", "initiator_proof_next = 2", "payload 2 cannot follow Vi"),
+    ];
+    for (from, to, message) in cases {
+        let text = example_with(from, to);
+        let told = problem(&text);
+        assert!(told.contains(message), "{to}: {told}");
+        // What excludes each other is told at one of the two.
+        let line = text[..text.find(to).expect("replaced")].matches('\n').count() + 1;
+        let at_it = told.starts_with(&format!("mrf.toml:{line}:"));
+        assert!(at_it || to == "ticket_type = 3", "{to}: {told}");
+    }
+}
+
+#[test]
+fn names_the_place_of_a_ticket_key_that_cannot_be() {
+    let key = |table: &str, id: &str, more: &str| {
+        format!("[[{table}]]\nid = \"{id}\"\nkey = \"{}\"\n{more}", "0f".repeat(16))
+    };
+    let shared = |with: &str| format!("shared_with = \"{with}\"\n");
+    let responders = "responders = [\"*\"]\n";
+    let cases = [
+        (key("mikey.ticket_key", "a", &shared("users")), 4, "a key of nobody"),
+        (
+            key("mikey.ticket_key", "a", &format!("{}users = [\"*\"]\n", shared("kms"))),
+            5,
+            "vouches for everybody",
+        ),
+        (key("mikey.ticket_key", "a", ""), 1, "missing field `shared_with`"),
+        (key("mikey.ticket_key", "a", &shared("kms")).repeat(2), 6, "a second key named \"a\""),
+        (
+            key("kms.issuing_key", "a", "") + &key("kms.shared_ticket_key", "a", responders),
+            5,
+            "a second key named \"a\"",
+        ),
+        (key("kms.issuing_key", "a", "").replace(&"0f".repeat(16), "0f0f"), 3, "a key of 2 bytes"),
+        (key("kms.shared_ticket_key", "a", "responders = []\n"), 4, "a key nobody may use"),
+        (
+            "[mikey.certificate]\nchain = \"a\"\nkey = \"b\"\nkms = \"c\"\n".to_owned(),
+            1,
+            "the KMS in the node is not asked by messages",
+        ),
+        (
+            "[kms.signed_requests]\nchain = \"/nowhere\"\nkey = \"b\"\nauthorities = []\n"
+                .to_owned(),
+            2,
+            "/nowhere: No such file",
+        ),
+        (
+            "[conference]\ndial_key_forking = true\ndial_ticket_opened_by = \"callee\"\n"
+                .to_owned(),
+            2,
+            "only the KMS can fork",
+        ),
+        (
+            "[conference]\ndial_ticket = \"own\"\ndial_ticket_opened_by = \"callee\"\n".to_owned(),
+            2,
+            "no key to make tickets with",
+        ),
+    ];
+    for (text, line, message) in cases {
+        let told = problem(&text);
+        assert!(told.starts_with(&format!("mrf.toml:{line}:")), "{text}: {told}");
+        assert!(told.contains(message), "{text}: {told}");
+        assert!(!told.contains("0f0f"), "{told}");
+    }
+    let own = key("mikey.ticket_key", "a", &format!("{}users = [\"*\"]\n", shared("users")));
+    let callee = "[conference]\ndial_ticket = \"own\"\ndial_ticket_opened_by = \"callee\"\n";
+    assert!(Config::parse("mrf.toml", &format!("{callee}{own}")).is_ok());
+}
+
+#[test]
+fn a_node_with_a_certificate_needs_no_key_and_its_files_are_looked_at() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let root = authority_until("root", 1_700_000_000..1_900_000_000);
+    root.write(folder.path(), "root");
+    issue("node", Some("sip:tea@a.example"), &root).write(folder.path(), "node");
+    issue("kms", Some("sip:kms@localhost"), &root).write(folder.path(), "kms");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let node = |chain: &str, key: &str, kms: &str| {
+        format!(
+            "[sip]\nudp = \"192.0.2.1:5060\"\n[kms]\nmode = \"remote\"\nuser = []\n\
+             [[kms.server]]\nurl = \"http://127.0.0.1:8088\"\n[mikey.certificate]\n\
+             chain = \"{}\"\nkey = \"{}\"\nkms = \"{}\"\n",
+            path(chain),
+            path(key),
+            path(kms)
+        )
+    };
+    let sound = Config::parse("mrf.toml", &node("node", "node-key", "kms"));
+    assert!(!sound.expect("valid").has_development_credential());
+    for (text, line, message) in [
+        (node("nobody", "node-key", "kms"), 9, "nobody: No such file"),
+        (node("node", "kms-key", "kms"), 9, "/node: "),
+        (node("node", "node-key", "kms-key"), 11, "no certificate in it"),
+    ] {
+        let told = problem(&text);
+        assert!(told.starts_with(&format!("mrf.toml:{line}:")) && told.contains(message), "{told}");
+    }
+    let without = node("node", "node-key", "kms");
+    let told = problem(without.split("[mikey.certificate]").next().expect("the rest"));
+    assert!(told.contains("no [[kms.user]] has the id"), "{told}");
+    let kms = |authorities: &str| {
+        format!(
+            "[kms.signed_requests]\nchain = \"{}\"\nkey = \"{}\"\nauthorities = [{authorities}]\n",
+            path("kms"),
+            path("kms-key")
+        )
+    };
+    assert!(Config::parse("kms.toml", &kms(&format!("\"{}\"", path("root")))).is_ok());
+    assert!(problem(&kms("")).starts_with("mrf.toml:4:"));
+    assert!(problem(&kms(&format!("\"{}\"", path("kms-key")))).starts_with("mrf.toml:4:"));
+}
+
 /// The whole example, its tables included, with one setting replaced.
 fn problem_with(from: &str, to: &str) -> String {
     let text = example_with_every_table();
@@ -232,6 +364,36 @@ fn refuses_the_development_credential_beyond_loopback() {
         assert!(told.contains("development credential"), "{to}: {told}");
         assert!(told.contains("openssl rand -hex 32"), "{to}: {told}");
     }
+}
+
+#[test]
+fn refuses_the_development_credential_wherever_it_is_used() {
+    let beyond = "[sip]\nudp = \"192.0.2.1:5060\"\n";
+    let own = |table: &str| {
+        let key = "5a".repeat(16);
+        format!("[[{table}]]\nid = \"own\"\nkey = \"{key}\"\nmay_act_as = [\"*\"]\n")
+    };
+    let known = |table: &str, more: &str| {
+        let key = "4d5246207265736f6c76653a20646576";
+        format!("[[{table}]]\nid = \"known\"\nkey = \"{key}\"\n{more}")
+    };
+    let keys = format!("[kms]\nresolver = \"own\"\n{}{}", own("kms.user"), own("kms.ticket_key"));
+    assert!(Config::parse("mrf.toml", &format!("{beyond}{keys}")).is_ok());
+    for key in [
+        known("mikey.ticket_key", "shared_with = \"kms\"\n"),
+        known("kms.issuing_key", ""),
+        known("kms.shared_ticket_key", "responders = [\"*\"]\n"),
+    ] {
+        assert!(
+            problem(&format!("{beyond}{keys}{key}")).contains("development credential"),
+            "{key}"
+        );
+    }
+    let remote = "mode = \"remote\"\n[[kms.server]]\nurl = \"http://127.0.0.1:8088\"\n";
+    let keys = format!("[kms]\nresolver = \"own\"\n{remote}{}", own("kms.user"));
+    assert!(Config::parse("mrf.toml", &format!("{beyond}{keys}")).is_ok());
+    let makes = "[conference]\ndial_ticket = \"own\"\ndial_ticket_key = \"development-tpk\"\n";
+    assert!(problem(&format!("{beyond}{makes}{keys}")).contains("development credential"));
 }
 
 #[test]

@@ -2,8 +2,7 @@
 //! reads along with the TEK, a KMS that is killed leaves a clear failure and no more, and another stands
 //! in for it.
 
-#[path = "../../mrfp-core/protocol/tests/tls_common/authority.rs"]
-mod certificates;
+mod kms_files;
 mod node_ue;
 mod support;
 
@@ -12,16 +11,16 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use certificates::Authority;
 use control_api::config::{DEVELOPMENT_KEY, DEVELOPMENT_KEY_ID};
 use control_api::mikey::{Initiator, Parameters, PreSharedKey};
+use kms_files::Files;
 use node_ue::callee::{Callee, ask_kms, body, key_management, keyed_answer, respond};
-use node_ue::member::{Member, message};
+use node_ue::member::{Member, cpim, message};
 use node_ue::{
-    Phone, Protected, TICKET_KEY, assert_becomes_empty, authority, binding_send, line, now,
+    Phone, Protected, TICKET_KEY, assert_becomes_empty, authority, binding_send, dial, line, now,
     protected_offer, status, transfer_init,
 };
-use support::http::{request, request_json};
+use support::http::request;
 use support::mrf::Mrf;
 use support::program::{PATIENCE, find, wait_until};
 use support::tshark::{capture, finished_streams, read};
@@ -31,32 +30,21 @@ use tokio::time::{sleep, timeout};
 const ISSUING_KEY: &str = "5c8f2b7d9a1e4c3f6b0d8e7a2c5f9b14";
 const TEXT: &str = "a text nobody else has written 0815";
 
-/// Certificate of the KMS, in files.
-struct Files(tempfile::TempDir);
-
 impl Files {
-    fn new() -> Self {
-        let authority = Authority::new("Authority of the KMS");
-        let issued = authority.issue(&["localhost"]);
-        let files = Self(tempfile::tempdir().expect("a folder"));
-        let texts = [("chain", &issued.chain), ("key", &issued.key), ("authority", &authority.pem)];
-        for (name, text) in texts {
-            std::fs::write(files.0.path().join(name), text).expect("written");
-        }
-        files
-    }
-
     /// A KMS that listens for HTTPS.
     fn start_kms(&self, port: u16) -> Mrf {
-        let folder = self.0.path().display();
-        let certificate =
-            format!("[kms.certificate]\nchain = \"{folder}/chain\"\nkey = \"{folder}/key\"\n");
+        let (chain, key) = (self.path("chain"), self.path("key"));
+        let certificate = format!(
+            "[kms.certificate]\nchain = \"{}\"\nkey = \"{}\"\n",
+            chain.display(),
+            key.display()
+        );
         start_kms(port, &certificate)
     }
 
     /// A node that asks this one, and whose calls MIKEY keys with its tickets.
     fn start_node(&self, kms: u16) -> Mrf {
-        let authority = self.0.path().join("authority");
+        let authority = self.path("authority");
         Mrf::start("serve", &node_config(&authority, &[format!("https://localhost:{kms}")]))
     }
 }
@@ -82,13 +70,6 @@ fn node_config(authority: &Path, servers: &[String]) -> String {
          response_timeout_milliseconds = 4000\ntimeout_milliseconds = 4900\n{servers}",
         authority.display()
     )
-}
-
-/// Has a node call somebody into the room "tea".
-async fn dial(http: SocketAddr, uri: &str) {
-    let wish = format!("{{\"uri\":\"{uri}\"}}");
-    let answer = request_json(http, "/api/v1/rooms/tea/calls", &wish).await;
-    assert_eq!(answer.status, 202, "{}", answer.text());
 }
 
 /// Waits until the rooms of a node say this so many times.
@@ -118,10 +99,6 @@ async fn await_metric(http: SocketAddr, line: &str) {
         }
     };
     timeout(node_ue::PATIENCE, counted).await.unwrap_or_else(|_| panic!("{line} in time"));
-}
-
-fn cpim(from: &str, to: &str, text: &str) -> String {
-    format!("From: <{from}>\r\nTo: <{to}>\r\n\r\nContent-Type: text/plain\r\n\r\n{text}")
 }
 
 /// Two rooms of two nodes, with somebody in each.

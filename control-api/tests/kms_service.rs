@@ -8,7 +8,8 @@ use control_api::http::KmsResponse;
 use control_api::kms::{Kms, KmsConfig, KmsService, ServicePolicy, TicketResolver};
 use control_api::mikey::codec::{self, DataType, Ticket};
 use control_api::mikey::{
-    GrantedTicket, Initiator, NtpTime, Parameters, PendingRequest, PreSharedKey, UriPattern,
+    GrantedTicket, Initiator, NtpTime, Parameters, PendingRequest, PreSharedKey,
+    TicketProtectionKey, UriPattern,
 };
 use zeroize::Zeroizing;
 
@@ -236,6 +237,59 @@ async fn users_and_policies_are_taken_over_while_it_runs_and_nothing_is_forgotte
     service.reload(Kms::new(without_alice), policy(1000));
     let (_, message) = request(at(3));
     assert_eq!(error_number(&ask(&service, &message, at(3)).await), Some(0));
+}
+
+/// A KMS that the operator has given these keys for its tickets.
+fn issuing(keys: &[u8]) -> Kms {
+    let key =
+        |fill: &u8| TicketProtectionKey { identity: vec![*fill], key: vec![*fill; 32].into() };
+    let mut kms = Kms::new(config());
+    kms.issue_with(keys.iter().map(key).collect());
+    kms
+}
+
+#[tokio::test]
+async fn those_with_the_same_keys_resolve_one_anothers_tickets_and_rotation_loses_none() {
+    let service = |keys: &[u8]| KmsService::new(issuing(keys), policy(1000));
+    let (first, second) = (service(&[1]), service(&[1]));
+    let old = granted(&first, at(0)).await;
+    assert!(resolves(&second, old.ticket(), at(1)));
+    assert!(!resolves(&service(&[2]), old.ticket(), at(1)));
+    assert!(!resolves(&KmsService::new(Kms::new(config()), policy(1000)), old.ticket(), at(1)));
+
+    // The new key opens everywhere before it makes anything anywhere.
+    second.reload(issuing(&[1, 2]), policy(1000));
+    first.reload(issuing(&[2, 1]), policy(1000));
+    let new = granted(&first, at(2)).await;
+    for service in [&first, &second] {
+        assert!(resolves(service, old.ticket(), at(3)) && resolves(service, new.ticket(), at(3)));
+    }
+    first.reload(issuing(&[2]), policy(1000));
+    assert!(resolves(&first, new.ticket(), at(3)) && !resolves(&first, old.ticket(), at(3)));
+}
+
+#[tokio::test]
+async fn keys_of_the_operator_take_the_place_of_its_own_and_are_not_written_down() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let open = |kms: Kms, now| {
+        KmsService::open(kms, policy(1000), folder.path(), now, &mut random).expect("opens")
+    };
+    let service = open(Kms::new(config()), at(0));
+    let before = granted(&service, at(1)).await;
+    service.close().await.expect("written");
+    drop(service);
+
+    let service = open(issuing(&[1]), at(2));
+    let ticket = granted(&service, at(3)).await;
+    // The key it made itself opens what it protects, until that has expired.
+    assert!(resolves(&service, before.ticket(), at(4)));
+    let rotated = at(4).after(ROTATION + ROTATION);
+    service.look_after_keys(rotated, &mut random).await.expect("written");
+    let state = std::fs::read_to_string(folder.path().join("kms-state")).expect("there");
+    assert_eq!(state.matches("\nkey ").count(), 1, "no other is made");
+    assert!(!state.contains(&"01".repeat(32)), "{state}");
+    let other = KmsService::new(issuing(&[1]), policy(1000));
+    assert!(resolves(&other, ticket.ticket(), at(4)));
 }
 
 #[tokio::test]

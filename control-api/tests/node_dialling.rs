@@ -12,8 +12,10 @@ use control_api::mrfc::TicketSource;
 use control_api::node::Node;
 use mrfp_protocol::tls::Psk;
 use node_ue::callee::{Callee, body, key_management, keyed_answer, refer, respond, wrong_key};
-use node_ue::member::{Member, keyed, message};
-use node_ue::{Protected, assert_becomes_empty, authority, config, line, metric, status, stop};
+use node_ue::member::{Member, cpim, keyed, message};
+use node_ue::{
+    Protected, assert_becomes_empty, authority, config, dial, line, metric, status, stop,
+};
 use support::http::{Response, request, request_json};
 use tokio::net::TcpListener;
 
@@ -21,11 +23,6 @@ use tokio::net::TcpListener;
 async fn call(node: &Node, room: &str, callee: &str) -> Response {
     let path = format!("/api/v1/rooms/{room}/calls");
     request_json(node.addresses().http, &path, callee).await
-}
-
-async fn call_uri(node: &Node, uri: &str) {
-    let answer = call(node, "tea", &format!("{{\"uri\":\"{uri}\"}}")).await;
-    assert_eq!(answer.status, 202, "{}", answer.text());
 }
 
 /// A phone that the node has called.
@@ -41,7 +38,7 @@ impl Called {
     /// Is called by the operator, and makes of the offer what there is to be made.
     async fn by(node: &Node) -> Self {
         let callee = Callee::new(node.addresses().sip_udp).await;
-        call_uri(node, &callee.uri()).await;
+        dial(node.addresses().http, &callee.uri()).await;
         Self::with(callee, node).await
     }
 
@@ -165,7 +162,7 @@ async fn one_node_calls_a_room_of_another_and_messages_go_both_ways() {
     // Each room knows the other one as a participant, and lets nobody else speak on that session.
     let mut alice = Member::join(&caller, "tea", Some(&tea)).await;
     let mut bob = Member::join(&called, "lobby", Some(&lobby)).await;
-    call_uri(&caller, &lobby).await;
+    dial(caller.addresses().http, &lobby).await;
     for node in [&caller, &called] {
         let connected = async {
             while request(node.addresses().http, "GET", "/api/v1/rooms")
@@ -182,9 +179,6 @@ async fn one_node_calls_a_room_of_another_and_messages_go_both_ways() {
         let rooms = request(node.addresses().http, "GET", "/api/v1/rooms").await.text();
         assert_eq!(rooms.matches("\"security\":\"tls-psk\"").count(), 1, "{rooms}");
     }
-    let cpim = |from: &str, to: &str, text: &str| {
-        format!("From: <{from}>\r\nTo: <{to}>\r\n\r\nContent-Type: text/plain\r\n\r\n{text}")
-    };
     alice.say("message/cpim", &cpim(&tea, &lobby, "from one room")).await;
     bob.hear("from one room").await;
     bob.say("message/cpim", &cpim(&lobby, &tea, "to the other")).await;
@@ -300,7 +294,7 @@ async fn without_a_ticket_nobody_is_called() {
     let node = Node::start(settings).await.expect("starts");
     let http = node.addresses().http;
     let bob = Callee::new(node.addresses().sip_udp).await;
-    call_uri(&node, &bob.uri()).await;
+    dial(node.addresses().http, &bob.uri()).await;
     assert_becomes_empty(http).await;
     let metrics = request(http, "GET", "/metrics").await.text();
     assert!(

@@ -7,7 +7,6 @@ mod rsa_certificates;
 mod support;
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use control_api::config::{
@@ -25,13 +24,13 @@ use control_api::mikey::{
 use control_api::mrfc::{DialSecurity, TicketOpener, TicketSource};
 use control_api::node::{Node, StandaloneKms, Stopped};
 use node_ue::callee::{Callee, ask_kms, body, key_management, keyed_answer};
-use node_ue::member::{Member, message};
+use node_ue::member::{Member, cpim, message};
 use node_ue::{
-    Phone, Protected, assert_becomes_empty, authority, binding_send, config, line, now,
+    Phone, Protected, assert_becomes_empty, authority, binding_send, config, dial, line, now,
     protected_offer, status, stop,
 };
 use rsa_certificates::{Issuer, authority_until, issue};
-use support::http::{request, request_json};
+use support::http::request;
 
 const ALICE: &str = "sip:alice@example.com";
 const TEA: &str = "sip:tea@a.example";
@@ -167,7 +166,7 @@ impl World {
         let folder = tempfile::tempdir().expect("a folder");
         let root = authority_until("root", unix_now() - 3600..unix_now() + 86_400);
         let own = issue("kms", Some(KMS_URI), &root);
-        let (chain, key) = write_issued(folder.path(), "kms", &own);
+        let (chain, key) = own.write(folder.path(), "kms");
         let authorities = folder.path().join("root");
         std::fs::write(&authorities, root.certificate.to_pem().expect("PEM")).expect("written");
         let mut config = config();
@@ -216,8 +215,8 @@ impl World {
             // The node has no other way to be known.
             config.kms.users.clear();
             let own = issue(room, Some(room), &self.root);
-            let (chain, key) = write_issued(self.folder.path(), host, &own);
-            let kms = self.folder.path().join("kms-chain");
+            let (chain, key) = own.write(self.folder.path(), host);
+            let kms = self.folder.path().join("kms");
             config.mikey.certificate = Some(MikeyCertificate { chain, key, kms });
         }
         config
@@ -373,7 +372,7 @@ impl World {
         let before = self.asked().await;
         let mut tickets: Vec<Vec<u8>> = Vec::new();
         for _ in 0..case.calls() {
-            dial(&node, &bob.uri()).await;
+            dial(node.addresses().http, &bob.uri()).await;
             let invite = bob.receive("INVITE ").await;
             let offer = body(&invite);
             let transfer_init = codec::parse(&key_management(offer)).expect("TRANSFER_INIT");
@@ -417,7 +416,7 @@ impl World {
         let mut alice = Member::call(caller.addresses().sip_udp, TEA, Some(TEA)).await;
         let mut bob = Member::call(proxy, LOBBY, Some(LOBBY)).await;
         for call in 0..case.calls() {
-            dial(&caller, LOBBY).await;
+            dial(caller.addresses().http, LOBBY).await;
             wait_for_members(&caller, 2).await;
             wait_for_members(&called, 2).await;
             for node in [&caller, &called] {
@@ -488,26 +487,6 @@ fn kms_key() -> PreSharedKey {
         identity: DEVELOPMENT_KEY_ID.as_bytes().to_vec(),
         key: DEVELOPMENT_KEY.to_vec().into(),
     }
-}
-
-fn cpim(from: &str, to: &str, text: &str) -> String {
-    format!("From: <{from}>\r\nTo: <{to}>\r\n\r\nContent-Type: text/plain\r\n\r\n{text}")
-}
-
-/// Certificate and key in files.
-fn write_issued(folder: &Path, name: &str, issued: &Issuer) -> (PathBuf, PathBuf) {
-    let paths = (folder.join(format!("{name}-chain")), folder.join(format!("{name}-key")));
-    std::fs::write(&paths.0, issued.certificate.to_pem().expect("PEM")).expect("written");
-    let key = issued.key.private_key_to_pem_pkcs8().expect("PEM");
-    std::fs::write(&paths.1, key).expect("written");
-    paths
-}
-
-/// Has a node call somebody into the room "tea".
-async fn dial(node: &Node, uri: &str) {
-    let wish = format!("{{\"uri\":\"{uri}\"}}");
-    let answer = request_json(node.addresses().http, "/api/v1/rooms/tea/calls", &wish).await;
-    assert_eq!(answer.status, 202, "{}", answer.text());
 }
 
 /// Waits until so many members are connected, and there are no others.

@@ -1,15 +1,18 @@
 //! A node whose KMS is elsewhere: over TLS, with others in reserve, and when none is there.
 
-#[path = "../../mrfp-core/protocol/tests/tls_common/authority.rs"]
-mod authority;
+mod kms_files;
 mod node_ue;
 mod support;
 
 use std::net::SocketAddr;
 
-use authority::Authority;
-use control_api::config::{Config, KmsCertificate, KmsMode, KmsServer};
+use control_api::config::{
+    Config, KmsCertificate, KmsMode, KmsServer, MikeyTicketKey, Secret, SharedWith, UriPattern,
+};
+use control_api::mikey::codec::TicketFlags;
+use control_api::mikey::{GrantedTicket, Initiator, Parameters, TicketProtectionKey, TicketWish};
 use control_api::node::{Node, StandaloneKms};
+use kms_files::Files;
 use node_ue::{
     Phone, TICKET_KEY, assert_becomes_empty, config, line, metric, now, protected_offer, status,
     stop, transfer_init,
@@ -17,25 +20,7 @@ use node_ue::{
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 
-/// A certificate for the KMS, in files.
-struct Files(tempfile::TempDir);
-
 impl Files {
-    fn new() -> Self {
-        let authority = Authority::new("Authority of the KMS");
-        let issued = authority.issue(&["localhost"]);
-        let files = Self(tempfile::tempdir().expect("a folder"));
-        let texts = [("chain", &issued.chain), ("key", &issued.key), ("authority", &authority.pem)];
-        for (name, text) in texts {
-            std::fs::write(files.path(name), text).expect("written");
-        }
-        files
-    }
-
-    fn path(&self, name: &str) -> std::path::PathBuf {
-        self.0.path().join(name)
-    }
-
     async fn start_kms(&self, port: u16) -> (StandaloneKms, SocketAddr) {
         let mut config = config();
         config.kms.listen.set_port(port);
@@ -67,8 +52,16 @@ async fn stop_kms(kms: StandaloneKms) {
 
 /// The status of a protected call, which is hung up.
 async fn call(node: &Node) -> u16 {
+    call_with(node, |from, to| transfer_init(from, to, TICKET_KEY)).await
+}
+
+/// The same with another TRANSFER_INIT, made for who calls whom.
+async fn call_with(
+    node: &Node,
+    transfer_init: impl FnOnce(&str, &str) -> (Initiator, Vec<u8>),
+) -> u16 {
     let mut phone = Phone::new(node.addresses().sip_udp).await;
-    let (initiator, init) = transfer_init(&phone.from, &phone.to, TICKET_KEY);
+    let (initiator, init) = transfer_init(&phone.from, &phone.to);
     let answer = phone.invite(&protected_offer(&init)).await;
     let status = status(&answer);
     if status == 200 {
@@ -117,6 +110,61 @@ async fn a_dead_kms_fails_the_call_clearly_and_is_found_again() {
     assert_eq!(call(&node).await, 200);
     stop(node).await;
     stop_kms(kms).await;
+}
+
+/// A ticket of alice's making for the lobby of a node; `resolved`: by the KMS.
+fn ticket(node: &Node, id: &str, key: &[u8], resolved: bool) -> GrantedTicket {
+    let lobby = format!("sip:lobby@{}", node.addresses().sip_udp);
+    let responders = [lobby.as_str()];
+    let mut wish = TicketWish::new("sip:kms@localhost", "sip:alice@example.com", &responders);
+    if !resolved {
+        wish.flags = wish.flags.without(TicketFlags::RESOLVE_MANDATORY);
+    }
+    let key = TicketProtectionKey { identity: id.as_bytes().to_vec(), key: key.to_vec().into() };
+    let made =
+        GrantedTicket::make_as_wished(&Parameters::default(), &wish, &key, now(), &mut random);
+    made.expect("a ticket")
+}
+
+fn random(bytes: &mut [u8]) {
+    getrandom::fill(bytes).expect("random bytes");
+}
+
+/// TRANSFER_INIT with a ticket there is.
+fn with_ticket(ticket: &GrantedTicket, to: &str) -> (Initiator, Vec<u8>) {
+    let parameters = Parameters::default();
+    Initiator::with_granted_ticket(&parameters, ticket, to, now(), &mut random).expect("a call")
+}
+
+#[tokio::test]
+async fn a_ticket_that_can_be_opened_here_needs_no_kms() {
+    let files = Files::new();
+    let (kms, address) = files.start_kms(0).await;
+    let mut config = files.node_config(&[address.port()]);
+    config.mikey.ticket_keys = vec![MikeyTicketKey {
+        id: "alice's".to_owned(),
+        key: Secret::from_bytes(vec![0x21; 16]),
+        shared_with: SharedWith::Users,
+        users: vec![UriPattern("sip:alice@example.com".to_owned())],
+    }];
+    let node = Node::start(config).await.expect("starts");
+    let again = ticket(&node, "development-tpk", TICKET_KEY, true);
+    assert_eq!(call_with(&node, |_, to| with_ticket(&again, to)).await, 200);
+    stop_kms(kms).await;
+    // One that was resolved before, and one whose key is here.
+    assert_eq!(call_with(&node, |_, to| with_ticket(&again, to)).await, 200);
+    let shared = ticket(&node, "alice's", &[0x21; 16], false);
+    assert_eq!(call_with(&node, |_, to| with_ticket(&shared, to)).await, 200);
+    // A key that is not the one of that name opens nothing, and nobody is asked about it.
+    let forged = ticket(&node, "alice's", &[0x22; 16], false);
+    let mut phone = Phone::new(node.addresses().sip_udp).await;
+    let (_, init) = with_ticket(&forged, &phone.to);
+    assert_eq!(status(&phone.invite(&protected_offer(&init)).await), 488);
+    assert_eq!(metric(node.addresses().http, "mrf_kms_timeouts_total").await, 0);
+    // Any other ticket does need the KMS.
+    assert_eq!(call(&node).await, 504);
+    assert_becomes_empty(node.addresses().http).await;
+    stop(node).await;
 }
 
 #[tokio::test]

@@ -84,13 +84,18 @@ impl KmsSignedRequests {
 }
 
 impl Config {
-    /// Every key that is written in the file.
-    pub(super) fn secrets(&self) -> impl Iterator<Item = &Secret> {
+    /// Keys that the node itself proves who it is with, or opens tickets with.
+    pub(super) fn node_secrets(&self) -> impl Iterator<Item = &Secret> {
+        let users = self.kms.users.iter().map(|user| &user.key);
+        users.chain(self.mikey.ticket_keys.iter().map(|key| &key.key))
+    }
+
+    /// Keys that protect the tickets of a KMS.
+    pub(super) fn kms_secrets(&self) -> impl Iterator<Item = &Secret> {
         let kms = &self.kms;
-        let keys = kms.users.iter().chain(&kms.ticket_keys).map(|key| &key.key);
-        keys.chain(kms.issuing_keys.iter().map(|key| &key.key))
-            .chain(kms.shared_ticket_keys.iter().map(|key| &key.key))
-            .chain(self.mikey.ticket_keys.iter().map(|key| &key.key))
+        let issuing = kms.issuing_keys.iter().map(|key| &key.key);
+        let shared = kms.shared_ticket_keys.iter().map(|key| &key.key);
+        kms.ticket_keys.iter().map(|key| &key.key).chain(issuing).chain(shared)
     }
 
     pub(super) fn check_kms(&self) -> Check {

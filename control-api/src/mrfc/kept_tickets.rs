@@ -79,3 +79,83 @@ impl fmt::Debug for KeptTickets {
         write!(f, "KeptTickets({})", self.0.len())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::mikey::{TicketProtectionKey, TicketWish};
+
+    fn at(seconds: u64) -> NtpTime {
+        NtpTime::from_unix(Duration::from_secs(1_700_000_000 + seconds))
+    }
+
+    /// A ticket of an hour.
+    fn ticket(
+        called: &str,
+        made: NtpTime,
+        flags: impl FnOnce(TicketFlags) -> TicketFlags,
+    ) -> GrantedTicket {
+        let key = TicketProtectionKey { identity: b"key".to_vec(), key: vec![1; 16].into() };
+        let responders = [called];
+        let mut wish = TicketWish::new("sip:kms@example.com", "sip:tea@example.com", &responders);
+        wish.flags = flags(wish.flags);
+        let mut random = |bytes: &mut [u8]| bytes.fill(7);
+        GrantedTicket::make_as_wished(&Parameters::default(), &wish, &key, made, &mut random)
+            .expect("a ticket")
+    }
+
+    fn names(called: &str) -> Parties<'_> {
+        Parties { caller: "sip:tea@example.com", called }
+    }
+
+    fn keep(kept: &mut KeptTickets, called: &str, now: NtpTime) {
+        let (names, ticket) = (Names::from(&names(called)), ticket(called, now, |flags| flags));
+        kept.keep(names, ticket, 2, &Parameters::default(), now);
+    }
+
+    fn takes(kept: &mut KeptTickets, called: &str, now: NtpTime) -> bool {
+        kept.take(&names(called), &Parameters::default(), now).is_some()
+    }
+
+    #[test]
+    fn a_ticket_is_taken_by_one_call_at_a_time_and_for_whom_it_is() {
+        let mut kept = KeptTickets::default();
+        keep(&mut kept, "sip:bob@example.com", at(0));
+        assert!(!takes(&mut kept, "sip:carol@example.com", at(1)));
+        assert!(takes(&mut kept, "sip:bob@example.com", at(1)));
+        assert!(!takes(&mut kept, "sip:bob@example.com", at(1)), "it has to prove good again");
+    }
+
+    #[test]
+    fn a_ticket_that_may_not_be_used_again_is_not_kept() {
+        let mut kept = KeptTickets::default();
+        let once =
+            ticket("sip:bob@example.com", at(0), |flags| flags.without(TicketFlags::REUSABLE));
+        let names = Names::from(&names("sip:bob@example.com"));
+        kept.keep(names, once, 2, &Parameters::default(), at(0));
+        assert!(!takes(&mut kept, "sip:bob@example.com", at(1)));
+    }
+
+    #[test]
+    fn a_ticket_ends_before_a_clock_that_is_ahead_says_so() {
+        let mut kept = KeptTickets::default();
+        keep(&mut kept, "sip:bob@example.com", at(0));
+        keep(&mut kept, "sip:carol@example.com", at(0));
+        assert!(takes(&mut kept, "sip:bob@example.com", at(3539)));
+        assert!(!takes(&mut kept, "sip:carol@example.com", at(3540)));
+    }
+
+    #[test]
+    fn none_makes_room_before_it_has_expired() {
+        let mut kept = KeptTickets::default();
+        keep(&mut kept, "sip:bob@example.com", at(0));
+        keep(&mut kept, "sip:carol@example.com", at(0));
+        keep(&mut kept, "sip:dave@example.com", at(1));
+        assert!(!takes(&mut kept, "sip:dave@example.com", at(1)));
+        keep(&mut kept, "sip:dave@example.com", at(3600));
+        assert_eq!(kept.0.len(), 1);
+        assert!(takes(&mut kept, "sip:dave@example.com", at(3601)));
+    }
+}

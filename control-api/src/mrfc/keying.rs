@@ -92,7 +92,7 @@ impl Mrfc {
         let keying = keying.map(|agreement| match agreement {
             Agreement::Reached(keys) => Keying::Ready(SessionKeys::Agreed(Box::new(keys))),
             Agreement::Ask(pending, message) => {
-                Keying::Ask { asked: Asked::Resolve(Box::new(pending)), message }
+                Keying::Ask { asked: Asked::Resolve(pending), message }
             }
         });
         keying.map_err(|failure| self.key_failure(&failure))

@@ -43,7 +43,7 @@ pub(super) enum Agreement {
     /// To its end.
     Reached(Keys),
     /// The KMS elsewhere has to be asked: the exchange, and the message for it.
-    Ask(Pending, Vec<u8>),
+    Ask(Box<Pending>, Vec<u8>),
 }
 
 /// Where keys come from that the responder does not have itself.
@@ -83,7 +83,7 @@ pub(super) fn agree(
                 None => responder.ask(transfer, now, random),
             };
             let (pending, message) = asked.map_err(KeyFailure::Mikey)?;
-            return Ok(Agreement::Ask(Pending(pending), message));
+            return Ok(Agreement::Ask(Box::new(Pending(pending)), message));
         }
     };
     let finished = transfer.finish(responder, content, now, random);

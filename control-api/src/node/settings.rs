@@ -1,33 +1,30 @@
 //! The operator's configuration in the terms of each part.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use mrfp_core::mp::{CpimPolicy, RealmId};
 use mrfp_core::{Limits, Port, ShardConfig};
 use mrfp_protocol::tls::ProfileConfig;
-use zeroize::Zeroizing;
 
 use crate::config::{
-    self, Certificate, CertificateProblem, Config, Cpim, Creation, KmsAudit, KmsGroup, KmsKey,
-    MikeyCertificate, MikeySuite, MikeyTicketKey, Plain, PortMode, PskIdentity, Referrers, Room,
-    Secret, SharedWith, Subscribers,
+    Certificate, CertificateProblem, Config, Cpim, Creation, KmsAudit, Plain, PortMode, Referrers,
+    Room, Subscribers,
 };
-use crate::kms::{Kms, KmsConfig, ServicePolicy, SharedTicketKey};
+use crate::kms::ServicePolicy;
 use crate::mikey::uri::normalise;
-use crate::mikey::{
-    HeldTicketKey, IvTime, Parameters, PreSharedKey, PskIdentityForm, Responder, ResponderConfig,
-    Suite, TicketMaker, TicketProtectionKey, UriPattern,
-};
 use crate::mrfc::{
-    Certified, ChatPolicy, DialPolicies, FocusConfig, InitiatorConfig, MrfcConfig, Realms,
-    ReferPolicy, RoomPolicy, SecurityPolicy, ShardDescription, SubscriptionPolicy,
+    ChatPolicy, DialPolicies, FocusConfig, MrfcConfig, Realms, ReferPolicy, RoomPolicy,
+    SecurityPolicy, ShardDescription, SubscriptionPolicy,
 };
 use crate::sdp::Fingerprint;
 use crate::sip::SipConfig;
 
 use super::relay;
+
+mod keys;
+
+pub(super) use keys::{initiator, kms, responder};
 
 /// The media plane's part.
 pub(super) fn media(config: &Config) -> Result<mrfp_core::Config, CertificateProblem> {
@@ -208,94 +205,6 @@ fn realms(config: &Config) -> Realms {
     Realms::new(config.realms.iter().map(|realm| (realm.name.clone(), realm.networks.clone())))
 }
 
-/// Our side of ticket transfers.
-pub(super) fn responder(config: &Config) -> Responder {
-    let accepted = match config.sip.domains.as_slice() {
-        [] => vec![UriPattern::Any],
-        domains => domains.iter().cloned().map(UriPattern::Host).collect(),
-    };
-    let mut responder = Responder::new(ResponderConfig {
-        accepted,
-        answer_as: None,
-        kms_uri: config.kms.uri.clone(),
-        kms_key: resolver(config),
-        parameters: parameters(config),
-    });
-    config.mikey.ticket_keys.iter().map(held).for_each(|held| responder.hold_ticket_key(held));
-    responder
-}
-
-/// The key we share with the KMS; none that anybody would take where we have a certificate instead.
-fn resolver(config: &Config) -> PreSharedKey {
-    let resolver = config.kms.users.iter().find(|user| user.id == config.kms.resolver);
-    let none = || PreSharedKey { identity: Vec::new(), key: Zeroizing::default() };
-    resolver.map_or_else(none, pre_shared_key)
-}
-
-fn held(key: &MikeyTicketKey) -> HeldTicketKey {
-    let maker = match key.shared_with {
-        SharedWith::Kms => TicketMaker::Kms,
-        SharedWith::Users => TicketMaker::Initiators(key.users.iter().map(pattern).collect()),
-    };
-    HeldTicketKey { key: ticket_protection_key(&key.id, &key.key), maker }
-}
-
-/// Our side of ticket transfers that we begin. The error says what is wrong with the certificate.
-pub(super) fn initiator(config: &Config) -> Result<InitiatorConfig, String> {
-    let id = config.conference.dial_ticket_key.as_ref();
-    let ticket_key = config.kms.ticket_keys.iter().find(|key| Some(&key.id) == id);
-    let certificate = config.mikey.certificate.as_ref().map(MikeyCertificate::load);
-    let certificate = certificate.transpose().map_err(|(_, why)| why)?;
-    Ok(InitiatorConfig {
-        kms_uri: config.kms.uri.clone(),
-        kms_key: resolver(config),
-        certificate: certificate.map(|(own, kms_certificate)| Certified { own, kms_certificate }),
-        ticket_key: ticket_key.map(|key| ticket_protection_key(&key.id, &key.key)),
-        held_keys: config.mikey.ticket_keys.iter().map(held).collect(),
-        kept_tickets_max: config.conference.dial_tickets_kept_max,
-        groups: config.kms.groups.iter().map(group).collect(),
-        parameters: parameters(config),
-    })
-}
-
-/// The embedded KMS. The error says what is wrong with its certificate for signed requests.
-pub(super) fn kms(config: &Config) -> Result<Kms, String> {
-    let settings = &config.kms;
-    let ticket_keys = settings.ticket_keys.iter();
-    let may_act_as: BTreeMap<_, _> = settings
-        .users
-        .iter()
-        .chain(ticket_keys.clone())
-        .map(|key| (key.id.clone().into_bytes(), key.may_act_as.iter().map(pattern).collect()))
-        .collect();
-    let mut kms = Kms::new(KmsConfig {
-        uri: settings.uri.clone(),
-        users: settings.users.iter().map(pre_shared_key).collect(),
-        ticket_protection_keys: ticket_keys
-            .map(|key| ticket_protection_key(&key.id, &key.key))
-            .collect(),
-        ticket_lifetime: Duration::from_secs(settings.ticket_lifetime_seconds),
-        may_act_as,
-        groups: settings.groups.iter().map(group).collect(),
-        parameters: parameters(config),
-    });
-    let issuing = settings.issuing_keys.iter();
-    kms.issue_with(issuing.map(|key| ticket_protection_key(&key.id, &key.key)).collect());
-    for shared in &settings.shared_ticket_keys {
-        let key = ticket_protection_key(&shared.id, &shared.key);
-        let responders = shared.responders.iter().map(pattern).collect();
-        kms.share_ticket_key(SharedTicketKey { key, responders });
-    }
-    if let Some(signed) = &settings.signed_requests {
-        kms.serve_certificates(signed.load().map_err(|(_, why)| why)?);
-    }
-    Ok(kms)
-}
-
-fn group(group: &KmsGroup) -> (String, Vec<UriPattern>) {
-    (group.uri.clone(), group.members.iter().map(pattern).collect())
-}
-
 /// How the KMS is run.
 pub(super) fn kms_policy(config: &Config) -> ServicePolicy {
     let kms = &config.kms;
@@ -310,80 +219,14 @@ pub(super) fn kms_policy(config: &Config) -> ServicePolicy {
     }
 }
 
-/// What an operator has set of section `[mikey]`.
-pub(crate) fn parameters(config: &Config) -> Parameters {
-    let mikey = &config.mikey;
-    let suite = |suite: &MikeySuite| match suite {
-        MikeySuite::Aes128 => Suite::S128,
-        MikeySuite::Aes256 => Suite::S256,
-    };
-    Parameters {
-        protection_type_tls: mikey.prot_type_tls,
-        accepted_protection_types_tls: mikey.prot_types_accepted.clone(),
-        crypto_session_id: mikey.crypto_session_id,
-        security_policy_number: mikey.security_policy_number,
-        security_policy_parameters: mikey.security_policy_parameters.0.clone(),
-        psk_identity_form: match mikey.psk_identity {
-            PskIdentity::CsbIdAndCsId => PskIdentityForm::CsbIdAndCsId,
-            PskIdentity::CsbId => PskIdentityForm::CsbId,
-        },
-        identity_type: mikey.identity_type,
-        traffic_key_bytes: mikey.traffic_key_bytes,
-        ticket_type: mikey.ticket_type,
-        ticket_subtype: mikey.ticket_subtype,
-        ticket_version: mikey.ticket_version,
-        accepted_ticket_types: mikey.ticket_types_accepted.clone(),
-        suite: suite(&mikey.suite),
-        accepted_suites: mikey.suites_accepted.iter().map(suite).collect(),
-        ticket_lifetime: Duration::from_secs(mikey.ticket_lifetime_seconds),
-        clock_skew_max: Duration::from_secs(mikey.clock_skew_seconds),
-        replay_cache_entries_max: mikey.replay_cache_entries_max,
-        counter_senders_max: mikey.counter_senders_max,
-        resolved_tickets_max: mikey.resolved_tickets_max,
-        send_sdp_ids: mikey.send_sdp_ids,
-        transfer_response_required: mikey.transfer_response_required,
-        responder_session_keys: mikey.responder_session_keys,
-        response_iv_time: match mikey.response_iv_time {
-            config::IvTime::Response => IvTime::Response,
-            config::IvTime::Initial => IvTime::Initial,
-        },
-        response_covers_initiator_data: mikey.response_covers_initiator_data,
-        initiator_proof_next: mikey.initiator_proof_next,
-        send_response_wanted: mikey.send_response_wanted,
-        spi_on_message_protection_keys: mikey.spi_on_message_protection_keys,
-        strict: mikey.strict,
-    }
-}
-
-fn pre_shared_key(key: &KmsKey) -> PreSharedKey {
-    PreSharedKey {
-        identity: key.id.clone().into_bytes(),
-        key: Zeroizing::new(key.key.expose().to_vec()),
-    }
-}
-
-fn ticket_protection_key(id: &str, key: &Secret) -> TicketProtectionKey {
-    TicketProtectionKey {
-        identity: id.as_bytes().to_vec(),
-        key: Zeroizing::new(key.expose().to_vec()),
-    }
-}
-
-fn pattern(pattern: &config::UriPattern) -> UriPattern {
-    match pattern.0.as_str() {
-        "*" => UriPattern::Any,
-        text => match text.strip_prefix("*@") {
-            Some(host) => UriPattern::Host(host.to_owned()),
-            None => UriPattern::Exact(text.to_owned()),
-        },
-    }
-}
-
 const NANOSECONDS: u64 = 1_000_000_000;
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+    use crate::mrfc::{DialPolicy, DialSecurity, TicketOpener};
 
     fn parsed(text: &str) -> Config {
         Config::parse("mrf.toml", text).expect("valid")
@@ -419,6 +262,22 @@ mod tests {
         };
         assert_eq!(*policy.chat("board"), board);
         assert_eq!(media_limits(&config).context_members_max, 9);
+    }
+
+    #[test]
+    fn a_realm_differs_in_how_its_calls_are_keyed() {
+        let text = "[conference]\ndial_security = \"mikey\"\ndial_ticket_opened_by = \"callee\"\n\
+            [[realm]]\nname = \"lab\"\nnetworks = [\"192.0.2.0/24\"]\n\
+            dial_ticket_opened_by = \"kms\"\ndial_key_forking = true\n";
+        let dialling = mrfc(&parsed(text), &[], None).focus.dialling;
+        let mode_2 = DialPolicy {
+            security: DialSecurity::Mikey,
+            opener: TicketOpener::Callee,
+            ..DialPolicy::default()
+        };
+        assert_eq!(dialling.default, mode_2);
+        let lab = DialPolicy { opener: TicketOpener::Kms, key_forking: true, ..mode_2 };
+        assert_eq!(dialling.realms, BTreeMap::from([(RealmId(1), lab)]));
     }
 
     #[test]

@@ -31,6 +31,11 @@ pub(crate) fn message(id: &str, to: &str, from: &str, content_type: &str, text: 
     )
 }
 
+/// A text in its wrapper (RFC 3862).
+pub(crate) fn cpim(from: &str, to: &str, text: &str) -> String {
+    format!("From: <{from}>\r\nTo: <{to}>\r\n\r\nContent-Type: text/plain\r\n\r\n{text}")
+}
+
 /// A member of a room, in the clear.
 pub(crate) struct Member {
     pub(crate) phone: Phone,

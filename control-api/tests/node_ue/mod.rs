@@ -20,7 +20,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::support::http::request;
+use crate::support::http::{request, request_json};
 
 /// Far beyond what a loaded machine needs; a test that waits so long has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -224,6 +224,13 @@ pub(crate) async fn metric(http: SocketAddr, name: &str) -> u64 {
         (key == name || key.split('{').next() == Some(name)).then_some(value)
     });
     value.unwrap_or_else(|| panic!("no {name} in {metrics}")).parse().expect("a number")
+}
+
+/// Has a node call somebody into the room "tea".
+pub(crate) async fn dial(http: SocketAddr, uri: &str) {
+    let wish = format!("{{\"uri\":\"{uri}\"}}");
+    let answer = request_json(http, "/api/v1/rooms/tea/calls", &wish).await;
+    assert_eq!(answer.status, 202, "{}", answer.text());
 }
 
 /// Waits until the node holds nothing of any call.

@@ -1,6 +1,7 @@
 //! X.509 certificates with RSA keys, as MIKEY uses them.
 
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 
 use openssl::asn1::Asn1Time;
 use openssl::bn::BigNum;
@@ -57,6 +58,18 @@ pub(crate) fn certificate(
     let signing = issuer.map_or(key, |issuer| &issuer.key);
     builder.sign(signing, MessageDigest::sha256()).expect("signed");
     builder.build()
+}
+
+impl Issuer {
+    /// Certificate and key in files of that name, PEM.
+    #[allow(dead_code, reason = "not every test file needs files")]
+    pub(crate) fn write(&self, folder: &Path, name: &str) -> (PathBuf, PathBuf) {
+        let paths = (folder.join(name), folder.join(format!("{name}-key")));
+        std::fs::write(&paths.0, self.certificate.to_pem().expect("PEM")).expect("written");
+        let key = self.key.private_key_to_pem_pkcs8().expect("PEM");
+        std::fs::write(&paths.1, key).expect("written");
+        paths
+    }
 }
 
 /// One that vouches for itself.

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::process::Command;
 
-use super::program::Program;
+use super::program::{Program, wait_until};
 
 /// A process that is killed when the test ends, however it ends.
 pub(crate) struct Mrf {
@@ -22,24 +22,22 @@ impl Mrf {
         let mut mrf = Command::new(env!("CARGO_BIN_EXE_mrf"));
         mrf.args([command, "--config"]).arg(file.path()).env("RUST_LOG", "info");
         let program = Program::start(&mut mrf);
-        program.await_output("mrf ready ");
-        program.await_output("\n");
-        let ready = || {
-            program.output().lines().find(|line| line.starts_with("mrf ready ")).map(str::to_owned)
+        let line = || {
+            let output = program.output();
+            let (_, rest) = output.split_once("mrf ready ")?;
+            rest.split_once('\n').map(|(line, _)| line.to_owned())
         };
-        let ready = ready().expect("it is ready");
+        wait_until(|| line().is_some(), || format!("it to be ready: {}", program.output()));
+        let ready = line().expect("just seen");
         Self { program, ready, _config: file }
     }
 
     /// The address behind this in the line that says what it listens on.
     pub(crate) fn address(&self, name: &str) -> SocketAddr {
-        let mut words = self.ready.split([' ', ',', '=']).skip_while(|word| {
-            !word.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
-        });
-        let word = words.next().unwrap_or_else(|| panic!("no {name} in {}", self.ready));
-        let value = word.strip_prefix(name).and_then(|rest| rest.strip_prefix(':'));
-        let value = value.map_or_else(|| words.next().unwrap_or_default(), |value| value);
-        value.parse().unwrap_or_else(|_| panic!("no {name} in {}", self.ready))
+        let words = self.ready.split([' ', ',']).map(|word| word.trim_start_matches("sip="));
+        let mut named = words.filter_map(|word| word.strip_prefix(name)?.strip_prefix(['=', ':']));
+        let value = named.next().unwrap_or_else(|| panic!("no {name} in {}", self.ready));
+        value.parse().expect("an address")
     }
 
     pub(crate) fn signal(&self, name: &str) {
