@@ -266,7 +266,7 @@ impl Default for Sip {
             contact_host: None,
             domains: Vec::new(),
             connections_max: 1024,
-            queue_delay_max_milliseconds: 200,
+            queue_delay_max_milliseconds: 100,
         }
     }
 }

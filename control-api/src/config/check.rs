@@ -53,7 +53,7 @@ impl Config {
             self.sip.queue_delay_max_milliseconds <= 32_000,
             &["sip", "queue_delay_max_milliseconds"],
             || "callers give up after 32 s".to_owned(),
-            || "200 answers before a caller repeats itself; 0 refuses nobody".to_owned(),
+            || "100 answers before a caller repeats itself; 0 refuses nobody".to_owned(),
         )
     }
 

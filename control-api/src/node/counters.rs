@@ -199,6 +199,11 @@ fn sip_families(sip: &SipMetrics) -> Vec<Family> {
             sip.invites_shed.get(),
         ),
         counter(
+            "sip_datagrams_dropped",
+            "Datagrams the kernel dropped because the socket's buffer was full",
+            sip.datagrams_dropped.get(),
+        ),
+        counter(
             "sip_connections_refused",
             "TCP connections refused over the limit",
             sip.connections_refused.get(),

@@ -26,6 +26,19 @@ impl Agent {
         let Arrival { bytes, transport, source, received, .. } = arrival;
         let waited_too_long = self.overload_control().take(received, Instant::now());
         let message = Message::scan(bytes);
+        // Before all else, as the less a refusal costs the more time is left for calls.
+        match message.method() {
+            b"INVITE" if waited_too_long => {
+                if let Some(reply) = self.shed_invite(arrival, &message) {
+                    return Some(reply);
+                }
+            }
+            b"ACK" if self.has_shed(&message) => {
+                self.metrics.messages.increment();
+                return None;
+            }
+            _ => {}
+        }
         let body = match gate::check_scanned(&message, bytes, transport, source) {
             Verdict::Accept { body } => &bytes[body],
             Verdict::Reject { status, response, .. } => {
@@ -44,12 +57,9 @@ impl Agent {
         );
         match message.method() {
             b"INVITE" if !message.first(Name::To).is_some_and(wire::has_tag) => {
-                return self.receive_invite(arrival, &message, body, waited_too_long).await;
+                return self.receive_invite(arrival, &message, body).await;
             }
             b"ACK" => {
-                if self.has_shed(&message) {
-                    return None;
-                }
                 if let Some(within) = Within::of(&message)
                     && self.acknowledged(&within, body).await
                 {
@@ -112,6 +122,44 @@ impl Agent {
         let extra = format!("Retry-After: {}\r\n", self.retry_after_seconds(name.spread()));
         let bytes = reply::build(message, 503, "Service Unavailable", &extra, arrival.source)?;
         Some(Reply { bytes, to: arrival.source })
+    }
+
+    /// Refuses an INVITE that has waited too long, if it is to begin a call and was not received before.
+    fn shed_invite(&self, arrival: Arrival<'_>, message: &Message<'_>) -> Option<Reply> {
+        if message.first(Name::To).is_none_or(wire::has_tag) {
+            return None;
+        }
+        let now = Instant::now();
+        let repeated = {
+            let mut table = self.table();
+            let name = table.repeats.name(Identity::of(message)?);
+            if table.repeats.get(name).is_some() {
+                return None;
+            }
+            let repeated = table.shed.contains(name, now);
+            if !repeated {
+                drop(table);
+                if self.is_known(arrival.bytes) {
+                    return None;
+                }
+                table = self.table();
+            }
+            table.shed.insert(name, now);
+            repeated
+        };
+        self.metrics.messages.increment();
+        if repeated {
+            self.metrics.retransmissions.increment();
+        } else {
+            self.metrics.invites_shed.increment();
+        }
+        self.shed(arrival, message)
+    }
+
+    /// The kernel had no room for so many datagrams before one received at `received`.
+    pub(super) fn overflowed(&self, received: Instant, dropped: u32) {
+        self.metrics.datagrams_dropped.add(dropped.into());
+        self.overload_control().overflowed(received, Instant::now());
     }
 
     /// What a 503 tells, in seconds: who is sent away together shall not come back together.

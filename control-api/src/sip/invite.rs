@@ -28,7 +28,6 @@ impl Agent {
         arrival: Arrival<'_>,
         message: &Message<'_>,
         body: &[u8],
-        waited_too_long: bool,
     ) -> Option<Reply> {
         let now = Instant::now();
         let known = {
@@ -48,11 +47,9 @@ impl Agent {
         if self.is_known(arrival.bytes) {
             return self.receive_by_stack(arrival, body).await;
         }
-        if shed || waited_too_long || self.is_overloaded(true) {
+        if shed || self.is_overloaded(true) {
             if shed {
                 self.metrics.retransmissions.increment();
-            } else if waited_too_long {
-                self.metrics.invites_shed.increment();
             }
             self.table().shed.insert(name, now);
             return self.shed(arrival, message);

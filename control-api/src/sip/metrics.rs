@@ -12,6 +12,11 @@ impl Counter {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Adds so many.
+    pub fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
     /// The count so far.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
@@ -79,6 +84,8 @@ pub struct SipMetrics {
     pub overloads: Counter,
     /// New INVITEs among them that had waited too long.
     pub invites_shed: Counter,
+    /// Datagrams the kernel dropped, because the socket's buffer was full.
+    pub datagrams_dropped: Counter,
     /// Gate: 400.
     pub gate_malformed: Counter,
     /// Gate: 405 and 501.

@@ -112,8 +112,9 @@ impl Default for SipConfig {
             session_expires_default: Duration::from_secs(1800),
             min_se: Duration::from_secs(90),
             retry_after: Duration::from_secs(5),
-            // With what an answer takes by itself well below T1, after which a caller repeats itself.
-            queue_delay_max: Duration::from_millis(200),
+            // With what an answer takes by itself well below T1, after which a caller repeats itself, and
+            // no more than the buffer above holds of what 10,000 messages a second bring.
+            queue_delay_max: Duration::from_millis(100),
             // RFC 8289 section 4.2: long enough for a burst to be worked off.
             queue_delay_interval: Duration::from_millis(100),
             t1: Duration::from_millis(500),

@@ -5,7 +5,12 @@
 //! not a burst but a queue that stands: only when no message has waited less than half of what is
 //! allowed for a whole interval are new calls refused, and of them those alone that have waited longer
 //! than allowed. So a call is taken whenever there is time for it, the wait stays close to the limit
-//! however many ask, and who is refused is a matter of when he asks and not of who he is. Sans-IO.
+//! however many ask, and who is refused is a matter of when he asks and not of who he is.
+//!
+//! A buffer too small for the wait that is allowed loses messages, also those of calls under way. So where
+//! it has overflowed the limit is half of what it takes to work off a full one. It also overflows where so
+//! many ask that there is not even time to refuse them all; they would all have waited too long, so some are
+//! taken nevertheless. Sans-IO.
 
 use std::time::Duration;
 
@@ -22,11 +27,15 @@ pub(super) struct OverloadControl {
     long_since: Option<Instant>,
     /// When the last message was taken, and how long it had waited.
     last: Option<(Instant, Duration)>,
+    /// When the buffer was last seen to overflow, and half of how long messages wait in a full one.
+    overflow: Option<(Instant, Duration)>,
+    /// Messages since then that had waited too long.
+    too_long: u32,
 }
 
 impl OverloadControl {
     pub(super) fn new(delay_max: Duration, interval: Duration) -> Self {
-        Self { delay_max, interval, long_since: None, last: None }
+        Self { delay_max, interval, long_since: None, last: None, overflow: None, too_long: 0 }
     }
 
     /// A message received at `received` is taken. True: if it asks for a new call, that is to be
@@ -37,16 +46,32 @@ impl OverloadControl {
         if self.delay_max.is_zero() {
             return false;
         }
+        let limit = self.limit(now);
         // It came after all before it were taken: nothing stands, we were just held up.
         let alone = last.is_none_or(|(taken, _)| received > taken);
-        if alone || waited < self.delay_max / 2 {
+        if alone || waited < limit / 2 {
             self.long_since = None;
         }
-        if waited < self.delay_max / 2 {
+        if waited < limit / 2 {
             return false;
         }
         let long_since = *self.long_since.get_or_insert(now);
-        waited > self.delay_max && now - long_since >= self.interval
+        if waited <= limit || now - long_since < self.interval {
+            return false;
+        }
+        let overflows = self.overflow.is_some_and(|(at, _)| now - at < OVERFLOW);
+        self.too_long = if overflows { self.too_long.wrapping_add(1) } else { 1 };
+        !self.too_long.is_multiple_of(TAKEN_ONE_IN)
+    }
+
+    /// Messages were lost for want of room before one received at `received` that is taken now.
+    pub(super) fn overflowed(&mut self, received: Instant, now: Instant) {
+        self.overflow = Some((now, now.saturating_duration_since(received) / 2));
+    }
+
+    fn limit(&self, now: Instant) -> Duration {
+        let recent = self.overflow.filter(|(at, _)| now.saturating_duration_since(*at) < OVERFLOW);
+        recent.map_or(self.delay_max, |(_, half)| half.min(self.delay_max))
     }
 
     /// How long messages wait at present: what the last one has waited, unless that is long ago.
@@ -58,6 +83,13 @@ impl OverloadControl {
 
 /// What was is the present for so long: scrapes are seconds apart, and messages on a busy node are not.
 const PRESENT: Duration = Duration::from_secs(1);
+
+/// A buffer that has overflowed is as small as ever, but whether it takes as long is not known for ever.
+const OVERFLOW: Duration = Duration::from_secs(10);
+
+/// Of messages that have waited too long while the buffer overflows. To refuse a call, its ACK included, costs
+/// about a sixth of a call: so calls get about half of the time. Odd, as every second message may be an ACK.
+const TAKEN_ONE_IN: u32 = 7;
 
 #[cfg(test)]
 mod tests {
@@ -177,6 +209,68 @@ mod tests {
         assert!(take(waited, 603 * MILLISECOND));
         assert!(!take(DELAY_MAX / 2 - MILLISECOND, 604 * MILLISECOND));
         assert!(!take(waited, 605 * MILLISECOND));
+    }
+
+    #[test]
+    fn a_buffer_that_overflows_lowers_the_limit_for_a_while() {
+        let mut queue = Queue::new(DELAY_MAX);
+        let full = DELAY_MAX / 4;
+        let begin = queue.now;
+        // Each came before the last one was taken: the queue stands.
+        let take = |control: &mut OverloadControl, at: Duration| {
+            control.take(begin + at - full, begin + at)
+        };
+        assert!(!take(&mut queue.control, full));
+        assert!(!take(&mut queue.control, full + MILLISECOND));
+        queue.control.overflowed(begin + MILLISECOND, begin + full + MILLISECOND);
+        let mut at = full + MILLISECOND;
+        let (mut shed_since, mut count) = (None, 0);
+        while at < OVERFLOW * 2 {
+            at += MILLISECOND;
+            let shed = take(&mut queue.control, at);
+            if shed && shed_since.is_none() {
+                shed_since = Some(at);
+                assert!(at >= INTERVAL && at < INTERVAL * 2, "{at:?}");
+            }
+            let over = at >= full + MILLISECOND + OVERFLOW;
+            // Now and then one is taken.
+            assert!(!shed || !over, "{at:?}");
+            count += u32::from(shed);
+        }
+        assert!(shed_since.is_some());
+        assert!((8_000..9_000).contains(&count), "{count}");
+    }
+
+    #[test]
+    fn who_has_no_time_to_refuse_all_still_takes_calls() {
+        const ROOM: usize = 1000;
+        // A refusal takes a sixth of a call, and twenty times as many ask as there is time for.
+        let (refusal, pace) = (MILLISECOND / 6, MILLISECOND / 20);
+        let mut queue = Queue::new(DELAY_MAX);
+        let begin = queue.now;
+        let (mut buffer, mut next) = (std::collections::VecDeque::new(), begin);
+        let (mut taken, mut lost) = (0, false);
+        while queue.now < begin + Duration::from_secs(10) {
+            while next <= queue.now {
+                if buffer.len() < ROOM {
+                    buffer.push_back((next, std::mem::take(&mut lost)));
+                } else {
+                    lost = true;
+                }
+                next += pace;
+            }
+            let Some((received, lost)) = buffer.pop_front() else {
+                queue.now = next;
+                continue;
+            };
+            if lost {
+                queue.control.overflowed(received, queue.now);
+            }
+            let shed = queue.control.take(received, queue.now);
+            taken += u32::from(!shed);
+            queue.now += if shed { refusal } else { MILLISECOND };
+        }
+        assert!(taken > 4_000, "{taken} of 10,000 there is time for");
     }
 
     #[test]

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::agent::Agent;
 use super::framer::{Frame, Framer};
 use super::gate::Transport;
-use super::received::{Receiver, stamp};
+use super::received::{Datagram, Receiver, stamp};
 use super::way::Arrival;
 
 /// The largest datagram there is.
@@ -67,14 +67,18 @@ pub(super) async fn serve_udp(agent: Arc<Agent>, socket: Arc<UdpSocket>) {
     let mut buffer = vec![0; DATAGRAM_SIZE_MAX];
     let mut receiver = Receiver::new();
     loop {
-        let (length, source, received) = match receiver.datagram(&socket, &mut buffer).await {
-            Ok(datagram) => datagram,
-            // An ICMP error of an earlier send; the socket is fine.
-            Err(error) => {
-                tracing::debug!(%error, "UDP receive");
-                continue;
-            }
-        };
+        let Datagram { length, source, received, dropped } =
+            match receiver.datagram(&socket, &mut buffer).await {
+                Ok(datagram) => datagram,
+                // An ICMP error of an earlier send; the socket is fine.
+                Err(error) => {
+                    tracing::debug!(%error, "UDP receive");
+                    continue;
+                }
+            };
+        if dropped > 0 {
+            agent.overflowed(received, dropped);
+        }
         let arrival = Arrival {
             bytes: &buffer[..length],
             transport: Transport::Udp,
