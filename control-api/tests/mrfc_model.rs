@@ -204,10 +204,7 @@ impl World {
                 Mp::Refused { termination: modify.termination, reason: Refusal::Transport }
             }
             Command::Modify(modify) => Mp::Modified { termination: modify.termination },
-            Command::Rekey(rekey) if refuse => {
-                Mp::Refused { termination: rekey.termination, reason: Refusal::IdentityInUse }
-            }
-            Command::Rekey(rekey) => Mp::Modified { termination: rekey.termination },
+            Command::Rekey(_) => unreachable!("nobody has a key"),
             Command::ReplaceSession(replace) if refuse => {
                 Mp::Refused { termination: replace.termination, reason: Refusal::IdentityInUse }
             }

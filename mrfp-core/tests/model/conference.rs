@@ -419,6 +419,8 @@ impl Conference {
                 }
                 Event::Reserved { .. }
                 | Event::Bound { .. }
+                | Event::Rekeyed { .. }
+                | Event::RekeyingFailed { .. }
                 | Event::Subtracted { .. }
                 | Event::NicknameChanged { .. }
                 | Event::Audited { .. }
