@@ -36,6 +36,7 @@ mod connection;
 mod context;
 mod delivery;
 mod egress;
+pub mod floor;
 mod housekeeping;
 mod identifiers;
 mod incoming;

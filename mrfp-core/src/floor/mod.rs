@@ -58,3 +58,116 @@
 //! participant's last request is kept for T2 and repeated when the request is. What cannot be told
 //! while a transaction is under way is told afterwards as it is then. A participant that does not
 //! acknowledge is lost like one whose connection broke ([`Output::close`]).
+
+mod association;
+mod chair;
+mod compose;
+mod conference;
+mod control;
+mod counters;
+mod granting;
+mod member;
+mod notify;
+mod output;
+mod policy;
+mod receive;
+mod request;
+mod requests;
+mod timers;
+
+use std::collections::HashMap;
+
+use mrfp_io::Key;
+
+use crate::table::Table;
+use association::SpareMemory;
+use conference::Conference;
+use member::Member;
+use request::Request;
+use timers::Timers;
+
+pub use control::{FloorView, RequestView};
+pub use counters::{FloorCounters, WAIT_BOUNDS_NS};
+pub use output::{HolderChange, Output};
+pub use policy::{
+    Channel, ConferencePolicy, FLOORS_PER_CONFERENCE_MAX, FLOORS_PER_REQUEST_MAX, FloorLimits,
+    FloorOrder, FloorPolicy, NAME_BYTES_MAX, REQUEST_BYTES_MAX, REQUESTS_PER_FLOOR_MAX, Refusal,
+    ThirdPartyRequests, User,
+};
+pub use receive::Received;
+
+/// The floors of all conferences of a shard.
+pub struct FloorServer {
+    limits: FloorLimits,
+    conferences: Table<Conference>,
+    conference_by_id: HashMap<u32, Key>,
+    members: Table<Member>,
+    requests: Table<Request>,
+    /// Floors whose subscribers are to be told, by conference and place.
+    changed_floors: Vec<(Key, usize)>,
+    /// Requests whose parties are to be told.
+    changed_requests: Vec<Key>,
+    /// Members that have something to be told.
+    behind: Vec<Key>,
+    /// Members that are back, and may be granted what they wait for.
+    resumed: Vec<Key>,
+    timers: Timers,
+    counters: FloorCounters,
+    /// Memory of requests that are over.
+    spare_requests: Vec<Request>,
+    spare_memory: SpareMemory,
+    /// Where messages are written.
+    scratch: Box<[u8]>,
+    /// Where datagrams are, as long as one may be.
+    datagram: Box<[u8]>,
+}
+
+/// A user of a conference, as long as it is one. Another one with the same user ID is somebody else.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Participant(Key);
+
+impl FloorServer {
+    /// Without conferences. What it needs for itself it takes at once.
+    ///
+    /// # Panics
+    /// A limit is beyond what a message can express.
+    #[must_use]
+    pub fn new(limits: FloorLimits) -> Self {
+        assert!(limits.requests_per_user_max <= REQUESTS_PER_FLOOR_MAX);
+        assert!(limits.datagram_bytes_max >= DATAGRAM_BYTES_MIN);
+        Self {
+            conferences: Table::new(limits.conferences_max),
+            conference_by_id: HashMap::new(),
+            members: Table::new(limits.users_max),
+            requests: Table::new(limits.requests_max),
+            changed_floors: Vec::new(),
+            changed_requests: Vec::new(),
+            behind: Vec::new(),
+            resumed: Vec::new(),
+            timers: Timers::default(),
+            counters: FloorCounters::default(),
+            spare_requests: Vec::new(),
+            spare_memory: SpareMemory::default(),
+            scratch: vec![0; compose::MESSAGE_BYTES_MAX].into(),
+            datagram: vec![0; limits.datagram_bytes_max].into(),
+            limits,
+        }
+    }
+
+    /// What has been counted.
+    #[must_use]
+    pub fn counters(&self) -> &FloorCounters {
+        &self.counters
+    }
+}
+
+impl std::fmt::Debug for FloorServer {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut shown = formatter.debug_struct("FloorServer");
+        shown.field("conferences", &self.conferences.len()).field("users", &self.members.len());
+        shown.field("requests", &self.requests.len()).finish_non_exhaustive()
+    }
+}
+
+/// RFC 8855 section 6.2.3: room for a header and something behind it, well below any path MTU.
+const DATAGRAM_BYTES_MIN: usize = 64;

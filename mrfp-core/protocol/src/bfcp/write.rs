@@ -103,6 +103,12 @@ impl<'a> Writer<'a> {
         self.put_group(true, group, fill)
     }
 
+    /// Bytes that may follow in the group that is being written, or in the message.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        self.end - self.at
+    }
+
     /// Ends the message and returns its length.
     #[must_use]
     pub fn finish(self) -> usize {
