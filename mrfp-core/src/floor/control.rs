@@ -39,7 +39,10 @@ pub struct RequestView {
     pub user_id: u16,
     /// Who asked, where that is another user.
     pub requested_by: Option<u16>,
-    /// How it stands with this floor.
+    /// It holds the floor now.
+    pub holds: bool,
+    /// How it stands with this floor. One that a chair has granted and that waits for other floors is
+    /// Granted here and does not hold it yet.
     pub status: RequestStatus,
     /// From 1 where it is accepted, else 0.
     pub queue_position: u8,
@@ -173,6 +176,7 @@ impl FloorServer {
                     request_id: request.request_id,
                     user_id: request.beneficiary.user_id,
                     requested_by: request.requested_by.map(|party| party.user_id),
+                    holds: since_ns.is_some(),
                     status,
                     queue_position,
                     priority: request.priority,
