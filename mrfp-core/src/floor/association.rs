@@ -23,8 +23,18 @@ pub(super) struct Association {
     round_trip: RoundTrip,
 }
 
+/// What a request of ours tells of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Told {
+    /// A floor request.
+    Request(Key),
+    /// A floor, by place.
+    Floor(usize),
+}
+
 #[derive(Debug)]
 struct Outstanding {
+    told: Told,
     transaction_id: u16,
     message: Vec<u8>,
     sent_ns: u64,
@@ -106,16 +116,22 @@ impl Association {
         self.outstanding.is_some()
     }
 
+    /// Whether the request of ours that is under way tells of this: repeated, it may arrive after
+    /// an answer that knows better.
+    pub(super) fn is_telling(&self, told: Told) -> bool {
+        self.outstanding.as_ref().is_some_and(|outstanding| outstanding.told == told)
+    }
+
     /// The identifier of our next transaction: never 0, and growing but for the wrap.
     pub(super) fn next_transaction_id(&mut self) -> u16 {
         self.last_transaction_id = self.last_transaction_id.wrapping_add(1).max(1);
         self.last_transaction_id
     }
 
-    /// A request of ours with that identifier is on its way. `message` is empty, for its memory.
+    /// A request of ours is on its way. `message` is empty, for its memory.
     pub(super) fn begin(
         &mut self,
-        transaction_id: u16,
+        (told, transaction_id): (Told, u16),
         bytes: &[u8],
         message: Vec<u8>,
         now_ns: u64,
@@ -123,6 +139,7 @@ impl Association {
         assert!(self.outstanding.is_none());
         let timeout_ns = self.round_trip.timeout_ns;
         self.outstanding = Some(Outstanding {
+            told,
             transaction_id,
             message: filled(message, bytes),
             sent_ns: now_ns,

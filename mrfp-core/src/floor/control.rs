@@ -75,6 +75,12 @@ impl FloorServer {
     pub fn close_conference(&mut self, conference_id: u32, now_ns: u64, out: &mut impl Output) {
         let Some(&key) = self.conference_by_id.get(&conference_id) else { return };
         let members: Vec<_> = self.conferences[key].users().collect();
+        let ends = (RequestStatus::Revoked, RequestStatus::Denied);
+        for &member in &members {
+            self.end_all_of(member, ends, note::LEFT, out);
+        }
+        // Nobody gets what the others leave.
+        self.conferences[key].freed = 0;
         for member in members {
             self.remove_user(Participant(member), now_ns, out);
         }

@@ -4,7 +4,7 @@ use mrfp_io::Key;
 use mrfp_protocol::bfcp::{Fragments, Header, Primitive, RequestStatus, Transport};
 
 use super::FloorServer;
-use super::association::{Association, Due, NOTICES_MAX};
+use super::association::{Association, Due, NOTICES_MAX, Told};
 use super::compose::View;
 use super::granting::note;
 use super::member::{Member, Presence};
@@ -238,7 +238,7 @@ impl FloorServer {
         let memory = self.spare_memory.take();
         let member = self.members.get_mut(to).expect("it is connected");
         let association = member.association.as_mut().expect("it is connected by UDP");
-        association.begin(transaction_id, &self.scratch[..length], memory, now_ns);
+        association.begin((told, transaction_id), &self.scratch[..length], memory, now_ns);
         let termination = member.user.termination;
         send_datagrams(termination, &self.scratch[..length], &mut self.datagram, out);
         if let Told::Request(request) = told {
@@ -319,13 +319,6 @@ impl FloorServer {
         }
         association.dissolve(&mut self.spare_memory);
     }
-}
-
-/// What a transaction of ours tells of.
-#[derive(Clone, Copy)]
-enum Told {
-    Request(Key),
-    Floor(usize),
 }
 
 /// RFC 8855 section 8.2: the transaction ID is 0 over a reliable transport.

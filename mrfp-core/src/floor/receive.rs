@@ -123,13 +123,7 @@ impl FloorServer {
             Transport::Reliable => None,
             Transport::Unreliable => Some(Box::<Association>::default()),
         };
-        member.stale |= member.subscribed;
-        let (conference, user_id) = (member.conference, member.user.user_id);
-        for (place, floor) in self.conferences[conference].floors.iter().enumerate() {
-            if floor.chair == Some(user_id) {
-                self.members[key].stale |= 1 << place;
-            }
-        }
+        self.members[key].stale |= self.members[key].subscribed | self.chaired(key);
         if returns {
             for at in 0..self.members[key].requests.len() {
                 let request = self.members[key].requests[at];

@@ -4,6 +4,7 @@ use mrfp_io::Key;
 use mrfp_protocol::bfcp::{ClientMessage, ErrorCode, FloorIds, Primitive, Priority, RequestStatus};
 
 use super::FloorServer;
+use super::association::Told;
 use super::compose::{self, TEXT_BYTES_MAX, View};
 use super::conference::{Stage, Waiting};
 use super::granting::note;
@@ -97,6 +98,8 @@ impl FloorServer {
             RequestState::Waiting | RequestState::Ended(_) => RequestStatus::Cancelled,
         };
         let tell = Tell::but(request, asking.member);
+        let repeated = self.is_telling(asking.member, Told::Request(key));
+        let tell = if repeated { Tell::ALL } else { tell };
         self.end(key, RequestState::Ended(status), tell, out);
         // Answered before others profit: what they are told comes later.
         self.respond_status(asking, key, out);
@@ -113,6 +116,9 @@ impl FloorServer {
     ) -> Result<(), Refused> {
         let key = self.request(asking, request_id)?;
         self.respond_status(asking, key, out);
+        if self.is_telling(asking.member, Told::Request(key)) {
+            self.request_changed(key, Tell::ALL);
+        }
         Ok(())
     }
 
@@ -156,11 +162,10 @@ impl FloorServer {
         let conference = &conferences[asking.conference];
         let header = asking.response(Primitive::FloorStatus);
         let length = View { conference, members, requests }.floor_status(scratch, &header, first);
+        let told = first.filter(|first| !self.is_telling(asking.member, Told::Floor(*first)));
         let member = &mut self.members[asking.member];
         member.stale |= wanted;
-        if let Some(first) = first {
-            member.stale &= !(1 << first);
-        }
+        member.stale &= !told.map_or(0, |first| 1 << first);
         self.member_behind(asking.member);
         self.respond(asking, length, out);
         Ok(())
@@ -252,9 +257,10 @@ impl FloorServer {
 
     /// What a floor query names from now on.
     pub(super) fn subscribe(&mut self, key: Key, wanted: u64) {
+        let chaired = self.chaired(key);
         let member = &mut self.members[key];
         let changed = std::mem::replace(&mut member.subscribed, wanted) ^ wanted;
-        member.stale &= wanted;
+        member.stale &= wanted | chaired;
         let conference = member.conference;
         let floors = &mut self.conferences[conference].floors;
         for (place, floor) in floors.iter_mut().enumerate() {
@@ -265,6 +271,21 @@ impl FloorServer {
                 floor.subscribers.push(key);
             }
         }
+    }
+
+    /// Whether a member is, over UDP, being told of something, so that it has to be told again when
+    /// it is answered something newer meanwhile.
+    fn is_telling(&self, key: Key, told: Told) -> bool {
+        let association = self.members[key].association.as_ref();
+        association.is_some_and(|association| association.is_telling(told))
+    }
+
+    /// Floors a member is the chair of, by place.
+    pub(super) fn chaired(&self, key: Key) -> u64 {
+        let member = &self.members[key];
+        let floors = self.conferences[member.conference].floors.iter().enumerate();
+        let chaired = floors.filter(|(_, floor)| floor.chair == Some(member.user.user_id));
+        chaired.fold(0, |mask, (place, _)| mask | 1 << place)
     }
 
     pub(super) fn unsubscribe(&mut self, key: Key) {

@@ -97,7 +97,7 @@ fn floors_are_listed_as_they_are() {
 #[test]
 fn policies_change_while_floors_are_held() {
     let mut world = World::with(&[1, 2, 3]);
-    let mut set = |world: &mut World, holders_max, order| {
+    let set = |world: &mut World, holders_max, order| {
         let policy = FloorPolicy { holders_max, ..policy(order) };
         world.server.set_policy(CONFERENCE, 4, policy, world.now_ns, &mut world.said).unwrap();
     };

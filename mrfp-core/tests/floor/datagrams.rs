@@ -62,6 +62,7 @@ fn what_the_server_tells_has_identifiers_of_its_own_and_waits_for_its_turn() {
     let mut world = udp(&[1, 2]);
     world.request(1, &[1]);
     world.request(2, &[1]);
+    assert_eq!(world.told(), [""; 0]);
     world.query(2, &[1, 2]);
     assert_eq!(world.told(), ["2< FloorStatus 1: floor 2"]);
     world.release(1, 1);
@@ -135,7 +136,7 @@ fn what_is_not_acknowledged_is_repeated_three_times_and_the_participant_is_lost(
 #[test]
 fn round_trips_are_learnt_but_not_from_repetitions() {
     let mut world = udp(&[1]);
-    let mut round = |world: &mut World, transaction, wait_ns| {
+    let round = |world: &mut World, transaction, wait_ns| {
         world.query(1, &[1, 2]);
         assert_eq!(world.told().len(), 1);
         world.pass(wait_ns);
@@ -273,4 +274,28 @@ fn long_messages_leave_in_fragments() {
     let text = shown(&whole.unwrap(), Transport::Unreliable);
     assert_eq!(text.matches('#').count(), 60);
     assert!(text.contains("#60 Accepted@59"), "{text}");
+}
+
+#[test]
+fn an_answer_that_a_repetition_overtakes_is_told_again() {
+    let mut world = udp(&[1]);
+    world.join(user(2), TCP);
+    world.request(2, &[1]);
+    world.request(1, &[1]);
+    world.release(2, 1);
+    assert_eq!(world.told(), ["1< FloorRequestStatus 1: #2 Granted (1 Granted)"]);
+    // That was lost. The release is answered before it is repeated.
+    assert_eq!(world.release(1, 2), "FloorRequestStatus: #2 Released (1 Released)");
+    world.pass(SECOND_NS / 2);
+    assert_eq!(world.told(), ["1< FloorRequestStatus 1: #2 Granted (1 Granted)"]);
+    acknowledge(&mut world, 1, 1, Primitive::FloorRequestStatusAck);
+    assert_eq!(world.told(), ["1< FloorRequestStatus 2: #2 Released (1 Released)"]);
+    acknowledge(&mut world, 1, 2, Primitive::FloorRequestStatusAck);
+    // The same with a floor.
+    world.query(1, &[1, 2]);
+    assert_eq!(world.told(), ["1< FloorStatus 3: floor 2"]);
+    world.request(2, &[2]);
+    assert_eq!(world.query(1, &[2]), "FloorStatus: floor 2 #3 Granted (2 Granted) for 2");
+    acknowledge(&mut world, 1, 3, Primitive::FloorStatusAck);
+    assert_eq!(world.told(), ["1< FloorStatus 4: floor 2 #3 Granted (2 Granted) for 2"]);
 }

@@ -94,6 +94,7 @@ impl Model {
             self.look();
             if self.random.once_in(3) {
                 self.turn_ends();
+                self.look();
                 self.nobody_waits_for_a_free_floor();
             }
             if self.random.once_in(25) {
@@ -465,8 +466,8 @@ impl Model {
     fn all_is_quiet(&mut self) {
         self.quiet = true;
         self.turn_ends();
-        // Repetitions, until nothing is under way; holding times may end meanwhile.
-        self.pass(8 * SECOND_NS);
+        // Repetitions, until nothing is under way: the third one comes at most 32 s after the second.
+        self.pass(33 * SECOND_NS);
         for _ in 0..64 {
             self.turn_ends();
         }
@@ -482,7 +483,13 @@ impl Model {
                 let chairs = self.chairs.get(&floor.floor_id) == Some(id);
                 if chairs || client.subscribed.contains(&floor.floor_id) {
                     let told = client.told.get(&floor.floor_id);
-                    assert_eq!(told, Some(&truth), "user {id}, floor {}", floor.floor_id);
+                    assert_eq!(
+                        told,
+                        Some(&truth),
+                        "user {id}, floor {} {:?}",
+                        floor.floor_id,
+                        self.world.users[id]
+                    );
                 }
             }
         }
