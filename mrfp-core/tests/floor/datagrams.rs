@@ -224,7 +224,7 @@ fn requests_in_fragments_are_put_together() {
     }
     let _ = world.receive(1, &cut[1]);
     let granted = format!("FloorRequestStatus 1: #1 Granted (1 Granted) info \"{info}\"");
-    assert_eq!(world.heard(1), [granted.clone()]);
+    assert_eq!(world.heard(1), [granted.as_str()]);
     // The answer was lost: everything comes again, and is answered as before.
     for datagram in &cut {
         let _ = world.receive(1, datagram);

@@ -17,6 +17,9 @@ fn answered(world: &mut World, bytes: &[u8]) -> (String, Received) {
     (answers.into_iter().next().unwrap_or_default(), received)
 }
 
+/// Makes something of a message wrong.
+type Flaw = fn(&mut [u8]);
+
 /// A message of one word of payload, with something about it changed.
 fn message(change: impl FnOnce(&mut [u8])) -> Vec<u8> {
     let mut bytes = [0x20, 1, 0, 1, 0, 0, 0x10, 0xe1, 0, 7, 0, 1, 5, 4, 0, 1].to_vec();
@@ -28,7 +31,7 @@ fn message(change: impl FnOnce(&mut [u8])) -> Vec<u8> {
 fn checks_come_in_their_order() {
     let mut world = World::with(&[1, 2]);
     // Each message has the flaws of those after it, too.
-    let flaws: [(ErrorCode, fn(&mut [u8])); 7] = [
+    let flaws: [(ErrorCode, Flaw); 7] = [
         (ErrorCode::UnsupportedVersion, |bytes| bytes[0] = 0x40),
         (ErrorCode::IncorrectMessageLength, |bytes| bytes[3] = 2),
         (ErrorCode::UnknownPrimitive, |bytes| bytes[1] = 18),
@@ -74,7 +77,7 @@ fn what_cannot_be_read_is_answered_and_ends_the_connection() {
     let mut world = World::with(&[1]);
     // An attribute beyond the payload, one that is never that long, one that is missing.
     for change in [
-        (|bytes: &mut [u8]| bytes[13] = 8) as fn(&mut [u8]),
+        (|bytes: &mut [u8]| bytes[13] = 8) as Flaw,
         |bytes| bytes[13] = 1,
         |bytes| bytes[1] = 2,
         |bytes| bytes[1] = 9,
@@ -229,7 +232,7 @@ fn who_comes_in_the_clear_is_known_by_what_it_says_first() {
     assert_eq!(identify(server, &message(|_| {}), TCP), (Some(participant), String::new()));
     assert_eq!(identify(server, &message(|it| it[11] = 2), TLS), (Some(secured), String::new()));
     for (change, expected) in [
-        ((|bytes: &mut [u8]| bytes[0] = 0xc0) as fn(&mut [u8]), "Error 7: 12"),
+        ((|bytes: &mut [u8]| bytes[0] = 0xc0) as Flaw, "Error 7: 12"),
         (|bytes| bytes[3] = 9, "Error 7: 13"),
         (|bytes| bytes[1] = 0, "Error 7: 3"),
         (|bytes| bytes[5] = 1, "Error 7: 1"),
