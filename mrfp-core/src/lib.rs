@@ -21,6 +21,7 @@
 //! an idle connection owns none.
 //!
 //! `relay` does the same between connections that belong to no Context (RFC 4976).
+//! [`floor`] decides who may speak (RFC 8855).
 //!
 //! # Control
 //!

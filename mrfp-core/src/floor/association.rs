@@ -251,6 +251,8 @@ pub(super) struct SpareMemory(Vec<Vec<u8>>);
 
 /// Larger memory is not kept: a FloorStatus of a large queue is rare.
 const SPARE_BYTES_MAX: usize = 4096;
+/// Nor more than the crowd of a moment needs.
+const SPARE_COUNT_MAX: usize = 1024;
 
 impl SpareMemory {
     pub(super) fn take(&mut self) -> Vec<u8> {
@@ -258,7 +260,7 @@ impl SpareMemory {
     }
 
     pub(super) fn give(&mut self, memory: Vec<u8>) {
-        if memory.capacity() <= SPARE_BYTES_MAX {
+        if memory.capacity() <= SPARE_BYTES_MAX && self.0.len() < SPARE_COUNT_MAX {
             self.0.push(memory);
         }
     }

@@ -225,8 +225,7 @@ impl FloorServer {
         now_ns: u64,
         out: &mut impl Output,
     ) -> Result<(), Refusal> {
-        let (conference, floor) = self.place(conference_id, floor_id)?;
-        let member = self.conferences[conference].user(user_id).ok_or(Refusal::Unknown)?;
+        let (conference, floor, member) = self.place_of_user(conference_id, floor_id, user_id)?;
         if self.holds(conference_id, floor_id, user_id) {
             return Ok(());
         }
@@ -268,8 +267,7 @@ impl FloorServer {
         now_ns: u64,
         out: &mut impl Output,
     ) -> Result<(), Refusal> {
-        let (conference, floor) = self.place(conference_id, floor_id)?;
-        let member = self.conferences[conference].user(user_id).ok_or(Refusal::Unknown)?;
+        let (conference, floor, member) = self.place_of_user(conference_id, floor_id, user_id)?;
         let mut at = 0;
         while let Some(&key) = self.members[member].requests.get(at) {
             let request = &mut self.requests[key];
@@ -299,12 +297,8 @@ impl FloorServer {
         chair: Option<u16>,
     ) -> Result<(), Refusal> {
         let (conference, floor) = self.place(conference_id, floor_id)?;
-        let member = match chair {
-            Some(user_id) => {
-                Some(self.conferences[conference].user(user_id).ok_or(Refusal::Unknown)?)
-            }
-            None => None,
-        };
+        let user = |user_id| self.conferences[conference].user(user_id).ok_or(Refusal::Unknown);
+        let member = chair.map(user).transpose()?;
         self.conferences[conference].floors[floor].chair = chair;
         if let Some(member) = member {
             self.members[member].stale |= 1 << floor;
@@ -359,6 +353,17 @@ impl FloorServer {
             self.advance(key, floor, Stage::Accepted, 0);
             self.request_changed(key, Tell::ALL);
         }
+    }
+
+    fn place_of_user(
+        &self,
+        conference_id: u32,
+        floor_id: u16,
+        user_id: u16,
+    ) -> Result<(Key, usize, Key), Refusal> {
+        let (conference, floor) = self.place(conference_id, floor_id)?;
+        let member = self.conferences[conference].user(user_id).ok_or(Refusal::Unknown)?;
+        Ok((conference, floor, member))
     }
 
     fn place(&self, conference_id: u32, floor_id: u16) -> Result<(Key, usize), Refusal> {

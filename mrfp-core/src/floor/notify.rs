@@ -142,7 +142,9 @@ impl FloorServer {
         for party in [beneficiary, requested_by].into_iter().flatten() {
             let Some(member) = self.members.get_mut(party.member) else { continue };
             match (member.presence, &mut member.association) {
-                (Presence::Connected(_), None) => self.send_request_status(party.member, key, out),
+                (Presence::Connected(_), None) => {
+                    self.send_told(party.member, Told::Request(key), out);
+                }
                 (Presence::Connected(_), Some(association)) => {
                     if !association.notices.contains(&key) {
                         association.notices.push_back(key);
@@ -163,20 +165,11 @@ impl FloorServer {
         let over = matches!(request.state, RequestState::Ended(_));
         if over && !request.listed && request.notices == 0 {
             let mut request = self.requests.remove(key).expect("it is there");
-            request.clear();
-            self.spare_requests.push(request);
+            if self.spare_requests.len() < SPARE_REQUESTS_MAX {
+                request.clear();
+                self.spare_requests.push(request);
+            }
         }
-    }
-
-    fn send_request_status(&mut self, to: Key, key: Key, out: &mut impl Output) {
-        let Self { conferences, members, requests, scratch, counters, .. } = self;
-        let member = members.get(to).expect("it is connected");
-        let conference = conferences.get(member.conference).expect("it has members");
-        let header = notification(conference.conference_id, member, Primitive::FloorRequestStatus);
-        let view = View { conference, members, requests };
-        let length = view.floor_request_status(scratch, &header, key);
-        counters.sent[usize::from(header.primitive)] += 1;
-        out.send(member.user.termination, &scratch[..length]);
     }
 
     /// Tells a member of the floors it has not heard of; over UDP of one thing at a time.
@@ -187,22 +180,36 @@ impl FloorServer {
         match channel.transport {
             Transport::Reliable => {
                 while let Some(floor) = take_lowest(&mut self.members[key].stale) {
-                    self.send_floor_status(key, floor, out);
+                    self.send_told(key, Told::Floor(floor), out);
                 }
             }
             Transport::Unreliable => self.begin_transaction(key, now_ns, out),
         }
     }
 
-    fn send_floor_status(&mut self, to: Key, floor: usize, out: &mut impl Output) {
+    /// Over a stream: how something is now.
+    fn send_told(&mut self, to: Key, told: Told, out: &mut impl Output) {
+        let length = self.write_told(to, told, 0);
+        out.send(self.members[to].user.termination, &self.scratch[..length]);
+    }
+
+    /// Writes how something is now, and counts that as sent.
+    fn write_told(&mut self, to: Key, told: Told, transaction_id: u16) -> usize {
         let Self { conferences, members, requests, scratch, counters, .. } = self;
-        let member = members.get(to).expect("it is connected");
-        let conference = conferences.get(member.conference).expect("it has members");
-        let header = notification(conference.conference_id, member, Primitive::FloorStatus);
+        let member = &members[to];
+        let conference = &conferences[member.conference];
         let view = View { conference, members, requests };
-        let length = view.floor_status(scratch, &header, Some(floor));
-        counters.sent[usize::from(header.primitive)] += 1;
-        out.send(member.user.termination, &scratch[..length]);
+        let primitive = match told {
+            Told::Request(_) => Primitive::FloorRequestStatus,
+            Told::Floor(_) => Primitive::FloorStatus,
+        };
+        counters.sent[usize::from(primitive.code())] += 1;
+        let header = notification(conference.conference_id, member, primitive);
+        let header = Header { transaction_id, ..header };
+        match told {
+            Told::Request(request) => view.floor_request_status(scratch, &header, request),
+            Told::Floor(floor) => view.floor_status(scratch, &header, Some(floor)),
+        }
     }
 
     /// Over UDP: sends the next notification as a request of ours, if none is under way.
@@ -216,27 +223,17 @@ impl FloorServer {
             self.lose(to, now_ns, out);
             return;
         }
-        let (told, primitive) = if let Some(request) = association.notices.pop_front() {
-            (Told::Request(request), Primitive::FloorRequestStatus)
+        let told = if let Some(request) = association.notices.pop_front() {
+            Told::Request(request)
         } else if let Some(floor) = take_lowest(&mut member.stale) {
-            (Told::Floor(floor), Primitive::FloorStatus)
+            Told::Floor(floor)
         } else {
             return;
         };
         let transaction_id = association.next_transaction_id();
-        let Self { conferences, members, requests, scratch, counters, .. } = self;
-        let member = members.get(to).expect("it is connected");
-        let conference = conferences.get(member.conference).expect("it has members");
-        let header =
-            Header { transaction_id, ..notification(conference.conference_id, member, primitive) };
-        let view = View { conference, members, requests };
-        let length = match told {
-            Told::Request(request) => view.floor_request_status(scratch, &header, request),
-            Told::Floor(floor) => view.floor_status(scratch, &header, Some(floor)),
-        };
-        counters.sent[usize::from(header.primitive)] += 1;
+        let length = self.write_told(to, told, transaction_id);
         let memory = self.spare_memory.take();
-        let member = self.members.get_mut(to).expect("it is connected");
+        let member = &mut self.members[to];
         let association = member.association.as_mut().expect("it is connected by UDP");
         association.begin((told, transaction_id), &self.scratch[..length], memory, now_ns);
         let termination = member.user.termination;
@@ -320,6 +317,9 @@ impl FloorServer {
         association.dissolve(&mut self.spare_memory);
     }
 }
+
+/// Memory that is kept for requests to come: less than a megabyte with the longest texts.
+const SPARE_REQUESTS_MAX: usize = 1024;
 
 /// RFC 8855 section 8.2: the transaction ID is 0 over a reliable transport.
 fn notification(conference_id: u32, member: &Member, primitive: Primitive) -> Header {

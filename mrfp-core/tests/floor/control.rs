@@ -128,11 +128,7 @@ fn a_holding_time_set_later_counts_from_the_beginning() {
     let mut world = World::with(&[1]);
     world.request(1, &[1]);
     world.pass(20 * SECOND_NS);
-    let limited = FloorPolicy {
-        holding_max_ns: Some(30 * SECOND_NS),
-        ..policy(FloorOrder::FirstComeFirstServed)
-    };
-    world.server.set_policy(CONFERENCE, 1, limited, world.now_ns, &mut world.said).unwrap();
+    world.limit_holding(1, 30 * SECOND_NS);
     world.pass(10 * SECOND_NS - 1);
     assert_eq!(world.changes(), "+1/1");
     world.pass(1);

@@ -8,6 +8,7 @@
 //! - [`datagrams`]: BFCP over UDP;
 //! - [`texts`]: long names and reasons, split and never cut;
 //! - [`model`]: chance, held against what must always be so;
+//! - [`hostile`]: bytes nobody should send;
 //! - [`memory`]: what it takes.
 //!
 //! `SEEDS=100000 cargo test -p mrfp-core --test floor model` takes a longer look, `SEED=42` replays one.
@@ -17,6 +18,7 @@
 mod chairs;
 mod control;
 mod datagrams;
+mod hostile;
 mod memory;
 mod model;
 mod presence;

@@ -122,11 +122,7 @@ fn several_changes_in_a_turn_are_told_once() {
 #[test]
 fn a_floor_is_taken_away_when_its_time_is_over() {
     let mut world = World::with(&[1, 2]);
-    let limited = FloorPolicy {
-        holding_max_ns: Some(10 * SECOND_NS),
-        ..policy(FloorOrder::FirstComeFirstServed)
-    };
-    world.server.set_policy(CONFERENCE, 1, limited, world.now_ns, &mut world.said).unwrap();
+    world.limit_holding(1, 10 * SECOND_NS);
     world.request(1, &[1]);
     world.pass(3 * SECOND_NS);
     world.request(2, &[1]);
@@ -151,11 +147,7 @@ fn a_floor_is_taken_away_when_its_time_is_over() {
 #[test]
 fn a_floor_given_back_in_time_is_not_taken_from_the_next() {
     let mut world = World::with(&[1, 2]);
-    let limited = FloorPolicy {
-        holding_max_ns: Some(10 * SECOND_NS),
-        ..policy(FloorOrder::FirstComeFirstServed)
-    };
-    world.server.set_policy(CONFERENCE, 1, limited, world.now_ns, &mut world.said).unwrap();
+    world.limit_holding(1, 10 * SECOND_NS);
     world.request(1, &[1]);
     world.pass(9 * SECOND_NS);
     world.release(1, 1);

@@ -102,6 +102,14 @@ impl World {
         self.users.insert(id, (participant, channel));
     }
 
+    /// A floor of those who come first may be held for so long.
+    pub fn limit_holding(&mut self, floor: u16, holding_max_ns: u64) {
+        let order = FloorOrder::FirstComeFirstServed;
+        let limited = FloorPolicy { holding_max_ns: Some(holding_max_ns), ..policy(order) };
+        let (server, said) = (&mut self.server, &mut self.said);
+        server.set_policy(CONFERENCE, floor, limited, self.now_ns, said).unwrap();
+    }
+
     pub fn receive(&mut self, user_id: u16, bytes: &[u8]) -> Received {
         let (participant, _) = self.users[&user_id];
         self.server.receive(participant, bytes, self.now_ns, &mut self.said)
