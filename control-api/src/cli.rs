@@ -75,6 +75,16 @@ pub enum Inspect {
     /// MIKEY messages: every field; with keys, whether the MACs are right and what the TEK is.
     #[command(after_help = MIKEY_HELP)]
     Mikey(InspectMikey),
+    /// BFCP messages: every field, and whether the node would take them.
+    #[command(after_help = BFCP_HELP)]
+    Bfcp {
+        /// JSON for programs.
+        #[arg(long)]
+        json: bool,
+        /// Files with messages; without one standard input.
+        #[arg(value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
     /// A stream of MSRP: its messages one by one, and the first that is malformed.
     Msrp {
         /// File with what one side sent; without it standard input.
@@ -143,6 +153,7 @@ Examples:
   mrf inspect sdp offer.sdp        what is understood of an offer, and the answer to it
   mrf inspect msrp < trace         one side of an MSRP connection, message by message
   mrf inspect mikey call.sip       a key exchange, field by field; with keys, verified
+  mrf inspect bfcp trace.hex       floor control messages, field by field
   curl http://127.0.0.1:8080/readyz    is it ready for calls?
 
 Ports (defaults; each can be changed):
@@ -179,6 +190,15 @@ ones tell, so give a whole exchange in its order: INVITE and 200, or request and
   tcpdump -r trace.pcap -A | mrf inspect mikey --key-file keys.toml --json
 
 Exit code 1: a message is broken, or a MAC is wrong with every key.";
+
+const BFCP_HELP: &str = "\
+The input may be hex or base64, a packet a line or one message on several lines, or the payload of a
+connection itself. Version 1 is read as over TCP, version 2 as over UDP, where a message is one
+datagram or a fragment.
+
+  tshark -r trace.pcap -Y bfcp -T fields -e tcp.payload -e udp.payload | mrf inspect bfcp
+
+Exit code 1: the node would refuse the format of a message.";
 
 const KMS_HELP: &str = "The line that begins with `mrf ready` names both addresses: that of the KMS \
     and that of health, metrics and reload (POST /api/v1/kms/reload). SIGHUP reads the configuration \

@@ -11,7 +11,7 @@ use control_api::cli::{
 };
 use control_api::config::{Config, KmsMode, Shards};
 use control_api::http::Reload;
-use control_api::inspect::{Keys, MikeyOptions, Purpose};
+use control_api::inspect::{BfcpOptions, Keys, MikeyOptions, Purpose};
 use control_api::node::{Node, StandaloneKms, Stopped};
 use control_api::systemd;
 use mrfp_protocol::msrp::auth::{Algorithm, Credentials};
@@ -81,6 +81,10 @@ fn credential(user: &str, realm: &str) -> u8 {
 fn inspect(what: &Inspect) -> u8 {
     let told = match what {
         Inspect::Mikey(options) => inspect_mikey(options),
+        Inspect::Bfcp { json, files } => read_inputs(files).and_then(|inputs| {
+            let how = BfcpOptions { json: *json, colour: wants_colour() };
+            written(control_api::inspect::bfcp(&inputs, &how, &mut stdout().lock()))
+        }),
         Inspect::Msrp { file } => read_input(file.as_deref())
             .and_then(|input| written(control_api::inspect::msrp(&input, &mut stdout().lock()))),
         Inspect::Sdp { config, room, file } => read_input(file.as_deref()).and_then(|input| {
@@ -116,21 +120,28 @@ fn inspect_mikey(options: &InspectMikey) -> Result<bool, u8> {
     for (purpose, texts) in given {
         texts.iter().try_for_each(|text| keys.add_hex(purpose, text)).map_err(usage)?;
     }
-    let mut inputs = Vec::new();
-    for file in &options.files {
-        inputs.push((file.display().to_string(), read_input(Some(file))?));
-    }
-    if inputs.is_empty() {
-        inputs.push(("standard input".to_owned(), read_input(None)?));
-    }
+    let inputs = read_inputs(&options.files)?;
     let how = MikeyOptions {
         keys: &keys,
         tls: &tls,
         show_secrets: options.show_secrets,
         json: options.json,
-        colour: stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+        colour: wants_colour(),
     };
     written(control_api::inspect::mikey(&inputs, &how, &mut stdout().lock()))
+}
+
+fn wants_colour() -> bool {
+    stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+}
+
+/// The files with their names, or standard input.
+fn read_inputs(files: &[PathBuf]) -> Result<Vec<(String, Vec<u8>)>, u8> {
+    if files.is_empty() {
+        return Ok(vec![("standard input".to_owned(), read_input(None)?)]);
+    }
+    let read = |file: &PathBuf| Ok((file.display().to_string(), read_input(Some(file))?));
+    files.iter().map(read).collect()
 }
 
 fn read_input(file: Option<&Path>) -> Result<Vec<u8>, u8> {

@@ -11,7 +11,7 @@ use std::thread::{self, JoinHandle};
 
 use support::msrp::Paths;
 use support::node::Node;
-use support::program::{PATIENCE, Program, find, skip};
+use support::program::{Compiled, PATIENCE, Program, compiled, find, skip};
 use support::sip::{Call, Transport};
 use support::ue::Ue;
 use support::wire::Credential;
@@ -38,29 +38,6 @@ fn small_client(program: &Path, to: SocketAddr, identity: &str, key: &str, suite
     let mut command = Command::new(program);
     command.args([&to.ip().to_string(), &to.port().to_string(), identity, key, suite]);
     command
-}
-
-/// Compiles a small client against a library; `None`: it is not there, which was said loudly.
-fn compiled(source: &str, header: &str, package: &str, options: &[&str]) -> Option<Compiled> {
-    if !Path::new(header).is_file() {
-        skip(&format!("{header} not found, install the Debian package {package}"));
-        return None;
-    }
-    let compiler = find(if source.ends_with(".c") { "cc" } else { "c++" }, "build-essential")?;
-    let directory = tempfile::tempdir().expect("a directory");
-    let program = directory.path().join("client");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/foreign").join(source);
-    let mut command = Command::new(compiler);
-    command.arg("-o").arg(&program).arg(source).args(options);
-    let output = command.output().expect("the compiler runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    Some(Compiled { program, _directory: directory })
-}
-
-/// A program that is there as long as this.
-struct Compiled {
-    program: PathBuf,
-    _directory: tempfile::TempDir,
 }
 
 fn mbedtls() -> Option<Compiled> {

@@ -23,6 +23,7 @@
 //! `rekeying`: a session goes over to a connection under a new key.
 //!
 //! `relay` does the same between connections that belong to no Context (RFC 4976).
+//! [`floor`] decides who may speak (RFC 8855).
 //!
 //! # Control
 //!
@@ -38,6 +39,7 @@ mod connection;
 mod context;
 mod delivery;
 mod egress;
+pub mod floor;
 mod housekeeping;
 mod identifiers;
 mod incoming;

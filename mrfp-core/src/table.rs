@@ -125,6 +125,21 @@ impl<T> Table<T> {
     }
 }
 
+/// For keys that are known to name an entry.
+impl<T> std::ops::Index<Key> for Table<T> {
+    type Output = T;
+
+    fn index(&self, key: Key) -> &T {
+        self.get(key).expect("an entry of the table")
+    }
+}
+
+impl<T> std::ops::IndexMut<Key> for Table<T> {
+    fn index_mut(&mut self, key: Key) -> &mut T {
+        self.get_mut(key).expect("an entry of the table")
+    }
+}
+
 /// Entries of a table by a name of theirs. It keeps where they stand, four bytes for each, and asks the
 /// entries for their names: whatever is found under a name has it, to the letter. Strangers may choose
 /// the names, as the hash has a random key.

@@ -1,10 +1,15 @@
 //! `mrf inspect`: says what the node makes of a piece of protocol, for whoever has a trace and a
 //! question. It reads with the node's own parsers, and answers with its own logic.
 
+mod bfcp;
+mod field;
 mod mikey;
 mod msrp;
 mod sdp;
+mod table;
+mod text;
 
+pub use bfcp::{BfcpOptions, bfcp};
 pub use mikey::{Keys, MikeyOptions, Purpose, mikey};
 pub use msrp::msrp;
 pub use sdp::sdp;

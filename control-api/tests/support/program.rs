@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -40,6 +40,34 @@ pub(crate) fn skip(reason: &str) {
 pub(crate) fn say_skipped(reason: &str) {
     // The harness captures `println!` of passing tests only, not the handle itself.
     let _ = writeln!(std::io::stderr(), "SKIPPED: {reason}");
+}
+
+/// Compiles a small client against a library; `None`: it is not there, which was said loudly.
+pub(crate) fn compiled(
+    source: &str,
+    header: &str,
+    package: &str,
+    options: &[&str],
+) -> Option<Compiled> {
+    if !Path::new(header).is_file() {
+        skip(&format!("{header} not found, install the Debian package {package}"));
+        return None;
+    }
+    let compiler = find(if source.ends_with(".c") { "cc" } else { "c++" }, "build-essential")?;
+    let directory = tempfile::tempdir().expect("a directory");
+    let program = directory.path().join("client");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/foreign").join(source);
+    let mut command = Command::new(compiler);
+    command.arg("-o").arg(&program).arg(source).args(options);
+    let output = command.output().expect("the compiler runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Some(Compiled { program, _directory: directory })
+}
+
+/// A program that is there as long as this.
+pub(crate) struct Compiled {
+    pub(crate) program: PathBuf,
+    _directory: tempfile::TempDir,
 }
 
 /// A program that runs: its output is gathered while it does, and it ends with the test.

@@ -2,6 +2,7 @@
 //! of their own. Bytes go in, events and bytes come out.
 #![forbid(unsafe_code)]
 
+pub mod bfcp;
 pub mod cpim;
 pub mod msrp;
 pub mod tls;

@@ -1,10 +1,7 @@
 //! Finding messages in what an engineer has at hand: base64, hex, SDP, SIP, HTTP, a capture file.
 
-use base64::Engine as _;
-use base64::alphabet::STANDARD;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-
 use super::walk::{Dialect, MESSAGE_BYTES_MAX, walk};
+use crate::inspect::text::{decode_base64, decode_text, is_text};
 
 /// A message, and where it was.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -84,42 +81,11 @@ fn bare(input: &[u8], name: &str) -> Result<Vec<Found>, String> {
     }
 }
 
-fn is_text(text: &str) -> bool {
-    !text.contains(|character: char| character.is_control() && !character.is_ascii_whitespace())
-}
-
-/// Hex (with blanks, colons or `0x`), else base64, with or without `mikey` before it.
+/// Hex or base64, with or without `mikey` before it.
 fn decode(text: &str) -> Option<Vec<u8>> {
     let text = text.trim();
     let text = text.strip_prefix("mikey").unwrap_or(text);
-    let packed: String = text.split_whitespace().collect();
-    let digits = packed.replace("0x", "").replace([':', ','], "");
-    decode_hex(&digits).or_else(|| decode_base64(packed.as_bytes()))
-}
-
-fn decode_hex(digits: &str) -> Option<Vec<u8>> {
-    if digits.is_empty() || !digits.len().is_multiple_of(2) || !digits.is_ascii() {
-        return None;
-    }
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|it| u8::try_from(it).ok());
-    let pairs = digits.as_bytes().chunks_exact(2);
-    pairs.map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?)).collect()
-}
-
-/// Either alphabet, padded or not.
-fn decode_base64(text: &[u8]) -> Option<Vec<u8>> {
-    let standard: Vec<u8> = text
-        .iter()
-        .map(|byte| match byte {
-            b'-' => b'+',
-            b'_' => b'/',
-            byte => *byte,
-        })
-        .collect();
-    let padding = DecodePaddingMode::Indifferent;
-    let config = GeneralPurposeConfig::new().with_decode_padding_mode(padding);
-    let decoded = GeneralPurpose::new(&STANDARD, config).decode(standard).ok()?;
-    (!decoded.is_empty()).then_some(decoded)
+    decode_text(text)
 }
 
 fn position(haystack: &[u8], needle: &[u8]) -> Option<usize> {

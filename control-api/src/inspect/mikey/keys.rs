@@ -5,8 +5,8 @@ use std::path::Path;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::field::hex;
 use crate::config::{Config, Secret};
+use crate::inspect::field::hex;
 use crate::mikey::codec::KeyData;
 
 /// Keys to try, in the order they were given.

@@ -1,6 +1,5 @@
 //! MIKEY messages: every field with its place, what the node makes of them, and what keys show.
 
-mod field;
 mod input;
 mod keys;
 mod names;

@@ -4,9 +4,9 @@ use std::ops::Range;
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::super::shown;
-use super::field::{Broken, Field, Walker, hex};
 use super::names;
 use super::walk::{Dialect, Seens, TicketSeen, byte};
+use crate::inspect::field::{Broken, Field, Walker, hex};
 use crate::mikey::NtpTime;
 use crate::mikey::codec::code_point as code;
 

@@ -286,9 +286,9 @@ impl<'k> Conversation<'k> {
     fn tell_keys(&self, subject: &str, keys: &[KeyData], findings: &mut Vec<Finding>) {
         for key in keys {
             let name = names::key_type(u64::from(key.key_type)).unwrap_or("key of unknown type");
-            let spi = key
-                .spi()
-                .map_or("without SPI".to_owned(), |spi| format!("SPI {}", super::field::hex(spi)));
+            let spi = key.spi().map_or("without SPI".to_owned(), |spi| {
+                format!("SPI {}", crate::inspect::field::hex(spi))
+            });
             let detail = format!("{name}, {spi}: {}", told(&key.key, self.show_secrets));
             let subject = subject.to_owned();
             findings.push(Finding { outcome: Outcome::Right, subject, detail });

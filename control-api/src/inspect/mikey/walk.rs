@@ -4,9 +4,9 @@
 
 use std::ops::Range;
 
-use super::field::{Broken, Field, Walker};
 use super::names;
 use super::payloads;
+use crate::inspect::field::{Broken, Field, Walker};
 
 /// What was read of a message.
 #[derive(Debug)]

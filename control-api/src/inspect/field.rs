@@ -24,7 +24,7 @@ pub(super) struct Field {
 pub(super) struct Broken {
     /// Byte of the message.
     pub(super) offset: usize,
-    /// The payload that was being read.
+    /// The payload or attribute that was being read.
     pub(super) payload: &'static str,
     /// What is wrong there.
     pub(super) why: String,
