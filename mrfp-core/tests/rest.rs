@@ -44,7 +44,9 @@ fn a_rest_gives_back_expanded_keys_and_queues() {
         (1..=members).map(|member| world.member(member.div_ceil(2), member, Some(&psk))).collect();
     let rest = allocation_counter::measure(|| world.pass(10));
     let given_back = -rest.bytes_current;
-    assert!(given_back >= 1_500 * members as i64, "{given_back} bytes");
+    // Queues, the Passage, and of the keys the 48 bytes that hold them: the schedules themselves lie in
+    // memory of AWS-LC's own, which is not counted here.
+    assert!(given_back >= 700 * members as i64, "{given_back} bytes");
     let again = allocation_counter::measure(|| world.pass(10));
     assert!(again.bytes_current >= 0, "once is enough: {}", again.bytes_current);
     let (first, second) = ues.split_at_mut(1);

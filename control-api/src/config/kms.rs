@@ -212,7 +212,7 @@ impl Kms {
         let Some(KmsCertificate { chain, key }) = &self.certificate else { return Ok(None) };
         let certificates = certificates(chain)?;
         let key_der = PrivateKeyDer::from_pem_file(key).map_err(|error| failed(key, &error))?;
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .and_then(|builder| {
@@ -234,7 +234,7 @@ impl Kms {
                 roots.add(certificate).map_err(|error| failed(path, &error))?;
             }
         }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|error| error.to_string())?;

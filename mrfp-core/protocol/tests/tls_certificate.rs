@@ -8,7 +8,7 @@ use mrfp_protocol::tls::{
 };
 use proptest::prelude::*;
 use rcgen::{ExtendedKeyUsagePurpose, KeyPair, date_time_ymd};
-use rustls::crypto::ring::ALL_CIPHER_SUITES;
+use rustls::crypto::aws_lc_rs::ALL_CIPHER_SUITES;
 use rustls::version::{TLS12, TLS13};
 use tls_common::certificates::{
     Authority, HOST, Issued, Stock, StockConfig, client, host_profile, profile, profile_with,

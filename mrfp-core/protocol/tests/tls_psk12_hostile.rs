@@ -196,8 +196,9 @@ fn a_key_exchange_that_breaks_a_rule_is_refused() {
 fn a_point_that_is_none_is_refused() {
     let mut off_curve = [5; 65];
     off_curve[0] = 4;
-    let mut compressed = [5; 33];
-    compressed[0] = 2;
+    // The generator, so that the form alone is wrong.
+    let x = [0x6b17_d1f2_e12c_4247_f8bc_e6e5_63a4_40f2, 0x7703_7d81_2deb_33a0_f4a1_3945_d898_c296];
+    let compressed = [&[3][..], x.map(u128::to_be_bytes).as_flattened()].concat();
     let cases: [(&str, u8, &[u8], u8); 8] = [
         ("zero", 29, &[0; 32], ILLEGAL_PARAMETER),
         ("a short one", 29, &[9; 31], ILLEGAL_PARAMETER),

@@ -361,6 +361,6 @@ pub(super) fn server_name(host: &str) -> Option<ServerName<'static>> {
     ServerName::try_from(bare).ok().map(|name| name.to_owned())
 }
 
-/// `ring`, as everywhere: its suites are the AEAD ones with forward secrecy.
+/// AWS-LC, as everywhere: its suites are the AEAD ones with forward secrecy.
 static PROVIDER: LazyLock<Arc<CryptoProvider>> =
-    LazyLock::new(|| Arc::new(rustls::crypto::ring::default_provider()));
+    LazyLock::new(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()));

@@ -1,7 +1,7 @@
 //! Certificate fingerprints, as SDP carries them (RFC 8122 section 5): how two ends that trust their
 //! signalling know each other's certificates without anybody vouching for them (RFC 4975 section 14.4).
 
-use ring::digest;
+use aws_lc_rs::digest;
 
 /// What a certificate hashes to.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -1,6 +1,6 @@
 //! Traffic keys: how they come out of a handshake, and in what small shape they can be kept.
 
-use ring::{aead, hkdf, hmac};
+use aws_lc_rs::{aead, hkdf, hmac};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::Session;
@@ -193,7 +193,8 @@ pub(super) fn tls12_traffic_keys(
     TrafficKeys::new(suite, role, client, server)
 }
 
-/// The TLS 1.2 PRF (RFC 5246 section 5) that has taken its secret.
+/// The TLS 1.2 PRF (RFC 5246 section 5) that has taken its secret. AWS-LC clears a key of HMAC that is
+/// dropped.
 pub(super) struct Prf {
     key: hmac::Key,
 }
@@ -219,15 +220,6 @@ impl Prf {
                 a = hmac::sign(&self.key, a.as_ref());
             }
         }
-    }
-}
-
-impl Drop for Prf {
-    /// ring does not clear what it has made of the secret: something that is none takes its place.
-    fn drop(&mut self) {
-        self.key = hmac::Key::new(self.key.algorithm(), &[]);
-        // Nobody reads it any more; it has to be written all the same.
-        std::hint::black_box(self);
     }
 }
 

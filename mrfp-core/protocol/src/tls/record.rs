@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use ring::aead;
+use aws_lc_rs::aead;
 
 use super::keys::{Role, TrafficKeys};
 use super::numbers::{
@@ -38,7 +38,7 @@ const RECORD_LAYER_SIZE_MAX: usize = 128;
 const _: () = assert!(size_of::<RecordLayer>() <= RECORD_LAYER_SIZE_MAX);
 
 /// The key schedules of both directions, by far the largest part of a session. To make them anew takes
-/// less time than to open a short record.
+/// less time than to open a short record. AWS-LC clears all memory it gives back, these among it.
 struct Expanded {
     read: aead::LessSafeKey,
     write: aead::LessSafeKey,
@@ -49,21 +49,6 @@ impl Expanded {
         let read = keys.read.expand(aead, keys.suite);
         let write = keys.write.expand(aead, keys.suite);
         Box::new(Self { read, write })
-    }
-}
-
-impl Drop for Expanded {
-    /// ring does not clear its schedules: one that is no secret takes their place.
-    fn drop(&mut self) {
-        for key in [&mut self.read, &mut self.write] {
-            let zeros = [0; 32];
-            let algorithm = key.algorithm();
-            if let Ok(unbound) = aead::UnboundKey::new(algorithm, &zeros[..algorithm.key_len()]) {
-                *key = aead::LessSafeKey::new(unbound);
-            }
-        }
-        // Nobody reads it any more; it has to be written all the same.
-        std::hint::black_box(self);
     }
 }
 

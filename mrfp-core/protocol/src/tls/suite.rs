@@ -1,6 +1,6 @@
 //! The cipher suites we know: what a handshake may negotiate and how its records are protected.
 
-use ring::{aead, hkdf, hmac};
+use aws_lc_rs::{aead, hkdf, hmac};
 
 /// One cipher suite, TLS 1.2 or TLS 1.3.
 pub(super) struct Suite {

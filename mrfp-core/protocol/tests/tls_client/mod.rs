@@ -1,8 +1,8 @@
 //! A client of TLS 1.2 with a pre-shared key that says whatever a test wants it to.
 #![allow(dead_code, unreachable_pub)]
 
+use aws_lc_rs::{aead, digest, hmac};
 use mrfp_protocol::tls::{Handshake, HandshakeError, Profile, Progress, Psk, Session};
-use ring::{aead, digest, hmac};
 
 use super::tls_common::{IDENTITY, KEY, psk};
 

@@ -78,7 +78,7 @@ impl Default for StockConfig {
     fn default() -> Self {
         Self {
             versions: rustls::ALL_VERSIONS.to_vec(),
-            suites: rustls::crypto::ring::ALL_CIPHER_SUITES.to_vec(),
+            suites: rustls::crypto::aws_lc_rs::ALL_CIPHER_SUITES.to_vec(),
             identity: None,
         }
     }
@@ -86,7 +86,7 @@ impl Default for StockConfig {
 
 impl StockConfig {
     fn provider(&self) -> Arc<CryptoProvider> {
-        let provider = rustls::crypto::ring::default_provider();
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
         Arc::new(CryptoProvider { cipher_suites: self.suites.clone(), ..provider })
     }
 

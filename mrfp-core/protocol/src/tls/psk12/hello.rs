@@ -1,6 +1,6 @@
 //! What is agreed on: the ClientHello read strictly, and our answer to it.
 
-use ring::agreement::{Algorithm, ECDH_P256, ECDH_P384, X25519};
+use aws_lc_rs::agreement::{Algorithm, ECDH_P256, ECDH_P384, X25519};
 
 use super::super::Profile;
 use super::super::client_hello::{HelloMessage, Reader};
@@ -39,6 +39,17 @@ impl Group {
             Self::X25519 => &X25519,
             Self::Secp256r1 => &ECDH_P256,
             Self::Secp384r1 => &ECDH_P384,
+        }
+    }
+
+    /// Whether a public key is written as it has to be: 32 bytes, or both coordinates of a point (RFC 8422
+    /// section 5.4.1). Nothing is said of its value; AWS-LC would read other forms as well.
+    pub(super) fn is_encoded(self, public: &[u8]) -> bool {
+        let point = |bytes: usize| public.len() == bytes && public[0] == POINT_UNCOMPRESSED;
+        match self {
+            Self::X25519 => public.len() == 32,
+            Self::Secp256r1 => point(1 + 2 * 32),
+            Self::Secp384r1 => point(1 + 2 * 48),
         }
     }
 
@@ -268,6 +279,8 @@ pub(super) const RANDOM_BYTES: usize = 32;
 const VERSION_TLS12: u16 = 0x0303;
 const COMPRESSION_NULL: u8 = 0;
 const UNCOMPRESSED: u8 = 0;
+/// What such a point begins with (SEC 1 section 2.3.3).
+const POINT_UNCOMPRESSED: u8 = 4;
 const NAMED_CURVE: u8 = 3;
 
 /// RFC 5746 section 3.3.

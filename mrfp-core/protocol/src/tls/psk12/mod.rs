@@ -10,9 +10,9 @@
 mod hello;
 mod schedule;
 
-use ring::agreement::{self, EphemeralPrivateKey, UnparsedPublicKey};
-use ring::digest;
-use ring::rand::{SecureRandom, SystemRandom};
+use aws_lc_rs::agreement::{self, EphemeralPrivateKey, UnparsedPublicKey};
+use aws_lc_rs::digest;
+use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
@@ -299,11 +299,14 @@ impl Psk12Handshake {
         let identity = identity.ok_or(Fault::malformed(ALERT_DECODE_ERROR))?;
         if let Some(ephemeral) = self.ephemeral.take() {
             let public = reader.vector8().ok_or(Fault::malformed(ALERT_DECODE_ERROR))?;
+            let illegal = Fault::malformed(ALERT_ILLEGAL_PARAMETER);
+            if !ephemeral.group.is_encoded(public) {
+                return Err(illegal);
+            }
             let public = UnparsedPublicKey::new(ephemeral.group.algorithm(), public);
-            let agree = |secret: &[u8]| Zeroizing::new(secret.to_vec());
+            let agree = |secret: &[u8]| Ok(Zeroizing::new(secret.to_vec()));
             // A point that is not on the curve, or one that gives a zero (RFC 8422 section 5.11).
-            self.agreed = agreement::agree_ephemeral(ephemeral.key, &public, agree)
-                .map_err(|_| Fault::malformed(ALERT_ILLEGAL_PARAMETER))?;
+            self.agreed = agreement::agree_ephemeral(ephemeral.key, public, illegal, agree)?;
         }
         if !reader.0.is_empty() {
             return Err(Fault::malformed(ALERT_DECODE_ERROR));

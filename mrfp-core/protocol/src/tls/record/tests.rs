@@ -73,6 +73,21 @@ fn an_established_session_stays_small() {
 }
 
 #[test]
+fn a_session_at_rest_has_no_expanded_keys_and_goes_on() {
+    for suite in AEAD_SUITES {
+        let (mut client, mut server) = pair(suite);
+        for round in 0..3 {
+            assert_carries(&mut client, &mut server, b"before");
+            assert!(client.expanded.is_some() && server.expanded.is_some());
+            client.rest();
+            server.rest();
+            assert!(client.expanded.is_none() && server.expanded.is_none(), "round {round}");
+            assert_carries(&mut server, &mut client, b"after");
+        }
+    }
+}
+
+#[test]
 fn client_refuses_hello_request_with_a_warning_and_goes_on() {
     let (mut client, mut server) = pair(TLS12);
     let record = server.seal_small(CONTENT_HANDSHAKE, &[MESSAGE_HELLO_REQUEST, 0, 0, 0]);
