@@ -161,6 +161,13 @@ impl SharedTicketKey {
     }
 }
 
+/// What the KMS says to a request.
+struct Answer {
+    response: Vec<u8>,
+    /// Policy of the ticket in it, where it is a REQUEST_RESP.
+    issued: Option<TicketPolicy>,
+}
+
 /// What the KMS needs to serve those that have certificates.
 pub struct PublicKeyService {
     /// Ours.
@@ -221,7 +228,17 @@ impl Kms {
         now: NtpTime,
         random: Random<'_>,
     ) -> Result<Vec<u8>, Error> {
-        let message = codec::parse(bytes)?;
+        Ok(self.answer(codec::parse(bytes)?, bytes, now, random)?.response)
+    }
+
+    /// Answers `message`, which is what `bytes` say.
+    fn answer(
+        &mut self,
+        message: Message,
+        bytes: &[u8],
+        now: NtpTime,
+        random: Random<'_>,
+    ) -> Result<Answer, Error> {
         check_contents(&message, &self.config.parameters)?;
         match message.header.data_type {
             DataType::RequestInitPsk | DataType::RequestInitPk => {
@@ -251,7 +268,7 @@ impl Kms {
         request: &Authenticated<'_>,
         now: NtpTime,
         random: Random<'_>,
-    ) -> Result<Vec<u8>, Error> {
+    ) -> Result<Answer, Error> {
         let wished = request.message.ticket_policy().ok_or(Error::MissingPayload("TP"))?;
         let granted = self.grant(wished, &request.uri, request.suite, now)?;
         let own_key = self.own_keys.newest(now, random);
@@ -262,7 +279,8 @@ impl Kms {
         let (ticket, content) =
             ticket::make(policy, parameters, suite, &session_keys, key, now, random)?;
         check_forked_keys(ticket.policy.flags, &content.session_keys)?;
-        Ok(self.respond(request, Some(ticket), &content, now))
+        let issued = Some(ticket.policy.clone());
+        Ok(Answer { response: self.respond(request, Some(ticket), &content, now), issued })
     }
 
     /// Ticket resolve (RFC 6043 section 4.2.3).
@@ -271,11 +289,11 @@ impl Kms {
         request: &Authenticated<'_>,
         now: NtpTime,
         random: Random<'_>,
-    ) -> Result<Vec<u8>, Error> {
+    ) -> Result<Answer, Error> {
         let ticket = request.message.ticket().ok_or(Error::MissingPayload("TICKET"))?;
         let content = self.open(ticket, &request.uri, now)?;
         let content = self.forked(ticket, content, &request.uri, random)?;
-        Ok(self.respond(request, None, &content, now))
+        Ok(Answer { response: self.respond(request, None, &content, now), issued: None })
     }
 
     /// Resolves a ticket for a responder in this process, which needs no messages to be sealed and

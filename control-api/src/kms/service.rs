@@ -14,7 +14,7 @@ use super::rate::{Bucket, RateLimiter};
 use super::state::{State, StateDirectory, StateError, later};
 use super::{Kms, KmsConfig, TicketResolver};
 use crate::http::{Family, KmsResponse, Sample};
-use crate::mikey::codec::Ticket;
+use crate::mikey::codec::{self, Ticket};
 use crate::mikey::ticket::TicketContent;
 use crate::mikey::{Error, NtpTime, Random, error_message};
 
@@ -121,11 +121,15 @@ impl KmsService {
         now: NtpTime,
         random: &mut (dyn FnMut(&mut [u8]) + Send),
     ) -> KmsResponse {
-        let Some(subject) = Subject::of(bytes) else {
-            self.count("unreadable", "refused");
-            let response = lock(&self.kms).handle(bytes, now, random);
-            return KmsResponse::of(response);
+        let message = match codec::parse(bytes) {
+            Ok(message) => message,
+            Err(error) => {
+                self.count("unreadable", "refused");
+                let error = error_message(bytes, &error.into(), now);
+                return KmsResponse::of(error.unwrap_or_default());
+            }
         };
+        let subject = Subject::of(&message);
         let per_second_max = lock(&self.policy).requests_of(&subject.user);
         let monotonic = self.started.elapsed();
         if let Some(wait) = lock(&self.limiter).wait(&subject.user, per_second_max, monotonic) {
@@ -135,9 +139,9 @@ impl KmsService {
         if self.may_be_replay(&subject) {
             return self.refuse(bytes, &subject, &Error::Replayed, now);
         }
-        let answer = lock(&self.kms).try_handle(bytes, now, random);
-        let response = match answer {
-            Ok(response) => response,
+        let answer = lock(&self.kms).answer(message, bytes, now, random);
+        let answer = match answer {
+            Ok(answer) => answer,
             Err(error) => return self.refuse(bytes, &subject, &error, now),
         };
         lock(&self.limiter).take(&subject.user, per_second_max, monotonic);
@@ -148,8 +152,8 @@ impl KmsService {
             return KmsResponse::Unavailable;
         }
         self.count(subject.message, "answered");
-        subject.tell_answered(&response);
-        KmsResponse::Message(response)
+        subject.tell_answered(answer.issued.as_ref());
+        KmsResponse::Message(answer.response)
     }
 
     fn refuse(&self, bytes: &[u8], subject: &Subject, error: &Error, now: NtpTime) -> KmsResponse {
@@ -323,17 +327,18 @@ impl TicketResolver for KmsService {
         now: NtpTime,
         random: Random<'_>,
     ) -> Result<Vec<u8>, Error> {
-        let response = lock(&self.kms).try_handle(message, now, random);
-        match &response {
-            Ok(response) => {
+        let bytes = message;
+        let message = codec::parse(bytes)?;
+        let subject = Subject::of(&message);
+        let answer = lock(&self.kms).answer(message, bytes, now, random);
+        match &answer {
+            Ok(answer) => {
                 self.count("request-in-process", "answered");
-                if let Some(subject) = Subject::of(message) {
-                    subject.tell_answered(response);
-                }
+                subject.tell_answered(answer.issued.as_ref());
             }
             Err(error) => self.count("request-in-process", &error.name()),
         }
-        response
+        Ok(answer?.response)
     }
 }
 

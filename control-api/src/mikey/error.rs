@@ -129,6 +129,8 @@ pub enum PolicyProblem {
     AdditionalProcessing,
     /// Unknown subtype or version.
     Version,
+    /// More identities than a ticket we make has room for.
+    TooLong,
 }
 
 /// What is wrong with a certificate.
@@ -315,6 +317,7 @@ impl fmt::Display for PolicyProblem {
             Self::TransferredKeys => "session keys in the transfer, which flags L and M forbid",
             Self::AdditionalProcessing => "it asks for more than RFC 6043 (flag N or O not set)",
             Self::Version => "unknown subtype or version of the ticket type",
+            Self::TooLong => "longer than the tickets that are made here",
         })
     }
 }
