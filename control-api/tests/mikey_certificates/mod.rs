@@ -2,12 +2,15 @@
 #![allow(dead_code, reason = "each user needs a part of it")]
 
 use control_api::kms::PublicKeyService;
+use control_api::mikey::codec::code_point::ROLE_KMS;
+use control_api::mikey::codec::{self, Message, Payload};
 use control_api::mikey::{Authorities, KeyPair, Suite};
 use openssl::asn1::Asn1Time;
 use openssl::bn::BigNum;
 use openssl::hash::MessageDigest;
 use openssl::pkey::{PKey, Private};
 use openssl::rsa::Rsa;
+use openssl::sign::Signer;
 use openssl::x509::extension::{BasicConstraints, SubjectAlternativeName};
 use openssl::x509::{X509, X509NameBuilder};
 
@@ -85,7 +88,9 @@ pub(crate) fn key_pair(own: &Issuer, chain: &[&Issuer]) -> KeyPair {
 pub(crate) struct Certified {
     pub(crate) world: World,
     pub(crate) alice: KeyPair,
+    pub(crate) alice_issued: Issuer,
     pub(crate) room: KeyPair,
+    pub(crate) room_issued: Issuer,
     pub(crate) kms_certificate: Vec<u8>,
     pub(crate) root: Issuer,
 }
@@ -101,6 +106,33 @@ pub(crate) fn certified(suite: Suite) -> Certified {
     let authorities = Authorities::from_pem(&root.certificate.to_pem().expect("PEM"));
     let authorities = authorities.expect("an authority");
     world.kms.serve_certificates(PublicKeyService { own: kms, authorities });
-    let alice = key_pair(&alice, &[&department]);
-    Certified { world, alice, room: key_pair(&room, &[]), kms_certificate, root }
+    Certified {
+        world,
+        alice: key_pair(&alice, &[&department]),
+        alice_issued: alice,
+        room: key_pair(&room, &[]),
+        room_issued: room,
+        kms_certificate,
+        root,
+    }
+}
+
+/// Signs a request of whoever has this role anew, where SIGN is its last payload.
+pub(crate) fn sign(message: &mut Message, role: u8, own: &Issuer) {
+    let identities = [role, ROLE_KMS].map(|role| {
+        message.identity(role).map(|identity| identity.data.clone()).unwrap_or_default()
+    });
+    let length = own.key.size();
+    let Some(Payload::Sign { signature, .. }) = message.payloads.last_mut() else { return };
+    *signature = vec![0; length];
+    let bytes = codec::encode(message);
+    let mut signer = Signer::new(MessageDigest::sha256(), &own.key).expect("a key");
+    signer.update(&bytes[..bytes.len() - length]).expect("signed");
+    for identity in &identities {
+        signer.update(identity).expect("signed");
+    }
+    let signed = signer.sign_to_vec().expect("signed");
+    if let Some(Payload::Sign { signature, .. }) = message.payloads.last_mut() {
+        *signature = signed;
+    }
 }

@@ -1,22 +1,19 @@
 //! The state machines of the key exchange. Each input is one message in the plain form behind options;
 //! whoever is to get it is in the middle of an exchange that repeats in every run.
 
-use control_api::mikey::codec::code_point::{
-    KEY_MPK, ROLE_INITIATOR, ROLE_KMS, ROLE_PRE_SHARED_KEY, ROLE_RESPONDER,
-};
+use control_api::mikey::codec::code_point::{KEY_MPK, ROLE_INITIATOR, ROLE_PRE_SHARED_KEY};
 use control_api::mikey::codec::{self, DataType, Message, TicketFlags};
-use control_api::mikey::derivation::{KeySource, Prf, constant};
 use control_api::mikey::request::request_ticket;
 use control_api::mikey::{
     Bundle, Credentials, Error, Initiator, Parameters, Pending, PendingRequest, PendingUpdate,
     Suite, TicketMaker, TicketWish, UriPattern, error_message,
 };
-use zeroize::Zeroizing;
 
+use crate::mikey_plain::{self as plain, Way};
+use crate::mikey_plain::{self as plain, Way};
 use crate::mikey_world::{
     ALICE, KMS_URI, ROOM, World, alice_key, node_key, now, seconds_later, tpk, usual_flags,
 };
-use crate::plain::{self, MessageProtection, Way};
 
 /// Before the message: how the parties are set up, and which exchange they are in.
 pub(crate) const OPTION_BYTES: usize = 2;
@@ -105,6 +102,11 @@ impl<'a> Input<'a> {
         flags
     }
 
+    /// Whether the MAC of TRANSFER_RESP covers the Initiator Data.
+    pub(crate) fn covers(&self) -> bool {
+        self.party & party::OTHER_READINGS == 0
+    }
+
     /// The message as it is sent.
     fn sealed(&self, seal: impl FnOnce(&mut Message)) -> Vec<u8> {
         if !self.is_raw()
@@ -161,53 +163,13 @@ pub(crate) fn called(world: &mut World, flags: TicketFlags) -> (Initiator, Vec<u
     world.call(&ticket)
 }
 
-/// What protects the messages of a transfer with a ticket of alice's.
-fn protection_of(transfer_init: &[u8]) -> MessageProtection {
-    let mut message = codec::parse(transfer_init).expect("ours");
-    plain::turn_ticket(&mut message, Way::Open).expect("her ticket")
-}
-
-/// The key of the response, MPKr' where keys are forked.
-fn response_key(
-    protection: &MessageProtection,
-    flags: TicketFlags,
-    prf: Prf,
-    response: &Message,
-) -> Zeroizing<Vec<u8>> {
-    if !flags.has(TicketFlags::KEY_FORKING) {
-        return protection.initiator.clone();
-    }
-    let mpkr = &protection.responder;
-    let identity = plain::identity(response, ROLE_RESPONDER);
-    let rand = plain::rand_of(response, ROLE_KMS);
-    KeySource::forking(prf, mpkr, &identity, &rand).derive(constant::FORKED_MPKR, mpkr.len())
-}
-
-/// Turns the response to this TRANSFER_INIT. `party`: whether its MAC covers the Initiator Data of that.
-pub(crate) fn turn_transfer_resp(message: &mut Message, transfer_init: &[u8], party: u8, way: Way) {
-    let protection = protection_of(transfer_init);
-    let initial = codec::parse(transfer_init).expect("ours");
-    let covered = if party & party::OTHER_READINGS == 0 {
-        transfer_init.to_vec()
-    } else {
-        codec::encode_without_initiator_data(&initial)
-    };
-    let policy = &initial.ticket().expect("it has one").policy;
-    let prf = Prf::from_code(policy.prf).expect("ours");
-    let key = response_key(&protection, policy.flags, prf, message);
-    let initiator_rand = plain::rand_of(&initial, ROLE_INITIATOR);
-    let responder_rand = plain::rand_of(message, ROLE_RESPONDER);
-    let csb_id = message.header.csb_id;
-    let source = KeySource::response_message(prf, &key, csb_id, &initiator_rand, &responder_rand);
-    plain::turn_with(message, &source, &[&covered], way);
-}
-
 /// An initiator gets the answer to its TRANSFER_INIT.
 pub(crate) fn transfer_resp(input: &[u8]) -> bool {
     let Some(input) = Input::of(input) else { return false };
     let mut world = input.world();
     let (initiator, init) = called(&mut world, input.flags());
-    let bytes = input.sealed(|message| turn_transfer_resp(message, &init, input.party, Way::Seal));
+    let bytes = input
+        .sealed(|message| plain::turn_transfer_resp(message, &init, input.covers(), Way::Seal));
     match initiator.finish(&bytes, now()) {
         Ok(established) => {
             assert_eq!(established.peer, ROOM);
@@ -228,7 +190,7 @@ pub(crate) fn kms(input: &[u8]) -> bool {
         Err(error) => return refused(&bytes, &error),
     };
     // With the other reading another time makes the IV.
-    if input.party & party::OTHER_READINGS == 0 {
+    if input.covers() {
         check_kms_response(&bytes, &response);
     }
     assert_eq!(kms.try_handle(&bytes, now(), random).err(), Some(Error::Replayed));
@@ -243,28 +205,10 @@ fn check_kms_response(request: &[u8], response: &[u8]) {
     let named = request_message.identity(ROLE_PRE_SHARED_KEY).expect("it was accepted");
     let keys = [alice_key(), node_key()];
     let key = keys.iter().find(|key| key.identity == named.data).expect("it was accepted");
-    turn_kms_resp(&mut message, &request_message, &key.key, request, Way::Open);
+    plain::turn_kms_resp(&mut message, &request_message, &key.key, request, Way::Open);
     let kemac = message.kemac().expect("it was checked");
     let keys = codec::parse_key_data(&kemac.encrypted).expect("keys");
     assert_eq!(keys[0].key_type, KEY_MPK);
-}
-
-/// Turns the response to this request under this key.
-pub(crate) fn turn_kms_resp(
-    message: &mut Message,
-    request: &Message,
-    key: &[u8],
-    request_bytes: &[u8],
-    way: Way,
-) {
-    let Some(prf) = Prf::from_code(message.header.prf) else { return };
-    let is_request = request.header.data_type == DataType::RequestInitPsk;
-    let role = if is_request { ROLE_INITIATOR } else { ROLE_RESPONDER };
-    let rand = plain::rand_of(request, role);
-    let (initiator, responder) = plain::rands_by_role(role, &rand);
-    let csb_id = message.header.csb_id;
-    let source = KeySource::response_message(prf, key, csb_id, initiator, responder);
-    plain::turn_with(message, &source, &[request_bytes], way);
 }
 
 /// Alice asks for a ticket.
@@ -291,7 +235,7 @@ pub(crate) fn kms_resp(input: &[u8]) -> bool {
         input.sealed(|message| {
             plain::turn_ticket(message, Way::Seal);
             let initial = codec::parse(request).expect("ours");
-            turn_kms_resp(message, &initial, key, request, Way::Seal);
+            plain::turn_kms_resp(message, &initial, key, request, Way::Seal);
         })
     };
     if input.begun & begun::RESOLVE != 0 {
@@ -345,17 +289,8 @@ impl Session {
 
     /// Turns an update or the answer to one.
     pub(crate) fn turn(&self, message: &mut Message, appended: &[&[u8]], way: Way) {
-        let protection = protection_of(&self.transfer_init);
-        let initial = codec::parse(&self.transfer_init).expect("ours");
-        let response = codec::parse(&self.transfer_resp).expect("ours");
-        let policy = &initial.ticket().expect("it has one").policy;
-        let prf = Prf::from_code(policy.prf).expect("ours");
-        let key = response_key(&protection, policy.flags, prf, &response);
-        let initiator = plain::rand_of(&initial, ROLE_INITIATOR);
-        let responder = plain::rand_of(&response, ROLE_RESPONDER);
-        let csb_id = initial.header.csb_id;
-        let source = KeySource::response_message(prf, &key, csb_id, &initiator, &responder);
-        plain::turn_with(message, &source, appended, way);
+        let transfer = [self.transfer_init.as_slice(), &self.transfer_resp];
+        plain::turn_update(message, transfer, appended, way);
     }
 
     pub(crate) fn begin(&mut self, at_responder: bool) -> (PendingUpdate, Vec<u8>) {

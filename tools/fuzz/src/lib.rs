@@ -3,20 +3,21 @@
 //!
 //! MIKEY messages are given to the targets of the key exchange in a *plain form*: keys unencrypted and
 //! MACs of no matter. The target encrypts and authenticates them with the keys of the party that would
-//! have sent them ([`plain`]), so that what is changed arrives behind the checks of a MAC.
+//! have sent them ([`mikey_plain`]), so that what is changed arrives behind the checks of a MAC.
 #![forbid(unsafe_code)]
 
 mod exchange;
 mod mikey;
 #[path = "../../../control-api/tests/mikey_certificates/mod.rs"]
 mod mikey_certificates;
+#[path = "../../../control-api/tests/mikey_plain/mod.rs"]
+mod mikey_plain;
 #[path = "../../../control-api/tests/mikey_world/mod.rs"]
 mod mikey_world;
 #[allow(dead_code, reason = "a part of it is needed here")]
 #[path = "../../../mrfp-core/protocol/tests/msrp_support/mod.rs"]
 mod msrp_support;
 mod mutation;
-mod plain;
 mod public_key;
 mod seeds;
 mod text;

@@ -4,23 +4,20 @@
 use std::sync::OnceLock;
 
 use control_api::kms::PublicKeyService;
-use control_api::mikey::codec::code_point::{ROLE_INITIATOR, ROLE_KMS, ROLE_RESPONDER};
+use control_api::mikey::codec::code_point::{ROLE_INITIATOR, ROLE_RESPONDER};
 use control_api::mikey::codec::{self, DataType, Message, Payload};
 use control_api::mikey::{Authorities, Error, KeyPair, Suite};
 use openssl::encrypt::Encrypter;
 use openssl::hash::{MessageDigest, hash};
 use openssl::rsa::Padding;
-use openssl::sign::Signer;
 
 use crate::exchange::Input;
 use crate::mikey_certificates::{Issuer, authority, issue, key_pair};
+use crate::mikey_plain as plain;
 use crate::mikey_world::{ALICE, KMS_URI, ROOM, World, now};
-use crate::plain;
 
 /// Stands for the certificate of the sender.
 pub(crate) const OWN: &[u8] = b"own";
-/// Length of the signatures.
-const SIGNATURE_BYTES: usize = 256;
 
 struct Parties {
     root: Vec<u8>,
@@ -95,19 +92,7 @@ fn sign(message: &mut Message) -> Option<()> {
             _ => {}
         }
     }
-    let Some(Payload::Sign { signature, .. }) = message.payloads.last_mut() else { return None };
-    *signature = vec![0; SIGNATURE_BYTES];
-    let bytes = codec::encode(message);
-    let mut signer = Signer::new(MessageDigest::sha256(), &own.key).expect("a key");
-    signer.update(&bytes[..bytes.len() - SIGNATURE_BYTES]).expect("signed");
-    for role in [role, ROLE_KMS] {
-        let identity = message.identity(role).map(|identity| identity.data.clone());
-        signer.update(&identity.unwrap_or_default()).expect("signed");
-    }
-    let signed = signer.sign_to_vec().expect("signed");
-    if let Some(Payload::Sign { signature, .. }) = message.payloads.last_mut() {
-        *signature = signed;
-    }
+    crate::mikey_certificates::sign(message, role, own);
     Some(())
 }
 

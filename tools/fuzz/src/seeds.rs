@@ -3,13 +3,11 @@
 use control_api::mikey::codec::{self, KeyData, Message, TicketFlags};
 use control_api::mikey::{TransferOptions, sdp_attribute};
 
-use crate::exchange::{
-    Input, Session, asked, begun, called, party, resolving, turn_kms_resp, turn_transfer_resp,
-};
+use crate::exchange::{Input, Session, asked, begun, called, party, resolving};
+use crate::mikey_plain::{self as plain, Way};
 use crate::mikey_world::{
     World, alice_key, node_key, now, room_tpk, seconds_later, session_key, tpk, usual_flags,
 };
-use crate::plain::{self, Way};
 use crate::{public_key, tls};
 
 const EXCHANGES: [u8; 6] = [
@@ -100,7 +98,9 @@ pub(crate) fn transfer_resp() -> Vec<Vec<u8>> {
             let mut world = input.world();
             let (_, init) = called(&mut world, input.flags());
             let (_, response) = world.answer(&init).expect("answered");
-            let plain = plain(&response, |it| turn_transfer_resp(it, &init, party, Way::Open));
+            let plain = plain(&response, |it| {
+                plain::turn_transfer_resp(it, &init, input.covers(), Way::Open)
+            });
             seeds.push(with(party, begun, &plain));
         }
     }
@@ -166,7 +166,7 @@ pub(crate) fn kms_resp() -> Vec<Vec<u8>> {
                 let initial = codec::parse(request).expect("ours");
                 plain(response, |it| {
                     plain::turn_ticket(it, Way::Open);
-                    turn_kms_resp(it, &initial, key, request, Way::Open);
+                    plain::turn_kms_resp(it, &initial, key, request, Way::Open);
                 })
             };
             seeds.push(with(party, begun, &open(&request, &alice_key().key, &response)));

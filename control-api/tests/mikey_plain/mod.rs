@@ -1,6 +1,9 @@
 //! The plain form of MIKEY messages: keys in KEMACs unencrypted, MACs of no matter. Sealing a message
 //! does what its sender would do with the keys of the parties ([`crate::mikey_world`]); what cannot be
 //! sealed, because something that is needed is not there, stays as it is.
+#![allow(dead_code, unused_imports, reason = "each user needs a part of it")]
+
+mod responses;
 
 use control_api::mikey::codec::code_point::{
     KEY_MPK, ROLE_INITIATOR, ROLE_KMS, ROLE_PRE_SHARED_KEY, ROLE_RESPONDER,
@@ -10,9 +13,12 @@ use control_api::mikey::codec::{
 };
 use control_api::mikey::derivation::{KeySource, Prf, constant};
 use control_api::mikey::protection::{self, Encryption};
+use control_api::mikey::{PreSharedKey, TicketProtectionKey};
 use zeroize::Zeroizing;
 
-use crate::mikey_world::{alice_key, node_key, room_tpk, tpk};
+use crate::mikey_world;
+
+pub(crate) use responses::{turn_kms_resp, turn_transfer_resp, turn_update};
 
 /// CSB ID of the IV where no bundle is meant (RFC 6043 appendix A.2.1).
 const NO_CSB_ID: u32 = u32::MAX;
@@ -25,6 +31,22 @@ pub(crate) enum Way {
     Open,
 }
 
+/// The keys of the parties.
+pub(crate) struct Keys {
+    pub(crate) users: Vec<PreSharedKey>,
+    pub(crate) tickets: Vec<TicketProtectionKey>,
+}
+
+impl Keys {
+    /// Those of [`mikey_world`].
+    pub(crate) fn of_the_world() -> Self {
+        Self {
+            users: vec![mikey_world::alice_key(), mikey_world::node_key()],
+            tickets: vec![mikey_world::tpk(), mikey_world::room_tpk()],
+        }
+    }
+}
+
 /// MPKi and MPKr.
 pub(crate) struct MessageProtection {
     pub(crate) initiator: Zeroizing<Vec<u8>>,
@@ -34,16 +56,34 @@ pub(crate) struct MessageProtection {
 /// Turns a TRANSFER_INIT, REQUEST_INIT_PSK or RESOLVE_INIT_PSK with all that is in it. Others stay as
 /// they are: a response needs [`turn_with`].
 pub(crate) fn turn(message: &mut Message, way: Way) {
-    let protection = turn_ticket(message, way);
+    turn_by(message, &Keys::of_the_world(), way);
+}
+
+/// The same with these keys.
+pub(crate) fn turn_by(message: &mut Message, keys: &Keys, way: Way) {
+    let protection = turn_ticket_by(message, keys, way);
     match message.header.data_type {
         DataType::TransferInit => {
             let Some(protection) = protection else { return };
             turn_transfer_init(message, &protection, way);
         }
-        DataType::RequestInitPsk => turn_request(message, ROLE_INITIATOR, way),
-        DataType::ResolveInitPsk => turn_request(message, ROLE_RESPONDER, way),
+        DataType::RequestInitPsk => turn_request(message, ROLE_INITIATOR, keys, way),
+        DataType::ResolveInitPsk => turn_request(message, ROLE_RESPONDER, keys, way),
         _ => {}
     }
+}
+
+/// Changes a message as its sender could: what is in it is opened before and sealed again.
+pub(crate) fn changed(
+    bytes: &[u8],
+    turn: impl Fn(&mut Message, Way),
+    change: impl FnOnce(&mut Message),
+) -> Vec<u8> {
+    let mut message = codec::parse(bytes).expect("our own message");
+    turn(&mut message, Way::Open);
+    change(&mut message);
+    turn(&mut message, Way::Seal);
+    codec::encode(&message)
 }
 
 /// Turns a message under a known key; `appended` is what its MAC covers beyond it.
@@ -116,10 +156,9 @@ fn prove(message: &mut Message, protection: &MessageProtection) {
     ticket.initiator_data = proof.encode();
 }
 
-fn turn_request(message: &mut Message, role: u8, way: Way) {
+fn turn_request(message: &mut Message, role: u8, keys: &Keys, way: Way) {
     let Some(named) = message.identity(ROLE_PRE_SHARED_KEY) else { return };
-    let keys = [alice_key(), node_key()];
-    let Some(key) = keys.iter().find(|key| key.identity == named.data) else { return };
+    let Some(key) = keys.users.iter().find(|key| key.identity == named.data) else { return };
     let Some(prf) = Prf::from_code(message.header.prf) else { return };
     let rand = rand_of(message, role);
     let (initiator, responder) = rands_by_role(role, &rand);
@@ -150,13 +189,17 @@ pub(crate) fn ticket_of(message: &mut Message) -> Option<&mut Ticket> {
 
 /// Turns the base ticket in a message, and says what protects messages with it.
 pub(crate) fn turn_ticket(message: &mut Message, way: Way) -> Option<MessageProtection> {
+    turn_ticket_by(message, &Keys::of_the_world(), way)
+}
+
+fn turn_ticket_by(message: &mut Message, keys: &Keys, way: Way) -> Option<MessageProtection> {
     let ticket = ticket_of(message)?;
     let mut base = codec::parse_base_ticket(&ticket.data).ok()?;
     let prf = Prf::from_code(ticket.policy.prf)?;
     let rand = base.rand()?.to_vec();
     let time = base.timestamp()?.to_bits();
     let named = base.key_identity()?;
-    let key = [tpk(), room_tpk()].into_iter().find(|key| key.identity == named)?;
+    let key = keys.tickets.iter().find(|key| key.identity == named)?;
     let source = KeySource::ticket(prf, &key.key, &rand);
     let algorithm = base.verification()?.algorithm;
     let kemac = base.payloads.iter_mut().find_map(|payload| match payload {
