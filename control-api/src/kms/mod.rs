@@ -27,7 +27,7 @@ use crate::mikey::codec::{
     self, DataType, KeyData, Message, Payload, Ticket, TicketFlags, TicketPolicy,
 };
 use crate::mikey::derivation::{KeySource, Prf};
-use crate::mikey::error::PolicyProblem;
+use crate::mikey::error::{PolicyProblem, authentic_error_message, error_payloads};
 use crate::mikey::exchange::{
     RAND_BYTES, check_contents, check_ticket, idr, kms_header, random_bytes, required_uri,
     response_timestamp, uri_of,
@@ -168,6 +168,24 @@ struct Answer {
     issued: Option<TicketPolicy>,
 }
 
+/// Why there is no such answer.
+struct Refusal {
+    error: Error,
+    /// The Error message, where it is authenticated.
+    message: Option<Vec<u8>>,
+}
+
+impl Refusal {
+    fn unauthenticated(error: Error) -> Self {
+        Self { error, message: None }
+    }
+
+    /// The Error message about this request; empty where none is due.
+    fn message(self, request: &[u8], now: NtpTime) -> Vec<u8> {
+        self.message.or_else(|| error_message(request, &self.error, now)).unwrap_or_default()
+    }
+}
+
 /// What the KMS needs to serve those that have certificates.
 pub struct PublicKeyService {
     /// Ours.
@@ -214,8 +232,14 @@ impl Kms {
     /// message is an Error itself, or no MIKEY message.
     #[must_use]
     pub fn handle(&mut self, message: &[u8], now: NtpTime, random: Random<'_>) -> Vec<u8> {
-        self.try_handle(message, now, random)
-            .unwrap_or_else(|error| error_message(message, &error, now).unwrap_or_default())
+        let answered = match codec::parse(message) {
+            Ok(parsed) => self.answer(parsed, message, now, random),
+            Err(error) => Err(Refusal::unauthenticated(error.into())),
+        };
+        match answered {
+            Ok(answer) => answer.response,
+            Err(refusal) => refusal.message(message, now),
+        }
     }
 
     /// Like [`Kms::handle`], with the reason where it is an Error message.
@@ -228,7 +252,10 @@ impl Kms {
         now: NtpTime,
         random: Random<'_>,
     ) -> Result<Vec<u8>, Error> {
-        Ok(self.answer(codec::parse(bytes)?, bytes, now, random)?.response)
+        match self.answer(codec::parse(bytes)?, bytes, now, random) {
+            Ok(answer) => Ok(answer.response),
+            Err(refusal) => Err(refusal.error),
+        }
     }
 
     /// Answers `message`, which is what `bytes` say.
@@ -238,19 +265,44 @@ impl Kms {
         bytes: &[u8],
         now: NtpTime,
         random: Random<'_>,
-    ) -> Result<Answer, Error> {
-        check_contents(&message, &self.config.parameters)?;
-        match message.header.data_type {
-            DataType::RequestInitPsk | DataType::RequestInitPk => {
-                let request = self.authenticate(message, bytes, ROLE_INITIATOR, now)?;
-                self.request(&request, now, random)
+    ) -> Result<Answer, Refusal> {
+        let unauthenticated = Refusal::unauthenticated;
+        check_contents(&message, &self.config.parameters).map_err(unauthenticated)?;
+        let data_type = message.header.data_type;
+        let role = match data_type {
+            DataType::RequestInitPsk | DataType::RequestInitPk => ROLE_INITIATOR,
+            DataType::ResolveInitPsk | DataType::ResolveInitPk => ROLE_RESPONDER,
+            other => return Err(unauthenticated(Error::UnexpectedMessage(other))),
+        };
+        let request = self.authenticate(message, bytes, role, now).map_err(unauthenticated)?;
+        let answered = match role {
+            ROLE_INITIATOR => self.request(&request, now, random),
+            _ => self.resolve(&request, now, random),
+        };
+        answered.map_err(|error| self.authentic_refusal(&request, error, now))
+    }
+
+    /// About a request that is authentic, and so is the Error message: a MAC under its key, or our
+    /// signature where it has none (RFC 6043 section 5.4).
+    fn authentic_refusal(
+        &self,
+        request: &Authenticated<'_>,
+        error: Error,
+        now: NtpTime,
+    ) -> Refusal {
+        let signed = request.message.verification().is_none();
+        let message = match &self.public_key_service {
+            Some(service) if signed => error_payloads(request.bytes, &error, now)
+                .and_then(|message| service.own.sign(message, &[]).ok()),
+            _ => {
+                let [initiator, responder] = rands_by_role(request.role, &request.rand);
+                let (prf, csb_id) = (request.suite.prf(), request.message.header.csb_id);
+                let key = &request.key;
+                let source = KeySource::initial_message(prf, key, csb_id, initiator, responder);
+                authentic_error_message(request.bytes, &error, &source, now)
             }
-            DataType::ResolveInitPsk | DataType::ResolveInitPk => {
-                let request = self.authenticate(message, bytes, ROLE_RESPONDER, now)?;
-                self.resolve(&request, now, random)
-            }
-            other => Err(Error::UnexpectedMessage(other)),
-        }
+        };
+        Refusal { error, message }
     }
 
     fn check_may_act_as(&self, key_identity: &[u8], uri: &str) -> Result<(), Error> {

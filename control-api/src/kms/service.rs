@@ -12,11 +12,11 @@ use super::audit::{self, Subject};
 use super::own_keys::OwnKeys;
 use super::rate::{Bucket, RateLimiter};
 use super::state::{State, StateDirectory, StateError, later};
-use super::{Kms, KmsConfig, TicketResolver};
+use super::{Kms, KmsConfig, Refusal, TicketResolver};
 use crate::http::{Family, KmsResponse, Sample};
 use crate::mikey::codec::{self, Ticket};
 use crate::mikey::ticket::TicketContent;
-use crate::mikey::{Error, NtpTime, Random, error_message};
+use crate::mikey::{Error, NtpTime, Random};
 
 /// How the service is run.
 #[derive(Clone, Debug)]
@@ -125,8 +125,8 @@ impl KmsService {
             Ok(message) => message,
             Err(error) => {
                 self.count("unreadable", "refused");
-                let error = error_message(bytes, &error.into(), now);
-                return KmsResponse::of(error.unwrap_or_default());
+                let refusal = Refusal::unauthenticated(error.into());
+                return KmsResponse::of(refusal.message(bytes, now));
             }
         };
         let subject = Subject::of(&message);
@@ -137,12 +137,13 @@ impl KmsService {
             return KmsResponse::TooMany { retry_after: wait };
         }
         if self.may_be_replay(&subject) {
-            return self.refuse(bytes, &subject, &Error::Replayed, now);
+            let refusal = Refusal::unauthenticated(Error::Replayed);
+            return self.refuse(bytes, &subject, refusal, now);
         }
         let answer = lock(&self.kms).answer(message, bytes, now, random);
         let answer = match answer {
             Ok(answer) => answer,
-            Err(error) => return self.refuse(bytes, &subject, &error, now),
+            Err(refusal) => return self.refuse(bytes, &subject, refusal, now),
         };
         lock(&self.limiter).take(&subject.user, per_second_max, monotonic);
         if let Err(error) = self.accept(&subject).await {
@@ -156,12 +157,18 @@ impl KmsService {
         KmsResponse::Message(answer.response)
     }
 
-    fn refuse(&self, bytes: &[u8], subject: &Subject, error: &Error, now: NtpTime) -> KmsResponse {
-        self.count(subject.message, &error.name());
+    fn refuse(
+        &self,
+        bytes: &[u8],
+        subject: &Subject,
+        refusal: Refusal,
+        now: NtpTime,
+    ) -> KmsResponse {
+        self.count(subject.message, &refusal.error.name());
         if lock(&self.refused_lines).allows(self.started.elapsed()) {
-            subject.tell_refused(error);
+            subject.tell_refused(&refusal.error);
         }
-        KmsResponse::of(error_message(bytes, error, now).unwrap_or_default())
+        KmsResponse::of(refusal.message(bytes, now))
     }
 
     /// Whether a process before this one may have accepted the request.
@@ -336,9 +343,9 @@ impl TicketResolver for KmsService {
                 self.count("request-in-process", "answered");
                 subject.tell_answered(answer.issued.as_ref());
             }
-            Err(error) => self.count("request-in-process", &error.name()),
+            Err(refusal) => self.count("request-in-process", &refusal.error.name()),
         }
-        Ok(answer?.response)
+        answer.map(|answer| answer.response).map_err(|refusal| refusal.error)
     }
 }
 
