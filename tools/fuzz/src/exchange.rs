@@ -64,11 +64,13 @@ impl<'a> Input<'a> {
 
     pub(crate) fn world(&self) -> World {
         let is = |bit| self.party & bit != 0;
-        let mut parameters = Parameters::default();
-        parameters.strict = is(party::STRICT);
-        parameters.counter_senders_max = if is(party::COUNTERS) { 2 } else { 0 };
-        parameters.responder_session_keys = is(party::RESPONDER_KEYS);
-        parameters.transfer_response_required = !is(party::UNANSWERED);
+        let mut parameters = Parameters {
+            strict: is(party::STRICT),
+            counter_senders_max: if is(party::COUNTERS) { 2 } else { 0 },
+            responder_session_keys: is(party::RESPONDER_KEYS),
+            transfer_response_required: !is(party::UNANSWERED),
+            ..Parameters::default()
+        };
         if is(party::OTHER_READINGS) {
             parameters.response_covers_initiator_data = false;
             parameters.response_iv_time = control_api::mikey::IvTime::Initial;
