@@ -451,7 +451,7 @@ fn a_forged_ticket_is_refused_by_the_kms() {
     // The KMS has authenticated that request and says no to it a second time as a replay.
     let answer = world.kms.handle(&resolve_init, now(), &mut world.random);
     let refused = pending.finish(&mut world.responder, &answer, now(), &mut world.random);
-    assert_eq!(refused.err(), Some(Error::Refused { number: 1 }));
+    assert_eq!(refused.err(), Some(Error::Refused { number: 1, authentic: false }));
 }
 
 #[test]
@@ -669,7 +669,10 @@ fn an_unknown_user_is_refused_by_the_kms() {
     world.kms = Kms::new(config);
     let (pending, request_init) = request(&mut world);
     let response = world.kms.handle(&request_init, now(), &mut world.random);
-    assert_eq!(pending.finish(&response, now()).err(), Some(Error::Refused { number: 0 }));
+    assert_eq!(
+        pending.finish(&response, now()).err(),
+        Some(Error::Refused { number: 0, authentic: false })
+    );
 }
 
 #[test]
@@ -825,7 +828,10 @@ fn an_error_instead_of_a_transfer_resp_is_named() {
     let mut world = World::plain();
     let (initiator, transfer_init) = world.call();
     let error = error_message(&transfer_init, &Error::TicketExpired, now()).expect("an answer");
-    assert_eq!(initiator.finish(&error, now()).err(), Some(Error::Refused { number: 15 }));
+    assert_eq!(
+        initiator.finish(&error, now()).err(),
+        Some(Error::Refused { number: 15, authentic: false })
+    );
 }
 
 #[test]

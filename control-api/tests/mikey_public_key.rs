@@ -1,60 +1,21 @@
 //! Requests to the KMS that are signed, with the key of their answer in an envelope.
 
+mod mikey_certificates;
 mod mikey_world;
-mod rsa_certificates;
 
-use control_api::kms::PublicKeyService;
 use control_api::mikey::codec::{self, DataType, Payload};
 use control_api::mikey::error::CertificateProblem;
 use control_api::mikey::request::request_ticket;
 use control_api::mikey::{
     Authorities, Credentials, Error, Established, GrantedTicket, KeyPair, Suite, TicketWish,
 };
+use mikey_certificates::{
+    Certified, Issuer, NOT_AFTER, NOT_BEFORE, authority, certificate, certified, issue, key_pair,
+    rsa_key,
+};
 use mikey_world::{
     ALICE, KMS_URI, ROOM, World, assert_same_key, now, seconds_later, tpk, usual_flags,
 };
-use rsa_certificates::{Issuer, authority_until, certificate, issue, rsa_key};
-
-/// Valid around the time of the tests, 1 790 000 000.
-const NOT_BEFORE: i64 = 1_789_000_000;
-const NOT_AFTER: i64 = 1_791_000_000;
-
-fn authority(name: &str) -> Issuer {
-    authority_until(name, NOT_BEFORE..NOT_AFTER)
-}
-
-fn key_pair(own: &Issuer, chain: &[&Issuer]) -> KeyPair {
-    let mut pem = own.certificate.to_pem().expect("PEM");
-    for issuer in chain {
-        pem.extend(issuer.certificate.to_pem().expect("PEM"));
-    }
-    let key = own.key.private_key_to_pem_pkcs8().expect("PEM");
-    KeyPair::from_pem(&pem, &key).expect("they belong together")
-}
-
-/// The parties, all with certificates of one authority; alice's by way of another.
-struct Certified {
-    world: World,
-    alice: KeyPair,
-    room: KeyPair,
-    kms_certificate: Vec<u8>,
-    root: Issuer,
-}
-
-fn certified(suite: Suite) -> Certified {
-    let root = authority("root");
-    let department = issue("department", None, &root);
-    let alice = issue("alice", Some(ALICE), &department);
-    let room = issue("room", Some(ROOM), &root);
-    let kms = key_pair(&issue("kms", Some(KMS_URI), &root), &[]);
-    let mut world = World::with_suite(suite);
-    let kms_certificate = kms.certificate().to_vec();
-    let authorities = Authorities::from_pem(&root.certificate.to_pem().expect("PEM"));
-    let authorities = authorities.expect("an authority");
-    world.kms.serve_certificates(PublicKeyService { own: kms, authorities });
-    let alice = key_pair(&alice, &[&department]);
-    Certified { world, alice, room: key_pair(&room, &[]), kms_certificate, root }
-}
 
 impl Certified {
     fn request(&mut self) -> (control_api::mikey::PendingRequest, Vec<u8>) {

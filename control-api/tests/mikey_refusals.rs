@@ -573,7 +573,7 @@ fn no_error_answers_an_error() {
     assert_eq!(error_message(&error, &Error::Replayed, now()), None);
     let World { kms, random, .. } = &mut world;
     assert!(kms.handle(&error, now(), random).is_empty());
-    let refused = Error::Refused { number: number::TICKET_POLICY };
+    let refused = Error::Refused { number: number::TICKET_POLICY, authentic: false };
     assert_eq!(world.answer(&error).err(), Some(refused.clone()));
     assert_eq!(initiator.finish(&error, now()).err(), Some(refused));
 }

@@ -2,6 +2,8 @@
 //! status and Warning, counted by its reason, and leaves nothing (TS 23.333 clause 5.20.2, RFC 4567
 //! section 5.2).
 
+mod mikey_plain;
+mod mikey_world;
 mod node_ue;
 mod support;
 
@@ -10,6 +12,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use control_api::config::{Config, UriPattern};
+use control_api::mikey::codec::{self, CsIdMap, MacAlgorithm, Message, Payload, TicketFlags};
 use control_api::mikey::{GrantedTicket, Initiator, NtpTime, Parameters, TicketProtectionKey};
 use control_api::node::Node;
 use node_ue::{
@@ -95,6 +98,31 @@ fn changed(part: &[u8], before: usize) -> Vec<u8> {
     let end = at.unwrap_or(message.len());
     message[end - before] ^= 1;
     message
+}
+
+/// A sound message changed by who has the keys: its MAC is right.
+fn sealed(change: impl FnOnce(&mut Message)) -> Vec<u8> {
+    let key = TicketProtectionKey {
+        identity: b"development-tpk".to_vec(),
+        key: TICKET_KEY.to_vec().into(),
+    };
+    let keys = mikey_plain::Keys { users: Vec::new(), tickets: vec![key] };
+    let turn = |message: &mut Message, way| mikey_plain::turn_by(message, &keys, way);
+    let message = Transfer::default().message();
+    assert_eq!(mikey_plain::changed(&message, turn, |_| {}), message);
+    mikey_plain::changed(&message, turn, change)
+}
+
+fn flags(message: &mut Message) -> &mut TicketFlags {
+    let ticket = mikey_plain::ticket_of(message).expect("TICKET");
+    &mut ticket.policy.flags
+}
+
+fn sessions(message: &mut Message) -> &mut Vec<codec::CryptoSession> {
+    match &mut message.header.map {
+        CsIdMap::GenericId(sessions) => sessions,
+        _ => panic!("GENERIC-ID"),
+    }
 }
 
 async fn invite(sip: SocketAddr, offer: &[u8]) -> String {
@@ -219,6 +247,65 @@ async fn each_failure_of_a_transfer_has_its_answer_and_its_reason() {
         ),
         (two_protocols, 488, "ProtocolListMismatch"),
     ];
+    assert_refused(|_| {}, &offers).await;
+}
+
+/// What is wrong behind a MAC that is right.
+#[tokio::test]
+async fn a_caller_with_the_keys_who_breaks_the_rules_gets_no_session() {
+    let mut unknown_payload = Transfer::default().message();
+    // The first payload of HDR: 18 is not assigned.
+    unknown_payload[2] = 18;
+    let offers = [
+        (unknown_payload, "Malformed"),
+        (
+            sealed(|message| {
+                let rands = TicketFlags::INITIATOR_RAND.with(TicketFlags::RESPONDER_RAND);
+                *flags(message) = flags(message).without(rands);
+            }),
+            "UnacceptablePolicy",
+        ),
+        (
+            sealed(|message| *flags(message) = flags(message).with(TicketFlags::MADE_BY_KMS)),
+            "UnacceptablePolicy",
+        ),
+        (
+            sealed(|message| {
+                let second = sessions(message)[0].clone();
+                sessions(message).push(second);
+            }),
+            "CryptoSessionCount",
+        ),
+        (sealed(|message| sessions(message)[0].spi = vec![9]), "UnknownSessionKey"),
+        (sealed(|message| sessions(message)[0].policy_numbers = vec![7]), "UnknownSecurityPolicy"),
+        (sealed(|message| message.header.prf = 9), "UnsupportedPrf"),
+        (
+            sealed(|message| {
+                if let Some(Payload::Verification(verification)) = message.payloads.last_mut() {
+                    verification.algorithm = MacAlgorithm::Null;
+                    verification.mac.clear();
+                }
+            }),
+            "UnsupportedMac",
+        ),
+        (
+            sealed(|message| {
+                message.payloads.retain(|payload| !matches!(payload, Payload::Timestamp(_)));
+            }),
+            "MissingPayload",
+        ),
+        (
+            sealed(|message| {
+                for payload in &mut message.payloads {
+                    if let Payload::Randr { rand, .. } = payload {
+                        rand.truncate(15);
+                    }
+                }
+            }),
+            "RandTooShort",
+        ),
+    ]
+    .map(|(message, reason)| (protected_offer(&message), 488, reason));
     assert_refused(|_| {}, &offers).await;
 }
 

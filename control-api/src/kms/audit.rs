@@ -27,9 +27,7 @@ pub(super) struct Subject {
 }
 
 impl Subject {
-    /// `None`: no MIKEY message.
-    pub(super) fn of(bytes: &[u8]) -> Option<Self> {
-        let message = codec::parse(bytes).ok()?;
+    pub(super) fn of(message: &Message) -> Self {
         let (name, role) = match message.header.data_type {
             DataType::RequestInitPsk => ("request_init_psk", ROLE_INITIATOR),
             DataType::RequestInitPk => ("request_init_pk", ROLE_INITIATOR),
@@ -39,21 +37,20 @@ impl Subject {
         };
         let party = message.identity(role);
         let user = message.identity(ROLE_PRE_SHARED_KEY).or(party);
-        Some(Self {
+        Self {
             message: name,
             user: user.map_or_else(Vec::new, |user| user.data.clone()),
             time: message.timestamp().and_then(NtpTime::from_timestamp),
             party: party.map_or_else(String::new, text),
-            policy: ticket_policy(&message),
-        })
+            policy: message.ticket().map(|ticket| ticket.policy.clone()),
+        }
     }
 
-    /// It got what it asked for.
-    pub(super) fn tell_answered(&self, response: &[u8]) {
-        let issued = codec::parse(response).ok().and_then(|response| ticket_policy(&response));
-        let (outcome, policy) = match (&issued, &self.policy) {
-            (Some(policy), _) => ("issued", Some(policy)),
-            (None, policy) => ("resolved", policy.as_ref()),
+    /// It got what it asked for: the ticket with this policy, or what is in its own.
+    pub(super) fn tell_answered(&self, issued: Option<&TicketPolicy>) {
+        let (outcome, policy) = match issued {
+            Some(policy) => ("issued", Some(policy)),
+            None => ("resolved", self.policy.as_ref()),
         };
         let user = self.user.escape_ascii();
         let Some(policy) = policy else {
@@ -88,10 +85,6 @@ pub(super) fn tell_ticket(outcome: &str, user: &str, party: &str, policy: &Ticke
         until = until.as_deref().unwrap_or("-"),
         made_by_kms,
     );
-}
-
-fn ticket_policy(message: &Message) -> Option<TicketPolicy> {
-    message.ticket().map(|ticket| ticket.policy.clone())
 }
 
 /// Whatever characters it has: Debug escapes them where it is written.

@@ -27,7 +27,7 @@ use crate::mikey::codec::{
     self, DataType, KeyData, Message, Payload, Ticket, TicketFlags, TicketPolicy,
 };
 use crate::mikey::derivation::{KeySource, Prf};
-use crate::mikey::error::PolicyProblem;
+use crate::mikey::error::{PolicyProblem, authentic_error_message, error_payloads};
 use crate::mikey::exchange::{
     RAND_BYTES, check_contents, check_ticket, idr, kms_header, random_bytes, required_uri,
     response_timestamp, uri_of,
@@ -163,6 +163,31 @@ impl SharedTicketKey {
     }
 }
 
+/// What the KMS says to a request.
+struct Answer {
+    response: Vec<u8>,
+    /// Policy of the ticket in it, where it is a REQUEST_RESP.
+    issued: Option<TicketPolicy>,
+}
+
+/// Why there is no such answer.
+struct Refusal {
+    error: Error,
+    /// The Error message, where it is authenticated.
+    message: Option<Vec<u8>>,
+}
+
+impl Refusal {
+    fn unauthenticated(error: Error) -> Self {
+        Self { error, message: None }
+    }
+
+    /// The Error message about this request; empty where none is due.
+    fn message(self, request: &[u8], now: NtpTime) -> Vec<u8> {
+        self.message.or_else(|| error_message(request, &self.error, now)).unwrap_or_default()
+    }
+}
+
 /// What the KMS needs to serve those that have certificates.
 pub struct PublicKeyService {
     /// Ours.
@@ -216,8 +241,14 @@ impl Kms {
     /// message is an Error itself, or no MIKEY message.
     #[must_use]
     pub fn handle(&mut self, message: &[u8], now: NtpTime, random: Random<'_>) -> Vec<u8> {
-        self.try_handle(message, now, random)
-            .unwrap_or_else(|error| error_message(message, &error, now).unwrap_or_default())
+        let answered = match codec::parse(message) {
+            Ok(parsed) => self.answer(parsed, message, now, random),
+            Err(error) => Err(Refusal::unauthenticated(error.into())),
+        };
+        match answered {
+            Ok(answer) => answer.response,
+            Err(refusal) => refusal.message(message, now),
+        }
     }
 
     /// Like [`Kms::handle`], with the reason where it is an Error message.
@@ -230,19 +261,57 @@ impl Kms {
         now: NtpTime,
         random: Random<'_>,
     ) -> Result<Vec<u8>, Error> {
-        let message = codec::parse(bytes)?;
-        check_contents(&message, &self.config.parameters)?;
-        match message.header.data_type {
-            DataType::RequestInitPsk | DataType::RequestInitPk => {
-                let request = self.authenticate(message, bytes, ROLE_INITIATOR, now)?;
-                self.request(&request, now, random)
-            }
-            DataType::ResolveInitPsk | DataType::ResolveInitPk => {
-                let request = self.authenticate(message, bytes, ROLE_RESPONDER, now)?;
-                self.resolve(&request, now, random)
-            }
-            other => Err(Error::UnexpectedMessage(other)),
+        match self.answer(codec::parse(bytes)?, bytes, now, random) {
+            Ok(answer) => Ok(answer.response),
+            Err(refusal) => Err(refusal.error),
         }
+    }
+
+    /// Answers `message`, which is what `bytes` say.
+    fn answer(
+        &mut self,
+        message: Message,
+        bytes: &[u8],
+        now: NtpTime,
+        random: Random<'_>,
+    ) -> Result<Answer, Refusal> {
+        let unauthenticated = Refusal::unauthenticated;
+        check_contents(&message, &self.config.parameters).map_err(unauthenticated)?;
+        let data_type = message.header.data_type;
+        let role = match data_type {
+            DataType::RequestInitPsk | DataType::RequestInitPk => ROLE_INITIATOR,
+            DataType::ResolveInitPsk | DataType::ResolveInitPk => ROLE_RESPONDER,
+            other => return Err(unauthenticated(Error::UnexpectedMessage(other))),
+        };
+        let request = self.authenticate(message, bytes, role, now).map_err(unauthenticated)?;
+        let answered = match role {
+            ROLE_INITIATOR => self.request(&request, now, random),
+            _ => self.resolve(&request, now, random),
+        };
+        answered.map_err(|error| self.authentic_refusal(&request, error, now))
+    }
+
+    /// About a request that is authentic, and so is the Error message: a MAC under its key, or our
+    /// signature where it has none (RFC 6043 section 5.4).
+    fn authentic_refusal(
+        &self,
+        request: &Authenticated<'_>,
+        error: Error,
+        now: NtpTime,
+    ) -> Refusal {
+        let signed = request.message.verification().is_none();
+        let message = match &self.public_key_service {
+            Some(service) if signed => error_payloads(request.bytes, &error, now)
+                .and_then(|message| service.own.sign(message, &[]).ok()),
+            _ => {
+                let [initiator, responder] = rands_by_role(request.role, &request.rand);
+                let (prf, csb_id) = (request.suite.prf(), request.message.header.csb_id);
+                let key = &request.key;
+                let source = KeySource::initial_message(prf, key, csb_id, initiator, responder);
+                authentic_error_message(request.bytes, &error, &source, now)
+            }
+        };
+        Refusal { error, message }
     }
 
     fn check_may_act_as(&self, key_identity: &[u8], uri: &str) -> Result<(), Error> {
@@ -260,7 +329,7 @@ impl Kms {
         request: &Authenticated<'_>,
         now: NtpTime,
         random: Random<'_>,
-    ) -> Result<Vec<u8>, Error> {
+    ) -> Result<Answer, Error> {
         let wished = request.message.ticket_policy().ok_or(Error::MissingPayload("TP"))?;
         let granted = self.grant(wished, &request.uri, request.suite, now)?;
         let key = match (granted.shared, self.issuing_keys.first()) {
@@ -274,7 +343,8 @@ impl Kms {
         let (ticket, content) =
             ticket::make(policy, parameters, suite, &session_keys, key, now, random)?;
         check_forked_keys(ticket.policy.flags, &content.session_keys)?;
-        Ok(self.respond(request, Some(ticket), &content, now))
+        let issued = Some(ticket.policy.clone());
+        Ok(Answer { response: self.respond(request, Some(ticket), &content, now), issued })
     }
 
     /// Ticket resolve (RFC 6043 section 4.2.3).
@@ -283,11 +353,11 @@ impl Kms {
         request: &Authenticated<'_>,
         now: NtpTime,
         random: Random<'_>,
-    ) -> Result<Vec<u8>, Error> {
+    ) -> Result<Answer, Error> {
         let ticket = request.message.ticket().ok_or(Error::MissingPayload("TICKET"))?;
         let content = self.open(ticket, &request.uri, now)?;
         let content = self.forked(ticket, content, &request.uri, random)?;
-        Ok(self.respond(request, None, &content, now))
+        Ok(Answer { response: self.respond(request, None, &content, now), issued: None })
     }
 
     /// Resolves a ticket for a responder in this process, which needs no messages to be sealed and

@@ -12,11 +12,11 @@ use super::audit::{self, Subject};
 use super::own_keys::{OwnKey, OwnKeys};
 use super::rate::{Bucket, RateLimiter};
 use super::state::{State, StateDirectory, StateError, later};
-use super::{Kms, TicketResolver};
+use super::{Kms, Refusal, TicketResolver};
 use crate::http::{Family, KmsResponse, Sample};
-use crate::mikey::codec::Ticket;
+use crate::mikey::codec::{self, Ticket};
 use crate::mikey::ticket::TicketContent;
-use crate::mikey::{Error, NtpTime, Random, error_message};
+use crate::mikey::{Error, NtpTime, Random};
 
 /// How the service is run.
 #[derive(Clone, Debug)]
@@ -123,11 +123,15 @@ impl KmsService {
         now: NtpTime,
         random: &mut (dyn FnMut(&mut [u8]) + Send),
     ) -> KmsResponse {
-        let Some(subject) = Subject::of(bytes) else {
-            self.count("unreadable", "refused");
-            let response = lock(&self.kms).handle(bytes, now, random);
-            return KmsResponse::of(response);
+        let message = match codec::parse(bytes) {
+            Ok(message) => message,
+            Err(error) => {
+                self.count("unreadable", "refused");
+                let refusal = Refusal::unauthenticated(error.into());
+                return KmsResponse::of(refusal.message(bytes, now));
+            }
         };
+        let subject = Subject::of(&message);
         let per_second_max = lock(&self.policy).requests_of(&subject.user);
         let monotonic = self.started.elapsed();
         if let Some(wait) = lock(&self.limiter).wait(&subject.user, per_second_max, monotonic) {
@@ -135,12 +139,13 @@ impl KmsService {
             return KmsResponse::TooMany { retry_after: wait };
         }
         if self.may_be_replay(&subject) {
-            return self.refuse(bytes, &subject, &Error::Replayed, now);
+            let refusal = Refusal::unauthenticated(Error::Replayed);
+            return self.refuse(bytes, &subject, refusal, now);
         }
-        let answer = lock(&self.kms).try_handle(bytes, now, random);
-        let response = match answer {
-            Ok(response) => response,
-            Err(error) => return self.refuse(bytes, &subject, &error, now),
+        let answer = lock(&self.kms).answer(message, bytes, now, random);
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(refusal) => return self.refuse(bytes, &subject, refusal, now),
         };
         lock(&self.limiter).take(&subject.user, per_second_max, monotonic);
         if let Err(error) = self.accept(&subject).await {
@@ -150,16 +155,22 @@ impl KmsService {
             return KmsResponse::Unavailable;
         }
         self.count(subject.message, "answered");
-        subject.tell_answered(&response);
-        KmsResponse::Message(response)
+        subject.tell_answered(answer.issued.as_ref());
+        KmsResponse::Message(answer.response)
     }
 
-    fn refuse(&self, bytes: &[u8], subject: &Subject, error: &Error, now: NtpTime) -> KmsResponse {
-        self.count(subject.message, &error.name());
+    fn refuse(
+        &self,
+        bytes: &[u8],
+        subject: &Subject,
+        refusal: Refusal,
+        now: NtpTime,
+    ) -> KmsResponse {
+        self.count(subject.message, &refusal.error.name());
         if lock(&self.refused_lines).allows(self.started.elapsed()) {
-            subject.tell_refused(error);
+            subject.tell_refused(&refusal.error);
         }
-        KmsResponse::of(error_message(bytes, error, now).unwrap_or_default())
+        KmsResponse::of(refusal.message(bytes, now))
     }
 
     /// Whether a process before this one may have accepted the request.
@@ -331,17 +342,18 @@ impl TicketResolver for KmsService {
         now: NtpTime,
         random: Random<'_>,
     ) -> Result<Vec<u8>, Error> {
-        let response = lock(&self.kms).try_handle(message, now, random);
-        match &response {
-            Ok(response) => {
+        let bytes = message;
+        let message = codec::parse(bytes)?;
+        let subject = Subject::of(&message);
+        let answer = lock(&self.kms).answer(message, bytes, now, random);
+        match &answer {
+            Ok(answer) => {
                 self.count("request-in-process", "answered");
-                if let Some(subject) = Subject::of(message) {
-                    subject.tell_answered(response);
-                }
+                subject.tell_answered(answer.issued.as_ref());
             }
-            Err(error) => self.count("request-in-process", &error.name()),
+            Err(refusal) => self.count("request-in-process", &refusal.error.name()),
         }
-        response
+        answer.map(|answer| answer.response).map_err(|refusal| refusal.error)
     }
 }
 

@@ -12,14 +12,14 @@ use mrfp_core::Psk;
 
 use super::codec::code_point::{EXTENSION_SDP_IDS, KEY_TGK, ROLE_INITIATOR, ROLE_RESPONDER};
 use super::codec::{
-    CryptoSession, CsIdMap, DataType, Header, KeyData, KeyValidity, Message, Payload, TicketFlags,
-    Timestamp,
+    self, CryptoSession, CsIdMap, DataType, Header, KeyData, KeyValidity, Message, Payload,
+    TicketFlags, Timestamp,
 };
 use super::derivation::KeySource;
-use super::error::{Error, PolicyProblem};
+use super::error::{Error, PolicyProblem, transfer_error};
 use super::exchange::{
-    SessionRands, check_response, idr, only_session, parse_expected, random_bytes, random_key,
-    required_timestamp, session_key, traffic_key,
+    SessionRands, check_response, idr, only_session, parse_expected, parse_response, random_bytes,
+    random_key, required_timestamp, session_key, traffic_key,
 };
 use super::initiator::{offered_policy, sdp_ids};
 use super::protection::{open_keys, seal, seal_keys, verify};
@@ -195,6 +195,29 @@ impl Bundle {
         Ok((key, answer))
     }
 
+    /// The MIKEY Error message about an update that [`Bundle::answer_update`] refused, with the policies
+    /// that would be taken where it is about those. It has a MAC where the update had a good one (RFC
+    /// 6043 section 5.4). `None`: there is nothing to answer.
+    #[must_use]
+    pub fn refuse_update(
+        &self,
+        parameters: &Parameters,
+        update: &[u8],
+        error: &Error,
+        now: NtpTime,
+    ) -> Option<Vec<u8>> {
+        let refusal = transfer_error(update, error, parameters, now)?;
+        let source = self.source();
+        let authentic = codec::parse(update).is_ok_and(|message| {
+            message.header.csb_id == self.csb_id
+                && verify(&message, update, &source, &self.identities()).is_ok()
+        });
+        if !authentic {
+            return Some(codec::encode(&refusal));
+        }
+        Some(seal(refusal, &source, self.suite.mac_algorithm(), &[]))
+    }
+
     /// What this message says the session goes on with; it must be new.
     fn renewal(
         &self,
@@ -308,7 +331,8 @@ impl PendingUpdate {
         now: NtpTime,
     ) -> Result<TrafficKey, Error> {
         let mut renewed = self.renewed;
-        let message = parse_expected(answer, DataType::TransferResp, parameters)?;
+        let source = renewed.source();
+        let message = parse_response(answer, DataType::TransferResp, parameters, &source)?;
         check_response(&message.header, renewed.csb_id, renewed.suite.prf())?;
         verify(&message, answer, &renewed.source(), &[&self.message])?;
         renewed.last_time = renewed.checked_time(&message, parameters, now)?;

@@ -2,11 +2,14 @@
 
 use std::fmt;
 
-use super::NtpTime;
 use super::codec::{
     self, ContentsError, ContentsProblem, CsIdMap, DataType, FlagContradiction, Header, Message,
     ParseError, Payload, Timestamp,
 };
+use super::derivation::KeySource;
+use super::initiator::offered_policy;
+use super::protection::{Suite, seal};
+use super::{NtpTime, Parameters};
 
 /// Why an exchange failed. `Display` says what an operator can do about it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -105,6 +108,9 @@ pub enum Error {
     Refused {
         /// Error number, 12 (unspecified) where it gave none.
         number: u8,
+        /// It has a MAC, which is right. Without one it is a hint that anybody may have given (RFC 3830
+        /// section 5.1.2).
+        authentic: bool,
     },
 }
 
@@ -129,6 +135,8 @@ pub enum PolicyProblem {
     AdditionalProcessing,
     /// Unknown subtype or version.
     Version,
+    /// More identities than a ticket we make has room for.
+    TooLong,
 }
 
 /// What is wrong with a certificate.
@@ -296,7 +304,12 @@ impl fmt::Display for Error {
                 f.write_str("the ticket holds no TGK or TEK by the SPI of the crypto session")
             }
             Self::KeyLength(bytes) => write!(f, "a key of {bytes} bytes: 16 to 64 are usable"),
-            Self::Refused { number } => write!(f, "the peer refused with MIKEY error {number}"),
+            Self::Refused { number, authentic: true } => {
+                write!(f, "the peer refused with MIKEY error {number}")
+            }
+            Self::Refused { number, authentic: false } => {
+                write!(f, "somebody, presumably the peer, refused with MIKEY error {number}")
+            }
         }
     }
 }
@@ -315,6 +328,7 @@ impl fmt::Display for PolicyProblem {
             Self::TransferredKeys => "session keys in the transfer, which flags L and M forbid",
             Self::AdditionalProcessing => "it asks for more than RFC 6043 (flag N or O not set)",
             Self::Version => "unknown subtype or version of the ticket type",
+            Self::TooLong => "longer than the tickets that are made here",
         })
     }
 }
@@ -355,6 +369,36 @@ impl From<ContentsError> for Error {
 /// section 5.4). `None` where `request` is itself an Error or no MIKEY message at all.
 #[must_use]
 pub fn error_message(request: &[u8], error: &Error, now: NtpTime) -> Option<Vec<u8>> {
+    error_payloads(request, error, now).map(|message| codec::encode(&message))
+}
+
+/// The same about a TRANSFER_INIT, with what would be taken where it is about security policies.
+pub(super) fn transfer_error(
+    request: &[u8],
+    error: &Error,
+    parameters: &Parameters,
+    now: NtpTime,
+) -> Option<Message> {
+    let mut message = error_payloads(request, error, now)?;
+    if error.mikey_error_number() == NUMBER_SECURITY_POLICY {
+        message.payloads.push(offered_policy(parameters));
+    }
+    Some(message)
+}
+
+/// Protected by the key of the message it is about (RFC 6043 section 5.4), which was authentic: an answer
+/// to what was not would only cost us.
+pub(crate) fn authentic_error_message(
+    request: &[u8],
+    error: &Error,
+    source: &KeySource<'_>,
+    now: NtpTime,
+) -> Option<Vec<u8>> {
+    let message = error_payloads(request, error, now)?;
+    Some(seal(message, source, Suite::of_prf(source.prf()).mac_algorithm(), &[]))
+}
+
+pub(crate) fn error_payloads(request: &[u8], error: &Error, now: NtpTime) -> Option<Message> {
     let (prf, csb_id) = match codec::parse(request) {
         Ok(message) if message.header.data_type == DataType::Error => return None,
         Ok(message) => (message.header.prf, message.header.csb_id),
@@ -366,7 +410,7 @@ pub fn error_message(request: &[u8], error: &Error, now: NtpTime) -> Option<Vec<
             _ => return None,
         },
     };
-    Some(codec::encode(&Message {
+    Some(Message {
         header: Header {
             data_type: DataType::Error,
             response_wanted: false,
@@ -378,5 +422,7 @@ pub fn error_message(request: &[u8], error: &Error, now: NtpTime) -> Option<Vec<
             Payload::Timestamp(Timestamp::NtpUtc(now.0)),
             Payload::Error { number: error.mikey_error_number(), reserved: 0 },
         ],
-    }))
+    })
 }
+
+const NUMBER_SECURITY_POLICY: u8 = 9;

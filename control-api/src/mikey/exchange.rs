@@ -14,6 +14,7 @@ use super::codec::{
 use super::codec::{Ticket, TicketFlags, Timestamp};
 use super::derivation::{KeySource, Prf, constant};
 use super::error::{Error, PolicyProblem};
+use super::protection::verify;
 use super::{NtpTime, Parameters, Random};
 
 /// RFC 6043 section 12.1: RANDs of at least 128 bits.
@@ -43,6 +44,27 @@ pub(crate) fn check_key_length(key: &[u8]) -> Result<(), Error> {
     if (16..=64).contains(&key.len()) { Ok(()) } else { Err(Error::KeyLength(key.len())) }
 }
 
+/// A message of the type the exchange expects; an Error message becomes [`Error::Refused`]. Where it has
+/// a MAC, that is one under `errors`, the key of the message it is about (RFC 6043 section 5.4).
+pub(crate) fn parse_response(
+    bytes: &[u8],
+    expected: DataType,
+    parameters: &Parameters,
+    errors: &KeySource<'_>,
+) -> Result<Message, Error> {
+    match parse_expected(bytes, expected, parameters) {
+        Err(Error::Refused { number, .. }) => {
+            let message = codec::parse(bytes)?;
+            let authentic = message.verification().is_some();
+            if authentic {
+                verify(&message, bytes, errors, &[])?;
+            }
+            Err(Error::Refused { number, authentic })
+        }
+        parsed => parsed,
+    }
+}
+
 /// A message of the type the exchange expects; an Error message becomes [`Error::Refused`].
 pub(crate) fn parse_expected(
     bytes: &[u8],
@@ -56,7 +78,7 @@ pub(crate) fn parse_expected(
     }
     if message.header.data_type == DataType::Error {
         let number = message.error_number().unwrap_or(ERROR_UNSPECIFIED);
-        return Err(Error::Refused { number });
+        return Err(Error::Refused { number, authentic: false });
     }
     Err(Error::UnexpectedMessage(message.header.data_type))
 }

@@ -12,7 +12,7 @@ use super::codec::{
 use super::derivation::KeySource;
 use super::error::{Error, PolicyProblem};
 use super::exchange::{
-    RAND_BYTES, SessionRands, check_response, check_ticket, idr, only_session, parse_expected,
+    RAND_BYTES, SessionRands, check_response, check_ticket, idr, only_session, parse_response,
     random_bytes, random_u32, required_rand, required_timestamp, required_uri, session_key,
     timestamp_payload, traffic_key,
 };
@@ -221,7 +221,9 @@ impl Initiator {
     /// was called.
     pub fn finish(self, transfer_resp: &[u8], now: NtpTime) -> Result<Established, Error> {
         let parameters = &self.parameters;
-        let message = parse_expected(transfer_resp, DataType::TransferResp, parameters)?;
+        let (prf, mpki) = (self.suite.prf(), &self.ticket.message_protection);
+        let called = KeySource::initial_message(prf, mpki, self.csb_id, &self.initiator_rand, &[]);
+        let message = parse_response(transfer_resp, DataType::TransferResp, parameters, &called)?;
         check_response(&message.header, self.csb_id, self.suite.prf())?;
         let flags = self.ticket.ticket.policy.flags;
         let responder_rand = if flags.has(TicketFlags::RESPONDER_RAND) {

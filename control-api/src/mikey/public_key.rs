@@ -83,7 +83,7 @@ impl KeyPair {
 
     /// Appends SIGN to a message and encodes it. The signature covers the message up to itself and
     /// the identities (RFC 6043 section 5.5).
-    pub(super) fn sign(
+    pub(crate) fn sign(
         &self,
         mut message: Message,
         identities: &[&[u8]],

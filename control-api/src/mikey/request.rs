@@ -16,7 +16,7 @@ use super::codec::{
 use super::derivation::KeySource;
 use super::error::{Error, PolicyProblem};
 use super::exchange::{
-    RAND_BYTES, check_key_length, check_response, check_ticket, idr, kms_header, parse_expected,
+    RAND_BYTES, check_key_length, check_response, check_ticket, idr, kms_header, parse_response,
     random_bytes, random_key, random_u32, required_timestamp, timestamp_payload, uri_of,
 };
 use super::protection::{ResponseTimes, open_response_keys, seal, verify};
@@ -307,7 +307,9 @@ impl PendingRequest {
     pub fn finish(self, request_resp: &[u8], now: NtpTime) -> Result<GrantedTicket, Error> {
         let parameters = &self.parameters;
         let suite = parameters.suite;
-        let message = parse_expected(request_resp, DataType::RequestResp, parameters)?;
+        let (prf, csb_id) = (suite.prf(), self.csb_id);
+        let asked = KeySource::initial_message(prf, &self.key, csb_id, &self.rand, &[]);
+        let message = parse_response(request_resp, DataType::RequestResp, parameters, &asked)?;
         check_response(&message.header, self.csb_id, suite.prf())?;
         let source =
             KeySource::response_message(suite.prf(), &self.key, self.csb_id, &self.rand, &[]);

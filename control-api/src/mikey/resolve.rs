@@ -8,7 +8,7 @@ use super::codec::code_point::{ROLE_KMS, ROLE_RESPONDER};
 use super::codec::{self, DataType, Payload, Ticket, TicketFlags, Timestamp};
 use super::derivation::KeySource;
 use super::error::Error;
-use super::exchange::{check_response, parse_expected, required_rand, required_timestamp, uri_of};
+use super::exchange::{check_response, parse_response, required_rand, required_timestamp, uri_of};
 use super::forking::check_forked_keys;
 use super::protection::{ResponseTimes, open_response_keys, verify};
 use super::replay::checked_time;
@@ -108,7 +108,8 @@ impl Pending {
         let Asked { csb_id, rand, key, message: resolve_init } = &self.asked;
         let parameters = &config.parameters;
         let suite = self.transfer.suite;
-        let message = parse_expected(resolve_resp, DataType::ResolveResp, parameters)?;
+        let asked = KeySource::initial_message(suite.prf(), key, *csb_id, &[], rand);
+        let message = parse_response(resolve_resp, DataType::ResolveResp, parameters, &asked)?;
         check_response(&message.header, *csb_id, suite.prf())?;
         let source = KeySource::response_message(suite.prf(), key, *csb_id, &[], rand);
         verify(&message, resolve_resp, &source, &[resolve_init])?;

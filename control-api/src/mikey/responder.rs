@@ -3,7 +3,7 @@
 
 use super::codec::code_point::{EXTENSION_SDP_IDS, ROLE_INITIATOR, ROLE_KMS, ROLE_RESPONDER};
 use super::codec::{self, CryptoSession, DataType, Message, TicketFlags, TicketPolicy};
-use super::error::{Error, PolicyProblem};
+use super::error::{Error, PolicyProblem, transfer_error};
 use super::exchange::{
     check_ticket, only_session, parse_expected, required_rand, required_timestamp, required_uri,
     uri_of,
@@ -192,6 +192,15 @@ impl Responder {
     #[must_use]
     pub fn parameters(&self) -> &Parameters {
         &self.config.parameters
+    }
+
+    /// The MIKEY Error message about a TRANSFER_INIT that was refused, with the policies that would be
+    /// taken where it is about those (RFC 6043 section 5.4). It is not authenticated: most of what is
+    /// refused is refused before its keys are known. `None`: there is nothing to answer.
+    #[must_use]
+    pub fn refusal(&self, transfer_init: &[u8], error: &Error, now: NtpTime) -> Option<Vec<u8>> {
+        let message = transfer_error(transfer_init, error, &self.config.parameters, now)?;
+        Some(codec::encode(&message))
     }
 
     /// Names the key we share with the KMS.

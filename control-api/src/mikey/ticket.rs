@@ -35,8 +35,14 @@ pub(crate) const FLAGS_BASE: TicketFlags = TicketFlags::RESOLVE_MANDATORY
     .with(TicketFlags::REUSABLE)
     .with(TicketFlags::PLAIN_INITIATOR)
     .with(TicketFlags::PLAIN_RESPONDER);
-/// Most keys in a ticket we make: several sessions' worth, and a KEMAC of some 1 KiB.
+/// Most keys in a ticket we make: several sessions' worth.
 pub(crate) const SESSION_KEYS_MAX: usize = 16;
+/// Longest salt of a key: that of AES-CM has 14 bytes. With the longest keys and names a KEMAC of 16 has
+/// some 10 KiB.
+const SALT_BYTES_MAX: usize = 64;
+/// Most bytes of identities in the policy of a ticket we make: it has to fit into the messages it
+/// travels in, of at most 64 KiB, beside its keys.
+const POLICY_IDENTITY_BYTES_MAX: usize = 16 * 1024;
 
 /// Policy of a ticket valid from `now`.
 pub(crate) fn policy(
@@ -121,6 +127,7 @@ pub(crate) fn make(
     now: NtpTime,
     random: Random<'_>,
 ) -> Result<(Ticket, TicketContent), Error> {
+    check_policy_length(&policy)?;
     let key_bytes = suite.key_bytes();
     let tpk = &ticket_protection_key.key;
     // RFC 6043 section 12.1: the RAND is as long as the longest of TPK and MPK.
@@ -172,6 +179,18 @@ pub(crate) fn mpk_validity(parameters: &Parameters, spi: &[u8]) -> KeyValidity {
     }
 }
 
+/// What a wish says goes into the ticket, and every length on the way there has 16 bits.
+fn check_policy_length(policy: &TicketPolicy) -> Result<(), Error> {
+    let bytes = |payload: &Payload| match payload {
+        Payload::Idr { identity, .. } => identity.data.len(),
+        _ => 0,
+    };
+    if policy.payloads.iter().map(bytes).sum::<usize>() > POLICY_IDENTITY_BYTES_MAX {
+        return Err(Error::UnacceptablePolicy(PolicyProblem::TooLong));
+    }
+    Ok(())
+}
+
 fn fresh_keys(suite: Suite, wished: &[KeyData], random: Random<'_>) -> Result<Vec<KeyData>, Error> {
     if wished.is_empty() || wished.len() > SESSION_KEYS_MAX {
         return Err(Error::UnacceptablePolicy(PolicyProblem::SessionKeys));
@@ -179,7 +198,8 @@ fn fresh_keys(suite: Suite, wished: &[KeyData], random: Random<'_>) -> Result<Ve
     let fresh = |wished: &KeyData| {
         check_key_length(&wished.key)?;
         // RFC 6043 section 12.1: keys above 128 bits need the 256-bit algorithms.
-        let too_long = suite == Suite::S128 && wished.key.len() > suite.key_bytes();
+        let too_long = suite == Suite::S128 && wished.key.len() > suite.key_bytes()
+            || wished.salt.as_ref().is_some_and(|salt| salt.len() > SALT_BYTES_MAX);
         if too_long || wished.key_type >= KEY_MPK || wished.spi().is_none_or(<[u8]>::is_empty) {
             return Err(Error::UnacceptablePolicy(PolicyProblem::SessionKeys));
         }

@@ -4,6 +4,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod cargo;
+mod fuzz;
 mod instructions;
 mod perf;
 
@@ -20,11 +22,14 @@ enum Task {
     Perf(perf::Options),
     /// Count the instructions of the hot paths and compare them with the committed baseline
     Instructions(instructions::Options),
+    /// Fuzz the parsers and state machines
+    Fuzz(fuzz::Options),
 }
 
 fn main() -> ExitCode {
     match Cli::parse().task {
         Task::Perf(options) => perf::run(&options),
         Task::Instructions(options) => instructions::run(&options),
+        Task::Fuzz(options) => fuzz::run(&options),
     }
 }

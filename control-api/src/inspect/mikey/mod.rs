@@ -7,7 +7,9 @@ mod payloads;
 mod proof;
 mod reading;
 mod render;
+mod rfc3830;
 mod transfer;
+mod update;
 mod walk;
 
 use std::io::{self, Write};

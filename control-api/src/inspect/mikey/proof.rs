@@ -5,6 +5,8 @@ use zeroize::Zeroizing;
 use super::keys::{Key, Keys, MessageProtection, SessionKey, ranked, told};
 use super::names;
 use super::reading::{Candidate, Reading, find_keys, find_mac, without_mac};
+use super::rfc3830;
+use super::update::Established;
 use super::walk::{Seen, Seens, TicketSeen};
 use crate::mikey::codec::KeyData;
 use crate::mikey::codec::code_point::{
@@ -38,6 +40,7 @@ pub(super) struct Conversation<'k> {
     pub(super) initial: Vec<Initial>,
     pub(super) protections: Vec<MessageProtection>,
     pub(super) session_keys: Vec<SessionKey>,
+    pub(super) established: Vec<Established>,
 }
 
 /// A message that asks for a response.
@@ -48,6 +51,10 @@ pub(super) struct Initial {
     pub(super) time: Option<u64>,
     pub(super) initiator_rand: Vec<u8>,
     pub(super) responder_rand: Vec<u8>,
+    /// RAND of RFC 3830.
+    pub(super) rand: Vec<u8>,
+    /// Data of its identities, in their order.
+    pub(super) identities: Vec<Vec<u8>>,
     /// D to O of its ticket.
     pub(super) flags: u32,
     /// PRF of its ticket.
@@ -65,7 +72,14 @@ impl<'k> Conversation<'k> {
             forked: None,
         };
         let protections = keys.message_protection.iter().map(given).collect();
-        Self { keys, show_secrets, initial: Vec::new(), protections, session_keys: Vec::new() }
+        Self {
+            keys,
+            show_secrets,
+            initial: Vec::new(),
+            protections,
+            session_keys: Vec::new(),
+            established: Vec::new(),
+        }
     }
 
     /// Checks what can be checked of a message that was read to its end.
@@ -74,18 +88,31 @@ impl<'k> Conversation<'k> {
         if let Some(ticket) = &seen.payloads.ticket {
             self.open_ticket(bytes, ticket, &mut findings);
         }
+        let is_update = seen.data_type == TRANSFER_INIT && seen.payloads.ticket.is_none();
         match seen.data_type {
+            rfc3830::PRE_SHARED
+            | rfc3830::PUBLIC_KEY
+            | rfc3830::DH_HMAC_INIT
+            | rfc3830::DH_HMAC_RESP => self.check_kemac(bytes, seen, &mut findings),
+            rfc3830::PRE_SHARED_VERIFICATION | rfc3830::PUBLIC_KEY_VERIFICATION => {
+                self.check_verification(bytes, seen, &mut findings);
+            }
+            rfc3830::ERROR => self.check_error(bytes, seen, &mut findings),
+            TRANSFER_INIT if is_update => self.check_update(bytes, seen, &mut findings),
+            TRANSFER_RESP if self.is_updated(seen.csb_id) => {
+                self.check_update_response(bytes, seen, &mut findings);
+            }
             REQUEST_INIT_PSK => self.check_request(bytes, seen, ROLE_INITIATOR, &mut findings),
             RESOLVE_INIT_PSK => self.check_request(bytes, seen, ROLE_RESPONDER, &mut findings),
             REQUEST_RESP | RESOLVE_RESP => self.check_kms_response(bytes, seen, &mut findings),
             TRANSFER_INIT => self.check_transfer_init(bytes, seen, &mut findings),
             TRANSFER_RESP => self.check_transfer_response(bytes, seen, &mut findings),
-            _ if seen.payloads.signed => {
-                findings.push(Finding::unknown("signature", "signatures are not verified here"));
-            }
             _ => {}
         }
-        if matches!(seen.data_type, REQUEST_INIT_PSK | RESOLVE_INIT_PSK | TRANSFER_INIT) {
+        if seen.payloads.signed {
+            findings.push(Finding::unknown("signature", "signatures are not verified here"));
+        }
+        if INITIAL.contains(&seen.data_type) && !is_update {
             self.initial.push(Initial::of(bytes, seen));
         }
         findings
@@ -96,6 +123,9 @@ impl<'k> Conversation<'k> {
         let wanted = match seen.data_type {
             REQUEST_RESP => REQUEST_INIT_PSK,
             RESOLVE_RESP => RESOLVE_INIT_PSK,
+            rfc3830::PRE_SHARED_VERIFICATION => rfc3830::PRE_SHARED,
+            rfc3830::PUBLIC_KEY_VERIFICATION => rfc3830::PUBLIC_KEY,
+            rfc3830::DH_HMAC_RESP => rfc3830::DH_HMAC_INIT,
             _ => TRANSFER_INIT,
         };
         let mut earlier = self.initial.iter().rev();
@@ -283,7 +313,7 @@ impl<'k> Conversation<'k> {
         ranked(&self.keys.users, identity).into_iter().map(candidate).collect()
     }
 
-    fn tell_keys(&self, subject: &str, keys: &[KeyData], findings: &mut Vec<Finding>) {
+    pub(super) fn tell_keys(&self, subject: &str, keys: &[KeyData], findings: &mut Vec<Finding>) {
         for key in keys {
             let name = names::key_type(u64::from(key.key_type)).unwrap_or("key of unknown type");
             let spi = key.spi().map_or("without SPI".to_owned(), |spi| {
@@ -322,7 +352,7 @@ pub(super) fn identity_of<'a>(bytes: &'a [u8], seen: &Seens, role: u8) -> &'a [u
 }
 
 impl Initial {
-    fn of(bytes: &[u8], seen: &Seen) -> Self {
+    pub(super) fn of(bytes: &[u8], seen: &Seen) -> Self {
         let payloads = &seen.payloads;
         let rand = |role| payloads.rand(role).map_or(Vec::new(), |it| bytes[it.clone()].to_vec());
         let ticket = payloads.ticket.as_ref();
@@ -333,6 +363,12 @@ impl Initial {
             time: payloads.time,
             initiator_rand: rand(ROLE_INITIATOR),
             responder_rand: rand(ROLE_RESPONDER),
+            rand: rand(0),
+            identities: payloads
+                .identities
+                .iter()
+                .map(|(_, it)| bytes[it.clone()].to_vec())
+                .collect(),
             flags: ticket.map_or(0, |ticket| ticket.flags),
             ticket_prf: ticket.map_or(0, |ticket| ticket.prf),
             initiator_data: ticket.map_or(0..0, |ticket| ticket.initiator_data.clone()),
@@ -364,6 +400,15 @@ impl Finding {
     }
 }
 
+/// What others answer.
+const INITIAL: [u8; 6] = [
+    rfc3830::PRE_SHARED,
+    rfc3830::PUBLIC_KEY,
+    rfc3830::DH_HMAC_INIT,
+    REQUEST_INIT_PSK,
+    RESOLVE_INIT_PSK,
+    TRANSFER_INIT,
+];
 pub(super) const REQUEST_INIT_PSK: u8 = 11;
 pub(super) const REQUEST_RESP: u8 = 13;
 pub(super) const TRANSFER_INIT: u8 = 14;

@@ -5,6 +5,7 @@ use zeroize::Zeroizing;
 use super::keys::{MessageProtection, SessionKey, told};
 use super::proof::{Conversation, Finding, Initial, TRANSFER_INIT, check_mac, identity_of};
 use super::reading::{Candidate, Reading, without_mac};
+use super::update::Established;
 use super::walk::{Seen, Session};
 use crate::mikey::codec::code_point::{
     KEY_TEK, KEY_TEK_SALT, KEY_TGK, KEY_TGK_SALT, ROLE_INITIATOR, ROLE_KMS, ROLE_RESPONDER,
@@ -61,7 +62,7 @@ impl Conversation<'_> {
 
     /// TRANSFER_RESP: the whole TRANSFER_INIT follows the message.
     pub(super) fn check_transfer_response(
-        &self,
+        &mut self,
         bytes: &[u8],
         seen: &Seen,
         findings: &mut Vec<Finding>,
@@ -107,10 +108,28 @@ impl Conversation<'_> {
             },
         ];
         let expected = &bytes[mac.clone()];
-        check_mac(&candidates, &readings, *algorithm, expected, NO_MPK, findings);
+        let found = check_mac(&candidates, &readings, *algorithm, expected, NO_MPK, findings);
         let rands = (&initial.initiator_rand[..], responder_rand);
         let flags = initial.flags;
         self.tell_traffic_keys(bytes, seen, prf, flags, rands, &modifier, findings);
+        if let Some(found) = found {
+            let responder = identity_of(bytes, &seen.payloads, ROLE_RESPONDER);
+            let bundle = Established {
+                csb_id: seen.csb_id,
+                prf,
+                flags,
+                key: keys[found].clone(),
+                initiator_rand: initial.initiator_rand.clone(),
+                responder_rand: responder_rand.to_vec(),
+                identities: [
+                    initial.identities.first().cloned().unwrap_or_default(),
+                    responder.to_vec(),
+                ],
+                session_keys: self.session_keys.iter().map(|key| modifier.applied(key)).collect(),
+                update: None,
+            };
+            self.established.push(bundle);
+        }
     }
 
     /// Keys that may protect TRANSFER_RESP: MPKr' with key forking, else MPKi.
@@ -143,8 +162,7 @@ impl Conversation<'_> {
         modifier: &Modifier<'_>,
         findings: &mut Vec<Finding>,
     ) {
-        let when = |flag, rand| if flags & flag != 0 { rand } else { &[][..] };
-        let rands = (when(FLAG_H, initiator_rand), when(FLAG_G, responder_rand));
+        let rands = session_rands(flags, initiator_rand, responder_rand);
         for session in &seen.sessions {
             let Some(key) = self.key_of(session, bytes) else {
                 if !self.session_keys.is_empty() {
@@ -173,7 +191,17 @@ impl Conversation<'_> {
     }
 }
 
-fn traffic_key(
+/// Those that enter the TEK.
+pub(super) fn session_rands<'a>(
+    flags: u32,
+    initiator_rand: &'a [u8],
+    responder_rand: &'a [u8],
+) -> (&'a [u8], &'a [u8]) {
+    let when = |flag, rand| if flags & flag != 0 { rand } else { &[][..] };
+    (when(FLAG_H, initiator_rand), when(FLAG_G, responder_rand))
+}
+
+pub(super) fn traffic_key(
     key: &SessionKey,
     prf: Prf,
     session_id: u8,
@@ -184,9 +212,7 @@ fn traffic_key(
     if matches!(data.key_type, KEY_TEK | KEY_TEK_SALT) {
         return (data.key.clone(), "as it is in the KEMAC");
     }
-    // A GTGK is a group's and never forked.
-    let is_tgk = matches!(data.key_type, KEY_TGK | KEY_TGK_SALT);
-    let forks = is_tgk && modifier.rand.is_some() && !key.forked;
+    let forks = modifier.forks(key);
     let tgk = if forks { modifier.fork(constant::FORKED_TGK, &data.key) } else { data.key.clone() };
     let source = KeySource::crypto_session(prf, &tgk, session_id, initiator_rand, responder_rand);
     let how = match (forks, initiator_rand.is_empty(), responder_rand.is_empty()) {
@@ -201,7 +227,7 @@ fn traffic_key(
 
 /// What key forking mixes in (RFC 6043 section 5.1.1).
 #[derive(Default)]
-struct Modifier<'a> {
+pub(super) struct Modifier<'a> {
     prf: Option<Prf>,
     /// Data of the IDRr of the response.
     identity: &'a [u8],
@@ -210,6 +236,21 @@ struct Modifier<'a> {
 }
 
 impl Modifier<'_> {
+    /// A GTGK is a group's and never forked.
+    fn forks(&self, key: &SessionKey) -> bool {
+        let is_tgk = matches!(key.data.key_type, KEY_TGK | KEY_TGK_SALT);
+        is_tgk && self.rand.is_some() && !key.forked
+    }
+
+    /// The key as the responder has it.
+    fn applied(&self, key: &SessionKey) -> SessionKey {
+        let mut data = key.data.clone();
+        if self.forks(key) {
+            data.key = self.fork(constant::FORKED_TGK, &data.key);
+        }
+        SessionKey { data, forked: true }
+    }
+
     /// With the PRF of the ticket policy, not that of the message (RFC 6043 section 5.1.1).
     fn fork(&self, constant: u32, key: &[u8]) -> Zeroizing<Vec<u8>> {
         let rand = self.rand.unwrap_or_default();

@@ -194,6 +194,8 @@ impl Plane {
                 return Err(format!("session {} was refused: {reason:?}", termination.0));
             }
             Event::Bound { .. }
+            | Event::Rekeyed { .. }
+            | Event::RekeyingFailed { .. }
             | Event::Modified { .. }
             | Event::Subtracted { .. }
             | Event::NicknameChanged { .. }

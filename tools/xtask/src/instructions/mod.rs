@@ -5,13 +5,15 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Output, Stdio};
+use std::process::{Command, ExitCode};
 
 mod baseline;
 mod callgrind;
 
 use baseline::{Baseline, Environment};
 use callgrind::Profile;
+
+use crate::cargo::{self, Result, text_of, workspace};
 
 /// What to count.
 #[derive(clap::Args)]
@@ -32,8 +34,6 @@ pub(crate) struct Options {
 const PROFILE_FUNCTIONS: usize = 15;
 /// Relative to the root of the workspace.
 const BASELINE: &str = "perf/instructions.json";
-
-type Result<T> = std::result::Result<T, String>;
 
 pub(crate) fn run(options: &Options) -> ExitCode {
     match count(options) {
@@ -97,30 +97,11 @@ fn count(options: &Options) -> Result<bool> {
     Ok(!report.is_regression())
 }
 
-fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
-}
-
 /// Builds the program as it is released; where it lies.
 fn build() -> Result<PathBuf> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    command.current_dir(workspace()).stderr(Stdio::inherit());
-    // What cargo has told this program about itself would make build scripts of others run again.
-    for (name, _) in std::env::vars_os() {
-        let text = name.to_string_lossy();
-        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
-            command.env_remove(&name);
-        }
-    }
+    let mut command = cargo::command();
     command.args(["build", "--release", "--package", "benches", "--bin", "instructions"]);
-    let messages = text_of(command.arg("--message-format=json-render-diagnostics"))?;
-    let executable = |line: &str| {
-        let message: serde_json::Value = serde_json::from_str(line).ok()?;
-        Some(PathBuf::from(message["executable"].as_str()?))
-    };
-    let executable = messages.lines().filter_map(executable).next_back();
-    executable.ok_or_else(|| "cargo has not said where the program is".to_owned())
+    cargo::executable(&mut command)
 }
 
 /// One case, counted.
@@ -181,15 +162,4 @@ fn print_profile(case: &str, counted: &Counted) {
 
 fn version_of(program: &str, argument: &str) -> Result<String> {
     Ok(text_of(Command::new(program).arg(argument))?.trim().to_owned())
-}
-
-/// What a program writes to its standard output, where it succeeds.
-fn text_of(command: &mut Command) -> Result<String> {
-    let name = command.get_program().to_string_lossy().into_owned();
-    let Output { status, stdout, stderr } =
-        command.output().map_err(|error| format!("{name} does not start: {error}"))?;
-    if !status.success() {
-        return Err(format!("{name}: {status}\n{}", String::from_utf8_lossy(&stderr)));
-    }
-    String::from_utf8(stdout).map_err(|error| format!("{name}: {error}"))
 }

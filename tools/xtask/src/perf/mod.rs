@@ -26,6 +26,7 @@ use self::peers::{Binaries, Stage, Subject};
 use self::plan::{Entry, Round};
 use self::results::{Measure, Results};
 use self::runner::Extent;
+use crate::cargo::workspace;
 
 /// What to measure.
 #[derive(clap::Args, Debug)]
@@ -46,7 +47,7 @@ pub(crate) struct Options {
     /// Keep what the programs said and their configurations, and say where
     #[arg(long)]
     keep_logs: bool,
-    /// Take mrf, mrf-load, bare, plane and records from there instead of building them
+    /// Take mrf, mrf-load, bare, plane, records and key_exchange from there instead of building them
     #[arg(long, value_name = "DIR")]
     binaries: Option<PathBuf>,
     /// Measure nothing: make table and page again of a recorded run
@@ -364,10 +365,6 @@ fn civil_from_days(days: u64) -> (u64, u64, u64) {
     let day = of_year - (153 * shifted + 2) / 5 + 1;
     let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
     (era * 400 + year_of_era + u64::from(month <= 2), month, day)
-}
-
-fn workspace() -> &'static Path {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
 }
 
 const TABLE_BEGINS: &str = "<!-- perf table: written by cargo xtask perf --publish -->";

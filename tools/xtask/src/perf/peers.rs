@@ -28,6 +28,10 @@ pub(crate) enum Subject {
     Stunnel,
     /// OpenSSL's own server, one thread.
     OpensslServer,
+    /// The key exchange, which needs no generator: it measures itself.
+    KeyExchange,
+    /// The cryptography of one message of it, and nothing else.
+    Primitives,
 }
 
 /// It runs, until this is dropped.
@@ -47,6 +51,7 @@ pub(crate) struct Binaries {
     pub(crate) bare: PathBuf,
     pub(crate) plane: PathBuf,
     pub(crate) records: PathBuf,
+    pub(crate) key_exchange: PathBuf,
 }
 
 /// What it takes to start any of them.
@@ -70,6 +75,7 @@ impl Binaries {
             bare: find("bare")?,
             plane: find("plane")?,
             records: find("records")?,
+            key_exchange: find("key_exchange")?,
         })
     }
 }
@@ -89,7 +95,14 @@ impl Subject {
             Self::Haproxy { splice: true } => "haproxy splice".to_owned(),
             Self::Stunnel => "stunnel, two hops".to_owned(),
             Self::OpensslServer => "openssl s_server".to_owned(),
+            Self::KeyExchange => "mrf key exchange".to_owned(),
+            Self::Primitives => "HMAC-SHA-1 and AES".to_owned(),
         }
+    }
+
+    /// Whether it is its own generator.
+    pub(crate) fn measures_itself(self) -> bool {
+        matches!(self, Self::KeyExchange | Self::Primitives)
     }
 
     /// Says which Debian package brings what is not there.
@@ -132,6 +145,7 @@ impl Subject {
     fn program(self) -> Option<(&'static str, &'static str)> {
         match self {
             Self::Node { .. } | Self::Plane { .. } | Self::Bare { .. } => None,
+            Self::KeyExchange | Self::Primitives => None,
             Self::Kamailio { .. } => Some(("kamailio", "kamailio")),
             Self::Haproxy { .. } => Some(("haproxy", "haproxy")),
             Self::Stunnel => Some(("stunnel", "stunnel4")),
@@ -166,6 +180,9 @@ impl Subject {
             Self::Haproxy { splice } => stage.haproxy(splice),
             Self::Stunnel => stage.stunnel(),
             Self::OpensslServer => stage.openssl_server(),
+            Self::KeyExchange | Self::Primitives => {
+                Ok(Running { processes: Vec::new(), addresses: BTreeMap::new() })
+            }
         }
     }
 }
@@ -469,7 +486,8 @@ mod tests {
             generator: none.clone(),
             bare: none.clone(),
             plane: none.clone(),
-            records: none,
+            records: none.clone(),
+            key_exchange: none,
         };
         let stage = Stage { binaries, processors, directory: directory.path().to_owned() };
         stage.prepare().unwrap();

@@ -18,7 +18,7 @@ pub(crate) struct Case {
     pub(crate) subject: Subject,
     /// Words for the generator. `@SIP@`, `@RELAY@`, `@IN@`, `@OUT@` are the subject's addresses,
     /// `@DIRECTORY@` is where keys and certificates are, `@TIME@` and `@WARMUP@` are how long a run
-    /// lasts, `@RATE@` is what `rate` says, per sender.
+    /// lasts, `@SECONDS@` the same as a number, `@RATE@` is what `rate` says, per sender.
     pub(crate) load: String,
     pub(crate) rate: Option<Rate>,
     /// A run in which messages were lost has figures all the same, as the loss is what is looked for.

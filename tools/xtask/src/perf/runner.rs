@@ -148,22 +148,23 @@ impl<'a> Turn<'a> {
         let words = self.words(load, stage, &running);
         let report = stage.path(&format!("{}-{suffix}.json", self.case.name));
         let mut arguments = words.clone();
-        let pids: Vec<_> = running.pids().iter().map(u32::to_string).collect();
-        arguments.extend(["--node-pid".to_owned(), pids.join(",")]);
         arguments.extend(["--json".to_owned(), report.display().to_string()]);
+        let (name, generator, processors) = if self.case.subject.measures_itself() {
+            ("key_exchange", &stage.binaries.key_exchange, &stage.processors.node)
+        } else {
+            let pids: Vec<_> = running.pids().iter().map(u32::to_string).collect();
+            arguments.extend(["--node-pid".to_owned(), pids.join(",")]);
+            ("mrf-load", &stage.binaries.generator, &stage.processors.generator)
+        };
         if load == self.case.load {
-            self.record.load = format!("mrf-load {}", words.join(" "));
+            self.record.load = format!("{name} {}", words.join(" "));
         }
-        let generator = &stage.binaries.generator;
         let log = stage.path(&format!("{}-{suffix}.load.log", self.case.name));
-        let mut process = Process::start(generator, &arguments, &stage.processors.generator, log)?;
+        let mut process = Process::start(generator, &arguments, processors, log)?;
         let limit = Duration::from_secs_f64(self.extent.run_seconds) + RUN_ALLOWANCE;
         let status = process.wait(limit)?;
         let mut report = read_report(&report).map_err(|error| {
-            format!(
-                "mrf-load ended ({status}) without a report ({error}): {}",
-                process.last_words()
-            )
+            format!("{name} ended ({status}) without a report ({error}): {}", process.last_words())
         })?;
         if let Subject::Plane { .. } = self.case.subject {
             count_reservations(&mut report["figures"], &stage.path(EMPTY_PSS_FILE));
@@ -178,6 +179,7 @@ impl<'a> Turn<'a> {
             ("WARMUP", milliseconds(self.extent.run_seconds / 4.0)),
             ("RATE", format!("{:.3}", self.rate.unwrap_or(1.0))),
             ("DIRECTORY", stage.directory.display().to_string()),
+            ("SECONDS", format!("{:.1}", self.extent.run_seconds)),
         ];
         let addresses = running.addresses.iter();
         values.extend(addresses.map(|(name, address)| (*name, address.to_string())));

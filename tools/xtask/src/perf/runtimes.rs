@@ -10,7 +10,8 @@ use serde::Serialize;
 use super::machine::Processors;
 use super::results::Machine;
 use super::statistics::Summary;
-use super::{Options, commit, machine, timestamp, workspace};
+use super::{Options, commit, machine, timestamp};
+use crate::cargo::workspace;
 
 /// A whole comparison.
 #[derive(Serialize)]
