@@ -580,7 +580,7 @@ fn a_new_key_that_is_not_agreed_on_is_withdrawn_and_the_call_goes_on() {
                     }
                     "no key" => {
                         let at = answer.find("a=key-mgmt").unwrap();
-                        answer[..at].as_bytes().to_vec()
+                        answer.as_bytes()[..at].to_vec()
                     }
                     _ => answer.replace("q7Fz0K2m9XbA4cD1", "another").into_bytes(),
                 })
