@@ -99,7 +99,7 @@ fn messages(transport: Transport) -> Vec<Vec<u8>> {
     });
     let message = |primitive: &Primitive| {
         let header = Header::new(transport, *primitive, CONFERENCE, 7, 1234);
-        let responder = transport == Transport::Unreliable && primitive.code() % 2 == 0;
+        let responder = transport == Transport::Unreliable && primitive.code().is_multiple_of(2);
         let mut out = vec![0; 1024];
         let mut writer = Writer::new(&mut out, &Header { responder, ..header }).expect("it fits");
         fill(&mut writer).expect("it fits");

@@ -216,7 +216,7 @@ fn what_does_not_fit_into_an_attribute_is_refused_whole() {
     let text = "x".repeat(300);
     let bytes = message(|writer| {
         let put = |writer: &mut Writer<'_>, length: usize| {
-            writer.put(&Value::StatusInfo(text[..length].as_bytes()))
+            writer.put(&Value::StatusInfo(&text.as_bytes()[..length]))
         };
         assert_eq!(put(writer, TEXT_BYTES_MAX + 1), Err(Overflow::Attribute));
         // A group is 252 bytes at most, its header included.
@@ -365,7 +365,7 @@ enum Tree {
     Number(u8, u16),
     Status(u8, u8),
     Bytes(u8, Vec<u8>),
-    Group(u8, u16, Vec<(bool, Tree)>),
+    Group(u8, u16, Vec<(bool, Self)>),
 }
 
 impl Tree {

@@ -203,7 +203,7 @@ fn what_is_not_there_or_too_much_is_refused() {
     assert_eq!(server.add_floor(1, 999, rules.clone()), Err(Refusal::Exhausted));
     assert_eq!(server.add_floor(2, 0, rules.clone()), Err(Refusal::Unknown));
     for refused in [
-        FloorPolicy { holders_max: 0, ..rules.clone() },
+        FloorPolicy { holders_max: 0, ..policy(FloorOrder::Chair) },
         FloorPolicy { requests_per_user_max: 0, ..policy(FloorOrder::Chair) },
     ] {
         assert_eq!(server.add_floor(1, 999, refused.clone()), Err(Refusal::Policy));
