@@ -3,7 +3,7 @@
 use mrfp_io::Key;
 
 use crate::mp::{ContextId, ContextStatistics, Switching};
-use crate::room::{Audience, Room, Route};
+use crate::room::{Audience, Destination, Room};
 
 /// A Context as its shard holds it.
 pub(crate) struct Context {
@@ -66,11 +66,11 @@ impl Context {
 
     /// The session a message goes to that comes at `index` among those it may go to, `Some(None)`
     /// where it does not after all.
-    pub(crate) fn recipient(&self, route: &Route, index: usize) -> Option<Option<Key>> {
-        match (&self.room, route.audience) {
+    pub(crate) fn recipient(&self, destination: Destination, index: usize) -> Option<Option<Key>> {
+        match (&self.room, destination.audience) {
             (Some(room), Audience::Address(address)) => {
                 let found = room.sessions(address).get(index)?;
-                Some(route.reaches(found.private_messages).then_some(found.session))
+                Some(destination.reaches(found.private_messages).then_some(found.session))
             }
             (_, Audience::Everybody) | (None, _) => self.members.get(index).map(|&key| Some(key)),
         }

@@ -10,8 +10,8 @@ use crate::egress::Lane;
 use crate::incoming::Incoming;
 use crate::outstanding::Outstanding;
 use crate::plane::Plane;
-use crate::request::{EndLine, MESSAGE_LINES_BYTES_MAX, StartLine, message_lines};
-use crate::room::{Passage, Rendition, Route, Verdict};
+use crate::request::{EndLine, MESSAGE_LINES_BYTES_MAX, StartLine, message_id_line, message_lines};
+use crate::room::{Destination, Passage, Rendition, Verdict};
 use crate::termination::Termination;
 
 /// In a Context of so many members a piece that ends a chunk is written once and copied to each.
@@ -24,7 +24,7 @@ struct Outbound<'a> {
     /// The sending Termination.
     sender: Key,
     epoch: u64,
-    route: &'a Route,
+    destination: Destination,
     failure_report: FailureReport,
     lane: Lane,
     /// First byte of the piece in the message and how many there are, as its sender counts them.
@@ -38,14 +38,14 @@ struct Outbound<'a> {
 /// A piece of a message as a receiver gets it.
 #[derive(Clone, Copy, Debug)]
 struct Written<'a> {
-    /// Message-ID and Byte-Range.
+    /// Message-ID and Byte-Range, as far as they are not in `whole`.
     message_lines: &'a [u8],
     /// Further lines up to Content-Type, each with its CRLF; empty where no body goes with it.
     lines: &'a [u8],
     front: &'a [u8],
     body: &'a [u8],
-    /// All of it as it stands between the paths and the end-line, where it ends a chunk and goes to
-    /// many; else empty.
+    /// All that stands behind `message_lines` up to the end-line, where it ends a chunk and lies in one
+    /// piece; else empty.
     whole: &'a [u8],
 }
 
@@ -58,14 +58,14 @@ struct Delivered {
 }
 
 impl<'a> Written<'a> {
-    /// Writes it once for all who begin with it.
+    /// Writes it once for all who begin with it, unless it lies in one piece.
     fn with_whole(self, memory: &'a mut Vec<u8>) -> Self {
+        if self.lines.is_empty() || !self.whole.is_empty() {
+            return self;
+        }
         memory.clear();
-        memory.extend_from_slice(self.message_lines);
-        if !self.lines.is_empty() {
-            for part in [self.lines, b"\r\n", self.front, self.body] {
-                memory.extend_from_slice(part);
-            }
+        for part in [self.lines, b"\r\n", self.front, self.body] {
+            memory.extend_from_slice(part);
         }
         Self { whole: memory, ..self }
     }
@@ -93,7 +93,7 @@ impl Plane {
         let Some(message) = self.messages.get_mut(key) else { return Ok(()) };
         let size = passage.total.unwrap_or(0).max(passage.at);
         message.large |= size > LARGE_MESSAGE_BYTES_MIN;
-        let Some(route) = message.route else { return Ok(()) };
+        let Some(&route) = self.routes.get(key) else { return Ok(()) };
         let Some(termination) = self.terminations.get(message.sender) else { return Ok(()) };
         let Some(context) = self.contexts.get(termination.context) else { return Ok(()) };
         let mut wrapper = std::mem::take(&mut self.scratch.wrapper);
@@ -107,33 +107,37 @@ impl Plane {
             (&mut converted_lines, &mut wrapper),
         );
         let conversion = conversion.map(|rendition| (rendition, converted_lines.as_slice()));
-        let passed_on = self.send_out(key, &route, passage, lines, conversion, end);
+        let passed_on =
+            self.send_out(key, route.destination(), passage, (lines, b""), conversion, end);
         self.scratch.wrapper = wrapper;
         self.scratch.converted_lines = converted_lines;
         passed_on
     }
 
-    /// Passes a whole message on to everybody as it was sent.
+    /// Passes a whole message on to everybody as it was sent; `unchanged` as for
+    /// [`send_out`](Self::send_out).
     pub(crate) fn pass_as_sent(
         &mut self,
         key: Key,
-        route: &Route,
+        destination: Destination,
         passage: &Passage<'_>,
-        lines: &[u8],
+        (lines, unchanged): (&[u8], &[u8]),
         end: Option<Continuation>,
     ) -> Result<(), u16> {
         self.scratch.verdicts.clear();
-        self.send_out(key, route, passage, lines, None, end)
+        self.send_out(key, destination, passage, (lines, unchanged), None, end)
     }
 
     /// Writes the lines of a piece once for all, and delivers it: to those who do not take it as it was
-    /// sent in its `conversion`, with the header lines that go with that.
+    /// sent in its `conversion`, with the header lines that go with that. `unchanged`: where a whole
+    /// message goes on as it came from its Byte-Range line to the end of its body, those bytes; else
+    /// empty.
     fn send_out(
         &mut self,
         key: Key,
-        route: &Route,
+        destination: Destination,
         passage: &Passage<'_>,
-        lines: &[u8],
+        (lines, unchanged): (&[u8], &[u8]),
         conversion: Option<(Rendition<'_>, &[u8])>,
         end: Option<Continuation>,
     ) -> Result<(), u16> {
@@ -153,7 +157,16 @@ impl Plane {
             }
         };
         let mut memory = [0; MESSAGE_LINES_BYTES_MAX];
-        let as_sent = written(&mut memory, id, passage.as_sent(), lines, end);
+        let as_sent = match unchanged {
+            [] => written(&mut memory, id, passage.as_sent(), lines, end),
+            whole => Written {
+                message_lines: message_id_line(&mut memory, id),
+                lines,
+                front: b"",
+                body: passage.body,
+                whole,
+            },
+        };
         let mut memory_of_converted;
         let converted = match conversion {
             Some((rendition, lines)) => {
@@ -166,7 +179,7 @@ impl Plane {
             message: key,
             sender: message.sender,
             epoch: message.epoch,
-            route,
+            destination,
             failure_report: message.failure_report,
             lane: if message.large { Lane::Large } else { Lane::First },
             start: passage.at,
@@ -223,7 +236,7 @@ impl Plane {
         while let Some(recipient) = self
             .contexts
             .get(context_key)
-            .and_then(|context| context.recipient(outbound.route, index))
+            .and_then(|context| context.recipient(outbound.destination, index))
         {
             index += 1;
             let Some(member) = recipient.filter(|&member| member != outbound.sender) else {
@@ -273,7 +286,7 @@ impl Plane {
         }
         if let Some(context) = self.contexts.get_mut(context_key) {
             let sent = &mut context.statistics_mut().traffic.sent;
-            sent.count_sends(outbound.route.class, requests);
+            sent.count_sends(outbound.destination.class, requests);
             sent.bytes += bytes;
         }
         reached
@@ -323,9 +336,13 @@ impl Plane {
             let (start_line, paths) = (StartLine::new(&own), termination.request_paths());
             let blank: &[u8] = if written.lines.is_empty() { b"" } else { b"\r\n" };
             let parts: &[&[u8]] = match end {
-                Some(_) if !written.whole.is_empty() => {
-                    &[start_line.bytes(), paths, written.whole, end_line.bytes()]
-                }
+                Some(_) if !written.whole.is_empty() => &[
+                    start_line.bytes(),
+                    paths,
+                    written.message_lines,
+                    written.whole,
+                    end_line.bytes(),
+                ],
                 Some(_) | None => &[
                     start_line.bytes(),
                     paths,
@@ -349,7 +366,7 @@ impl Plane {
         }
         termination.statistics.bytes_sent += length as u64;
         let of_realm = &mut self.realms[usize::from(termination.realm.0)].sent;
-        of_realm.count_sends(outbound.route.class, u64::from(open.is_none()));
+        of_realm.count_sends(outbound.destination.class, u64::from(open.is_none()));
         of_realm.bytes += length as u64;
         self.copies += 1;
         let (receiver, message) = (member, outbound.message);
@@ -357,17 +374,17 @@ impl Plane {
             None => Some(OpenChunk { receiver, message, transaction: own, lane, bytes }),
             Some(_) => None,
         };
-        // An end without a body completes a message, so it matters whether it is taken.
-        if open.is_none() && (has_body || end == Some(Continuation::Last)) {
-            let request = Outstanding::new(own, member, outbound.message, outbound.start);
-            self.expect_answer(key, request, outbound.failure_report);
-        }
-        if let Some(connection) = self.connections.get_mut(key) {
+        let position = end.map(|_| connection.egress.position(lane));
+        if open.is_some() {
             connection.outstanding.extend(outbound.bytes);
-            if end.is_some() {
-                let position = connection.egress.position(lane);
+            if let Some(position) = position {
                 connection.outstanding.close(position);
             }
+        } else if has_body || end == Some(Continuation::Last) {
+            // An end without a body completes a message, so it matters whether it is taken.
+            let (start, bytes) = (outbound.start, outbound.bytes);
+            let request = Outstanding::new(own, member, outbound.message, start, bytes, position);
+            self.expect_answer(key, request, outbound.failure_report);
         }
         self.mark(key);
         self.check_egress(key);

@@ -21,8 +21,6 @@ pub(crate) struct Message {
     pub(crate) failure_report: FailureReport,
     /// Whose turn it was to receive when it began.
     pub(crate) epoch: u64,
-    /// Who gets it; `None` until enough of it is there to tell.
-    pub(crate) route: Option<Route>,
     /// Its beginning, until there is a route.
     pub(crate) held: Option<CarryBuffer>,
     /// The success of a held beginning is to be reported once it has been passed on.
@@ -62,7 +60,6 @@ impl Message {
             id,
             failure_report,
             epoch,
-            route: None,
             held: None,
             held_success_report: false,
             next: 1,
@@ -76,6 +73,31 @@ impl Message {
             status: 200,
             size_bytes_max: u64::MAX,
         }
+    }
+}
+
+/// Who gets which message, once enough of it is there to tell: beside the messages themselves, as most
+/// come whole and need no more than their destination. As many as have been needed at once.
+#[derive(Default)]
+pub(crate) struct Routes {
+    /// By the index of the message's key; its generation tells whose it is.
+    slots: Vec<Option<(u32, Route)>>,
+}
+
+impl Routes {
+    /// That of a message, if it has one yet.
+    pub(crate) fn get(&self, message: Key) -> Option<&Route> {
+        let (generation, route) = self.slots.get(message.index as usize)?.as_ref()?;
+        (*generation == message.generation).then_some(route)
+    }
+
+    /// Where a message goes is known.
+    pub(crate) fn set(&mut self, message: Key, route: Route) {
+        let index = message.index as usize;
+        if self.slots.len() <= index {
+            self.slots.resize_with(index + 1, || None);
+        }
+        self.slots[index] = Some((message.generation, route));
     }
 }
 
@@ -178,5 +200,26 @@ impl Plane {
             self.messages.discard(key);
             self.give_back(held);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mrfp_protocol::cpim::ContentClass;
+
+    use super::*;
+
+    #[test]
+    fn a_message_has_no_route_of_the_one_before_it_in_its_slot() {
+        let mut routes = Routes::default();
+        let message = |index, generation| Key { index, generation };
+        assert!(routes.get(message(3, 0)).is_none());
+        routes.set(message(3, 0), Route::transparent(ContentClass::Imdn));
+        assert!(routes.get(message(3, 0)).is_some_and(|it| it.class == ContentClass::Imdn));
+        assert!(routes.get(message(2, 0)).is_none());
+        assert!(routes.get(message(3, 1)).is_none());
+        routes.set(message(3, 1), Route::transparent(ContentClass::Chat));
+        assert!(routes.get(message(3, 1)).is_some_and(|it| it.class == ContentClass::Chat));
+        assert!(routes.get(message(3, 0)).is_none());
     }
 }

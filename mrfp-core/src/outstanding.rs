@@ -127,18 +127,17 @@ impl OutstandingRequests {
 }
 
 impl Outstanding {
-    /// A request whose head and first bytes have been queued.
-    pub(crate) fn new(transaction: TransactionId, receiver: Key, message: Key, start: u64) -> Self {
-        Self {
-            transaction,
-            receiver,
-            message,
-            start,
-            next: start,
-            partial: false,
-            end: None,
-            left_ns: None,
-        }
+    /// A request whose head and first bytes have been queued; all of it, where it has an end.
+    pub(crate) fn new(
+        transaction: TransactionId,
+        receiver: Key,
+        message: Key,
+        start: u64,
+        bytes: usize,
+        end: Option<Position>,
+    ) -> Self {
+        let next = start.saturating_add(bytes as u64);
+        Self { transaction, receiver, message, start, next, partial: false, end, left_ns: None }
     }
 }
 

@@ -15,7 +15,7 @@ use crate::connection::{Connection, Life};
 use crate::context::Context;
 use crate::identifiers::Identifiers;
 use crate::incoming::Incoming;
-use crate::message::Message;
+use crate::message::{Message, Routes};
 use crate::metrics::ShardMetrics;
 use crate::mp::{ContextId, Event, REALMS_MAX, ReleaseCause, TerminationId, Traffic};
 use crate::rekeying::Rekeyings;
@@ -36,6 +36,7 @@ pub(crate) struct Plane {
     pub(crate) terminations: Table<Termination>,
     pub(crate) contexts: Table<Context>,
     pub(crate) messages: Table<Message>,
+    pub(crate) routes: Routes,
     pub(crate) termination_by_id: Index<Termination, TerminationId>,
     pub(crate) context_by_id: Index<Context, ContextId>,
     /// TLS-PSK binds by the identity the client names.
@@ -116,6 +117,7 @@ impl Plane {
             terminations: Table::reserved(limits.terminations_max),
             contexts: Table::reserved(limits.terminations_max),
             messages: Table::reserved(MESSAGES_MAX),
+            routes: Routes::default(),
             termination_by_id: Index::reserved(limits.terminations_max, |it: &Termination| &it.id),
             context_by_id: Index::reserved(limits.terminations_max, |it: &Context| &it.id),
             by_identity: Index::reserved(limits.terminations_max, Termination::identity),

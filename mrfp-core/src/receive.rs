@@ -2,7 +2,7 @@
 //! happens in the buffer the bytes arrived in; what is incomplete waits in a carry buffer.
 
 use mrfp_io::Key;
-use mrfp_protocol::msrp::{Malformed, Uri};
+use mrfp_protocol::msrp::{Malformed, Paths, Piece, Uri};
 use mrfp_protocol::tls::{
     Handshake, HandshakeError, Opened, Progress, Psk, RECORD_BYTES_MAX, Session,
 };
@@ -469,6 +469,7 @@ impl Plane {
     /// connection ended meanwhile).
     fn frames(&mut self, key: Key, bytes: &[u8]) -> usize {
         let mut taken = 0;
+        let mut piece = Piece::default();
         loop {
             let Some(connection) = self.connections.get_mut(key) else { return bytes.len() };
             if !connection.is_alive() {
@@ -480,8 +481,14 @@ impl Plane {
                 continue;
             }
             let Some(connection) = self.connections.get_mut(key) else { return bytes.len() };
-            match connection.framer.next(&bytes[taken..]) {
-                Ok(Some(piece)) => {
+            let session = connection.sessions.first().copied();
+            let usual = session.and_then(|session| {
+                let termination = self.terminations.get(session)?;
+                let (to, from) = (termination.local_uri(), termination.remote_first());
+                termination.knows_remote().then_some(Paths { to, from })
+            });
+            match connection.framer.read(&bytes[taken..], usual, &mut piece) {
+                Ok(true) => {
                     taken += piece.consumed;
                     if is_relay {
                         self.relay_piece(key, &piece);
@@ -489,7 +496,7 @@ impl Plane {
                         self.piece(key, &piece);
                     }
                 }
-                Ok(None) => return taken,
+                Ok(false) => return taken,
                 Err(malformed) => {
                     self.malformed(key, &bytes[taken..], &malformed);
                     let Some(consumed) = malformed.consumed else { return bytes.len() };

@@ -34,6 +34,19 @@ pub(crate) fn message_lines<'a>(
     &memory[..length]
 }
 
+/// Message-ID of a request of ours whose other lines are at hand.
+pub(crate) fn message_id_line<'a>(
+    memory: &'a mut [u8; MESSAGE_LINES_BYTES_MAX],
+    id: &[u8],
+) -> &'a [u8] {
+    const NAME: &[u8] = b"Message-ID: ";
+    let end = NAME.len() + id.len();
+    memory[..NAME.len()].copy_from_slice(NAME);
+    memory[NAME.len()..end].copy_from_slice(id);
+    memory[end..end + 2].copy_from_slice(b"\r\n");
+    &memory[..end + 2]
+}
+
 /// Decimal digits without a detour through `fmt`, which would cost more than all the rest of a
 /// request's head.
 #[derive(Default)]

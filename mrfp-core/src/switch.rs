@@ -11,7 +11,7 @@ use crate::context::Context;
 use crate::incoming::{Forward, Identifier, Incoming, Transaction};
 use crate::plane::Plane;
 use crate::request::keep_lines;
-use crate::room::{Opening, Passage};
+use crate::room::{Opening, Passage, Route};
 use crate::termination::Termination;
 
 /// Send buffers that must be free per member before a message is begun: its head and body may start
@@ -102,7 +102,7 @@ impl Plane {
 
     /// Counts a chunk that is taken, once its kind is known, or at its end.
     fn count_chunk(&mut self, forward: &mut Forward, at_end: bool) {
-        let route = self.messages.get(forward.message).and_then(|message| message.route);
+        let route = self.routes.get(forward.message);
         if forward.counted || (route.is_none() && !at_end) {
             return;
         }
@@ -287,7 +287,7 @@ impl Plane {
         let held = message.held.take();
         let held_success_report = held.is_some() && message.held_success_report;
         let begun = message.recipients.is_some();
-        let checked_bytes = message.route.map_or(0, |route| route.checked_bytes());
+        let checked_bytes = self.routes.get(forward.message).map_or(0, Route::checked_bytes);
         let mut at = if held.is_some() { 1 } else { forward.next };
         let mut body = &piece.body[taken..];
         if begun && at <= checked_bytes {

@@ -3,21 +3,21 @@
 //! more thought than that takes the way through `switch`.
 
 use mrfp_io::Key;
-use mrfp_protocol::msrp::{Continuation, Head, Piece};
+use mrfp_protocol::msrp::{ByteRange, Continuation, Head, Piece};
 
-use crate::config::{LARGE_MESSAGE_BYTES_MIN, MESSAGES_IN_PROGRESS_MAX};
+use crate::config::{INTERRUPTIBLE_BYTES_MIN, LARGE_MESSAGE_BYTES_MIN, MESSAGES_IN_PROGRESS_MAX};
 use crate::context::Context;
 use crate::incoming::Identifier;
 use crate::message::Message;
 use crate::plane::Plane;
 use crate::request::kept_lines;
-use crate::room::{Passage, Route, class};
+use crate::room::{Destination, Passage, class, in_session};
 use crate::switch::BUFFERS_PER_MEMBER_MIN;
 use crate::termination::Termination;
 
 /// A message that may be passed on at once.
 struct Whole {
-    route: Route,
+    destination: Destination,
     context_key: Key,
     end_to_end: bool,
     size_bytes_max: u64,
@@ -36,10 +36,9 @@ impl Plane {
         piece: &Piece<'_>,
     ) -> bool {
         let Some(whole) = self.whole(key, session, head, piece) else { return false };
-        let Whole { route, context_key, end_to_end, size_bytes_max, epoch, id } = whole;
+        let Whole { destination, context_key, end_to_end, size_bytes_max, epoch, id } = whole;
         let bytes = piece.body.len() as u64;
         let message = Message {
-            route: Some(route),
             next: bytes + 1,
             total: Some(bytes),
             received_ns: self.now_ns,
@@ -52,13 +51,16 @@ impl Plane {
             sender.statistics.bytes_received += bytes;
         }
         self.count_received(session, |received| {
-            received.count_sends(route.class, 1);
+            received.count_sends(destination.class, 1);
             received.bytes += bytes;
         });
         let mut memory = std::mem::take(&mut self.scratch.lines);
-        let lines = kept_lines(head.header_lines, end_to_end, &mut memory);
+        let lines = match unchanged(head, piece) {
+            Some(unchanged) => (unchanged, unchanged),
+            None => (kept_lines(head.header_lines, end_to_end, &mut memory), &b""[..]),
+        };
         let passage = Passage { at: 1, front: b"", body: piece.body, total: Some(bytes) };
-        let passed_on = self.pass_as_sent(message, &route, &passage, lines, piece.end);
+        let passed_on = self.pass_as_sent(message, destination, &passage, lines, piece.end);
         self.scratch.lines = memory;
         self.hold_back(key, context_key);
         let status = passed_on.err().unwrap_or(200);
@@ -99,10 +101,8 @@ impl Plane {
             return None;
         }
         self.acceptable(context, session, head).ok()?;
-        let mut route = route(context, termination, head, piece)?;
-        route.total = announced;
         Some(Whole {
-            route,
+            destination: destination(context, termination, head, piece)?,
             context_key: termination.context,
             end_to_end: context.is_end_to_end(),
             size_bytes_max,
@@ -112,24 +112,41 @@ impl Plane {
     }
 }
 
+/// From the Byte-Range line to the end of the body, where that is what we would write: the usual lines
+/// in the usual order and no other, and a range that says what is there. So nothing has to be made of it
+/// but the Message-ID.
+fn unchanged<'a>(head: &Head<'_>, piece: &Piece<'a>) -> Option<&'a [u8]> {
+    let bytes = piece.body.len();
+    let range = ByteRange { start: 1, end: Some(bytes as u64), total: Some(bytes as u64) };
+    if head.byte_range != Some(range) || bytes > INTERRUPTIBLE_BYTES_MIN {
+        return None;
+    }
+    let lines = piece.after_paths.strip_prefix(b"Message-ID: ")?.get(head.message_id?.len()..)?;
+    let unchanged = lines.strip_prefix(b"\r\n")?;
+    let value = unchanged.strip_prefix(b"Byte-Range: ")?;
+    let line_end = memchr::memchr(b'\n', value)?;
+    // Which is the last line, wherever it stands.
+    value[line_end + 1..].starts_with(b"Content-Type: ").then_some(unchanged)
+}
+
 /// Where a whole message goes, if that can be told without reading its CPIM head.
-fn route(
+fn destination(
     context: &Context,
     sender: &Termination,
     head: &Head<'_>,
     piece: &Piece<'_>,
-) -> Option<Route> {
-    let mut route = match (&context.room, &sender.participant) {
+) -> Option<Destination> {
+    let destination = match (&context.room, &sender.participant) {
         (Some(room), Some(participant)) => {
             let is_cpim = head.content_type.is_some_and(mrfp_protocol::cpim::is_cpim);
             if !is_cpim {
                 return None;
             }
-            room.known_route(participant, piece.body)?
+            room.known_destination(participant, piece.body)?
         }
         (Some(_), None) => return None,
-        (None, _) => Route::transparent(class(head, piece)),
+        (None, _) => Destination::everybody(class(head, piece)),
     };
-    route.note_file_transfer(sender.file_transfer);
-    Some(route)
+    let class = in_session(destination.class, sender.file_transfer);
+    Some(Destination { class, ..destination })
 }

@@ -4,7 +4,7 @@ mod msrp_support;
 
 use mrfp_protocol::msrp::{
     ByteRange, Continuation, FailureReport, Framer, HEAD_BYTES_MAX, Head, MalformedReason, Method,
-    Piece, Start,
+    Paths, Piece, Start,
 };
 use msrp_support::{Event, Stream, in_steps, split_at, whole};
 
@@ -527,4 +527,42 @@ fn reads_50_messages_in_one_segment() {
 fn keeps_little_state() {
     // A quiet connection is to cost a few hundred bytes in all.
     assert!(size_of::<Framer>() <= 64, "{}", size_of::<Framer>());
+}
+
+#[test]
+fn paths_that_are_expected_change_nothing_but_the_time_it_takes() {
+    let expectations = [
+        (TO, FROM),
+        (FROM, TO),
+        (TO, TO),
+        (&TO[..TO.len() - 1], FROM),
+        (TO, &FROM[..FROM.len() - 1]),
+        ("msrp://a:1/b;tcp", "msrp://c:2/d;tcp"),
+    ];
+    let two_hops = hello().replace("\r\nFrom-Path", " msrp://a:1/b;tcp\r\nFrom-Path");
+    let streams = [
+        hello(),
+        two_hops,
+        hello().replace("To-Path", "to-path"),
+        hello().replace("\r\nFrom-Path", "\nFrom-Path"),
+        hello().replace("\r\nMessage-ID", "\rMessage-ID"),
+        format!(
+            "MSRP d93kswow 200 OK\r\nTo-Path: {TO}\r\nFrom-Path: {FROM}\r\n-------d93kswow$\r\n"
+        ),
+        "MSRP d93kswow SEND\r\nTo-Path: \r\nFrom-Path: \r\n-------d93kswow$\r\n".to_owned(),
+    ];
+    for stream in &streams {
+        for (to, from) in expectations {
+            let usual = Some(Paths { to: to.as_bytes(), from: from.as_bytes() });
+            for length in 0..=stream.len() {
+                let input = &stream.as_bytes()[..length];
+                let expected = Framer::default().next(input);
+                // Whatever was in it before.
+                let mut piece = only_piece(&streams[0]);
+                let read = Framer::default().read(input, usual, &mut piece);
+                let read = read.map(|is_there| is_there.then_some(piece));
+                assert_eq!(format!("{read:?}"), format!("{expected:?}"), "{stream} to {length}");
+            }
+        }
+    }
 }

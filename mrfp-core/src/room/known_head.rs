@@ -3,13 +3,13 @@
 
 use mrfp_protocol::cpim::Pattern;
 
-use super::{Audience, Participant, Room, Route};
+use super::{Audience, Destination, Participant, Room, Route};
 
 /// What is remembered of a message that went to everybody as it was sent.
 #[derive(Debug)]
 pub(super) struct KnownHead {
     pattern: Pattern,
-    route: Route,
+    destination: Destination,
     /// Which acceptances were asked.
     acceptances_version: u64,
     /// The largest such message that everybody takes.
@@ -19,15 +19,19 @@ pub(super) struct KnownHead {
 impl Room {
     /// Where a whole message goes that is like the participant's last one: to everybody, and
     /// everybody takes it as it was sent.
-    pub(crate) fn known_route(&self, participant: &Participant, message: &[u8]) -> Option<Route> {
+    pub(crate) fn known_destination(
+        &self,
+        participant: &Participant,
+        message: &[u8],
+    ) -> Option<Destination> {
         let known = participant.known_head.as_deref()?;
         if known.acceptances_version != self.acceptances_version
             || message.len() as u64 > known.size_bytes_max
         {
             return None;
         }
-        let head_bytes = u16::try_from(known.pattern.matches(message)?).ok()?;
-        Some(Route { head_bytes, ..known.route })
+        known.pattern.matches(message)?;
+        Some(known.destination)
     }
 
     /// Remembers where a message went that begins with `head`. A private one does not count: whom
@@ -41,10 +45,10 @@ impl Room {
             return participant.known_head = None;
         };
         let known = participant.known_head.get_or_insert_with(|| {
-            let (pattern, route) = (Pattern::default(), *route);
-            Box::new(KnownHead { pattern, route, acceptances_version: 0, size_bytes_max: 0 })
+            let (pattern, destination) = (Pattern::default(), route.destination());
+            Box::new(KnownHead { pattern, destination, acceptances_version: 0, size_bytes_max: 0 })
         });
-        known.route = *route;
+        known.destination = route.destination();
         known.acceptances_version = self.acceptances_version;
         known.size_bytes_max = size_bytes_max;
         known.pattern.learn(head);

@@ -28,7 +28,7 @@ pub(crate) use nickname::Nickname;
 pub(crate) use opening::{Opening, class};
 pub(crate) use participant::Participant;
 pub(crate) use rendition::{Passage, Rendition};
-pub(crate) use route::{Audience, Route};
+pub(crate) use route::{Audience, Destination, Route, in_session};
 
 use acceptance::TypeList;
 use nickname::Nicknames;

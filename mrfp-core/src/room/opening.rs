@@ -5,7 +5,7 @@ use mrfp_io::Key;
 use mrfp_protocol::cpim::{self, ContentClass, HEAD_BYTES_MAX};
 use mrfp_protocol::msrp::{self, Continuation, Piece};
 
-use super::{Audience, Passage, Route, Verdict};
+use super::{Audience, Passage, Route, Verdict, in_session};
 use crate::carry::CarryBuffer;
 use crate::config::CARRY_BUFFER_SIZE_BYTES;
 use crate::incoming::Forward;
@@ -33,7 +33,7 @@ impl Plane {
         let Some(message) = self.messages.get_mut(forward.message) else {
             return Opening::Refused(413);
         };
-        if message.route.is_some() {
+        if self.routes.get(forward.message).is_some() {
             return Opening::Open { taken: 0 };
         }
         let Some(termination) = self.terminations.get(message.sender) else {
@@ -52,13 +52,13 @@ impl Plane {
             Ok(None) => return Opening::Held,
             Err(status) => return Opening::Refused(status),
         };
-        route.note_file_transfer(file_transfer);
+        route.class = in_session(route.class, file_transfer);
         route.total = forward.total;
         let found = self.find_taker(forward, &route, held.as_ref(), &piece.body[taken..], piece);
         match (found, self.messages.get_mut(forward.message)) {
             (Ok(()), Some(message)) => {
-                message.route = Some(route);
                 message.held = held;
+                self.routes.set(forward.message, route);
                 Opening::Open { taken }
             }
             (found, _) => {
@@ -209,7 +209,7 @@ impl Plane {
             Audience::Address(_) => Err(403),
         };
         let mut index = 0;
-        while let Some(recipient) = context.recipient(route, index) {
+        while let Some(recipient) = context.recipient(route.destination(), index) {
             index += 1;
             let Some(session) = recipient.filter(|&session| session != sender) else { continue };
             let Some(termination) = self.terminations.get(session) else { continue };

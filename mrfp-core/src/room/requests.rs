@@ -51,12 +51,12 @@ impl Plane {
     }
 
     /// RFC 7701 section 6.2: what a REPORT to the author of a private message carries.
-    pub(crate) fn wrap_report(&self, message: Key, out: &mut Vec<u8>) {
-        let Some(message) = self.messages.get(message) else { return };
+    pub(crate) fn wrap_report(&self, key: Key, out: &mut Vec<u8>) {
+        let Some(message) = self.messages.get(key) else { return };
         let Some(termination) = self.terminations.get(message.sender) else { return };
         let Some(context) = self.contexts.get(termination.context) else { return };
         if let (Some(room), Some(participant), Some(route)) =
-            (&context.room, &termination.participant, &message.route)
+            (&context.room, &termination.participant, self.routes.get(key))
             && let Some(wrapper) = room.report_wrapper(participant, route)
         {
             wrapper.append_to(out);

@@ -23,6 +23,13 @@ pub(crate) enum Audience {
     Address(Key),
 }
 
+/// What must be known of a message to pick its receivers and to count it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Destination {
+    pub(crate) audience: Audience,
+    pub(crate) class: ContentClass,
+}
+
 /// Where a message goes, and what must be known of its beginning to pass on the rest.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Route {
@@ -62,11 +69,9 @@ impl Route {
         }
     }
 
-    /// What looks like chat in a session that was negotiated for a file is that file.
-    pub(crate) fn note_file_transfer(&mut self, file_transfer: bool) {
-        if file_transfer && self.class == ContentClass::Chat {
-            self.class = ContentClass::File;
-        }
+    /// As much of it as a message needs that is passed on whole, as it was sent.
+    pub(crate) fn destination(&self) -> Destination {
+        Destination { audience: self.audience, class: self.class }
     }
 
     /// Bytes at the beginning that have been checked, and are passed on once.
@@ -76,12 +81,24 @@ impl Route {
             Form::Bare => 0,
         }
     }
+}
+
+impl Destination {
+    /// Everybody else.
+    pub(crate) fn everybody(class: ContentClass) -> Self {
+        Self { audience: Audience::Everybody, class }
+    }
 
     /// Whether a session that is found under its URI gets it. A disposition notification is not
     /// something anybody shows, so it needs no client that can show it as private.
     pub(crate) fn reaches(&self, private_messages: bool) -> bool {
         private_messages || self.class == ContentClass::Imdn
     }
+}
+
+/// What looks like chat in a session that was negotiated for a file is that file.
+pub(crate) fn in_session(class: ContentClass, file_transfer: bool) -> ContentClass {
+    if file_transfer && class == ContentClass::Chat { ContentClass::File } else { class }
 }
 
 impl Room {
@@ -130,10 +147,10 @@ impl Room {
         if others.peek().is_none() {
             return Err(404);
         }
-        if !self.private_messages && !route.reaches(false) {
+        if !self.private_messages && !route.destination().reaches(false) {
             return Err(403);
         }
-        match others.any(|found| route.reaches(found.private_messages)) {
+        match others.any(|found| route.destination().reaches(found.private_messages)) {
             true => Ok(key),
             false => Err(428),
         }

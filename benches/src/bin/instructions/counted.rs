@@ -6,7 +6,7 @@ use std::hint::black_box;
 
 use mrfp_core::Shard;
 use mrfp_protocol::cpim;
-use mrfp_protocol::msrp::Framer;
+use mrfp_protocol::msrp::{Framer, Piece};
 use mrfp_protocol::tls::{Opened, Session};
 
 use crate::boundary::Boundary;
@@ -28,13 +28,14 @@ pub(crate) fn turn(shard: &mut Shard<Boundary>) {
 pub(crate) fn cut(framer: &mut Framer, segment: &[u8]) -> usize {
     let mut ended = 0;
     let mut rest = segment;
+    let mut piece = Piece::default();
     loop {
-        match framer.next(rest) {
-            Ok(Some(piece)) => {
+        match framer.read(rest, None, &mut piece) {
+            Ok(true) => {
                 ended += usize::from(piece.end.is_some());
                 rest = &rest[piece.consumed..];
             }
-            Ok(None) => return ended,
+            Ok(false) => return ended,
             Err(malformed) => panic!("{malformed:?}"),
         }
     }

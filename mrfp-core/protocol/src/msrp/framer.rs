@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use memchr::memmem;
 
 use super::head::{HYPHENS, HeadEnd, Tail, parse_start};
-use super::{Head, IDENT_BYTES_MAX, Malformed, MalformedReason};
+use super::{Head, IDENT_BYTES_MAX, Malformed, MalformedReason, Paths};
 
 /// Cuts a byte stream into pieces of MSRP messages. Holds a few dozen bytes between calls; what it
 /// did not consume the caller presents again, with more behind it.
@@ -19,7 +19,7 @@ pub struct Framer {
 
 /// One step through the stream. A short message that lies whole in the input is one piece with
 /// `head`, `body` and `end`; a long one is many.
-#[derive(Debug)]
+#[derive(Default, Debug)]
 pub struct Piece<'a> {
     /// Present where a message begins.
     pub head: Option<Head<'a>>,
@@ -75,6 +75,13 @@ struct Body {
     at_start: bool,
 }
 
+/// The next bytes of a body and, if it is there, its end.
+struct Run<'a> {
+    body: &'a [u8],
+    end: Option<Continuation>,
+    consumed: usize,
+}
+
 /// How the bytes at some place compare with the end-line.
 enum EndLine {
     /// It is one; `bytes` from the first hyphen to the LF.
@@ -104,29 +111,45 @@ impl Framer {
     /// [`HEAD_BYTES_MAX`] is malformed.
     ///
     /// Inside a body at most 43 bytes stay unconsumed: what may turn out to be the end-line.
-    #[inline]
     pub fn next<'a>(&mut self, input: &'a [u8]) -> Result<Option<Piece<'a>>, Malformed> {
+        let mut piece = Piece::default();
+        Ok(self.read(input, None, &mut piece)?.then_some(piece))
+    }
+
+    /// As [`next`](Self::next), into a piece of the caller's, which need not be moved and whatever it
+    /// was before. False: nothing can be said before more bytes come.
+    ///
+    /// `usual` are the paths the next head is expected to have. Where it has them to the letter, which
+    /// a comparison tells, they are not read; they must be such as a head may have.
+    #[inline]
+    pub fn read<'a>(
+        &mut self,
+        input: &'a [u8],
+        usual: Option<Paths<'_>>,
+        piece: &mut Piece<'a>,
+    ) -> Result<bool, Malformed> {
         match &mut self.state {
             State::Head(scan) => {
                 // Nearly every head is whole when it is first seen, and is read in one pass.
                 // Whatever else it is, the scan below finds out.
                 if scan.scanned == 0
-                    && let Ok(Some((head, end))) = Head::read(head_window(input))
+                    && let Ok(Some(end)) =
+                        piece.head.insert(Head::NOTHING).read(head_window(input), usual)
                 {
-                    return self.open(input, head, &end).map(Some);
+                    return self.open(input, piece, &end);
                 }
                 match scan.find_head_end(input) {
-                    Ok(None) => Ok(None),
-                    Ok(Some(headers)) => self.read_scanned(input, headers).map(Some),
+                    Ok(None) => Ok(false),
+                    Ok(Some(headers)) => self.read_scanned(input, headers, piece),
                     Err((reason, seen)) => Err(self.lose(reason, &input[..seen])),
                 }
             }
             State::Body(body) => {
-                let piece = body.next(input);
+                *piece = body.next(input);
                 if piece.end.is_some() {
                     self.state = State::default();
                 }
-                Ok((piece.consumed > 0).then_some(piece))
+                Ok(piece.consumed > 0)
             }
             State::Lost(reason) => Err(Malformed { reason: *reason, answer: None, consumed: None }),
         }
@@ -138,51 +161,51 @@ impl Framer {
         &mut self,
         input: &'a [u8],
         headers: usize,
-    ) -> Result<Piece<'a>, Malformed> {
-        match Head::read(head_window(input)) {
-            Ok(Some((head, end))) => self.open(input, head, &end),
+        piece: &mut Piece<'a>,
+    ) -> Result<bool, Malformed> {
+        match piece.head.insert(Head::NOTHING).read(head_window(input), None) {
+            Ok(Some(end)) => self.open(input, piece, &end),
             Ok(None) => unreachable!("the scan has seen the end"),
             Err(reason) => Err(self.refuse(reason, input, headers)),
         }
     }
 
-    /// Begins a message with its head and as much of the body as is there.
+    /// Begins a message, whose head is in the piece, with as much of the body as is there.
     #[inline(always)]
     fn open<'a>(
         &mut self,
         input: &'a [u8],
-        head: Head<'a>,
+        piece: &mut Piece<'a>,
         end: &HeadEnd,
-    ) -> Result<Piece<'a>, Malformed> {
+    ) -> Result<bool, Malformed> {
+        let Some(head) = &piece.head else { unreachable!("it has been read") };
         let after_paths = end.headers - head.header_lines.len();
         match end.tail {
             Tail::EndLine => match end_line(head.transaction_id, &input[end.headers..end.total]) {
                 EndLine::Whole { continuation, .. } => {
                     self.state = State::default();
-                    Ok(Piece {
-                        after_paths: &input[after_paths..end.headers],
-                        head: Some(head),
-                        body: &[],
-                        end: Some(continuation),
-                        consumed: end.total,
-                    })
+                    piece.after_paths = &input[after_paths..end.headers];
+                    piece.body = &[];
+                    piece.end = Some(continuation);
+                    piece.consumed = end.total;
                 }
                 EndLine::Prefix | EndLine::Other => {
-                    Err(self.lose(MalformedReason::EndLine, &input[..end.headers]))
+                    return Err(self.lose(MalformedReason::EndLine, &input[..end.headers]));
                 }
             },
             Tail::Body => {
-                let mut piece = next_run(head.transaction_id, true, &input[end.total..]);
-                self.state = match piece.end {
+                let run = next_run(head.transaction_id, true, &input[end.total..]);
+                self.state = match run.end {
                     Some(_) => State::default(),
-                    None => State::Body(Body::new(head.transaction_id, piece.body.is_empty())),
+                    None => State::Body(Body::new(head.transaction_id, run.body.is_empty())),
                 };
-                piece.after_paths = &input[after_paths..end.total + piece.body.len()];
-                piece.head = Some(head);
-                piece.consumed += end.total;
-                Ok(piece)
+                piece.after_paths = &input[after_paths..end.total + run.body.len()];
+                piece.body = run.body;
+                piece.end = run.end;
+                piece.consumed = end.total + run.consumed;
             }
         }
+        Ok(true)
     }
 
     /// The head is no good, but whole: where its message ends can be told all the same.
@@ -255,16 +278,16 @@ impl Body {
     /// The next run of the body and, if it is there, its end.
     fn next<'a>(&mut self, input: &'a [u8]) -> Piece<'a> {
         let transaction_id = &self.transaction_id[..usize::from(self.transaction_id_bytes)];
-        let piece = next_run(transaction_id, self.at_start, input);
-        self.at_start &= piece.body.is_empty();
-        piece
+        let Run { body, end, consumed } = next_run(transaction_id, self.at_start, input);
+        self.at_start &= body.is_empty();
+        Piece { head: None, body, end, after_paths: &[], consumed }
     }
 }
 
 /// The next run of the body of the message with this transaction identifier and, if it is there, its
 /// end. `at_start`: no byte of the body has been handed out.
 #[inline]
-fn next_run<'a>(transaction_id: &[u8], at_start: bool, input: &'a [u8]) -> Piece<'a> {
+fn next_run<'a>(transaction_id: &[u8], at_start: bool, input: &'a [u8]) -> Run<'a> {
     //= RFC 4975 section 7.1: the end-line of a body stands behind a CRLF that is not part of
     //= the body, and the body never contains the end-line. Where a body is empty some senders
     //= leave that CRLF out and let the one of the empty line do.
@@ -292,8 +315,8 @@ fn next_run<'a>(transaction_id: &[u8], at_start: bool, input: &'a [u8]) -> Piece
     run(&input[..free], None, free)
 }
 
-fn run(body: &[u8], end: Option<Continuation>, consumed: usize) -> Piece<'_> {
-    Piece { head: None, body, end, after_paths: &[], consumed }
+fn run(body: &[u8], end: Option<Continuation>, consumed: usize) -> Run<'_> {
+    Run { body, end, consumed }
 }
 
 /// Compares with `"-------" transact-id continuation-flag CRLF`.

@@ -32,6 +32,15 @@ pub struct Head<'a> {
     pub header_lines: &'a [u8],
 }
 
+/// The values of To-Path and From-Path.
+#[derive(Clone, Copy, Debug)]
+pub struct Paths<'a> {
+    /// To-Path, one that could stand in a head.
+    pub to: &'a [u8],
+    /// From-Path, likewise.
+    pub from: &'a [u8],
+}
+
 /// Request or response.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Start<'a> {
@@ -101,23 +110,52 @@ pub(super) struct HeadEnd {
 pub(super) const HYPHENS: &[u8] = b"-------";
 
 impl<'a> Head<'a> {
-    /// Reads the head at the front of `bytes`, line by line; `Ok(None)`: it is not complete.
+    /// One that says nothing, to be read into.
+    pub(super) const NOTHING: Self = Self {
+        transaction_id: b"",
+        start: Start::Response(0, b""),
+        to_path: Path(b""),
+        from_path: Path(b""),
+        message_id: None,
+        byte_range: None,
+        success_report: false,
+        failure_report: FailureReport::Yes,
+        status: None,
+        content_type: None,
+        header_lines: b"",
+    };
+
+    /// Reads the head at the front of `bytes`, line by line, into one that says nothing, where it
+    /// stays: it is too large to be handed on for every message. `Ok(None)`: it is not complete.
     #[inline]
-    pub(super) fn read(bytes: &'a [u8]) -> Result<Option<(Self, HeadEnd)>, Reason> {
+    pub(super) fn read(
+        &mut self,
+        bytes: &'a [u8],
+        usual: Option<Paths<'_>>,
+    ) -> Result<Option<HeadEnd>, Reason> {
         let mut lines = Lines { bytes, at: 0 };
-        Self::read_lines(&mut lines).map_err(|reason| lines.first_reason(reason))
+        self.read_lines(&mut lines, usual).map_err(|reason| lines.first_reason(reason))
     }
 
     /// Leaves it to the caller to look for a CR that no LF follows where a line is refused.
     #[inline]
-    fn read_lines(lines: &mut Lines<'a>) -> Result<Option<(Self, HeadEnd)>, Reason> {
+    fn read_lines(
+        &mut self,
+        lines: &mut Lines<'a>,
+        usual: Option<Paths<'_>>,
+    ) -> Result<Option<HeadEnd>, Reason> {
         let Some(start_line) = lines.next()? else { return Ok(None) };
-        let (transaction_id, start) = parse_start(start_line)?;
-        let Some(to_line) = lines.next()? else { return Ok(None) };
-        let to_path = parse_path(to_line, b"To-Path: ", Reason::ToPath)?;
-        let Some(from_line) = lines.next()? else { return Ok(None) };
-        let from_path = parse_path(from_line, b"From-Path: ", Reason::FromPath)?;
-        let mut headers = Headers::default();
+        (self.transaction_id, self.start) = parse_start(start_line)?;
+        match usual.and_then(|usual| lines.take_paths(usual)) {
+            Some((to_path, from_path)) => (self.to_path, self.from_path) = (to_path, from_path),
+            None => {
+                let Some(to_line) = lines.next()? else { return Ok(None) };
+                self.to_path = parse_path(to_line, b"To-Path: ", Reason::ToPath)?;
+                let Some(from_line) = lines.next()? else { return Ok(None) };
+                self.from_path = parse_path(from_line, b"From-Path: ", Reason::FromPath)?;
+            }
+        }
+        let mut seen = Seen::default();
         let first = lines.at;
         let (tail, last) = loop {
             let last = lines.at;
@@ -130,33 +168,57 @@ impl<'a> Head<'a> {
                     }
                     break (Tail::EndLine, last);
                 }
-                [_, ..] => headers.add(line)?,
+                [_, ..] => self.add(line, &mut seen)?,
             }
         };
-        let header_lines = &lines.bytes[first..last];
-        if !is_text(header_lines) {
+        self.header_lines = &lines.bytes[first..last];
+        if !is_text(self.header_lines) {
             return Err(Reason::LineEnd);
         }
-        match (tail, start, headers.content_type) {
+        match (tail, self.start, self.content_type) {
             (Tail::Body, Start::Response(..), _) => return Err(Reason::BodyInResponse),
             (Tail::Body, Start::Request(_), None) => return Err(Reason::BodyUnannounced),
             (Tail::EndLine, _, Some(_)) => return Err(Reason::BodyMissing),
             (Tail::Body, Start::Request(_), Some(_)) | (Tail::EndLine, _, None) => {}
         }
-        let head = Self {
-            transaction_id,
-            start,
-            to_path,
-            from_path,
-            message_id: headers.message_id,
-            byte_range: headers.byte_range,
-            success_report: headers.success_report.unwrap_or(false),
-            failure_report: headers.failure_report.unwrap_or_default(),
-            status: headers.status,
-            content_type: headers.content_type,
-            header_lines,
-        };
-        Ok(Some((head, HeadEnd { tail, headers: last, total: lines.at })))
+        Ok(Some(HeadEnd { tail, headers: last, total: lines.at }))
+    }
+
+    /// Takes a header line after From-Path.
+    fn add(&mut self, line: &'a [u8], seen: &mut Seen) -> Result<(), Reason> {
+        if self.content_type.is_some() {
+            return Err(Reason::ContentTypeNotLast);
+        }
+        let (name, value) = Name::split_off(line)?;
+        match name {
+            Name::MessageId => {
+                let id = is_message_id(value).then_some(value).ok_or(Reason::MessageId)?;
+                once(&mut self.message_id, id)
+            }
+            Name::ByteRange => {
+                let range = ByteRange::parse(value).ok_or(Reason::ByteRange)?;
+                once(&mut self.byte_range, range)
+            }
+            Name::SuccessReport => {
+                self.success_report = parse_success_report(value).ok_or(Reason::SuccessReport)?;
+                first(&mut seen.success_report)
+            }
+            Name::FailureReport => {
+                self.failure_report = parse_failure_report(value).ok_or(Reason::FailureReport)?;
+                first(&mut seen.failure_report)
+            }
+            Name::Status => {
+                let status = parse_status(value).ok_or(Reason::Status)?;
+                once(&mut self.status, status)
+            }
+            Name::ContentType => {
+                self.content_type =
+                    Some(is_media_type(value).then_some(value).ok_or(Reason::ContentType)?);
+                Ok(())
+            }
+            Name::Path => Err(Reason::Duplicate),
+            Name::Other => Ok(()),
+        }
     }
 
     /// Value of the first header of that name after From-Path, without regard to case.
@@ -192,53 +254,11 @@ impl<'a> Method<'a> {
     }
 }
 
-/// The headers after From-Path that mean something here.
+/// Which headers there have been of those that have a value without being there.
 #[derive(Default)]
-struct Headers<'a> {
-    message_id: Option<&'a [u8]>,
-    byte_range: Option<ByteRange>,
-    success_report: Option<bool>,
-    failure_report: Option<FailureReport>,
-    status: Option<Status<'a>>,
-    content_type: Option<&'a [u8]>,
-}
-
-impl<'a> Headers<'a> {
-    fn add(&mut self, line: &'a [u8]) -> Result<(), Reason> {
-        if self.content_type.is_some() {
-            return Err(Reason::ContentTypeNotLast);
-        }
-        let (name, value) = Name::split_off(line)?;
-        match name {
-            Name::MessageId => {
-                let id = is_message_id(value).then_some(value).ok_or(Reason::MessageId)?;
-                once(&mut self.message_id, id)
-            }
-            Name::ByteRange => {
-                let range = ByteRange::parse(value).ok_or(Reason::ByteRange)?;
-                once(&mut self.byte_range, range)
-            }
-            Name::SuccessReport => {
-                let report = parse_success_report(value).ok_or(Reason::SuccessReport)?;
-                once(&mut self.success_report, report)
-            }
-            Name::FailureReport => {
-                let report = parse_failure_report(value).ok_or(Reason::FailureReport)?;
-                once(&mut self.failure_report, report)
-            }
-            Name::Status => {
-                let status = parse_status(value).ok_or(Reason::Status)?;
-                once(&mut self.status, status)
-            }
-            Name::ContentType => {
-                self.content_type =
-                    Some(is_media_type(value).then_some(value).ok_or(Reason::ContentType)?);
-                Ok(())
-            }
-            Name::Path => Err(Reason::Duplicate),
-            Name::Other => Ok(()),
-        }
-    }
+struct Seen {
+    success_report: bool,
+    failure_report: bool,
 }
 
 /// Headers by what they mean here.
@@ -301,6 +321,10 @@ fn once<T>(slot: &mut Option<T>, value: T) -> Result<(), Reason> {
     }
     *slot = Some(value);
     Ok(())
+}
+
+fn first(seen: &mut bool) -> Result<(), Reason> {
+    if std::mem::replace(seen, true) { Err(Reason::Duplicate) } else { Ok(()) }
 }
 
 /// `MSRP SP transact-id SP (method / status-code [SP comment])`, without the CRLF.
@@ -416,6 +440,23 @@ struct Lines<'a> {
 }
 
 impl<'a> Lines<'a> {
+    /// The lines of both paths, where they are to the letter those: then nothing is left to be checked
+    /// of them.
+    #[inline(always)]
+    fn take_paths(&mut self, usual: Paths<'_>) -> Option<(Path<'a>, Path<'a>)> {
+        let (to_bytes, from_bytes) = (usual.to.len(), usual.from.len());
+        let rest = self.bytes[self.at..].strip_prefix(b"To-Path: ")?;
+        let (to, rest) = rest.split_at_checked(to_bytes)?;
+        let rest = rest.strip_prefix(b"\r\nFrom-Path: ")?;
+        let (from, rest) = rest.split_at_checked(from_bytes)?;
+        let rest = rest.strip_prefix(b"\r\n")?;
+        if to != usual.to || from != usual.from {
+            return None;
+        }
+        self.at = self.bytes.len() - rest.len();
+        Some((Path(to), Path(from)))
+    }
+
     /// The next line without its CRLF, `None` where its end has not come.
     #[inline(always)]
     fn next(&mut self) -> Result<Option<&'a [u8]>, Reason> {

@@ -20,7 +20,7 @@ mod uri;
 pub(crate) mod write;
 
 pub use framer::{Continuation, Framer, HEAD_BYTES_MAX, Piece};
-pub use head::{FailureReport, Head, Method, Start, Status};
+pub use head::{FailureReport, Head, Method, Paths, Start, Status};
 pub use id::{
     IDENT_BYTES_MAX, IDENT_BYTES_MIN, MESSAGE_ID_BYTES_MAX, MessageId, TransactionId, is_ident,
     is_message_id,

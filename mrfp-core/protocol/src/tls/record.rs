@@ -187,15 +187,17 @@ impl RecordLayer {
                 (sequence_nonce(&keys.iv, keys.sequence), AdditionalData::tls13(header))
             }
         };
+        // With its tag in one slice the plaintext would be moved afterwards, to where it is.
+        let (sealed, tag) = record[start..].split_at_mut(plaintext_bytes);
         let opened = expanded
             .read
-            .open_in_place(
+            .open_in_place_separate_tag(
                 aead::Nonce::assume_unique_for_key(nonce),
                 aead::Aad::from(additional.as_ref()),
-                &mut record[start..],
+                tag,
+                sealed,
             )
             .map_err(|_| RecordError::BadRecordMac)?;
-        assert_eq!(opened.len(), plaintext_bytes);
         keys.sequence += 1;
         match self.keys.suite.version {
             Version::Tls12 => Ok((header[0], start..start + plaintext_bytes)),
@@ -384,15 +386,18 @@ impl RecordLayer {
         };
         memory[record.start..record.start + HEADER_BYTES]
             .copy_from_slice(&header(outer_type, record.len() - HEADER_BYTES));
-        let tag = expanded
+        let (plaintext, tag) =
+            memory[plain.start..record.end].split_at_mut(plain_end - plain.start);
+        expanded
             .write
-            .seal_in_place_separate_tag(
+            .seal_in_place_scatter(
                 aead::Nonce::assume_unique_for_key(nonce),
                 aead::Aad::from(additional.as_ref()),
-                &mut memory[plain.start..plain_end],
+                plaintext,
+                &[],
+                tag,
             )
             .expect("a record is far below the cipher's limit");
-        memory[plain_end..record.end].copy_from_slice(tag.as_ref());
         keys.sequence += 1;
         self.keys.blocks_written += (plain.len() / BLOCK_BYTES) as u64 + 2;
         record
