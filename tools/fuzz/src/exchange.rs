@@ -10,7 +10,6 @@ use control_api::mikey::{
 };
 
 use crate::mikey_plain::{self as plain, Way};
-use crate::mikey_plain::{self as plain, Way};
 use crate::mikey_world::{
     ALICE, KMS_URI, ROOM, World, alice_key, node_key, now, seconds_later, tpk, usual_flags,
 };
