@@ -23,6 +23,9 @@ mod seeds;
 mod text;
 mod tls;
 
+/// A change of an input that leaves it one, where it can be read; the number decides which.
+pub type Mutation = fn(&[u8], u64) -> Option<Vec<u8>>;
+
 /// Something to be fuzzed.
 pub struct Target {
     /// Its name, and that of its directory in the corpus.
@@ -31,8 +34,8 @@ pub struct Target {
     pub run: fn(&[u8]) -> bool,
     /// Inputs to begin with, all of which are taken.
     pub seeds: fn() -> Vec<Vec<u8>>,
-    /// Changes an input so that it stays one, if there is a way; the number decides how.
-    pub mutate: Option<fn(&[u8], u64) -> Option<Vec<u8>>>,
+    /// How an input is changed, beside its bytes.
+    pub mutate: Option<Mutation>,
 }
 
 /// All of them.

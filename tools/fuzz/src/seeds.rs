@@ -99,7 +99,7 @@ pub(crate) fn transfer_resp() -> Vec<Vec<u8>> {
             let (_, init) = called(&mut world, input.flags());
             let (_, response) = world.answer(&init).expect("answered");
             let plain = plain(&response, |it| {
-                plain::turn_transfer_resp(it, &init, input.covers(), Way::Open)
+                plain::turn_transfer_resp(it, &init, input.covers(), Way::Open);
             });
             seeds.push(with(party, begun, &plain));
         }
