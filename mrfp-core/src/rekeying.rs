@@ -350,6 +350,9 @@ impl Plane {
             self.lose_session(session, cause);
             self.detach(session, Ending::Graceful);
         } else {
+            if ending == Ending::Graceful {
+                self.take_silence_well(key);
+            }
             self.part_from_former(session, ending);
         }
         // However its session has taken it.
@@ -464,6 +467,7 @@ impl Plane {
         if self.now_ns >= former.until_ns {
             self.release_beside(key, session, ReleaseCause::TooSlow, Ending::Graceful);
         } else if quiet && former.settled && !self.owes(key) {
+            self.take_silence_well(key);
             self.part_from_former(session, Ending::Graceful);
         }
     }

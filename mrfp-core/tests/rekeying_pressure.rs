@@ -105,3 +105,28 @@ fn the_answers_a_move_waits_for_are_read_whoever_lags() {
     assert_eq!(bob.bodies().len(), 20);
     world.subtract_all([1, 2]);
 }
+
+#[test]
+fn silence_on_the_former_connection_is_no_failure_where_only_errors_are_answered() {
+    let (mut world, mut former, mut bob) = parties();
+    let chunk = bob.chunk("chunk001", "message1", "1-4/8", b"left", '+');
+    let [chunk, rest] =
+        [chunk, bob.chunk("chunk002", "message1", "5-8/8", b"hand", '$')].map(|it| {
+            let text = String::from_utf8(it).unwrap();
+            text.replacen("Byte-Range", "Failure-Report: partial\r\nByte-Range", 1).into_bytes()
+        });
+    bob.send_raw(&mut world, &chunk);
+    world.settle();
+    former.read(&mut world);
+    let mut next = move_over(&mut world, &former);
+    world.pass(4);
+    assert_eq!(world.measure().connections, 2, "the former one is closed");
+    bob.send_raw(&mut world, &rest);
+    world.settle();
+    next.read(&mut world);
+    bob.read(&mut world);
+    assert_eq!((bob.take_statuses(), bob.take_reports()), (vec![], vec![]));
+    let got = former.received.iter().chain(&next.received).map(|it| it.body.as_slice());
+    assert_eq!(got.collect::<Vec<_>>().concat(), b"lefthand");
+    world.subtract_all([1, 2]);
+}
