@@ -37,6 +37,9 @@ impl Plane {
 
     /// Reads nothing more from a connection until nobody lags in this Context.
     pub(crate) fn pause(&mut self, key: Key, context_key: Key) {
+        if self.is_waited_for(key, context_key) {
+            return;
+        }
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Some(context) = self.contexts.get_mut(context_key) else { return };
         let is_paused = connection.paused > 0
@@ -114,7 +117,7 @@ impl Plane {
         let Some(context) = self.contexts.get_mut(context_key) else { return };
         context.lagging -= 1;
         if context.lagging > 0 {
-            return;
+            return self.resume_waited_for(context_key);
         }
         let mut paused = std::mem::take(&mut context.paused);
         for &key in &paused {
@@ -126,6 +129,26 @@ impl Plane {
         paused.clear();
         if let Some(context) = self.contexts.get_mut(context_key) {
             context.paused = paused;
+        }
+    }
+
+    /// Reads again from those that everybody waits for who still lags in a Context.
+    fn resume_waited_for(&mut self, context_key: Key) {
+        let mut index = 0;
+        while let Some(&key) =
+            self.contexts.get(context_key).and_then(|context| context.paused.get(index))
+        {
+            if !self.is_waited_for(key, context_key) {
+                index += 1;
+                continue;
+            }
+            if let Some(context) = self.contexts.get_mut(context_key) {
+                context.paused.swap_remove(index);
+            }
+            if let Some(connection) = self.connections.get_mut(key) {
+                connection.paused -= 1;
+            }
+            self.mark(key);
         }
     }
 

@@ -7,7 +7,7 @@ use mrfp_io::Key;
 use mrfp_protocol::msrp::{FailureReport, Head, TransactionId};
 
 use crate::config::{OUTSTANDING_PARTIAL_MAX, TRANSACTION_TIMEOUT_NS};
-use crate::connection::{Life, OpenChunk};
+use crate::connection::{Connection, Life, OpenChunk};
 use crate::egress::{Left, Position};
 use crate::incoming::Incoming;
 use crate::mp::ReleaseCause;
@@ -280,6 +280,16 @@ impl Plane {
             };
             let Some(request) = queue.remove(at) else { return };
             self.fail(key, &request, 408);
+        }
+    }
+
+    /// A connection is left in good order on which no answer is awaited: to what only an error would have
+    /// answered, silence was the good one.
+    pub(crate) fn take_silence_well(&mut self, key: Key) {
+        let left = |connection: &mut Connection| connection.outstanding.queue.pop_front();
+        while let Some(request) = self.connections.get_mut(key).and_then(left) {
+            assert!(request.partial);
+            self.answered_well(request.message);
         }
     }
 

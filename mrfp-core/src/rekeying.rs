@@ -17,7 +17,7 @@ use mrfp_protocol::msrp::Continuation;
 use mrfp_protocol::tls::Psk;
 
 use crate::config::{FORMER_CONNECTION_NS, FORMER_QUIET_NS};
-use crate::connection::{Claim, Connection, Life};
+use crate::connection::{Claim, Connection, Life, Recv};
 use crate::incoming::Incoming;
 use crate::mp::{Event, NextKey, Refusal, Rekey, ReleaseCause};
 use crate::plane::{Ending, Plane};
@@ -350,6 +350,9 @@ impl Plane {
             self.lose_session(session, cause);
             self.detach(session, Ending::Graceful);
         } else {
+            if ending == Ending::Graceful {
+                self.take_silence_well(key);
+            }
             self.part_from_former(session, ending);
         }
         // However its session has taken it.
@@ -387,6 +390,7 @@ impl Plane {
     /// Ends the connection that a session has left.
     fn part_from_former(&mut self, session: Key, ending: Ending) {
         let Some(key) = self.former_connection(session) else { return };
+        self.give_up_cut_message(key);
         self.fail_session(key, session);
         self.rekeyings.take_former(session);
         if let Some(context_key) = self.terminations.get(session).map(|it| it.context) {
@@ -396,6 +400,37 @@ impl Plane {
             connection.sessions.remove(session);
         }
         self.end(key, ending);
+    }
+
+    /// The rest of a chunk that is coming in does not come any more. What the peer sends of its message
+    /// over the other connection would be written into the chunk the receivers have open.
+    fn give_up_cut_message(&mut self, key: Key) {
+        let Some(connection) = self.connections.get(key).filter(|it| !it.is_resting()) else {
+            return;
+        };
+        if let Incoming::Forward(forward) = &connection.incoming {
+            self.abandon_message(key, forward.message, 408);
+        }
+    }
+
+    /// Whether a connection must be read whoever lags in its Context: the answers on it are what its
+    /// session, and thereby every laggard there, waits for.
+    pub(crate) fn is_waited_for(&self, key: Key, context_key: Key) -> bool {
+        if self.rekeyings.is_empty() {
+            return false;
+        }
+        let former = self.session_beside(key).and_then(|session| self.rekeyings.former(session));
+        let Some(context) = self.contexts.get(context_key) else { return false };
+        former.is_some_and(|former| former.connection == key && !former.settled)
+            && context.members.iter().all(|&member| self.lags_behind_former_at_most(member))
+    }
+
+    fn lags_behind_former_at_most(&self, session: Key) -> bool {
+        let current = self.terminations.get(session).and_then(|it| it.connection);
+        [current, self.former_connection(session)].into_iter().flatten().all(|key| {
+            self.connections.get(key).is_none_or(|it| it.lagging_since_ns.is_none())
+                || self.is_behind_former(key)
+        })
     }
 
     /// A session is over: neither its next key nor its former connection is of any use.
@@ -422,13 +457,17 @@ impl Plane {
         }
         let Some(former) = &rekeying.former else { return };
         let key = former.connection;
+        // A peer that is held back is not silent: what it has sent lies unread.
         let quiet = self.connections.get(key).is_none_or(|connection| {
             self.now_ns - connection.received_ns >= FORMER_QUIET_NS
                 && connection.is_between_messages()
+                && connection.wants_recv()
+                && connection.recv == Recv::Armed
         });
         if self.now_ns >= former.until_ns {
             self.release_beside(key, session, ReleaseCause::TooSlow, Ending::Graceful);
         } else if quiet && former.settled && !self.owes(key) {
+            self.take_silence_well(key);
             self.part_from_former(session, Ending::Graceful);
         }
     }

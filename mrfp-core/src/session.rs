@@ -186,10 +186,12 @@ impl Plane {
         }
         if was_bound && let Some(connection_key) = connection_key {
             self.give_up_messages(connection_key, session);
-            self.settle_back_pressure(connection_key, session, context_key);
         }
         if let Some(context) = self.contexts.get_mut(context_key) {
             context.members.retain(|&member| member != session);
+        }
+        if was_bound && let Some(connection_key) = connection_key {
+            self.settle_back_pressure(connection_key, session, context_key);
         }
         if let Some(termination) = self.terminations.get_mut(session) {
             termination.stage = termination.stage.max(Stage::Released);
