@@ -89,8 +89,8 @@ impl<'k> Conversation<'k> {
             self.open_ticket(bytes, ticket, &mut findings);
         }
         // A MAC covers what stands before it, and V ends every message that has one (RFC 6043 section 4).
-        let ends = |(_, mac): &(u8, std::ops::Range<usize>)| mac.end == bytes.len();
-        if !seen.payloads.verification.as_ref().is_none_or(ends) {
+        let verification = seen.payloads.verification.as_ref();
+        if verification.is_some_and(|(_, mac)| mac.end != bytes.len()) {
             findings.push(Finding::failed("MAC", "payloads follow V, which it does not cover"));
             return findings;
         }
