@@ -202,6 +202,7 @@ fn names_the_place_of_a_ticket_key_that_cannot_be() {
     };
     let shared = |with: &str| format!("shared_with = \"{with}\"\n");
     let responders = "responders = [\"*\"]\n";
+    let acts_as = "may_act_as = [\"*\"]\n";
     let cases = [
         (key("mikey.ticket_key", "a", &shared("users")), 4, "a key of nobody"),
         (
@@ -214,6 +215,13 @@ fn names_the_place_of_a_ticket_key_that_cannot_be() {
         (
             key("kms.issuing_key", "a", "") + &key("kms.shared_ticket_key", "a", responders),
             5,
+            "a second key named \"a\"",
+        ),
+        // One name for two would give each what the other may do.
+        (
+            format!("[kms]\nresolver = \"a\"\n{}", key("kms.user", "a", acts_as))
+                + &key("kms.ticket_key", "a", acts_as),
+            8,
             "a second key named \"a\"",
         ),
         (key("kms.issuing_key", "a", "").replace(&"0f".repeat(16), "0f0f"), 3, "a key of 2 bytes"),
@@ -369,15 +377,19 @@ fn refuses_the_development_credential_beyond_loopback() {
 #[test]
 fn refuses_the_development_credential_wherever_it_is_used() {
     let beyond = "[sip]\nudp = \"192.0.2.1:5060\"\n";
-    let own = |table: &str| {
+    let own = |table: &str, id: &str| {
         let key = "5a".repeat(16);
-        format!("[[{table}]]\nid = \"own\"\nkey = \"{key}\"\nmay_act_as = [\"*\"]\n")
+        format!("[[{table}]]\nid = \"{id}\"\nkey = \"{key}\"\nmay_act_as = [\"*\"]\n")
     };
     let known = |table: &str, more: &str| {
         let key = "4d5246207265736f6c76653a20646576";
         format!("[[{table}]]\nid = \"known\"\nkey = \"{key}\"\n{more}")
     };
-    let keys = format!("[kms]\nresolver = \"own\"\n{}{}", own("kms.user"), own("kms.ticket_key"));
+    let keys = format!(
+        "[kms]\nresolver = \"own\"\n{}{}",
+        own("kms.user", "own"),
+        own("kms.ticket_key", "tickets")
+    );
     assert!(Config::parse("mrf.toml", &format!("{beyond}{keys}")).is_ok());
     for key in [
         known("mikey.ticket_key", "shared_with = \"kms\"\n"),
@@ -390,7 +402,7 @@ fn refuses_the_development_credential_wherever_it_is_used() {
         );
     }
     let remote = "mode = \"remote\"\n[[kms.server]]\nurl = \"http://127.0.0.1:8088\"\n";
-    let keys = format!("[kms]\nresolver = \"own\"\n{remote}{}", own("kms.user"));
+    let keys = format!("[kms]\nresolver = \"own\"\n{remote}{}", own("kms.user", "own"));
     assert!(Config::parse("mrf.toml", &format!("{beyond}{keys}")).is_ok());
     let makes = "[conference]\ndial_ticket = \"own\"\ndial_ticket_key = \"development-tpk\"\n";
     assert!(problem(&format!("{beyond}{makes}{keys}")).contains("development credential"));

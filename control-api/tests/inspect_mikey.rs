@@ -291,6 +291,17 @@ fn no_changed_byte_makes_it_fail() {
     }
 }
 
+#[test]
+fn a_mac_that_is_not_at_the_end_covers_nothing() {
+    // TRANSFER_INIT for no session: header, V, then a TICKET with nothing in it.
+    let mac = "00".repeat(20);
+    let init = format!("010e0980aabbccdd0001 1101{mac} 00000101010000000000 00000000");
+    let keys = keys(&[(Purpose::MessageProtection, "00112233445566778899aabbccddeeff")]);
+    let (well, told) = told(init.as_bytes(), &keys, false, false);
+    assert!(!well, "{told}");
+    assert_tells(&told, &["WRONG   MAC: payloads follow V"]);
+}
+
 fn bytes(hex: &str) -> Vec<u8> {
     let digit = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).expect("hex");
     (0..hex.len()).step_by(2).map(digit).collect()

@@ -230,14 +230,14 @@ fn a_hangup_takes_over_users_and_a_wrong_file_changes_nothing() {
 fn check_refuses_a_listener_in_the_clear_beyond_loopback() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("kms.toml");
-    let key = |table: &str| {
+    let key = |table: &str, id: &str| {
         format!(
-            "[[kms.{table}]]\nid = \"own\"\nkey = \"{}\"\nmay_act_as = [\"*\"]\n",
+            "[[kms.{table}]]\nid = \"{id}\"\nkey = \"{}\"\nmay_act_as = [\"*\"]\n",
             "07".repeat(32)
         )
     };
     let config = |extra: &str| {
-        let keys = format!("{}{}", key("user"), key("ticket_key"));
+        let keys = format!("{}{}", key("user", "own"), key("ticket_key", "tickets"));
         format!("[kms]\nlisten = \"192.0.2.1:8088\"\nresolver = \"own\"\n{extra}{keys}")
     };
     let check = |text: &str| {

@@ -527,6 +527,26 @@ fn a_key_beside_a_forked_ticket_is_taken_only_once_the_kms_has_seen_the_proof() 
 }
 
 #[test]
+fn a_key_that_every_responder_has_is_taken_only_once_the_kms_has_seen_the_proof() {
+    for wished in [
+        vec![session_key(KEY_TEK, 16, b"k")],
+        vec![session_key(KEY_TGK, 16, b"t"), session_key(KEY_GTGK, 16, b"g")],
+    ] {
+        let mut world = World::plain();
+        let ticket = world.made(forking_flags(), &wished, &tpk()).expect("made");
+        world.transfer(&ticket);
+        // Another responder of that ticket has MPKi and these keys, but not MPKr.
+        let (_, transfer_init) = world.call(&ticket);
+        let message = codec::parse(&transfer_init).expect("our own");
+        let mut data = message.ticket().expect("TICKET").initiator_data.clone();
+        *data.last_mut().expect("bytes") ^= 1;
+        let refused = world.answer(&with_initiator_data(&transfer_init, data)).err();
+        assert_eq!(refused, Some(Error::WrongInitiatorProof));
+        world.answer(&transfer_init).expect("answered");
+    }
+}
+
+#[test]
 fn a_ticket_that_was_resolved_still_expires() {
     let mut world = World::plain();
     let ticket = world.granted(usual_flags(), &[]).expect("granted");

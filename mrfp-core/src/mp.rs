@@ -55,8 +55,9 @@ pub enum Command {
     /// one ends, the member stays who it is. Answered by `Reserved` or `Refused`.
     ReplaceSession(Box<ReplaceSession>),
     /// TS 23.333 "Modify": a session that stands gets another key, and moves to a connection under it
-    /// once there is one (RFC 6043 section 5.2). Answered by `Modified` or `Refused`; `Rekeyed` or
-    /// `RekeyingFailed` follows, unless the key is withdrawn or the session ends.
+    /// once there is one (RFC 6043 section 5.2). Answered by `Modified` or `Refused`, and
+    /// `Rekeyed` or `RekeyingFailed` follows unless the session ends; a key that is withdrawn gets none
+    /// of them.
     Rekey(Box<Rekey>),
     /// TS 23.333 "Subtract". Answered by `Subtracted` once the connection is gone, also where the
     /// Termination is not known (any more).

@@ -238,6 +238,8 @@ impl<D: Driver> Shard<D> {
             Command::Rekey(rekey) => {
                 let termination = rekey.termination;
                 let event = match self.rekey(&rekey) {
+                    // Nobody waits for it, and it could be taken for the answer to what comes next.
+                    _ if matches!(rekey.key, NextKey::Withdrawn) => return,
                     Ok(()) => Event::Modified { termination },
                     Err(reason) => Event::Refused { termination, reason },
                 };

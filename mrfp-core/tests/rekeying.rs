@@ -311,6 +311,21 @@ fn without_a_connection_in_time_the_session_stays_with_its_key() {
 }
 
 #[test]
+fn a_key_that_is_withdrawn_gets_no_answer() {
+    let mut world = World::calm();
+    parties(&mut world);
+    let answered = |world: &World| {
+        count(world, |event| matches!(event, Event::Modified { .. } | Event::Refused { .. }))
+    };
+    let before = answered(&world);
+    rekey(&mut world, 1, awaited());
+    assert_eq!(answered(&world), before + 1);
+    rekey(&mut world, 1, NextKey::Withdrawn);
+    assert_eq!(answered(&world), before + 1);
+    world.subtract_all([1, 2]);
+}
+
+#[test]
 fn a_client_that_is_faster_than_the_answer_waits_for_the_next_key() {
     for comes in [true, false] {
         let mut world = World::calm();

@@ -113,9 +113,11 @@ impl Config {
             check_key_bytes(&key.key, || key_path("shared_ticket_key", index, "key"))?;
             check_owners(&key.responders, || key_path("shared_ticket_key", index, "responders"))?;
         }
-        check_ids(kms.users.iter().map(|user| ("user", user.id.as_str())))?;
-        // What protects tickets is found by one name, whoever makes them.
+        let users = kms.users.iter().map(|user| ("user", user.id.as_str()));
         let tickets = kms.ticket_keys.iter().map(|key| ("ticket_key", key.id.as_str()));
+        // By its name the KMS knows as whom the owner of a key may act.
+        check_ids(users.chain(tickets.clone()))?;
+        // What protects tickets is found by one name, whoever makes them.
         let issuing = kms.issuing_keys.iter().map(|key| ("issuing_key", key.id.as_str()));
         let shared =
             kms.shared_ticket_keys.iter().map(|key| ("shared_ticket_key", key.id.as_str()));

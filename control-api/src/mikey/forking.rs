@@ -38,6 +38,11 @@ pub(crate) fn forked_mpkr(
         .derive(constant::FORKED_MPKR, mpkr.len())
 }
 
+/// Whether each responder gets another key in its place.
+pub(crate) fn is_forked(key: &KeyData) -> bool {
+    matches!(key.key_type, KEY_TGK | KEY_TGK_SALT)
+}
+
 /// Every TGK becomes TGK'.
 pub(crate) fn fork_session_keys(
     prf: Prf,
@@ -46,7 +51,7 @@ pub(crate) fn fork_session_keys(
     kms_rand: &[u8],
 ) {
     for key in session_keys {
-        if matches!(key.key_type, KEY_TGK | KEY_TGK_SALT) {
+        if is_forked(key) {
             key.key = KeySource::forking(prf, &key.key, responder.as_bytes(), kms_rand)
                 .derive(constant::FORKED_TGK, key.key.len());
         }
@@ -116,8 +121,7 @@ pub(crate) fn check_initiator_data(ticket: &Ticket, parameters: &Parameters) -> 
 
 /// A forked TGK has its modifier in TRANSFER_RESP, so there must be one (RFC 6043 section 6.10).
 pub(crate) fn check_forked_keys(flags: TicketFlags, keys: &[KeyData]) -> Result<(), Error> {
-    let forked = flags.has(TicketFlags::KEY_FORKING)
-        && keys.iter().any(|key| matches!(key.key_type, KEY_TGK | KEY_TGK_SALT));
+    let forked = flags.has(TicketFlags::KEY_FORKING) && keys.iter().any(is_forked);
     if forked && !flags.has(TicketFlags::TRANSFER_RESPONSE) {
         return Err(Error::UnacceptablePolicy(PolicyProblem::ForkedWithoutResponse));
     }

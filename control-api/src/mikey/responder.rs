@@ -8,7 +8,7 @@ use super::exchange::{
     check_ticket, only_session, parse_expected, required_rand, required_timestamp, required_uri,
     uri_of,
 };
-use super::forking::{check_forked_keys, check_initiator_data};
+use super::forking::{check_forked_keys, check_initiator_data, is_forked};
 use super::replay::{ReceivedMessage, ReplayCache, checked_message_time};
 use super::resolve::{Pending, ResolvedTickets};
 use super::ticket::{self, TicketContent};
@@ -153,10 +153,15 @@ impl Responder {
         let ticket = transfer.message.ticket().expect("it was checked");
         let policy = &ticket.policy;
         // With forked keys only the KMS can tell that the initiator has those of the ticket. Who has
-        // not learns nothing from an answer, unless the session key is one of its own.
-        let own_key_forked =
-            policy.flags.has(TicketFlags::KEY_FORKING) && transfer.message.kemac().is_some();
-        if !own_key_forked && let Some(content) = self.resolved.find(ticket, &transfer.asked_as) {
+        // not learns nothing from an answer, unless the session key is one of its own, or one that
+        // is not forked and so every responder has.
+        let unproven = |content: &TicketContent| {
+            let own_key = transfer.message.kemac().is_some();
+            policy.flags.has(TicketFlags::KEY_FORKING)
+                && (own_key || !content.session_keys.iter().all(is_forked))
+        };
+        let resolved = self.resolved.find(ticket, &transfer.asked_as);
+        if let Some(content) = resolved.filter(|content| !unproven(content)) {
             return Ok(Some(content));
         }
         if self.held.is_empty() || policy.flags.has(TicketFlags::RESOLVE_MANDATORY) {

@@ -1,5 +1,7 @@
 //! Finding messages in what an engineer has at hand: base64, hex, SDP, SIP, HTTP, a capture file.
 
+use std::collections::HashSet;
+
 use super::walk::{Dialect, MESSAGE_BYTES_MAX, walk};
 use crate::inspect::text::{decode_base64, decode_text, is_text};
 
@@ -20,23 +22,21 @@ pub(super) fn find(input: &[u8], name: &str) -> Result<Vec<Found>, String> {
     if found.is_empty() {
         found = bare(input, name)?;
     }
-    let mut unique: Vec<Found> = Vec::new();
-    for message in found {
-        if unique.iter().all(|earlier| earlier.bytes != message.bytes) {
-            unique.push(message);
-        }
-    }
-    Ok(unique)
+    // A capture may have any number of them.
+    let mut earlier = HashSet::new();
+    found.retain(|message| earlier.insert(message.bytes.clone()));
+    Ok(found)
 }
 
 /// What stands behind `key-mgmt:mikey` (RFC 4567 section 3.1), in SDP, in SIP, and in capture files
 /// whose packets are not cut.
 fn attributes(input: &[u8], name: &str) -> Result<Vec<Found>, String> {
     let mut found = Vec::new();
-    let mut at = 0;
+    let (mut at, mut line) = (0, 1);
     while let Some(next) = position(&input[at..], ATTRIBUTE) {
-        at += next + ATTRIBUTE.len();
-        let line = 1 + input[..at].iter().filter(|byte| **byte == b'\n').count();
+        let end = at + next + ATTRIBUTE.len();
+        line += input[at..end].iter().filter(|byte| **byte == b'\n').count();
+        at = end;
         let rest = input[at..].trim_ascii_start();
         let Some(value) = rest.strip_prefix(b"mikey") else { continue };
         let value = value.trim_ascii_start();

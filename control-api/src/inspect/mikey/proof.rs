@@ -88,6 +88,12 @@ impl<'k> Conversation<'k> {
         if let Some(ticket) = &seen.payloads.ticket {
             self.open_ticket(bytes, ticket, &mut findings);
         }
+        // A MAC covers what stands before it, and V ends every message that has one (RFC 6043 section 4).
+        let verification = seen.payloads.verification.as_ref();
+        if verification.is_some_and(|(_, mac)| mac.end != bytes.len()) {
+            findings.push(Finding::failed("MAC", "payloads follow V, which it does not cover"));
+            return findings;
+        }
         let is_update = seen.data_type == TRANSFER_INIT && seen.payloads.ticket.is_none();
         match seen.data_type {
             rfc3830::PRE_SHARED
