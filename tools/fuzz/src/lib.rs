@@ -3,7 +3,7 @@
 //!
 //! MIKEY messages are given to the targets of the key exchange in a *plain form*: keys unencrypted and
 //! MACs of no matter. The target encrypts and authenticates them with the keys of the party that would
-//! have sent them ([`mikey_plain`]), so that what is changed arrives behind the checks of a MAC.
+//! have sent them (`mikey_plain`), so that what is changed arrives behind the checks of a MAC.
 #![forbid(unsafe_code)]
 
 mod exchange;
