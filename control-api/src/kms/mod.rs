@@ -17,7 +17,6 @@ mod service;
 mod state;
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use zeroize::Zeroizing;
@@ -116,31 +115,6 @@ pub trait TicketResolver: Send + Sync {
         now: NtpTime,
         random: Random<'_>,
     ) -> Result<Vec<u8>, Error>;
-}
-
-impl TicketResolver for Mutex<Kms> {
-    fn resolve_here(
-        &self,
-        ticket: &Ticket,
-        responder: &str,
-        key_identity: &[u8],
-        now: NtpTime,
-        random: Random<'_>,
-    ) -> Result<TicketContent, Error> {
-        // A panic inside would poison the lock; the state is only a replay cache, so go on.
-        let kms = self.lock().unwrap_or_else(PoisonError::into_inner);
-        kms.resolve_here(ticket, responder, key_identity, now, random)
-    }
-
-    fn request_here(
-        &self,
-        message: &[u8],
-        now: NtpTime,
-        random: Random<'_>,
-    ) -> Result<Vec<u8>, Error> {
-        let mut kms = self.lock().unwrap_or_else(PoisonError::into_inner);
-        kms.try_handle(message, now, random)
-    }
 }
 
 /// A ticket protection key that the KMS shares with responders, who open tickets themselves (mode 2).
