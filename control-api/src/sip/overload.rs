@@ -46,7 +46,8 @@ impl OverloadControl {
         if self.delay_max.is_zero() {
             return false;
         }
-        let limit = self.limit(now);
+        let half_full = self.half_full(now);
+        let limit = half_full.map_or(self.delay_max, |half| half.min(self.delay_max));
         // It came after all before it were taken: nothing stands, we were just held up.
         let alone = last.is_none_or(|(taken, _)| received > taken);
         if alone || waited < limit / 2 {
@@ -59,8 +60,7 @@ impl OverloadControl {
         if waited <= limit || now - long_since < self.interval {
             return false;
         }
-        let overflows = self.overflow.is_some_and(|(at, _)| now - at < OVERFLOW);
-        self.too_long = if overflows { self.too_long.wrapping_add(1) } else { 1 };
+        self.too_long = if half_full.is_some() { self.too_long.wrapping_add(1) } else { 1 };
         !self.too_long.is_multiple_of(TAKEN_ONE_IN)
     }
 
@@ -69,9 +69,10 @@ impl OverloadControl {
         self.overflow = Some((now, now.saturating_duration_since(received) / 2));
     }
 
-    fn limit(&self, now: Instant) -> Duration {
+    /// Where the buffer overflows: how long messages wait in half of it.
+    fn half_full(&self, now: Instant) -> Option<Duration> {
         let recent = self.overflow.filter(|(at, _)| now.saturating_duration_since(*at) < OVERFLOW);
-        recent.map_or(self.delay_max, |(_, half)| half.min(self.delay_max))
+        recent.map(|(_, half)| half)
     }
 
     /// How long messages wait at present: what the last one has waited, unless that is long ago.
