@@ -11,12 +11,12 @@ use control_api::mikey::Initiator;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use parties::{
     ALICE, KMS_URI, ROOM, calls, counting_random, kms, opening_responder, parameters, requests,
-    resolves, responder, ticket_protection_key, ticking,
+    resolves, responder, ticking, tpk,
 };
 
 fn initiator(c: &mut Criterion) {
     let mut group = c.benchmark_group("mikey");
-    let (parameters, key) = (parameters(), ticket_protection_key());
+    let (parameters, key) = (parameters(), tpk());
     let (mut random, mut now) = (counting_random(), ticking());
     group.bench_function("initiator: ticket made and TRANSFER_INIT", |b| {
         b.iter(|| {

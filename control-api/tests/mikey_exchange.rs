@@ -1,9 +1,10 @@
 //! Initiator, responder and KMS together, and everything they have to refuse.
 
-use std::collections::BTreeMap;
+mod mikey_world;
+
 use std::time::Duration;
 
-use control_api::kms::{Kms, KmsConfig};
+use control_api::kms::Kms;
 use control_api::mikey::codec::code_point::{ROLE_INITIATOR, TICKET_3GPP_BASE};
 use control_api::mikey::codec::{
     self, CsIdMap, DataType, FlagContradiction, MacAlgorithm, Message, ParseReason, Payload,
@@ -13,80 +14,14 @@ use control_api::mikey::derivation::{KeySource, Prf, constant};
 use control_api::mikey::error::PolicyProblem;
 use control_api::mikey::protection::{self, Encryption};
 use control_api::mikey::{
-    Error, Established, GrantedTicket, Initiator, NtpTime, Parameters, Pending, PreSharedKey,
-    Responder, ResponderConfig, Suite, TicketProtectionKey, UriPattern, error_message,
+    Error, Established, GrantedTicket, Initiator, NtpTime, Parameters, Pending, Responder,
+    ResponderConfig, Suite, TicketProtectionKey, UriPattern, error_message,
+};
+use mikey_world::{
+    ALICE, BoxedRandom, KMS_URI, ROOM, alice_key, assert_same_key, counting_random, key,
+    kms_config, node_key, now, responder_config, seconds_later, tpk,
 };
 use zeroize::Zeroizing;
-
-const ALICE: &str = "sip:alice@example.com";
-const ROOM: &str = "sip:room@127.0.0.1";
-const KMS_URI: &str = "sip:kms@example.com";
-
-fn now() -> NtpTime {
-    NtpTime::from_unix(Duration::from_secs(1_790_000_000))
-}
-
-fn seconds_later(seconds: u64) -> NtpTime {
-    now().after(Duration::from_secs(seconds))
-}
-
-/// Bytes that differ from call to call, the same in every run.
-fn counting_random() -> impl FnMut(&mut [u8]) {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    move |out| {
-        for byte in out {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            *byte = (state >> 24) as u8;
-        }
-    }
-}
-
-fn key(fill: u8) -> Zeroizing<Vec<u8>> {
-    Zeroizing::new(vec![fill; 16])
-}
-
-fn tpk() -> TicketProtectionKey {
-    TicketProtectionKey { identity: b"tpk-alice".to_vec(), key: key(1) }
-}
-
-fn node_key() -> PreSharedKey {
-    PreSharedKey { identity: b"psk-node".to_vec(), key: key(2) }
-}
-
-fn alice_key() -> PreSharedKey {
-    PreSharedKey { identity: b"psk-alice".to_vec(), key: key(3) }
-}
-
-fn kms_config(parameters: Parameters) -> KmsConfig {
-    let alice = || vec![UriPattern::Exact(ALICE.to_owned())];
-    KmsConfig {
-        uri: KMS_URI.to_owned(),
-        users: vec![node_key(), alice_key()],
-        ticket_protection_keys: vec![tpk()],
-        ticket_lifetime: Duration::from_secs(3600),
-        may_act_as: BTreeMap::from([
-            (b"tpk-alice".to_vec(), alice()),
-            (b"psk-alice".to_vec(), alice()),
-            (b"psk-node".to_vec(), vec![UriPattern::Host("127.0.0.1".to_owned())]),
-        ]),
-        groups: BTreeMap::new(),
-        parameters,
-    }
-}
-
-fn responder_config(parameters: Parameters) -> ResponderConfig {
-    ResponderConfig {
-        accepted: vec![UriPattern::Host("127.0.0.1".to_owned())],
-        answer_as: None,
-        kms_uri: KMS_URI.to_owned(),
-        kms_key: node_key(),
-        parameters,
-    }
-}
-
-type BoxedRandom = Box<dyn FnMut(&mut [u8])>;
 
 /// The three parties and their randomness.
 struct World {
@@ -148,13 +83,6 @@ impl World {
         change(&mut message);
         self.answer(&codec::encode(&message)).expect_err("it was changed")
     }
-}
-
-fn assert_same_key(initiator: &Established, responder: &Established) {
-    assert_eq!(initiator.psk.expose(), responder.psk.expose());
-    assert_eq!(initiator.psk_identity, responder.psk_identity);
-    assert_eq!(initiator.peer, ROOM);
-    assert_eq!(responder.peer, ALICE);
 }
 
 #[test]

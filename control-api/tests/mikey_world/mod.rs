@@ -79,7 +79,36 @@ pub(crate) fn usual_flags() -> TicketFlags {
     TicketWish::new(KMS_URI, ALICE, &[ROOM]).flags
 }
 
-type BoxedRandom = Box<dyn FnMut(&mut [u8])>;
+/// A KMS that knows alice, her tickets, and the node with its rooms.
+pub(crate) fn kms_config(parameters: Parameters) -> KmsConfig {
+    let alice = || vec![UriPattern::Exact(ALICE.to_owned())];
+    KmsConfig {
+        uri: KMS_URI.to_owned(),
+        users: vec![node_key(), alice_key()],
+        ticket_protection_keys: vec![tpk()],
+        ticket_lifetime: Duration::from_secs(3600),
+        may_act_as: BTreeMap::from([
+            (b"tpk-alice".to_vec(), alice()),
+            (b"psk-alice".to_vec(), alice()),
+            (b"psk-node".to_vec(), vec![UriPattern::Host("127.0.0.1".to_owned())]),
+        ]),
+        groups: BTreeMap::new(),
+        parameters,
+    }
+}
+
+/// The node, for all its rooms.
+pub(crate) fn responder_config(parameters: Parameters) -> ResponderConfig {
+    ResponderConfig {
+        accepted: vec![UriPattern::Host("127.0.0.1".to_owned())],
+        answer_as: None,
+        kms_uri: KMS_URI.to_owned(),
+        kms_key: node_key(),
+        parameters,
+    }
+}
+
+pub(crate) type BoxedRandom = Box<dyn FnMut(&mut [u8])>;
 
 /// The three parties and their randomness.
 pub(crate) struct World {
@@ -91,28 +120,8 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(parameters: Parameters) -> Self {
-        let alice = || vec![UriPattern::Exact(ALICE.to_owned())];
-        let rooms = || vec![UriPattern::Host("127.0.0.1".to_owned())];
-        let responder = Responder::new(ResponderConfig {
-            accepted: rooms(),
-            answer_as: None,
-            kms_uri: KMS_URI.to_owned(),
-            kms_key: node_key(),
-            parameters: parameters.clone(),
-        });
-        let kms = Kms::new(KmsConfig {
-            uri: KMS_URI.to_owned(),
-            users: vec![node_key(), alice_key()],
-            ticket_protection_keys: vec![tpk()],
-            ticket_lifetime: Duration::from_secs(3600),
-            may_act_as: BTreeMap::from([
-                (b"tpk-alice".to_vec(), alice()),
-                (b"psk-alice".to_vec(), alice()),
-                (b"psk-node".to_vec(), rooms()),
-            ]),
-            groups: BTreeMap::new(),
-            parameters: parameters.clone(),
-        });
+        let responder = Responder::new(responder_config(parameters.clone()));
+        let kms = Kms::new(kms_config(parameters.clone()));
         Self { parameters, responder, kms, random: Box::new(counting_random()) }
     }
 

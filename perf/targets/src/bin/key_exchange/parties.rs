@@ -1,19 +1,18 @@
 //! The parties of a ticket transfer with algorithms of 128 bits, and messages that are to be answered.
 
-use std::collections::BTreeMap;
+#[path = "../../../../../control-api/tests/mikey_world/mod.rs"]
+mod mikey_world;
+
 use std::time::Duration;
 
 use control_api::kms::{Kms, KmsConfig};
 use control_api::mikey::codec::TicketFlags;
 use control_api::mikey::{
-    GrantedTicket, HeldTicketKey, Initiator, NtpTime, Parameters, PreSharedKey, Responder,
-    ResponderConfig, TicketMaker, TicketProtectionKey, TicketWish, UriPattern,
+    GrantedTicket, HeldTicketKey, Initiator, NtpTime, Parameters, Responder, TicketMaker,
+    TicketWish, UriPattern,
 };
-use zeroize::Zeroizing;
-
-pub(crate) const ALICE: &str = "sip:alice@example.com";
-pub(crate) const ROOM: &str = "sip:room@127.0.0.1";
-pub(crate) const KMS_URI: &str = "sip:kms@example.com";
+pub(crate) use mikey_world::{ALICE, KMS_URI, ROOM, counting_random, tpk};
+use mikey_world::{alice_key, kms_config, responder_config};
 
 /// A message, and when it was made.
 pub(crate) type Made = (Vec<u8>, NtpTime);
@@ -28,52 +27,10 @@ pub(crate) fn ticking() -> impl FnMut() -> NtpTime {
     }
 }
 
-/// Bytes that differ from call to call, the same in every run.
-pub(crate) fn counting_random() -> impl FnMut(&mut [u8]) {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    move |out| {
-        for byte in out {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            *byte = (state >> 24) as u8;
-        }
-    }
-}
-
-pub(crate) fn ticket_protection_key() -> TicketProtectionKey {
-    TicketProtectionKey { identity: b"tpk-alice".to_vec(), key: Zeroizing::new(vec![1; 16]) }
-}
-
-fn pre_shared_key(identity: &str, fill: u8) -> PreSharedKey {
-    PreSharedKey { identity: identity.as_bytes().to_vec(), key: Zeroizing::new(vec![fill; 16]) }
-}
-
-fn node_key() -> PreSharedKey {
-    pre_shared_key("psk-node", 2)
-}
-
-fn alice_key() -> PreSharedKey {
-    pre_shared_key("psk-alice", 3)
-}
-
 pub(crate) fn kms() -> Kms {
-    let alice = || vec![UriPattern::Exact(ALICE.to_owned())];
-    let node = vec![UriPattern::Host("127.0.0.1".to_owned())];
-    Kms::new(KmsConfig {
-        uri: KMS_URI.to_owned(),
-        users: vec![node_key(), alice_key()],
-        ticket_protection_keys: vec![ticket_protection_key()],
-        // The clock of a measurement runs far.
-        ticket_lifetime: Duration::from_secs(1_000_000),
-        may_act_as: BTreeMap::from([
-            (b"tpk-alice".to_vec(), alice()),
-            (b"psk-alice".to_vec(), alice()),
-            (b"psk-node".to_vec(), node),
-        ]),
-        groups: BTreeMap::new(),
-        parameters: parameters(),
-    })
+    // The clock of a measurement runs far.
+    let ticket_lifetime = Duration::from_secs(1_000_000);
+    Kms::new(KmsConfig { ticket_lifetime, ..kms_config(parameters()) })
 }
 
 /// Every ticket is opened every time, though all calls have the same one.
@@ -86,26 +43,20 @@ pub(crate) fn parameters() -> Parameters {
 }
 
 pub(crate) fn responder() -> Responder {
-    Responder::new(ResponderConfig {
-        accepted: vec![UriPattern::Host("127.0.0.1".to_owned())],
-        answer_as: None,
-        kms_uri: KMS_URI.to_owned(),
-        kms_key: node_key(),
-        parameters: parameters(),
-    })
+    Responder::new(responder_config(parameters()))
 }
 
 /// A responder that has the key of alice's tickets.
 pub(crate) fn opening_responder() -> Responder {
     let mut opening = responder();
     let maker = TicketMaker::Initiators(vec![UriPattern::Exact(ALICE.to_owned())]);
-    opening.hold_ticket_key(HeldTicketKey { key: ticket_protection_key(), maker });
+    opening.hold_ticket_key(HeldTicketKey { key: tpk(), maker });
     opening
 }
 
 /// TRANSFER_INITs. `local`: the responder may open the ticket itself.
 pub(crate) fn calls(local: bool) -> impl FnMut() -> Made {
-    let (parameters, key) = (parameters(), ticket_protection_key());
+    let (parameters, key) = (parameters(), tpk());
     let (mut random, mut now) = (counting_random(), ticking());
     let responders = [ROOM];
     let mut wish = TicketWish::new(KMS_URI, ALICE, &responders);
