@@ -134,6 +134,7 @@ fn room() -> Switching {
         accept_types: String::new(),
         accept_wrapped_types: String::new(),
         message_bytes_max: None,
+        floors: None,
     }))
 }
 

@@ -215,6 +215,10 @@ impl World {
             Command::Subtract { termination } => {
                 Mp::Subtracted { termination, statistics: TerminationStatistics::default() }
             }
+            Command::ReserveFloorControl(_)
+            | Command::ModifyFloorControl(_)
+            | Command::ReplaceFloorControl(_)
+            | Command::Floors { .. } => unreachable!("no room has floors"),
             Command::Audit { context } => Mp::Audited { context, statistics: None },
             Command::Resolved { .. } => unreachable!("the MRFC has nothing to do with names"),
             Command::Stop => Mp::Stopped,

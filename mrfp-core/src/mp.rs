@@ -2,12 +2,18 @@
 //! the procedures of TS 23.333 (Reserve and Configure, Modify, Subtract), its notifications the
 //! ones that clause 5.20 asks for.
 
+mod floor_control;
+
 use std::net::SocketAddr;
 
 use mrfp_io::Key;
 use mrfp_protocol::tls::{Fingerprint, Psk};
 
 pub use crate::statistics::{ContextStatistics, REALMS_MAX, RESPONSE_CODES, Statistics, Traffic};
+pub use floor_control::{
+    Floor, FloorAction, FloorControl, FloorStream, FloorTransport, FloorsAnswer, FloorsView,
+    ModifyFloorControl, ReplaceFloorControl, ReserveFloorControl, TlsRole,
+};
 
 /// Which shard of this node.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -64,6 +70,20 @@ pub enum Command {
     Subtract {
         /// Which.
         termination: TerminationId,
+    },
+    /// TS 23.333 "Configure BFCP Termination": a user of the floors of a Context. Answered by `Reserved`
+    /// or `Refused`; from then on as with every other Termination.
+    ReserveFloorControl(Box<ReserveFloorControl>),
+    /// The answer to an offer of ours for such a Termination. Answered by `Modified` or `Refused`.
+    ModifyFloorControl(Box<ModifyFloorControl>),
+    /// Another connection for such a Termination. Answered by `Reserved` or `Refused`.
+    ReplaceFloorControl(Box<ReplaceFloorControl>),
+    /// Something about the floors of a Context. Answered by `Floors`.
+    Floors {
+        /// Which.
+        context: ContextId,
+        /// What.
+        action: Box<FloorAction>,
     },
     /// "AuditValue" (H.248.1 clause 7.2.5): what a Context has carried so far. Answered by
     /// `Audited`.
@@ -147,6 +167,8 @@ pub struct ChatRoomPolicy {
     pub accept_wrapped_types: String,
     /// Largest message, with its wrapper (`a=max-size`); `None` names no limit.
     pub message_bytes_max: Option<u64>,
+    /// Its floors, where it has any.
+    pub floors: Option<Box<FloorControl>>,
 }
 
 /// What becomes of a message without a CPIM wrapper.
@@ -369,6 +391,25 @@ pub enum Event {
         termination: TerminationId,
         /// As it wrote it.
         nickname: Option<String>,
+    },
+    /// Answer to `Floors`, in the order of those.
+    Floors {
+        /// Which.
+        context: ContextId,
+        /// How they are now.
+        answer: FloorsAnswer,
+    },
+    /// Somebody holds a floor from now on, or no longer (TS 23.333 clause 5.20.4); of those floors of
+    /// which it was asked for.
+    FloorChanged {
+        /// Which.
+        context: ContextId,
+        /// Which floor.
+        floor_id: u16,
+        /// Who.
+        user_id: u16,
+        /// From now on.
+        holds: bool,
     },
     /// Answer to `Audit`.
     Audited {

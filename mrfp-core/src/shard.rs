@@ -250,6 +250,22 @@ impl<D: Driver> Shard<D> {
                     self.end_listener(listener);
                 }
             }
+            Command::ReserveFloorControl(reserve) => {
+                let (termination, reason) = (reserve.termination, Refusal::Transport);
+                self.plane.events.push_back(Event::Refused { termination, reason });
+            }
+            Command::ModifyFloorControl(modify) => {
+                let (termination, reason) = (modify.termination, Refusal::Transport);
+                self.plane.events.push_back(Event::Refused { termination, reason });
+            }
+            Command::ReplaceFloorControl(replace) => {
+                let (termination, reason) = (replace.termination, Refusal::Transport);
+                self.plane.events.push_back(Event::Refused { termination, reason });
+            }
+            Command::Floors { context, action: _ } => {
+                let answer = Err(crate::floor::Refusal::Unknown);
+                self.plane.events.push_back(Event::Floors { context, answer });
+            }
             Command::Audit { context } => self.plane.audit(context),
             Command::Resolved { id, addresses } => self.plane.resolved(id, &addresses),
             Command::Stop => self.stop(),

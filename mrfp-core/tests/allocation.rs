@@ -61,6 +61,7 @@ impl Talk {
                 accept_types: String::new(),
                 accept_wrapped_types: String::new(),
                 message_bytes_max: None,
+                floors: None,
             })),
         }
     }

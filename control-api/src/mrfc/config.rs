@@ -186,6 +186,7 @@ impl ChatPolicy {
             accept_types: self.accept_types.clone(),
             accept_wrapped_types: self.accept_wrapped_types.clone(),
             message_bytes_max: self.message_bytes_max,
+            floors: None,
         }))
     }
 }

@@ -71,7 +71,9 @@ impl Mrfc {
                     self.keep(id, call);
                 }
             }
-            mp::Event::Audited { .. } => {}
+            mp::Event::Audited { .. }
+            | mp::Event::Floors { .. }
+            | mp::Event::FloorChanged { .. } => {}
             // Names are no business of calls; whoever owns the shards answers.
             mp::Event::Resolve { .. } => {}
             mp::Event::Stopped => self.shard_stopped(turn.now, shard),

@@ -220,6 +220,7 @@ mod tests {
             accept_types: "text/plain *".to_owned(),
             accept_wrapped_types: "*".to_owned(),
             message_bytes_max: None,
+            floors: None,
         };
         let mut room = None;
         let allocated = allocation_counter::measure(|| room = Some(Room::new(policy)));

@@ -425,6 +425,8 @@ impl Conference {
                 | Event::NicknameChanged { .. }
                 | Event::Audited { .. }
                 | Event::Resolve { .. }
+                | Event::Floors { .. }
+                | Event::FloorChanged { .. }
                 | Event::Stopped => {}
             }
         }
@@ -502,5 +504,6 @@ fn policy() -> ChatRoomPolicy {
         accept_types: String::new(),
         accept_wrapped_types: String::new(),
         message_bytes_max: None,
+        floors: None,
     }
 }

@@ -20,6 +20,7 @@ pub fn policy() -> ChatRoomPolicy {
         accept_types: String::new(),
         accept_wrapped_types: String::new(),
         message_bytes_max: None,
+        floors: None,
     }
 }
 

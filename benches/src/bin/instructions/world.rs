@@ -210,6 +210,7 @@ fn switching(talk: Talk) -> Switching {
             accept_types: String::new(),
             accept_wrapped_types: String::new(),
             message_bytes_max: None,
+            floors: None,
         })),
     }
 }

@@ -201,6 +201,8 @@ impl Plane {
             | Event::NicknameChanged { .. }
             | Event::Audited { .. }
             | Event::Resolve { .. }
+            | Event::Floors { .. }
+            | Event::FloorChanged { .. }
             | Event::Stopped => {}
         }
         Ok(())
