@@ -42,6 +42,8 @@ impl Mrfc {
             direction: Direction::SendRecv,
             cema: self.config.cema,
             file: None,
+            label: None,
+            floor: None,
         };
         let description = offering.description();
         let sdp = description.to_bytes(SDP_VERSION_FIRST);

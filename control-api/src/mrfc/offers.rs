@@ -132,7 +132,7 @@ impl Negotiation {
     }
 
     fn of(offer: Offer, index: usize, config: &MrfcConfig, room: &str) -> Result<Self, Unservable> {
-        let Offer { times, media } = offer;
+        let Offer { times, media, .. } = offer;
         let message = media[index].message.clone()?;
         Ok(Self {
             active: message.setup == OfferedSetup::Passive,
@@ -151,7 +151,7 @@ impl Negotiation {
 
     /// An offer of ours that was answered.
     pub(super) fn answered(offering: &Offering, answered: Answered) -> Self {
-        let Answered { message, setup } = answered;
+        let Answered { message, setup, .. } = answered;
         Self {
             active: setup != Setup::Passive,
             cema: offering.cema,
@@ -182,7 +182,7 @@ impl Negotiation {
     /// The same with the peer's end as it has answered an offer of a new key. The key stays what the
     /// peer has offered, if it has: that is what it repeats.
     pub(super) fn reanswered(&self, answered: Answered) -> Self {
-        let Answered { mut message, setup } = answered;
+        let Answered { mut message, setup, .. } = answered;
         message.key_management = self.message.key_management.clone();
         Self { active: setup != Setup::Passive, message, ..self.clone() }
     }
@@ -300,6 +300,7 @@ impl Negotiation {
         let setup = if self.active { OfferedSetup::Active } else { OfferedSetup::Passive };
         LocalMedia::Served(Box::new(LocalMessage {
             secure: self.message.secure,
+            label: None,
             session_id,
             setup,
             direction: reversed(self.message.direction),

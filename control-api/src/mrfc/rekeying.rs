@@ -344,6 +344,8 @@ fn offering(negotiation: &Negotiation, agreed: &Agreed, message: String) -> Offe
         direction: served.direction,
         cema: served.cema,
         file: None,
+        label: served.label.clone(),
+        floor: None,
         key_management: Some(message),
     }
 }
