@@ -354,7 +354,7 @@ impl Mrfc {
         };
         let command = mp::Command::ReserveAndConfigure(Box::new(mp::ReserveAndConfigure {
             context: call.context,
-            switching: self.config.rooms.chat(&call.room).switching(self.uris(&call.room)),
+            switching: self.config.rooms.chat(&call.room).switching(self.uris(&call.room), None),
             termination: call.termination,
             security,
             setup: call.negotiation.as_ref().map_or(mp::Setup::Passive, Negotiation::setup),
