@@ -318,4 +318,5 @@ pub const SUBTRACT_TIMEOUT_NS: u64 = 30_000_000_000;
 /// What a caller is told to wait when the node is full or a shard does not answer.
 pub const RETRY_AFTER: Duration = Duration::from_secs(10);
 
-const _: () = assert!(KMS_TIMEOUT_NS + 2 * SHARD_TIMEOUT_NS < 32_000_000_000);
+// Two streams, each with its key and with a second try on a port of its own.
+const _: () = assert!(2 * (KMS_TIMEOUT_NS + 2 * SHARD_TIMEOUT_NS) < 32_000_000_000);

@@ -11,6 +11,8 @@ mod counters;
 mod dialling;
 mod ending;
 mod engine;
+mod floor_session;
+mod floors;
 mod kept_tickets;
 mod keying;
 mod keys;

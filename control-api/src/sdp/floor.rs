@@ -157,6 +157,12 @@ impl FloorDescription {
         if sent_to && self.remote().is_none() { Err(Unservable::DomainName) } else { Ok(()) }
     }
 
+    /// TLS without a key: what proves its ends are certificates.
+    #[must_use]
+    pub fn needs_certificate(&self) -> bool {
+        self.protocol == FloorProtocol::Tls && self.key_management.is_none()
+    }
+
     /// Where to connect or to send to; `None`: a domain name.
     #[must_use]
     pub fn remote(&self) -> Option<SocketAddr> {
