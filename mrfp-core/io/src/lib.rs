@@ -68,5 +68,5 @@ pub use probe::{ProbeError, probe, raise_descriptor_limit};
 pub use queue::{Consumer, Producer, queue};
 pub use ring::{Ring, RingConfig};
 pub use send_buffers::{SendBuffer, SendBufferClass, SendBuffers, SendBuffersConfig};
-pub use simulator::{ConnectAnswer, Faults, PeerId, Simulator, SimulatorConfig};
+pub use simulator::{ConnectAnswer, DatagramFaults, Faults, PeerId, Simulator, SimulatorConfig};
 pub use token::{Key, Operation, Token};
