@@ -1,0 +1,15 @@
+//! BFCP on a shard: how participants come to their floors, and what those mean for the messages of a
+//! room.
+#![allow(unreachable_pub, reason = "one binary of several modules")]
+
+mod actions;
+#[path = "../common/mod.rs"]
+mod common;
+mod keys;
+mod moderation;
+mod phone;
+mod plain;
+#[path = "../room_support/mod.rs"]
+mod room_support;
+#[path = "../floor/shown.rs"]
+mod shown;
