@@ -71,6 +71,9 @@ fn media_limits(config: &Config) -> Limits {
         unbound_timeout_ns: timers.unbound_seconds * NANOSECONDS,
         establishment_timeout_ns: timers.establishment_seconds * NANOSECONDS,
         idle_timeout_ns: timers.idle_seconds * NANOSECONDS,
+        floor_requests_max: config.floors.requests_per_shard_max,
+        floor_requests_per_user_max: config.floors.requests_per_user_max,
+        floor_datagram_bytes_max: config.floors.datagram_bytes_max,
         ..Limits::default()
     }
 }
@@ -368,6 +371,18 @@ mod tests {
         assert_eq!(dialling.default, mode_2);
         let lab = DialPolicy { opener: TicketOpener::Kms, key_forking: true, ..mode_2 };
         assert_eq!(dialling.realms, BTreeMap::from([(RealmId(1), lab)]));
+    }
+
+    #[test]
+    fn the_limits_of_floors_reach_the_shards() {
+        let text = "[floors]\nrequests_per_user_max = 3\nrequests_per_shard_max = 4\n\
+            datagram_bytes_max = 500\n";
+        let floors = |limits: Limits| {
+            let Limits { floor_requests_max, floor_requests_per_user_max, .. } = limits;
+            (floor_requests_per_user_max, floor_requests_max, limits.floor_datagram_bytes_max)
+        };
+        assert_eq!(floors(media_limits(&parsed(text))), (3, 4, 500));
+        assert_eq!(floors(media_limits(&Config::default())), floors(Limits::default()));
     }
 
     #[test]
