@@ -12,6 +12,7 @@ use super::{CallId, Mrfc};
 pub(super) struct Rooms {
     rooms: BTreeMap<String, Room>,
     by_context: BTreeMap<ContextId, String>,
+    conference_ids: BTreeSet<u32>,
 }
 
 #[derive(Debug)]
@@ -23,6 +24,15 @@ pub(super) struct Room {
     /// Nobody may come in.
     pub(super) locked: bool,
     pub(super) members: BTreeSet<CallId>,
+    floors: Option<RoomFloors>,
+}
+
+/// The numbers that the floor control of a room has given out.
+#[derive(Debug)]
+struct RoomFloors {
+    conference_id: u32,
+    user_ids: BTreeSet<u16>,
+    user_id_last: u16,
 }
 
 /// Where a call goes: the room it finds or makes.
@@ -62,6 +72,8 @@ pub struct RoomView<'a> {
     pub context: ContextId,
     /// Where that is.
     pub shard: ShardId,
+    /// `a=confid`, where it has floors.
+    pub conference_id: Option<u32>,
     /// Who is in it, in the order of the calls.
     pub members: Vec<MemberView<'a>>,
 }
@@ -77,6 +89,8 @@ pub struct MemberView<'a> {
     pub nickname: Option<&'a str>,
     /// What it sends is not passed on.
     pub muted: bool,
+    /// `a=userid` of its BFCP stream, where the shard has one.
+    pub floor_user: Option<u16>,
     /// How far the call is.
     pub state: MemberState,
     /// TLS.
@@ -143,6 +157,7 @@ impl Rooms {
             uri: place.uri.clone(),
             locked: false,
             members: BTreeSet::new(),
+            floors: None,
         });
         assert_eq!(room.context, place.context);
         assert_eq!(room.shard, place.shard);
@@ -158,13 +173,66 @@ impl Rooms {
             return None;
         }
         let context = room.context;
+        if let Some(conference_id) = room.conference_id() {
+            self.conference_ids.remove(&conference_id);
+        }
         self.rooms.remove(name);
         self.by_context.remove(&context);
         Some(context)
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.rooms.is_empty()
+        self.rooms.is_empty() && self.conference_ids.is_empty()
+    }
+
+    /// Gives a room's conference its number, which is no other's: the first that is free from `drawn`
+    /// on. There are far fewer rooms than numbers.
+    pub(super) fn open_floors(&mut self, name: &str, drawn: u32) {
+        let room = self.rooms.get_mut(name).expect("a call's room exists");
+        if room.floors.is_some() {
+            return;
+        }
+        let mut conference_id = drawn.max(1);
+        while !self.conference_ids.insert(conference_id) {
+            conference_id = conference_id.wrapping_add(1).max(1);
+        }
+        let floors = RoomFloors { conference_id, user_ids: BTreeSet::new(), user_id_last: 0 };
+        room.floors = Some(floors);
+    }
+
+    /// A number for another user of a room's floors: the next one, as those that were given back are best
+    /// not met again soon. `None`: all are taken.
+    pub(super) fn take_floor_user(&mut self, name: &str) -> Option<u16> {
+        let floors = self.rooms.get_mut(name)?.floors.as_mut()?;
+        if floors.user_ids.len() == usize::from(u16::MAX) {
+            return None;
+        }
+        loop {
+            let user_id = floors.user_id_next();
+            if floors.user_ids.insert(user_id) {
+                return Some(user_id);
+            }
+        }
+    }
+
+    pub(super) fn free_floor_user(&mut self, name: &str, user_id: u16) {
+        let room = self.rooms.get_mut(name).expect("a call's room exists");
+        let floors = room.floors.as_mut().expect("it has given a number");
+        assert!(floors.user_ids.remove(&user_id));
+    }
+}
+
+impl Room {
+    /// `a=confid`, where the room has floors.
+    pub(super) fn conference_id(&self) -> Option<u32> {
+        self.floors.as_ref().map(|floors| floors.conference_id)
+    }
+}
+
+impl RoomFloors {
+    fn user_id_next(&mut self) -> u16 {
+        self.user_id_last = self.user_id_last.wrapping_add(1).max(1);
+        self.user_id_last
     }
 }
 
@@ -221,6 +289,7 @@ impl Mrfc {
             subscriptions: self.subscriptions.of_room(room.context),
             context: room.context,
             shard: room.shard,
+            conference_id: room.conference_id(),
             members: room.members.iter().map(|call| self.calls[call].view(*call)).collect(),
         })
     }

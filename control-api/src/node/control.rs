@@ -240,9 +240,10 @@ impl Control {
                     assert!(left.is_none(), "what concerns peers is for the SIP front");
                 }
                 Action::Command { shard, mut command } => {
-                    if let Command::ReserveAndConfigure(reserve) = &mut command {
-                        // The MRFC asks for one where another holds the identity.
-                        reserve.own_port |= self.parts.own_ports;
+                    // The MRFC asks for one where another holds the identity, and where nothing else would
+                    // tell whose connection has come.
+                    if let Some(own_port) = own_port(&mut command) {
+                        *own_port |= self.parts.own_ports;
                     }
                     self.shards[usize::from(shard.0)].outbox.push_back(command);
                 }
@@ -461,6 +462,16 @@ pub(super) async fn stop_shards(mut ports: Vec<Port>) -> io::Result<()> {
         sleep(SHARD_STOP_POLL).await;
     }
     ports.into_iter().try_for_each(Port::join)
+}
+
+/// Where a command says whether its Termination has a port of its own.
+fn own_port(command: &mut Command) -> Option<&mut bool> {
+    match command {
+        Command::ReserveAndConfigure(reserve) => Some(&mut reserve.own_port),
+        Command::ReserveFloorControl(reserve) => Some(&mut reserve.own_port),
+        Command::ReplaceFloorControl(replace) => Some(&mut replace.own_port),
+        _ => None,
+    }
 }
 
 fn state_name(state: MemberState) -> &'static str {

@@ -192,6 +192,7 @@ fn chat(config: &Config, room: &Room) -> ChatPolicy {
         accept_types: types(&room.accept_types, &rooms.accept_types),
         accept_wrapped_types: types(&room.accept_wrapped_types, &rooms.accept_wrapped_types),
         message_bytes_max: Some(message_bytes_max).filter(|bytes| *bytes > 0),
+        floors: None,
     }
 }
 
