@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mrfp_core::mp::{ContextId, ShardId};
 
-use super::config::ShardDescription;
+use super::config::{RoomFloor, ShardDescription};
 use super::{CallId, Mrfc};
 
 /// Rooms by name. A room exists while it has a member.
@@ -23,6 +23,8 @@ pub(super) struct Room {
     pub(super) uri: String,
     /// Nobody may come in.
     pub(super) locked: bool,
+    /// Whether it is moderated, where that is not as it was at first.
+    pub(super) moderated: Option<bool>,
     pub(super) members: BTreeSet<CallId>,
     floors: Option<RoomFloors>,
 }
@@ -66,6 +68,10 @@ pub struct RoomView<'a> {
     pub uri: &'a str,
     /// Nobody may come in.
     pub locked: bool,
+    /// Only who holds the floor for the messages may send them; `None` where the room has no floors.
+    pub moderated: Option<bool>,
+    /// Its floors.
+    pub floors: &'a [RoomFloor],
     /// Subscriptions to its event package.
     pub subscriptions: usize,
     /// Its Context.
@@ -120,6 +126,14 @@ pub enum MemberState {
     Modifying,
 }
 
+impl RoomView<'_> {
+    /// A floor, by its number.
+    #[must_use]
+    pub fn floor(&self, floor_id: u16) -> Option<&RoomFloor> {
+        self.floors.iter().find(|floor| floor.floor_id == floor_id)
+    }
+}
+
 impl Rooms {
     /// Members of a room, 0 where there is none of that name.
     pub(super) fn members(&self, name: &str) -> usize {
@@ -140,6 +154,10 @@ impl Rooms {
         Some((name, &self.rooms[name]))
     }
 
+    fn of_context_mut(&mut self, context: ContextId) -> Option<&mut Room> {
+        self.rooms.get_mut(self.by_context.get(&context)?)
+    }
+
     /// The calls in a room, none where it does not exist.
     pub(super) fn calls(&self, name: &str) -> impl Iterator<Item = CallId> {
         self.rooms.get(name).into_iter().flat_map(|room| room.members.iter().copied())
@@ -156,6 +174,7 @@ impl Rooms {
             shard: place.shard,
             uri: place.uri.clone(),
             locked: false,
+            moderated: None,
             members: BTreeSet::new(),
             floors: None,
         });
@@ -282,16 +301,44 @@ impl Shards {
 impl Mrfc {
     /// The rooms there are, by name.
     pub fn rooms(&self) -> impl Iterator<Item = RoomView<'_>> {
-        self.rooms.rooms.iter().map(|(name, room)| RoomView {
+        self.rooms.rooms.iter().map(|(name, room)| self.view(name, room))
+    }
+
+    /// The room of that name.
+    #[must_use]
+    pub fn room(&self, name: &str) -> Option<RoomView<'_>> {
+        let (name, room) = self.rooms.rooms.get_key_value(name)?;
+        Some(self.view(name, room))
+    }
+
+    /// The room a Context is.
+    #[must_use]
+    pub fn room_of(&self, context: ContextId) -> Option<RoomView<'_>> {
+        let (name, room) = self.rooms.of_context(context)?;
+        Some(self.view(name, room))
+    }
+
+    fn view<'a>(&'a self, name: &'a str, room: &'a Room) -> RoomView<'a> {
+        let policy = self.config.rooms.chat(name).floors.as_ref();
+        RoomView {
             name,
             uri: &room.uri,
             locked: room.locked,
+            moderated: policy.map(|policy| room.moderated.unwrap_or(policy.moderated)),
+            floors: policy.map_or(&[], |policy| &policy.floors),
             subscriptions: self.subscriptions.of_room(room.context),
             context: room.context,
             shard: room.shard,
             conference_id: room.conference_id(),
             members: room.members.iter().map(|call| self.calls[call].view(*call)).collect(),
-        })
+        }
+    }
+
+    /// A shard has told whether a room is moderated.
+    pub fn set_moderated(&mut self, context: ContextId, moderated: bool) {
+        if let Some(room) = self.rooms.of_context_mut(context) {
+            room.moderated = Some(moderated);
+        }
     }
 
     /// How many rooms there are; unlike counting [`Self::rooms`] it looks at none of them.
