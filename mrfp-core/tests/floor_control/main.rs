@@ -6,6 +6,7 @@ mod actions;
 #[path = "../../protocol/tests/tls_common/authority.rs"]
 mod authority;
 mod certificate;
+mod chance;
 #[path = "../common/mod.rs"]
 mod common;
 mod keys;
