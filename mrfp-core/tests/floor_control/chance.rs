@@ -58,7 +58,7 @@ fn user(index: usize) -> u16 {
 
 fn run(seed: u64) -> (usize, usize) {
     let mut chance = Chance(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    let mut world = if seed % 2 == 0 { World::faulty(seed) } else { World::calm() };
+    let mut world = if seed.is_multiple_of(2) { World::faulty(seed) } else { World::calm() };
     let mut parties: Vec<Party> = (0..MEMBERS)
         .map(|index| {
             let ue = member(&mut world, index as u64 + 1, true);
