@@ -9,6 +9,7 @@ mod certificate;
 mod chance;
 #[path = "../common/mod.rs"]
 mod common;
+mod hostile;
 mod keys;
 mod moderation;
 mod phone;
