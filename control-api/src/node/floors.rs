@@ -333,6 +333,7 @@ mod tests {
             subscriptions: 0,
             context: ContextId(1),
             shard: SHARD,
+            conference_id: Some(7),
             members: members.collect(),
         }
     }
