@@ -406,7 +406,8 @@ impl World {
             if primitive == Primitive::Error {
                 continue;
             }
-            self.is_answered = true;
+            // That is said to whoever leaves.
+            self.is_answered |= primitive != Primitive::Goodbye;
             assert_eq!((header.conference_id, header.user_id), (CONFERENCE, USERS[place]));
             let client = &mut self.clients[place];
             let is_farewell = primitive == Primitive::Goodbye || header.responder;
