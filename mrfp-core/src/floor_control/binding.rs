@@ -110,6 +110,9 @@ impl Plane {
             Some(own) => own == session,
             None => termination.own_port.is_none(),
         };
+        if connection.is_of_datagrams() {
+            return termination.stage == Stage::Reserved && termination.connection == Some(key);
+        }
         let as_asked = match &termination.protection {
             Protection::Plain => matches!(connection.transport, Transport::Plain),
             Protection::TlsCertificate { fingerprints } => {
@@ -135,5 +138,7 @@ impl Plane {
 /// How a user is connected.
 pub(super) fn channel(connection: &Connection) -> Channel {
     let secured = matches!(connection.transport, Transport::Tls(_));
-    Channel { transport: Carrier::Reliable, secured }
+    let by_datagrams = connection.is_of_datagrams();
+    let transport = if by_datagrams { Carrier::Unreliable } else { Carrier::Reliable };
+    Channel { transport, secured }
 }

@@ -1,7 +1,7 @@
 //! Messages from the stream of a participant, or of somebody who is to become one.
 
 use mrfp_io::Key;
-use mrfp_protocol::bfcp::{ErrorCode, Framer, Header, TooLong, Transport as Carrier};
+use mrfp_protocol::bfcp::{ErrorCode, Framer, Header, TooLong};
 
 use super::EGRESS_LIMITS_MAX;
 use super::binding::channel;
@@ -70,7 +70,7 @@ impl Plane {
     }
 
     /// A message of a participant.
-    fn floor_message(&mut self, key: Key, session: Key, message: &[u8]) {
+    pub(super) fn floor_message(&mut self, key: Key, session: Key, message: &[u8]) {
         let Some(termination) = self.terminations.get_mut(session) else { return };
         termination.statistics.messages_received += 1;
         termination.statistics.bytes_received += message.len() as u64;
@@ -87,7 +87,7 @@ impl Plane {
     }
 
     /// The first message of a connection that nobody has vouched for.
-    fn floor_stranger(&mut self, key: Key, message: &[u8]) {
+    pub(super) fn floor_stranger(&mut self, key: Key, message: &[u8]) {
         let Some(channel) = self.connections.get(key).map(channel) else { return };
         let mut reply = std::mem::take(&mut self.scratch.wire);
         let found = self.with_floor_server(|server, _, _| {
@@ -98,7 +98,7 @@ impl Plane {
         let bound = session.filter(|&session| self.may_bind_floor_control(key, session));
         if session.is_some()
             && bound.is_none()
-            && let Some(header) = Header::parse(message, Carrier::Reliable)
+            && let Some(header) = Header::parse(message, channel.transport)
         {
             let code = ErrorCode::UnauthorizedOperation;
             self.with_floor_server(|server, _, _| {
@@ -134,7 +134,7 @@ impl Plane {
     }
 
     fn reply_to_stranger(&mut self, key: Key, reply: &[u8]) {
-        if reply.is_empty() {
+        if reply.is_empty() || self.reply_by_datagram(key, reply) {
             return;
         }
         if append_whole(&mut self.connections, &mut self.send_buffers, key, &[reply]).is_err() {

@@ -8,6 +8,7 @@ mod authority;
 mod certificate;
 #[path = "../common/mod.rs"]
 mod common;
+mod datagrams;
 mod keys;
 mod moderation;
 mod phone;
