@@ -7,6 +7,7 @@ use mrfp_io::Key;
 use crate::config::EVENTS_WAITING_MAX;
 use crate::connection::Life;
 use crate::plane::Plane;
+use crate::termination::Stage;
 
 /// Datagrams that may wait to be sent when another request is taken: one leaves in a turn, and a client
 /// has one request under way (RFC 8855 section 8), so that only who keeps to no rules has so many.
@@ -26,8 +27,20 @@ impl Plane {
             Some(session) if connection.life == Life::Open => {
                 self.floor_message(key, session, datagram);
             }
-            Some(_) | None => self.floor_stranger(key, datagram),
+            // Nothing waits: before the answer to our offer the socket hears nobody.
+            Some(_) | None => drop(self.floor_stranger(key, datagram)),
         }
+    }
+
+    /// Whether a user who is named by datagrams, or who is to come by them, is so by its own socket;
+    /// `None`: by no datagrams.
+    pub(super) fn claim_by_datagram(&self, key: Key, session: Key) -> Option<bool> {
+        let is_by_datagrams = self.connections.get(key)?.is_of_datagrams();
+        if !is_by_datagrams && self.awaits_datagram_peer(session).is_none() {
+            return None;
+        }
+        let termination = self.terminations.get(session)?;
+        Some(termination.stage == Stage::Reserved && termination.connection == Some(key))
     }
 
     /// Whether the socket of a Termination still waits to learn its peer; `None`: it has no such socket.

@@ -205,6 +205,9 @@ fn nothing_is_taken_before_the_answer_to_our_offer() {
     world.pass(60);
     assert!(!world.is_bound(11));
     assert_eq!(released(&world, 11), None, "it may still ring");
+    // Nor does anybody get its place by TCP meanwhile.
+    let shared = world.shard.address();
+    assert_eq!(Phone::plain(&mut world, shared, 11).hello(&mut world), "Error 1: 5");
     let answer = |remote| {
         let transport = FloorTransport::Udp { remote };
         let termination = TerminationId(11);

@@ -6,6 +6,7 @@ mod actions;
 #[path = "../../protocol/tests/tls_common/authority.rs"]
 mod authority;
 mod certificate;
+mod chance;
 #[path = "../common/mod.rs"]
 mod common;
 mod datagrams;
@@ -15,6 +16,7 @@ mod phone;
 mod plain;
 mod presence;
 mod pressure;
+mod ring;
 #[path = "../room_support/mod.rs"]
 mod room_support;
 #[path = "../floor/shown.rs"]
