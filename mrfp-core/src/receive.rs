@@ -294,11 +294,15 @@ impl Plane {
         let early = early.or_else(|| self.rekeyings.take_early(termination_key));
         let Some(key) = early else { return };
         let connection = self.connections.get(key).filter(|connection| connection.is_alive());
-        let Some(spoken) = connection.map(|connection| connection.spoken) else { return };
+        let Some(connection) = connection else { return };
+        let spoken = connection.spoken;
+        let is_begun = !matches!(connection.transport, Transport::Unknown);
         match self.terminations.get_mut(termination_key) {
             Some(own) if own.tls_role(false) == Some(TlsRole::Client) => {
                 own.early = Some(key);
-                self.begin_as_client(key, termination_key);
+                if !is_begun {
+                    self.begin_as_client(key, termination_key);
+                }
             }
             // What it has said waits to be heard.
             Some(_) if spoken == Spoken::Bfcp => self.receive_messages(key, &[]),

@@ -11,10 +11,14 @@ const MEMBERS: usize = 3;
 const STEPS: u32 = 120;
 
 /// A xorshift: what it draws depends on the seed and nothing else.
-struct Chance(u64);
+pub struct Chance(u64);
 
 impl Chance {
-    fn below(&mut self, bound: u64) -> usize {
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    }
+
+    pub fn below(&mut self, bound: u64) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -57,7 +61,7 @@ fn user(index: usize) -> u16 {
 }
 
 fn run(seed: u64) -> (usize, usize) {
-    let mut chance = Chance(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let mut chance = Chance::new(seed);
     let mut world = if seed.is_multiple_of(2) { World::faulty(seed) } else { World::calm() };
     let mut parties: Vec<Party> = (0..MEMBERS)
         .map(|index| {

@@ -10,6 +10,7 @@ mod chance;
 #[path = "../common/mod.rs"]
 mod common;
 mod datagrams;
+mod hostile;
 mod keys;
 mod moderation;
 mod phone;
