@@ -146,8 +146,12 @@ async fn an_operator_sees_who_waits_and_decides_who_may_write() {
     let (alice_call, bob_call) = (lobby.call("alice").await, lobby.call("bob").await);
     let room = lobby.json("GET", "").await;
     assert_eq!(room["moderated"], true);
-    let users: Vec<_> =
-        room["members"].as_array().expect("a list").iter().map(|it| it["floor_user"].as_u64()).collect();
+    let users: Vec<_> = room["members"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|it| it["floor_user"].as_u64())
+        .collect();
     assert_eq!(users, [Some(1), Some(2), None]);
 
     // First come, first served.
@@ -171,7 +175,10 @@ async fn an_operator_sees_who_waits_and_decides_who_may_write() {
         assert_eq!(request["call"], call, "{floors}");
         assert_eq!(request["status"], status, "{floors}");
         assert_eq!(request["position"], position, "{floors}");
-        assert!(request["seconds"].as_f64().is_some_and(|it| (0.0..60.0).contains(&it)), "{floors}");
+        assert!(
+            request["seconds"].as_f64().is_some_and(|it| (0.0..60.0).contains(&it)),
+            "{floors}"
+        );
     }
     assert_eq!((alice.say().await, bob.say().await), (200, 403));
 
@@ -307,10 +314,7 @@ async fn an_application_is_told_who_holds_the_floor_for_a_medium_it_mixes() {
     let told = told.map(|it| (it["uri"].clone(), it["holds"].clone(), it["number"].clone()));
     assert_eq!(
         told,
-        [
-            (uri("alice").into(), false.into(), 2.into()),
-            (uri("bob").into(), true.into(), 3.into()),
-        ]
+        [(uri("alice").into(), false.into(), 2.into()), (uri("bob").into(), true.into(), 3.into()),]
     );
     // The node ends, and says that nobody holds it before it does.
     let last = tokio::spawn(async move { event(&listener).await });

@@ -44,9 +44,8 @@ pub(super) fn families(
 fn mrfc_families(counters: &MrfcCounters) -> Vec<Family> {
     let hung_up: BTreeMap<_, _> =
         counters.calls_hung_up.iter().map(|(cause, count)| (cause_name(*cause), *count)).collect();
-    let floor_streams_lost = counters.floor_streams_lost.iter();
     let floor_streams_lost: BTreeMap<_, _> =
-        floor_streams_lost.map(|(cause, count)| (release_name(*cause), *count)).collect();
+        counters.floor_streams_lost.iter().map(|(cause, n)| (release_name(*cause), *n)).collect();
     let carried = &counters.carried;
     vec![
         counter("calls_invited", "INVITEs", counters.calls_invited),
@@ -132,7 +131,7 @@ fn mrfc_families(counters: &MrfcCounters) -> Vec<Family> {
         ),
         labelled(
             "floor_streams_lost",
-            "BFCP streams that did not come up or were lost; their calls went on",
+            "BFCP streams that did not come up or were lost; their calls go on",
             "cause",
             &floor_streams_lost,
         ),
