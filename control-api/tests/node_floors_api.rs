@@ -184,12 +184,12 @@ async fn an_operator_sees_who_waits_and_decides_who_may_write() {
 
     // The operator gives it to Bob, and takes it from him.
     let floor = lobby.floor("POST", &format!("/floors/1/members/{bob_call}/grant")).await;
-    assert_eq!((calls(&floor["holders"]), calls(&floor["queue"])), (vec![bob_call], vec![]));
+    assert_eq!((calls(&floor["holders"]), calls(&floor["queue"]).len()), (vec![bob_call], 0));
     assert_eq!(alice.floors.told().await.status, RequestStatus::Revoked);
     assert_eq!(bob.floors.told().await.status, RequestStatus::Granted);
     assert_eq!((alice.say().await, bob.say().await), (403, 200));
     let floor = lobby.floor("POST", &format!("/floors/1/members/{bob_call}/revoke")).await;
-    assert_eq!(calls(&floor["holders"]), []);
+    assert!(calls(&floor["holders"]).is_empty(), "{floor}");
     assert_eq!(bob.floors.told().await.status, RequestStatus::Revoked);
     assert_eq!(bob.say().await, 403);
 
