@@ -22,7 +22,7 @@ use node_ue::{
     line, now, plain_offer, protected_offer, status, stop, transfer_init,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
 /// The floor for the messages.
 const FLOOR: u16 = 1;
@@ -228,6 +228,36 @@ async fn whoever_is_called_gets_floors_under_a_key_of_their_own_and_is_the_tls_s
         alice.leave().await;
         stop(node).await;
     }
+}
+
+#[tokio::test]
+async fn a_floor_that_is_asked_for_in_datagrams_means_as_much() {
+    let node = Node::start(moderated(config())).await.expect("starts");
+    let mut bob = Member::join(&node, "lobby", Some("sip:bob@example.com")).await;
+    let mut phone = Phone::new(node.addresses().sip_udp).await;
+    let socket = UdpSocket::bind("127.0.0.1:0").await.expect("binds");
+    let port = socket.local_addr().expect("bound").port();
+    let line_of_floors =
+        format!("m=application {port} UDP/BFCP *\r\na=floorctrl:c-only\r\na=bfcpver:2\r\n");
+    let offer = [plain_offer(), line_of_floors.into_bytes()].concat();
+    let answer = phone.invite(&offer).await;
+    assert_eq!(status(&answer), 200, "{answer}");
+    assert_eq!(line(parts(&answer).1, "a=bfcpver:"), "2");
+    let mut media = TcpStream::connect(authority(&answer)).await.expect("connects");
+    media.write_all(binding_send(&answer).as_bytes()).await.expect("sent");
+    socket.connect(floor_address(&answer)).await.expect("an address");
+    let mut floors = Floors::new(Wire::Datagrams(socket), &answer);
+    floors.hello().await;
+    assert_eq!(floors.request(FLOOR).await.status, RequestStatus::Granted);
+    let text = cpim(ALICE, &phone.to, "my turn");
+    let own = "msrp://127.0.0.1:9/phoneSession1;tcp";
+    let said = message("holding1", line(&answer, "a=path:"), own, "message/cpim", &text);
+    media.write_all(said.as_bytes()).await.expect("sent");
+    bob.hear("my turn").await;
+    assert_eq!(status(&phone.ask("BYE", b"").await), 200);
+    bob.leave().await;
+    assert_becomes_empty(node.addresses().http).await;
+    stop(node).await;
 }
 
 #[tokio::test]

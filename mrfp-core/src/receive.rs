@@ -292,14 +292,19 @@ impl Plane {
         let early = termination.and_then(|termination| termination.early.take());
         let early = early.or_else(|| self.rekeyings.take_early(termination_key));
         let Some(key) = early else { return };
-        if !self.connections.get(key).is_some_and(Connection::is_alive) {
-            return;
-        }
+        let connection = self.connections.get(key).filter(|connection| connection.is_alive());
+        let Some(connection) = connection else { return };
+        let spoken = connection.spoken;
+        let is_begun = !matches!(connection.transport, Transport::Unknown);
         match self.terminations.get_mut(termination_key) {
             Some(own) if own.tls_role(false) == Some(TlsRole::Client) => {
                 own.early = Some(key);
-                self.begin_as_client(key, termination_key);
+                if !is_begun {
+                    self.begin_as_client(key, termination_key);
+                }
             }
+            // What it has said waits to be heard.
+            Some(_) if spoken == Spoken::Bfcp => self.receive_messages(key, &[]),
             Some(_) | None => {
                 self.receive_handshake(key, &mut []);
             }

@@ -1,11 +1,11 @@
-//! A floor control client: BFCP of version 1 over a connection.
+//! A floor control client: BFCP of version 1 over a connection, or of version 2 in datagrams.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use mrfp_protocol::bfcp::{
     Attributes, Framer, Group, Header, Payload, Primitive, RequestStatus, Transport, Value, Writer,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 
 use super::{PATIENCE, Protected, line};
@@ -14,6 +14,8 @@ use super::{PATIENCE, Protected, line};
 pub(crate) enum Wire {
     Plain(TcpStream),
     Protected(Protected),
+    /// Connected to the server's.
+    Datagrams(UdpSocket),
 }
 
 /// A participant of one conference.
@@ -44,10 +46,17 @@ impl Floors {
         }
     }
 
+    fn transport(&self) -> Transport {
+        match self.wire {
+            Wire::Plain(_) | Wire::Protected(_) => Transport::Reliable,
+            Wire::Datagrams(_) => Transport::Unreliable,
+        }
+    }
+
     pub(crate) async fn send(&mut self, primitive: Primitive, values: &[Value<'_>]) {
         self.transaction_id += 1;
         let header = Header::new(
-            Transport::Reliable,
+            self.transport(),
             primitive,
             self.conference_id,
             self.transaction_id,
@@ -62,6 +71,9 @@ impl Floors {
         match &mut self.wire {
             Wire::Plain(stream) => stream.write_all(&out[..length]).await.expect("sent"),
             Wire::Protected(protected) => protected.send_bytes(&out[..length]).await,
+            Wire::Datagrams(socket) => {
+                assert_eq!(socket.send(&out[..length]).await.expect("sent"), length);
+            }
         }
     }
 
@@ -69,7 +81,7 @@ impl Floors {
     pub(crate) async fn receive(&mut self, primitive: Primitive) -> Vec<u8> {
         loop {
             let message = self.next().await;
-            let header = Header::parse(&message, Transport::Reliable).expect("a header");
+            let header = Header::parse(&message, self.transport()).expect("a header");
             assert_ne!(header.primitive, Primitive::Error.code(), "{message:?}");
             if header.primitive == primitive.code() {
                 return message;
@@ -91,6 +103,12 @@ impl Floors {
                     assert_ne!(read.expect("in time").expect("received"), 0, "it ended");
                 }
                 Wire::Protected(protected) => protected.receive_bytes(&mut self.input).await,
+                Wire::Datagrams(socket) => {
+                    let mut datagram = vec![0; 2048];
+                    let received = timeout(PATIENCE, socket.recv(&mut datagram)).await;
+                    datagram.truncate(received.expect("in time").expect("received"));
+                    return datagram;
+                }
             }
         }
     }
@@ -115,7 +133,7 @@ impl Floors {
     /// The next FloorRequestStatus.
     pub(crate) async fn told(&mut self) -> Told {
         let message = self.receive(Primitive::FloorRequestStatus).await;
-        let header = Header::parse(&message, Transport::Reliable).expect("a header");
+        let header = Header::parse(&message, self.transport()).expect("a header");
         let payload = Payload::parse(header.content(&message).expect("whole")).expect("sound");
         told(payload.attributes).expect("a status")
     }

@@ -6,8 +6,10 @@ mod actions;
 #[path = "../../protocol/tests/tls_common/authority.rs"]
 mod authority;
 mod certificate;
+mod chance;
 #[path = "../common/mod.rs"]
 mod common;
+mod hostile;
 mod keys;
 mod moderation;
 mod phone;
