@@ -120,7 +120,7 @@ struct World {
 
 /// Every second user comes by UDP.
 fn transport(place: usize) -> Transport {
-    if place % 2 == 0 { Transport::Reliable } else { Transport::Unreliable }
+    if place.is_multiple_of(2) { Transport::Reliable } else { Transport::Unreliable }
 }
 
 fn channel(place: usize) -> Channel {
