@@ -41,6 +41,7 @@ impl Plane {
         match &connection.transport {
             Transport::Tls(_) => self.receive_records(key, &mut bytes[handshake_end..]),
             Transport::Plain => self.receive_messages(key, bytes),
+            Transport::Datagrams => self.floor_datagram(key, bytes),
             Transport::Unknown | Transport::Handshaking(_) => {}
         }
     }
@@ -325,7 +326,10 @@ impl Plane {
         if connection.relay.is_some() {
             let certificate = match handshaking {
                 Transport::Handshaking(mut handshake) => handshake.take_peer_certificate(),
-                Transport::Unknown | Transport::Plain | Transport::Tls(_) => None,
+                Transport::Unknown
+                | Transport::Plain
+                | Transport::Tls(_)
+                | Transport::Datagrams => None,
             };
             return self.relay_secured(key, certificate);
         }

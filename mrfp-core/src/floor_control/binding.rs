@@ -114,8 +114,11 @@ impl Plane {
     /// What becomes of an unbound connection on which a user is named, in the clear or over TLS with
     /// certificates. With a key the key binds.
     pub(super) fn claim_by_name(&mut self, key: Key, session: Key) -> ClaimByName {
-        if !self.is_secured_for(key, session) {
-            return ClaimByName::Refused;
+        match self.claim_by_datagram(key, session) {
+            Some(true) => return ClaimByName::Bound,
+            Some(false) => return ClaimByName::Refused,
+            None if !self.is_secured_for(key, session) => return ClaimByName::Refused,
+            None => {}
         }
         let is_alive = |early: Key| self.connections.get(early).is_some_and(Connection::is_alive);
         let Some(termination) = self.terminations.get_mut(session) else {
@@ -166,5 +169,7 @@ impl Plane {
 /// How a user is connected.
 pub(super) fn channel(connection: &Connection) -> Channel {
     let secured = matches!(connection.transport, Transport::Tls(_));
-    Channel { transport: Carrier::Reliable, secured }
+    let by_datagrams = connection.is_of_datagrams();
+    let transport = if by_datagrams { Carrier::Unreliable } else { Carrier::Reliable };
+    Channel { transport, secured }
 }

@@ -1,7 +1,7 @@
 //! Messages from the stream of a participant, or of somebody who is to become one.
 
 use mrfp_io::Key;
-use mrfp_protocol::bfcp::{ErrorCode, Framer, Header, TooLong, Transport as Carrier};
+use mrfp_protocol::bfcp::{ErrorCode, Framer, Header, TooLong};
 
 use super::EGRESS_LIMITS_MAX;
 use super::binding::{ClaimByName, channel};
@@ -71,7 +71,7 @@ impl Plane {
     }
 
     /// A message of a participant.
-    fn floor_message(&mut self, key: Key, session: Key, message: &[u8]) {
+    pub(super) fn floor_message(&mut self, key: Key, session: Key, message: &[u8]) {
         let Some(termination) = self.terminations.get_mut(session) else { return };
         termination.statistics.messages_received += 1;
         termination.statistics.bytes_received += message.len() as u64;
@@ -88,7 +88,7 @@ impl Plane {
     }
 
     /// The first message of a connection that nobody has vouched for. False: it waits where it is.
-    fn floor_stranger(&mut self, key: Key, message: &[u8]) -> bool {
+    pub(super) fn floor_stranger(&mut self, key: Key, message: &[u8]) -> bool {
         let Some(channel) = self.connections.get(key).map(channel) else { return true };
         let mut reply = std::mem::take(&mut self.scratch.wire);
         let found = self.with_floor_server(|server, _, _| {
@@ -97,7 +97,7 @@ impl Plane {
         });
         let claim = found.flatten().map(|session| (session, self.claim_by_name(key, session)));
         if let Some((_, ClaimByName::Refused)) = claim
-            && let Some(header) = Header::parse(message, Carrier::Reliable)
+            && let Some(header) = Header::parse(message, channel.transport)
         {
             let code = ErrorCode::UnauthorizedOperation;
             self.with_floor_server(|server, _, _| {
@@ -136,7 +136,7 @@ impl Plane {
     }
 
     fn reply_to_stranger(&mut self, key: Key, reply: &[u8]) {
-        if reply.is_empty() {
+        if reply.is_empty() || self.reply_by_datagram(key, reply) {
             return;
         }
         if append_whole(&mut self.connections, &mut self.send_buffers, key, &[reply]).is_err() {

@@ -9,6 +9,7 @@ mod certificate;
 mod chance;
 #[path = "../common/mod.rs"]
 mod common;
+mod datagrams;
 mod hostile;
 mod keys;
 mod moderation;
@@ -16,6 +17,7 @@ mod phone;
 mod plain;
 mod presence;
 mod pressure;
+mod ring;
 #[path = "../room_support/mod.rs"]
 mod room_support;
 #[path = "../floor/shown.rs"]
