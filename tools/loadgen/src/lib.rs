@@ -119,6 +119,10 @@ pub fn run(command: cli::Command, words: &[String]) -> Result<Outcome, Error> {
             let cli::Run { spread, recording, .. } = &options.run;
             run_wire(spread, recording, words, |share| options.plan(share))
         }
+        Scenarios::Bfcp(options) => {
+            let cli::Run { spread, recording, .. } = &options.run;
+            run_wire(spread, recording, words, |share| options.plan(share))
+        }
         Scenarios::Relay(options) => run_bare(&options.wire, words, |share| options.plan(share)),
         Scenarios::Raw(options) => run_bare(&options.wire, words, |share| options.plan(share)),
         Scenarios::Plane(options) => run_bare(&options.wire, words, |share| options.plan(share)),

@@ -4,6 +4,7 @@ use mrfp_io::Socket;
 
 use super::auth::Registration;
 use super::end::End;
+use super::participant::Participant;
 use crate::media::channel::Channel;
 
 /// One connection.
@@ -26,6 +27,7 @@ pub(super) struct Link {
     pub(super) released: bool,
     pub(super) registration: Option<Box<Registration>>,
     pub(super) end: Option<Box<End>>,
+    pub(super) participant: Option<Box<Participant>>,
     /// Open loop: when the next message is due.
     pub(super) due_ns: u64,
 }
@@ -41,8 +43,8 @@ pub(super) enum Stage {
     Securing,
     /// Up, but nothing was said: everybody will at once.
     Silent,
-    /// AUTH is under way.
-    Authorising,
+    /// Its first word is not answered: AUTH, Hello.
+    Introducing,
     /// It can be used.
     Ready,
     /// It ends; what is with the kernel is awaited.
@@ -69,6 +71,7 @@ impl Link {
             released: false,
             registration: None,
             end: None,
+            participant: None,
             due_ns: 0,
         }
     }

@@ -4,6 +4,7 @@
 //! - [`plan`]: what is to be done, checked.
 //! - `worker`: a thread with a ring and its links; `talk` is what they say.
 //! - `link`: one connection, with TLS or without; `auth`: a URI of a relay; `end`: one end of a pair.
+//! - `participant`: a user of a conference with floors (BFCP).
 //! - `flights`: the oracle; `pattern`: messages recognised and written without parsing.
 //! - `bulk`: a stream through whoever forwards bytes.
 //! - [`report`]: what a run has shown.
@@ -13,6 +14,7 @@ mod bulk;
 mod end;
 mod flights;
 mod link;
+mod participant;
 mod pattern;
 pub mod plan;
 pub mod report;

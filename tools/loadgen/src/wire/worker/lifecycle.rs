@@ -9,6 +9,7 @@ use crate::expectation::Violation;
 use crate::media::channel::{Channel, Failure, Opened, describe, joined};
 use crate::wire::auth::Registration;
 use crate::wire::link::{Link, Stage};
+use crate::wire::participant::Participant;
 use crate::wire::{Phase, Work};
 
 impl Worker {
@@ -17,7 +18,7 @@ impl Worker {
         let shared = &self.shared;
         let may = match shared.plan.work {
             Work::Handshakes => shared.phase.has_traffic(),
-            Work::Relay { .. } | Work::Raw | Work::Idle | Work::Bulk { .. } => {
+            Work::Relay { .. } | Work::Raw | Work::Idle | Work::Bulk { .. } | Work::Floors(_) => {
                 shared.phase == Phase::SettingUp
             }
         };
@@ -32,7 +33,7 @@ impl Worker {
         let beginning_max = match shared.plan.work {
             Work::Raw => 1,
             Work::Handshakes => u32::MAX,
-            Work::Relay { .. } | Work::Idle | Work::Bulk { .. } => BEGINNING_MAX,
+            Work::Relay { .. } | Work::Idle | Work::Bulk { .. } | Work::Floors(_) => BEGINNING_MAX,
         };
         while self.shared.beginning < beginning_max {
             let Some(index) = self.shared.waiting.pop_front() else { break };
@@ -161,7 +162,7 @@ impl Worker {
                 if !link.channel.egress.is_empty() {
                     self.shared.dirty.insert(index);
                 }
-                if link.end.is_some() {
+                if link.end.is_some() || link.participant.is_some() {
                     self.shared.ready.insert(index);
                 }
             }
@@ -292,7 +293,7 @@ impl Worker {
     }
 }
 
-/// The link can carry MSRP.
+/// The link can carry MSRP, or BFCP.
 fn secured(links: &mut [Link], shared: &mut Shared, index: u32) -> Result<(), Failure> {
     let now = shared.now();
     let link = &mut links[index as usize];
@@ -312,12 +313,12 @@ fn secured(links: &mut [Link], shared: &mut Shared, index: u32) -> Result<(), Fa
             link.deadline_ns = now + GOODBYE_TIMEOUT_NS;
             Ok(())
         }
-        Work::Relay { .. } if shared.plan.burst => {
+        Work::Relay { .. } | Work::Floors(_) if shared.plan.burst => {
             link.stage = Stage::Silent;
             shared.counts.up += 1;
             Ok(())
         }
-        Work::Relay { .. } => {
+        Work::Relay { .. } | Work::Floors(_) => {
             link.deadline_ns = now + BEGIN_TIMEOUT_NS;
             introduce(links, shared, index)
         }
@@ -329,16 +330,28 @@ fn secured(links: &mut [Link], shared: &mut Shared, index: u32) -> Result<(), Fa
     }
 }
 
-/// Says AUTH.
+/// Says AUTH, or Hello.
 fn introduce(links: &mut [Link], shared: &mut Shared, index: u32) -> Result<(), Failure> {
     let link = &mut links[index as usize];
-    link.stage = Stage::Authorising;
-    let Work::Relay { uri, .. } = &shared.plan.work else { return Ok(()) };
-    let own = shared.plan.own_uri(shared.first + index);
-    let mut registration = Registration::new(own);
-    let request = registration.begin(uri);
-    link.registration = Some(Box::new(registration));
-    link.channel.append(request.as_bytes(), &mut shared.pool)
+    link.stage = Stage::Introducing;
+    let number = shared.first + index;
+    match &shared.plan.work {
+        Work::Relay { uri, .. } => {
+            let mut registration = Registration::new(shared.plan.own_uri(number));
+            let request = registration.begin(uri);
+            link.registration = Some(Box::new(registration));
+            link.channel.append(request.as_bytes(), &mut shared.pool)
+        }
+        Work::Floors(floors) => {
+            let place = shared.plan.place(floors, number);
+            let mut participant = Participant::new(place, shared.plan.cycles(floors));
+            shared.scratch.clear();
+            participant.greet(&mut shared.scratch);
+            link.participant = Some(Box::new(participant));
+            link.channel.append(&shared.scratch, &mut shared.pool)
+        }
+        Work::Raw | Work::Bulk { .. } | Work::Idle | Work::Handshakes => Ok(()),
+    }
 }
 
 /// Takes what has arrived.
