@@ -178,10 +178,13 @@ impl Plane {
     }
 
     /// RFC 4975 section 5.4: the side that connects sends a request at once, so that the other can
-    /// bind the connection to the session.
+    /// bind the connection to the session. BFCP has no such.
     pub(crate) fn send_binding_request(&mut self, key: Key, termination_key: Key) {
         let transaction = self.identifiers.transaction();
         let Some(termination) = self.terminations.get(termination_key) else { return };
+        if termination.is_for_floors() {
+            return;
+        }
         let id = self.identifiers.message(termination.id, transaction.as_bytes());
         let Some(connection) = self.connections.get_mut(key) else { return };
         let parts: &[&[u8]] = &[

@@ -3,8 +3,10 @@
 
 use mrfp_io::Key;
 
-use crate::config::{MESSAGES_MAX, OUTSTANDING_MAX, PRESSED_STALL_NS, SLOW_MEMBER_GRACE_FACTOR};
-use crate::connection::{Connection, Life};
+use crate::config::{
+    EVENTS_WAITING_MAX, MESSAGES_MAX, OUTSTANDING_MAX, PRESSED_STALL_NS, SLOW_MEMBER_GRACE_FACTOR,
+};
+use crate::connection::{Connection, Life, Spoken};
 use crate::mp::ReleaseCause;
 use crate::plane::{Ending, Plane};
 use crate::table::Table;
@@ -28,6 +30,12 @@ impl Plane {
         }
         connection.lagging_since_ns = Some(self.now_ns);
         self.lagging.push(key);
+        if connection.spoken == Spoken::Bfcp {
+            // What it asks for is what it does not read; nobody else waits for it.
+            connection.paused += 1;
+            self.metrics.recv_paused += 1;
+            return self.mark(key);
+        }
         for context_key in contexts_of(connection, &self.terminations) {
             if let Some(context) = self.contexts.get_mut(context_key) {
                 context.lagging += 1;
@@ -75,6 +83,10 @@ impl Plane {
             return;
         }
         self.lagging.retain(|&lagging| lagging != key);
+        if connection.spoken == Spoken::Bfcp {
+            connection.paused -= 1;
+            return self.mark(key);
+        }
         let mut index = 0;
         while let Some(&session) =
             self.connections.get(key).and_then(|connection| connection.sessions.get(index))
@@ -191,6 +203,9 @@ impl Plane {
         if !is_slow {
             return;
         }
+        if connection.spoken == Spoken::Bfcp {
+            return self.release(key, ReleaseCause::TooSlow, Ending::Abort);
+        }
         // From the last: a session that is dropped leaves the list.
         let mut index = connection.sessions.len();
         while index > 0 {
@@ -237,10 +252,14 @@ impl Plane {
         self.mark(key);
     }
 
-    /// Lets the senders go on once half of the pool is free.
+    /// Lets the senders go on once half of the pool is free, and the controller keeps up.
     pub(crate) fn relieve(&mut self) {
         let (in_use, all) = self.send_buffers.large_in_use();
-        if self.pressed.is_empty() || in_use > all / 2 || self.messages.len() > MESSAGES_MAX / 2 {
+        if self.pressed.is_empty()
+            || in_use > all / 2
+            || self.messages.len() > MESSAGES_MAX / 2
+            || self.events.len() > EVENTS_WAITING_MAX
+        {
             return;
         }
         while let Some(key) = self.pressed.pop() {

@@ -8,11 +8,11 @@ use crate::connection::OpenChunk;
 use crate::context::Context;
 use crate::mp::{
     ContextId, Event, Modify, Refusal, Remote, ReplaceSession, ReserveAndConfigure, Security,
-    TerminationId, TerminationStatistics,
+    Switching, TerminationId, TerminationStatistics,
 };
 use crate::plane::{Ending, Plane};
 use crate::room::Participant;
-use crate::termination::{OwnPort, Protection, Stage, Termination, check_path};
+use crate::termination::{OwnPort, Stage, Termination, check_path};
 
 impl Plane {
     /// Makes a Termination (and its Context, where it is the first).
@@ -61,12 +61,20 @@ impl Plane {
         let context = Context::new(reserve.context, reserve.switching.clone());
         let key = self.contexts.insert(context).map_err(|_| Refusal::TerminationsExhausted)?;
         self.context_by_id.insert(&self.contexts, key);
+        if let Switching::ChatRoom(policy) = &reserve.switching
+            && let Some(control) = &policy.floors
+            && let Err(refusal) = self.open_floors(key, control)
+        {
+            self.drop_context_if_empty(key);
+            return Err(refusal);
+        }
         Ok(key)
     }
 
     /// A Context ends with its last Termination.
     pub(crate) fn drop_context_if_empty(&mut self, key: Key) {
         if self.contexts.get(key).is_some_and(|context| context.terminations == 0) {
+            self.close_floors(key);
             self.context_by_id.remove(&self.contexts, key);
             self.contexts.remove(key);
         }
@@ -83,7 +91,7 @@ impl Plane {
             .context_by_id
             .get(&self.contexts, &reserve.context)
             .and_then(|key| self.contexts.get(key))
-            .map_or(0, |context| context.terminations);
+            .map_or(0, Context::message_terminations);
         if members >= self.limits.context_members_max {
             return Err(Refusal::ContextFull);
         }
@@ -116,7 +124,14 @@ impl Plane {
         self.terminations.get(key).is_some_and(Termination::awaits_connection)
     }
 
+    /// A Termination for messages that is not subtracted.
     pub(crate) fn living(&self, id: TerminationId) -> Result<Key, Refusal> {
+        let key = self.living_of_any_kind(id)?;
+        let is_for_floors = self.terminations.get(key).is_some_and(Termination::is_for_floors);
+        if is_for_floors { Err(Refusal::TerminationId) } else { Ok(key) }
+    }
+
+    pub(crate) fn living_of_any_kind(&self, id: TerminationId) -> Result<Key, Refusal> {
         let key =
             self.termination_by_id.get(&self.terminations, &id).ok_or(Refusal::TerminationId)?;
         let lives = |termination: &Termination| termination.stage < Stage::Subtracted;
@@ -181,7 +196,7 @@ impl Plane {
     }
 
     /// Parts a session that is over from its connection at once, also where that is ending.
-    fn unlink(&mut self, session: Key) {
+    pub(crate) fn unlink(&mut self, session: Key) {
         self.detach(session, Ending::Graceful);
         let Some(termination) = self.terminations.get_mut(session) else { return };
         let connection = termination.connection.take();
@@ -252,6 +267,7 @@ impl Plane {
             return None;
         }
         self.leave_context(key);
+        self.remove_floor_user(key);
         let termination = self.terminations.get_mut(key)?;
         termination.stage = Stage::Subtracted;
         let listener = termination.own_port.take().map(|own| own.listener);
@@ -268,14 +284,6 @@ impl Plane {
         let context = context.and_then(|key| self.contexts.get(key));
         let statistics = context.map(|context| Box::new(context.statistics()));
         self.events.push_back(Event::Audited { context: id, statistics });
-    }
-
-    /// Whether a Termination is protected by TLS.
-    pub(crate) fn is_protected(&self, key: Key) -> bool {
-        self.terminations.get(key).is_some_and(|termination| match termination.protection {
-            Protection::TlsPsk(_) | Protection::TlsCertificate { .. } => true,
-            Protection::Plain => false,
-        })
     }
 }
 

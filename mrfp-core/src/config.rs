@@ -175,16 +175,21 @@ pub(crate) const CHUNK_RECEPTION_TIMEOUT_NS: u64 = 540_000_000_000;
 pub(crate) const RECORD_OUTPUT_BUFFERS_MAX: usize = 8;
 /// Commands and events a shard's queues hold.
 pub(crate) const QUEUE_CAPACITY: usize = 4_096;
+/// Events that may wait for room in that queue before participants are read from no more: each of their
+/// requests may cause one (`FloorChanged`).
+pub(crate) const EVENTS_WAITING_MAX: usize = QUEUE_CAPACITY;
 
 /// A chat message with its head, or a few responses.
 pub(crate) const SEND_BUFFER_SMALL_SIZE_BYTES: usize = 2 * 1024;
 /// One sealed TLS record must fit one send buffer, or `seal` would have to split it.
 pub(crate) const SEND_BUFFER_LARGE_SIZE_BYTES: usize =
     SEAL_HEADROOM_BYTES + PLAINTEXT_BYTES_MAX + SEAL_TAILROOM_BYTES;
-/// A carry buffer holds an incomplete TLS record, or an incomplete MSRP head with the run behind it.
+/// A carry buffer holds an incomplete TLS record, or an incomplete MSRP head with the run behind it,
+/// or an incomplete BFCP message.
 pub(crate) const CARRY_BUFFER_SIZE_BYTES: usize = 20 * 1024;
 
 const _: () = assert!(CARRY_BUFFER_SIZE_BYTES >= RECORD_BYTES_MAX);
+const _: () = assert!(CARRY_BUFFER_SIZE_BYTES >= crate::floor::REQUEST_BYTES_MAX);
 const _: () = assert!(CARRY_BUFFER_SIZE_BYTES >= 2 * mrfp_protocol::msrp::HEAD_BYTES_MAX);
 const _: () =
     assert!(SEND_BUFFER_SMALL_SIZE_BYTES > SEAL_HEADROOM_BYTES + SEAL_TAILROOM_BYTES + 1024);

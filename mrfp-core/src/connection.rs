@@ -23,6 +23,7 @@ pub(crate) struct Connection {
     pub(crate) socket: Option<Socket>,
     pub(crate) life: Life,
     pub(crate) transport: Transport,
+    pub(crate) spoken: Spoken,
     /// The Terminations it carries: bound, or (as client) the one it was opened for. In the clear
     /// there may be several (RFC 4975 section 5.4), a pre-shared key serves one.
     pub(crate) sessions: Sessions,
@@ -167,12 +168,21 @@ impl Deref for Sessions {
 pub(crate) enum Transport {
     /// No byte has been seen.
     Unknown,
-    /// MSRP in the clear.
+    /// In the clear.
     Plain,
     /// The handshake is under way.
     Handshaking(Box<Handshake>),
     /// Application data in TLS records.
     Tls(Session),
+}
+
+/// What is spoken on top of that. It never changes once it is known.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Spoken {
+    /// Nothing has been said.
+    Unknown,
+    Msrp,
+    Bfcp,
 }
 
 /// Whose key a TLS client says it has.
@@ -217,6 +227,7 @@ impl Connection {
             socket: None,
             life: Life::Connecting,
             transport: Transport::Unknown,
+            spoken: Spoken::Unknown,
             sessions: Sessions::None,
             origin: None,
             relay: None,

@@ -59,6 +59,12 @@ impl Context {
         self.is_between_parties() && self.terminations <= 2
     }
 
+    /// Terminations whose messages are switched, bound or not.
+    pub(crate) fn message_terminations(&self) -> usize {
+        let floors = self.room.as_ref().and_then(|room| room.floors.as_ref());
+        self.terminations - floors.map_or(0, |floors| floors.users_len())
+    }
+
     /// Whether somebody must hear a message: one said into an empty room is not lost.
     pub(crate) fn is_between_parties(&self) -> bool {
         self.room.is_none()

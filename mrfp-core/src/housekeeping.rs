@@ -1,7 +1,7 @@
 //! Timers. Looked at a slice of the tables at a time, so that no turn pays for all of them.
 
 use crate::config::{EGRESS_QUIET_NS, HOUSEKEEPING_SLICES};
-use crate::connection::{Life, Transport};
+use crate::connection::{Life, Spoken, Transport};
 use crate::mp::ReleaseCause;
 use crate::plane::{Ending, Plane};
 
@@ -43,7 +43,10 @@ impl Plane {
         let overdue = self.now_ns >= connection.deadline_ns;
         let stalled = connection.egress.is_in_flight()
             && self.now_ns - connection.sent_ns >= self.limits.send_stall_timeout_ns;
-        let idle = self.now_ns - connection.received_ns >= self.limits.idle_timeout_ns;
+        // Floors may be held in silence: BFCP over a stream has no keep-alive.
+        let may_be_silent = connection.spoken == Spoken::Bfcp && connection.is_between_messages();
+        let idle =
+            self.now_ns - connection.received_ns >= self.limits.idle_timeout_ns && !may_be_silent;
         match connection.life {
             Life::Connecting if overdue => {
                 self.release(key, ReleaseCause::TcpEstablishmentFailure, Ending::Abort);
@@ -51,6 +54,11 @@ impl Plane {
             Life::Unbound if overdue => {
                 let cause = match connection.transport {
                     Transport::Handshaking(_) => {
+                        self.metrics.handshakes_timeout += 1;
+                        ReleaseCause::TlsEstablishmentFailure
+                    }
+                    // As TCP client and TLS server: the ClientHello has not come.
+                    Transport::Unknown if !connection.sessions.is_empty() => {
                         self.metrics.handshakes_timeout += 1;
                         ReleaseCause::TlsEstablishmentFailure
                     }

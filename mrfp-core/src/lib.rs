@@ -23,7 +23,7 @@
 //! `rekeying`: a session goes over to a connection under a new key.
 //!
 //! `relay` does the same between connections that belong to no Context (RFC 4976).
-//! [`floor`] decides who may speak (RFC 8855).
+//! [`floor`] decides who may speak (RFC 8855); `floor_control` is between it and the connections.
 //!
 //! # Control
 //!
@@ -40,6 +40,7 @@ mod context;
 mod delivery;
 mod egress;
 pub mod floor;
+mod floor_control;
 mod housekeeping;
 mod identifiers;
 mod incoming;

@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::floor::{FLOOR_COUNTERS, FloorCounters};
 use crate::mp::{REALMS_MAX, RealmId, ReleaseCause, Statistics, Traffic};
 use crate::statistics::COUNTERS;
 
@@ -14,7 +15,11 @@ macro_rules! shard_metrics {
 
         /// What readers on other threads see; at most one housekeeping turn old.
         #[derive(Default, Debug)]
-        pub struct PublishedMetrics { $($name: AtomicU64,)+ realms: PublishedRealms }
+        pub struct PublishedMetrics {
+            $($name: AtomicU64,)+
+            realms: PublishedRealms,
+            floor_control: PublishedFloorControl,
+        }
 
         impl PublishedMetrics {
             pub(crate) fn publish(&self, metrics: &ShardMetrics) {
@@ -58,7 +63,31 @@ impl std::fmt::Debug for PublishedRealms {
     }
 }
 
+/// What the floor control server has counted, word by word.
+#[derive(Debug)]
+struct PublishedFloorControl([AtomicU64; FLOOR_COUNTERS]);
+
+impl Default for PublishedFloorControl {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| AtomicU64::new(0)))
+    }
+}
+
 impl PublishedMetrics {
+    /// Publishes what the floor control server has counted.
+    pub(crate) fn publish_floor_control(&self, counters: &FloorCounters) {
+        for (cell, word) in self.floor_control.0.iter().zip(counters.to_words()) {
+            cell.store(word, Ordering::Relaxed);
+        }
+    }
+
+    /// The newest published counters of the floor control server; all 0 where there are no floors.
+    #[must_use]
+    pub fn floor_control(&self) -> FloorCounters {
+        let words = &self.floor_control.0;
+        FloorCounters::from_words(std::array::from_fn(|at| words[at].load(Ordering::Relaxed)))
+    }
+
     /// Publishes the traffic of the realms that have had any.
     pub(crate) fn publish_realms(&self, realms: &[Traffic]) {
         let unused = Traffic::default();
@@ -171,6 +200,10 @@ shard_metrics! {
     recv_paused: Counter,
     /// Messages in progress, or with an answer outstanding.
     messages_known: Gauge,
+    /// Conferences with floors.
+    floor_conferences: Gauge,
+    /// Users of floors, connected or not.
+    floor_users: Gauge,
     /// Send buffers in use.
     send_buffers_outstanding: Gauge,
     /// Carry buffers in use.

@@ -13,6 +13,7 @@ use crate::config::{
 };
 use crate::connection::{Connection, Life};
 use crate::context::Context;
+use crate::floor_control::FloorControls;
 use crate::identifiers::Identifiers;
 use crate::incoming::Incoming;
 use crate::message::{Message, Routes};
@@ -70,6 +71,7 @@ pub(crate) struct Plane {
     /// What the Terminations of each realm have carried.
     pub(crate) realms: Box<[Traffic]>,
     pub(crate) identifiers: Identifiers,
+    pub(crate) floors: FloorControls,
     /// The relay, where there is one.
     pub(crate) relay: Option<Box<Relay>>,
     pub(crate) scratch: Scratch,
@@ -143,6 +145,7 @@ impl Plane {
             metrics: ShardMetrics::default(),
             realms: vec![Traffic::default(); REALMS_MAX].into(),
             identifiers: Identifiers::new(seed),
+            floors: FloorControls::default(),
             relay: None,
             scratch: Scratch::default(),
         }
@@ -276,6 +279,10 @@ impl Plane {
         self.metrics.terminations = self.terminations.len() as u64;
         self.metrics.connections = self.connections.len() as u64;
         self.relay_measure();
+        if let Some(floors) = &self.floors.server {
+            self.metrics.floor_conferences = floors.conferences() as u64;
+            self.metrics.floor_users = floors.users() as u64;
+        }
         self.metrics.messages_known = self.messages.len() as u64;
         self.metrics.send_buffers_outstanding = self.send_buffers.outstanding() as u64;
         self.metrics.carry_buffers_outstanding = self.carry_buffers.outstanding() as u64;

@@ -9,10 +9,10 @@ use mrfp_protocol::tls::{
 
 use crate::carry::CarryBuffer;
 use crate::config::RECORD_OUTPUT_BUFFERS_MAX;
-use crate::connection::{Claim, Connection, Life, Transport};
-use crate::mp::ReleaseCause;
+use crate::connection::{Claim, Connection, Life, Spoken, Transport};
+use crate::mp::{ReleaseCause, TlsRole};
 use crate::plane::{Ending, Plane};
-use crate::termination::{Protection, Stage};
+use crate::termination::{Protection, Stage, Termination};
 
 /// First byte of a TLS handshake record (RFC 5246 section 6.2.1).
 const CONTENT_TYPE_HANDSHAKE: u8 = 0x16;
@@ -47,24 +47,42 @@ impl Plane {
 
     /// The first byte tells what is spoken. False: nothing we know; the connection is ending.
     fn recognise(&mut self, key: Key, bytes: &[u8]) -> bool {
-        let Some(connection) = self.connections.get_mut(key) else { return false };
-        match bytes.first() {
-            Some(&MSRP_FIRST) => connection.transport = Transport::Plain,
-            Some(&CONTENT_TYPE_HANDSHAKE) => match Handshake::server(&self.profile) {
-                Ok(handshake) => {
-                    connection.transport = Transport::Handshaking(Box::new(handshake));
-                }
-                Err(error) => {
-                    self.handshake_failed(key, error);
-                    return false;
-                }
-            },
-            Some(_) | None => {
+        let Some(&first) = bytes.first() else { return false };
+        if first != CONTENT_TYPE_HANDSHAKE {
+            self.recognise_spoken(key, first);
+        }
+        let Some(connection) = self.connections.get(key) else { return false };
+        // Where we are to send the ClientHello there is none to be had.
+        let answers_hello = self.foreseen(connection).is_none_or(|termination| {
+            let tcp_client = !connection.sessions.is_empty();
+            termination.tls_role(tcp_client) != Some(TlsRole::Client)
+        });
+        let made = match (first, connection.spoken) {
+            (CONTENT_TYPE_HANDSHAKE, _) if answers_hello => {
+                Handshake::server(&self.profile).map(Box::new).map(Transport::Handshaking)
+            }
+            (CONTENT_TYPE_HANDSHAKE, _) | (_, Spoken::Unknown) => {
                 self.release(key, ReleaseCause::ProtocolViolation, Ending::Abort);
                 return false;
             }
+            (MSRP_FIRST, Spoken::Msrp) | (_, Spoken::Bfcp) => Ok(Transport::Plain),
+            (_, Spoken::Msrp) => {
+                self.release(key, ReleaseCause::ProtocolViolation, Ending::Abort);
+                return false;
+            }
+        };
+        match made {
+            Ok(transport) => {
+                if let Some(connection) = self.connections.get_mut(key) {
+                    connection.transport = transport;
+                }
+                true
+            }
+            Err(error) => {
+                self.handshake_failed(key, error);
+                false
+            }
         }
-        true
     }
 
     /// As client: begins the TLS handshake on a connection that is up.
@@ -78,13 +96,26 @@ impl Plane {
                 Handshake::client(&self.profile, credentials.identity(), &psk)
             }
             Protection::TlsCertificate { fingerprints } => {
-                let host = Uri::parse(termination.remote_first()).map_or(&b""[..], |uri| uri.host);
-                let host = String::from_utf8_lossy(host);
+                let host = self.peer_host(key, termination);
                 Handshake::fingerprint_client(&self.profile, &host, fingerprints)
             }
             Protection::Plain => return,
         };
         self.begin_handshake(key, started);
+    }
+
+    /// Whom the certificate of a TLS server has to be for, unless its fingerprint was announced.
+    fn peer_host(&self, key: Key, termination: &Termination) -> String {
+        if termination.is_for_floors() {
+            // BFCP has no URIs: its SDP names an address.
+            let origin = self.connections.get(key).and_then(Connection::origin);
+            let connected_to = origin.and_then(|origin| origin.connected_to);
+            let source = origin.and_then(|origin| origin.unbound_source);
+            let address = connected_to.map(|address| address.ip()).or(source);
+            return address.map_or_else(String::new, |address| address.to_string());
+        }
+        let host = Uri::parse(termination.remote_first()).map_or(&b""[..], |uri| uri.host);
+        String::from_utf8_lossy(host).into_owned()
     }
 
     /// As client: sends the first flight of a handshake.
@@ -205,17 +236,22 @@ impl Plane {
     fn provide_psk(&mut self, key: Key) -> bool {
         let Some(connection) = self.connections.get(key) else { return false };
         let Transport::Handshaking(handshake) = &connection.transport else { return false };
-        // The relay's clients have passwords, not keys (RFC 4976 section 9).
         let own_port_of = connection.origin().and_then(|origin| origin.own_port_of);
-        let claimed = match (&connection.relay, own_port_of) {
-            (Some(_), _) => None,
-            (None, Some(own)) => Some(own),
-            (None, None) => self.session_by_identity(handshake.identity()),
+        let claimed = match (&connection.relay, connection.only_session(), own_port_of) {
+            // The relay's clients have passwords, not keys (RFC 4976 section 9).
+            (Some(_), _, _) => None,
+            // As TCP client: the connection is for one Termination and serves no other.
+            (None, Some(own), _) => {
+                let identity = self.terminations.get(own).map(Termination::identity);
+                Some(own).filter(|_| identity == Some(handshake.identity()))
+            }
+            (None, None, Some(own)) => Some(own),
+            (None, None, None) => self.session_by_identity(handshake.identity()),
         };
         if claimed.is_some_and(|termination| self.waits_for_answer(key, termination)) {
             return false;
         }
-        let (claimed, psk) = claimed.and_then(|session| self.claim(session)).unzip();
+        let (claimed, psk) = claimed.and_then(|session| self.claim(key, session)).unzip();
         let Some(connection) = self.connections.get_mut(key) else { return false };
         let Transport::Handshaking(handshake) = &mut connection.transport else { return false };
         handshake.provide_psk(psk.as_ref());
@@ -224,9 +260,10 @@ impl Plane {
     }
 
     /// What a TLS client has to know that claims a session: its first key, or its next one.
-    fn claim(&self, session: Key) -> Option<(Claim, Psk)> {
+    fn claim(&self, key: Key, session: Key) -> Option<(Claim, Psk)> {
         let termination = self.terminations.get(session)?;
-        if !termination.awaits_tls_client() {
+        let is_made_for_it = termination.connection == Some(key);
+        if !is_made_for_it && !termination.awaits_tls_client() {
             return self.next_claim(session);
         }
         let session_number = termination.session_number;
@@ -255,8 +292,17 @@ impl Plane {
         let early = termination.and_then(|termination| termination.early.take());
         let early = early.or_else(|| self.rekeyings.take_early(termination_key));
         let Some(key) = early else { return };
-        if self.connections.get(key).is_some_and(Connection::is_alive) {
-            self.receive_handshake(key, &mut []);
+        if !self.connections.get(key).is_some_and(Connection::is_alive) {
+            return;
+        }
+        match self.terminations.get_mut(termination_key) {
+            Some(own) if own.tls_role(false) == Some(TlsRole::Client) => {
+                own.early = Some(key);
+                self.begin_as_client(key, termination_key);
+            }
+            Some(_) | None => {
+                self.receive_handshake(key, &mut []);
+            }
         }
     }
 
@@ -279,10 +325,16 @@ impl Plane {
             return self.relay_secured(key, certificate);
         }
         if let Some(termination_key) = connection.only_session() {
+            if !self.is_secured_as_asked(termination_key, handshaking) {
+                let cause = ReleaseCause::TlsEstablishmentFailure;
+                return self.release(key, cause, Ending::Graceful);
+            }
             self.bind_secured(key, termination_key);
             return self.send_binding_request(key, termination_key);
         }
-        if let Transport::Handshaking(mut handshake) = handshaking
+        let claimed = connection.origin().and_then(|origin| origin.claimed);
+        if claimed.is_none()
+            && let Transport::Handshaking(mut handshake) = handshaking
             && handshake.is_with_certificates()
         {
             let certificate = handshake.take_peer_certificate();
@@ -290,8 +342,7 @@ impl Plane {
             // The client has proved nothing: its first request names the session, as in the clear.
             return;
         }
-        let claimed = connection.origin().and_then(|origin| origin.claimed);
-        match claimed.filter(|&claim| self.is_open_to(claim)) {
+        match claimed.filter(|&claim| self.is_open_to(key, claim)) {
             Some(claim) => self.bind_secured(key, claim.termination),
             // Another connection with the same key was faster, or the session is gone.
             None => self.release(key, ReleaseCause::TlsEstablishmentFailure, Ending::Graceful),
@@ -299,11 +350,33 @@ impl Plane {
     }
 
     /// Whether nobody else has bound what that claim is to, and its key is still the one.
-    fn is_open_to(&self, claim: Claim) -> bool {
+    fn is_open_to(&self, key: Key, claim: Claim) -> bool {
         let termination = self.terminations.get(claim.termination);
         termination.is_some_and(|termination| {
-            termination.awaits_tls_client() && termination.session_number == claim.session_number
+            let begun_by_us = termination.early == Some(key) && termination.awaits_connection();
+            (begun_by_us || termination.awaits_tls_client())
+                && termination.session_number == claim.session_number
         }) || self.claims_next(claim)
+    }
+
+    /// Whether a connection that we have made is secured as its Termination asks. As TLS client we have
+    /// seen to it; as TLS server the kind of handshake was the peer's choice.
+    fn is_secured_as_asked(&self, session: Key, handshaking: Transport) -> bool {
+        let Some(termination) = self.terminations.get(session) else { return false };
+        let Transport::Handshaking(mut handshake) = handshaking else { return false };
+        if termination.tls_role(true) != Some(TlsRole::Server) {
+            return true;
+        }
+        match &termination.protection {
+            Protection::Plain => false,
+            Protection::TlsPsk(_) => !handshake.is_with_certificates(),
+            Protection::TlsCertificate { fingerprints } => {
+                let shown = handshake.take_peer_certificate();
+                handshake.is_with_certificates()
+                    && (fingerprints.is_empty()
+                        || shown.is_some_and(|shown| shown.is_known_by(fingerprints)))
+            }
+        }
     }
 
     /// Binds a connection that is secured with the first key of a session, or with its next one.
@@ -474,6 +547,15 @@ impl Plane {
             let Some(connection) = self.connections.get_mut(key) else { return bytes.len() };
             if !connection.is_alive() {
                 return bytes.len();
+            }
+            match (connection.spoken, bytes.first()) {
+                (Spoken::Msrp, _) => {}
+                (Spoken::Bfcp, _) => return taken + self.floor_messages(key, &bytes[taken..]),
+                (Spoken::Unknown, None) => return 0,
+                (Spoken::Unknown, Some(&first)) => {
+                    self.recognise_spoken(key, first);
+                    continue;
+                }
             }
             let is_relay = connection.relay.is_some();
             if let Some(consumed) = self.answered_as_expected(key, &bytes[taken..]) {

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use mrfp_io::Key;
 use mrfp_protocol::msrp::{Head, Uri};
 
-use crate::connection::{Connection, Life, Transport};
+use crate::connection::{Connection, Life, Spoken, Transport};
 use crate::incoming::Incoming;
 use crate::mp::{Event, ReleaseCause};
 use crate::plane::{Ending, Plane};
@@ -126,9 +126,13 @@ impl Plane {
             .then_some(key)
     }
 
-    /// Binds a connection to a Termination: from here on it is a member of its Context.
+    /// Binds a connection to a Termination: from here on it is a member of its Context, or with BFCP
+    /// a participant of its conference.
     pub(crate) fn bind(&mut self, key: Key, session: Key) {
         let Some(termination) = self.terminations.get_mut(session) else { return };
+        if termination.is_for_floors() {
+            return self.bind_floor_control(key, session);
+        }
         assert_eq!(termination.stage, Stage::Reserved);
         assert!(termination.connection.is_none_or(|own| own == key));
         let context_key = termination.context;
@@ -145,7 +149,12 @@ impl Plane {
         self.events.push_back(Event::Bound { termination: termination.id });
         self.forget_credentials(session);
         self.join_room(session);
+        let lacks_floor = self.lacks_floor(session);
+        if let Some(termination) = self.terminations.get_mut(session) {
+            termination.lacks_floor = lacks_floor;
+        }
         let Some(connection) = self.connections.get_mut(key) else { return };
+        connection.spoken = Spoken::Msrp;
         connection.life = Life::Open;
         connection.deadline_ns = u64::MAX;
         if !connection.sessions.contains(&session) {
@@ -161,7 +170,7 @@ impl Plane {
     }
 
     /// Drops (and thereby zeroises) the key of a session; nobody is to come under its identity any more.
-    fn forget_credentials(&mut self, session: Key) {
+    pub(crate) fn forget_credentials(&mut self, session: Key) {
         // On a port of its own it never was on the list.
         self.by_identity.remove(&self.terminations, session);
         if let Some(termination) = self.terminations.get_mut(session) {
@@ -173,6 +182,9 @@ impl Plane {
     /// it, nothing can be bound to it. Its connection is left as it is.
     pub(crate) fn leave_context(&mut self, session: Key) {
         let Some(termination) = self.terminations.get(session) else { return };
+        if termination.is_for_floors() {
+            return self.leave_floor_control(session);
+        }
         let was_bound = termination.stage == Stage::Bound;
         let context_key = termination.context;
         let connection_key = termination.connection;
@@ -263,6 +275,7 @@ impl Plane {
 
     /// Takes a subtracted Termination off the tables once its connection is gone.
     pub(crate) fn finish_subtract(&mut self, session: Key) {
+        self.remove_floor_user(session);
         self.termination_by_id.remove(&self.terminations, session);
         let Some(termination) = self.terminations.remove(session) else { return };
         assert!(termination.connection.is_none());

@@ -17,8 +17,9 @@ use crate::connection::{Connection, Life, Origin, Recv, Transport};
 use crate::egress::Form;
 use crate::metrics::PublishedMetrics;
 use crate::mp::{
-    Command, Event, Modify, NextKey, Refusal, Rekey, ReleaseCause, ReplaceSession,
-    ReserveAndConfigure,
+    Command, Event, FloorTransport, Modify, ModifyFloorControl, NextKey, Refusal, Rekey,
+    ReleaseCause, ReplaceFloorControl, ReplaceSession, ReserveAndConfigure, ReserveFloorControl,
+    TlsRole,
 };
 use crate::plane::{Ending, Plane};
 use crate::relay::{Link, PROBATION_NS, Relay, RelayConfig};
@@ -182,7 +183,9 @@ impl<D: Driver> Shard<D> {
             self.plane.measure();
             self.metrics.publish(&self.plane.metrics);
             self.metrics.publish_realms(&self.plane.realms);
+            self.plane.publish_floor_control(&self.metrics);
         }
+        self.plane.tell_of_floors();
         self.plane.drop_unserved();
         self.plane.relieve();
         self.start_connects();
@@ -191,7 +194,9 @@ impl<D: Driver> Shard<D> {
         if self.stopping == Stopping::Reported && self.plane.events.is_empty() {
             return Ok(false);
         }
-        let deadline_ns = if self.work_left { 0 } else { self.housekeeping_due_ns };
+        let floors_due_ns = self.plane.floors.next_deadline_ns().unwrap_or(u64::MAX);
+        let due_ns = self.housekeeping_due_ns.min(floors_due_ns);
+        let deadline_ns = if self.work_left { 0 } else { due_ns };
         self.driver.wait(Some(deadline_ns))?;
         Ok(true)
     }
@@ -251,19 +256,31 @@ impl<D: Driver> Shard<D> {
                 }
             }
             Command::ReserveFloorControl(reserve) => {
-                let (termination, reason) = (reserve.termination, Refusal::Transport);
-                self.plane.events.push_back(Event::Refused { termination, reason });
+                let termination = reserve.termination;
+                let event = match self.reserve_floor_control(*reserve) {
+                    Ok(address) => Event::Reserved { termination, address },
+                    Err(reason) => Event::Refused { termination, reason },
+                };
+                self.plane.events.push_back(event);
             }
             Command::ModifyFloorControl(modify) => {
-                let (termination, reason) = (modify.termination, Refusal::Transport);
-                self.plane.events.push_back(Event::Refused { termination, reason });
+                let termination = modify.termination;
+                let event = match self.modify_floor_control(&modify) {
+                    Ok(()) => Event::Modified { termination },
+                    Err(reason) => Event::Refused { termination, reason },
+                };
+                self.plane.events.push_back(event);
             }
             Command::ReplaceFloorControl(replace) => {
-                let (termination, reason) = (replace.termination, Refusal::Transport);
-                self.plane.events.push_back(Event::Refused { termination, reason });
+                let termination = replace.termination;
+                let event = match self.replace_floor_control(*replace) {
+                    Ok(address) => Event::Reserved { termination, address },
+                    Err(reason) => Event::Refused { termination, reason },
+                };
+                self.plane.events.push_back(event);
             }
-            Command::Floors { context, action: _ } => {
-                let answer = Err(crate::floor::Refusal::Unknown);
+            Command::Floors { context, action } => {
+                let answer = self.plane.floors(context, *action);
                 self.plane.events.push_back(Event::Floors { context, answer });
             }
             Command::Audit { context } => self.plane.audit(context),
@@ -338,6 +355,78 @@ impl<D: Driver> Shard<D> {
         Ok(())
     }
 
+    fn reserve_floor_control(
+        &mut self,
+        reserve: ReserveFloorControl,
+    ) -> Result<SocketAddr, Refusal> {
+        if self.stopping != Stopping::No {
+            return Err(Refusal::Stopping);
+        }
+        let remote = floor_control_remote(reserve.stream.transport, reserve.unanswered);
+        let own_port = reserve.own_port && remote.is_none();
+        let own_port = if own_port { Some(self.listen_own()?) } else { None };
+        let address = own_port.map_or(self.plane.address, |own| own.address);
+        let key = match self.plane.reserve_floor_control(reserve, own_port) {
+            Ok(key) => key,
+            Err(refusal) => {
+                own_port.into_iter().for_each(|own| self.end_listener(own.listener));
+                return Err(refusal);
+            }
+        };
+        if let Some(listener) = own_port.and_then(|own| self.listeners.get_mut(own.listener)) {
+            listener.termination = Some(key);
+        }
+        if let Some(remote) = remote
+            && let Err(refusal) = self.connect(key, remote)
+        {
+            self.plane.unreserve(key);
+            return Err(refusal);
+        }
+        Ok(address)
+    }
+
+    fn modify_floor_control(&mut self, modify: &ModifyFloorControl) -> Result<(), Refusal> {
+        let key = self.plane.modify_floor_control(modify)?;
+        let done = match floor_control_remote(modify.transport, false) {
+            Some(remote) if self.plane.awaits_connection(key) => self.connect(key, remote),
+            Some(_) | None => Ok(()),
+        };
+        self.plane.resume_early(key);
+        done
+    }
+
+    fn replace_floor_control(
+        &mut self,
+        replace: ReplaceFloorControl,
+    ) -> Result<SocketAddr, Refusal> {
+        if self.stopping != Stopping::No {
+            return Err(Refusal::Stopping);
+        }
+        let remote = floor_control_remote(replace.stream.transport, replace.unanswered);
+        let wanted = replace.own_port && remote.is_none();
+        let known = self.plane.own_port(replace.termination);
+        let made = if wanted && known.is_none() { Some(self.listen_own()?) } else { None };
+        let key = match self.plane.replace_floor_control(replace) {
+            Ok(key) => key,
+            Err(refusal) => {
+                made.into_iter().for_each(|own| self.end_listener(own.listener));
+                return Err(refusal);
+            }
+        };
+        let own_port = if wanted { known.or(made) } else { None };
+        known.filter(|_| !wanted).into_iter().for_each(|own| self.end_listener(own.listener));
+        if let Some(listener) = own_port.and_then(|own| self.listeners.get_mut(own.listener)) {
+            listener.termination = Some(key);
+        }
+        if let Some(termination) = self.plane.terminations.get_mut(key) {
+            termination.own_port = own_port.map(Box::new);
+        }
+        if let Some(remote) = remote {
+            self.connect(key, remote).inspect_err(|_| self.plane.leave_context(key))?;
+        }
+        Ok(own_port.map_or(self.plane.address, |own| own.address))
+    }
+
     /// A port for one Termination: the port is the binding.
     fn listen_own(&mut self) -> Result<OwnPort, Refusal> {
         let key = self.listeners.vacant().ok_or(Refusal::Transport)?;
@@ -383,7 +472,10 @@ impl<D: Driver> Shard<D> {
         connection.origin_mut().connected_to = Some(remote);
         connection.connect_in_flight = true;
         assert!(self.plane.connections.insert(connection).is_ok_and(|made| made == key));
-        self.plane.connected_to.insert(remote, key);
+        let own = self.plane.terminations.get(termination_key);
+        if own.is_some_and(|termination| !termination.is_for_floors()) {
+            self.plane.connected_to.insert(remote, key);
+        }
         Ok(key)
     }
 
@@ -492,7 +584,10 @@ impl<D: Driver> Shard<D> {
         let unbound_source = Some(source);
         *connection.origin_mut() = Origin { own_port_of, unbound_source, ..Origin::default() };
         match self.plane.connections.insert(connection) {
-            Ok(key) => self.plane.mark(key),
+            Ok(key) => {
+                self.plane.mark(key);
+                self.plane.greet(key);
+            }
             Err(_) => {
                 self.plane.settle_unbound(Some(source));
                 self.plane.metrics.connections_refused += 1;
@@ -531,14 +626,18 @@ impl<D: Driver> Shard<D> {
             return self.plane.relay_connected(key);
         }
         let Some(termination_key) = connection.only_session() else { return };
-        if self.plane.is_protected(termination_key) {
-            self.plane.start_handshake(key, termination_key);
-        } else {
-            if let Some(connection) = self.plane.connections.get_mut(key) {
-                connection.transport = Transport::Plain;
+        let termination = self.plane.terminations.get(termination_key);
+        match termination.and_then(|termination| termination.tls_role(true)) {
+            Some(TlsRole::Client) => self.plane.start_handshake(key, termination_key),
+            // The ClientHello is the peer's to send.
+            Some(TlsRole::Server) => {}
+            None => {
+                if let Some(connection) = self.plane.connections.get_mut(key) {
+                    connection.transport = Transport::Plain;
+                }
+                self.plane.bind(key, termination_key);
+                self.plane.send_binding_request(key, termination_key);
             }
-            self.plane.bind(key, termination_key);
-            self.plane.send_binding_request(key, termination_key);
         }
     }
 
@@ -739,6 +838,7 @@ impl<D: Driver> Shard<D> {
             self.plane.measure();
             self.metrics.publish(&self.plane.metrics);
             self.metrics.publish_realms(&self.plane.realms);
+            self.plane.publish_floor_control(&self.metrics);
         }
         let mut reported = false;
         while let Some(event) = self.plane.events.pop_front() {
@@ -761,6 +861,14 @@ fn advertised(advertise: Option<IpAddr>, mut address: SocketAddr) -> SocketAddr 
         address.set_ip(ip);
     }
     address
+}
+
+/// Where we connect for BFCP, if we do.
+fn floor_control_remote(transport: FloorTransport, unanswered: bool) -> Option<SocketAddr> {
+    match transport {
+        FloorTransport::Tcp(setup) if !unanswered => remote_address(setup),
+        FloorTransport::Tcp(_) | FloorTransport::Udp { .. } => None,
+    }
 }
 
 fn listen_relay<D: Driver>(

@@ -2,15 +2,17 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::LazyLock;
 
 use mrfp_io::Key;
 use mrfp_protocol::msrp::{Path, Uri};
 use mrfp_protocol::tls::{Fingerprint, Psk};
 use zeroize::Zeroize;
 
+use crate::floor;
 use crate::mp::{
-    Direction, REALMS_MAX, RealmId, ReserveAndConfigure, Security, Setup, TerminationId,
-    TerminationStatistics,
+    Direction, REALMS_MAX, RealmId, ReserveAndConfigure, ReserveFloorControl, Security, Setup,
+    TerminationId, TerminationStatistics, TlsRole,
 };
 use crate::room::Participant;
 
@@ -23,7 +25,8 @@ pub(crate) struct Termination {
     pub(crate) connection: Option<Key>,
     /// Where the peer reaches us, if that is not the shard's port.
     pub(crate) own_port: Option<Box<OwnPort>>,
-    /// The connection of a TLS client that was faster than the answer to our offer.
+    /// The connection of a TLS client that was faster than the answer to our offer. Where we are TCP
+    /// server and TLS client: the one connection we have taken, until it is bound.
     pub(crate) early: Option<Key>,
     /// A handshake under its key has failed: what is told if none succeeds in time.
     pub(crate) handshake_failed: bool,
@@ -32,6 +35,8 @@ pub(crate) struct Termination {
     pub(crate) direction: Direction,
     /// Nobody is to hear it.
     pub(crate) muted: bool,
+    /// Its Context is moderated, and its user does not hold the floor that is for the messages.
+    pub(crate) lacks_floor: bool,
     /// It was negotiated for a file.
     pub(crate) file_transfer: bool,
     /// How large a message may be that its peer takes (`a=max-size`).
@@ -44,12 +49,31 @@ pub(crate) struct Termination {
     pub(crate) acceptance: u32,
     /// Sessions it has had.
     pub(crate) session_number: u32,
-    names: Names,
+    stream: Stream,
     /// Messages whose epoch is older began before this member was there.
     pub(crate) joined_epoch: u64,
     /// Until when a connection must be bound.
     pub(crate) establishment_deadline_ns: u64,
     pub(crate) statistics: TerminationStatistics,
+}
+
+/// What is carried, and what only Terminations of that kind have.
+enum Stream {
+    /// MSRP: the names of both ends.
+    Messages(Names),
+    /// BFCP.
+    FloorControl(Box<FloorSeat>),
+}
+
+/// The user of the floors that a Termination for BFCP is for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FloorSeat {
+    /// Who it is to the floor control server.
+    pub(crate) participant: floor::Participant,
+    /// Which side of TLS we are, where there is TLS.
+    pub(crate) tls_role: TlsRole,
+    /// An offer of ours is unanswered.
+    pub(crate) unanswered: bool,
 }
 
 /// A port that is one Termination's alone.
@@ -155,16 +179,14 @@ impl Termination {
             protection: Protection::Plain,
             direction: reserve.direction,
             muted: reserve.member.muted,
+            lacks_floor: false,
             file_transfer: reserve.file_transfer,
             size_bytes_max: reserve.max_size_bytes.unwrap_or(u64::MAX),
-            realm: match usize::from(reserve.realm.0) < REALMS_MAX {
-                true => reserve.realm,
-                false => RealmId::default(),
-            },
+            realm: known_realm(reserve.realm),
             participant,
             acceptance: 0,
             session_number: 0,
-            names: Names::of_nobody(reserve.accept_types.as_bytes()),
+            stream: Stream::Messages(Names::of_nobody(reserve.accept_types.as_bytes())),
             joined_epoch: 0,
             establishment_deadline_ns,
             statistics: TerminationStatistics::default(),
@@ -173,6 +195,44 @@ impl Termination {
         let security = reserve.security;
         termination.renew(session_id, security, path, address, establishment_deadline_ns);
         Ok(termination)
+    }
+
+    /// A Termination for BFCP in its first stage.
+    pub(crate) fn floor_control(
+        reserve: &ReserveFloorControl,
+        security: Security,
+        context: Key,
+        participant: floor::Participant,
+        establishment_deadline_ns: u64,
+    ) -> Self {
+        let seat = FloorSeat {
+            participant,
+            tls_role: reserve.stream.tls_role,
+            unanswered: reserve.unanswered,
+        };
+        Self {
+            id: reserve.termination,
+            context,
+            connection: None,
+            own_port: None,
+            early: None,
+            handshake_failed: false,
+            stage: Stage::Reserved,
+            protection: Protection::new(security),
+            direction: Direction::SendRecv,
+            muted: false,
+            lacks_floor: false,
+            file_transfer: false,
+            size_bytes_max: u64::MAX,
+            realm: known_realm(reserve.realm),
+            participant: None,
+            acceptance: 0,
+            session_number: 1,
+            stream: Stream::FloorControl(Box::new(seat)),
+            joined_epoch: 0,
+            establishment_deadline_ns,
+            statistics: TerminationStatistics::default(),
+        }
     }
 
     /// Begins a session: nothing is bound to it yet. Without `path` (one that has been checked)
@@ -185,23 +245,31 @@ impl Termination {
         address: SocketAddr,
         establishment_deadline_ns: u64,
     ) {
-        let (scheme, protection) = match security {
-            Security::Plain => ("msrp", Protection::Plain),
-            Security::TlsPsk { identity, psk } => {
-                let credentials = Credentials::new(&identity, Some(&psk));
-                ("msrps", Protection::TlsPsk(Some(credentials)))
-            }
-            Security::TlsPskAwaited { identity } => {
-                ("msrps", Protection::TlsPsk(Some(Credentials::new(&identity, None))))
-            }
-            Security::TlsCertificate { fingerprints } => {
-                ("msrps", Protection::TlsCertificate { fingerprints: fingerprints.into() })
-            }
-        };
+        let protection = Protection::new(security);
+        let scheme = if protection.is_tls() { "msrps" } else { "msrp" };
         let origin = format!("{scheme}://{address}/");
         let remote = path.unwrap_or_default();
-        let accept_types = self.names.accept_types();
-        self.names = Names::new(remote, origin.as_bytes(), session_id, accept_types);
+        let accept_types = self.names().accept_types();
+        let names = Names::new(remote, origin.as_bytes(), session_id, accept_types);
+        self.stream = Stream::Messages(names);
+        self.begin(protection, establishment_deadline_ns);
+    }
+
+    /// The same for BFCP: the user stays who it is.
+    pub(crate) fn renew_floor_control(
+        &mut self,
+        tls_role: TlsRole,
+        security: Security,
+        unanswered: bool,
+        establishment_deadline_ns: u64,
+    ) {
+        let Stream::FloorControl(seat) = &mut self.stream else { return };
+        seat.tls_role = tls_role;
+        seat.unanswered = unanswered;
+        self.begin(Protection::new(security), establishment_deadline_ns);
+    }
+
+    fn begin(&mut self, protection: Protection, establishment_deadline_ns: u64) {
         self.session_number = self.session_number.wrapping_add(1);
         self.protection = protection;
         self.handshake_failed = false;
@@ -209,9 +277,50 @@ impl Termination {
         self.establishment_deadline_ns = establishment_deadline_ns;
     }
 
-    /// Whether the peer's path is known; until then nothing can be bound.
+    /// Where it is for BFCP: its user.
+    pub(crate) fn floor_seat(&self) -> Option<&FloorSeat> {
+        match &self.stream {
+            Stream::Messages(_) => None,
+            Stream::FloorControl(seat) => Some(seat),
+        }
+    }
+
+    pub(crate) fn floor_seat_mut(&mut self) -> Option<&mut FloorSeat> {
+        match &mut self.stream {
+            Stream::Messages(_) => None,
+            Stream::FloorControl(seat) => Some(seat),
+        }
+    }
+
+    pub(crate) fn is_for_floors(&self) -> bool {
+        self.floor_seat().is_some()
+    }
+
+    /// Which side of TLS we are on a connection: for MSRP the TCP client is the TLS client, for BFCP
+    /// the offerer is (RFC 8856 section 8). `None` in the clear.
+    pub(crate) fn tls_role(&self, tcp_client: bool) -> Option<TlsRole> {
+        let role = match (self.floor_seat(), tcp_client) {
+            (Some(seat), _) => seat.tls_role,
+            (None, true) => TlsRole::Client,
+            (None, false) => TlsRole::Server,
+        };
+        self.protection.is_tls().then_some(role)
+    }
+
+    /// What a user for BFCP is called is known to the floor control server, not here.
+    fn names(&self) -> &Names {
+        match &self.stream {
+            Stream::Messages(names) => names,
+            Stream::FloorControl(_) => &NAMELESS,
+        }
+    }
+
+    /// Whether the peer's path is known, for BFCP its answer; until then nothing can be bound.
     pub(crate) fn knows_remote(&self) -> bool {
-        !self.remote_first().is_empty()
+        match &self.stream {
+            Stream::Messages(names) => !names.remote_first().is_empty(),
+            Stream::FloorControl(seat) => !seat.unanswered,
+        }
     }
 
     /// Whether a connection is still to come.
@@ -221,37 +330,41 @@ impl Termination {
 
     /// Takes over the peer's `a=path`, which has been checked.
     pub(crate) fn set_remote_path(&mut self, path: &[u8]) {
-        self.names = self.names.with_remote(path);
+        if let Stream::Messages(names) = &mut self.stream {
+            *names = names.with_remote(path);
+        }
     }
 
     /// What its peer takes (`a=accept-types`).
     pub(crate) fn accept_types(&self) -> &[u8] {
-        self.names.accept_types()
+        self.names().accept_types()
     }
 
     pub(crate) fn set_accept_types(&mut self, accept_types: &[u8]) {
-        if accept_types != self.accept_types() {
-            self.names = self.names.with_accept_types(accept_types);
+        if accept_types != self.accept_types()
+            && let Stream::Messages(names) = &mut self.stream
+        {
+            *names = names.with_accept_types(accept_types);
         }
     }
 
     pub(crate) fn session_id(&self) -> &[u8] {
-        self.names.session_id()
+        self.names().session_id()
     }
 
     /// Our own MSRP URI.
     pub(crate) fn local_uri(&self) -> &[u8] {
-        self.names.local_uri()
+        self.names().local_uri()
     }
 
     /// First URI of the peer's path: where responses go (RFC 4975 section 7.2). Empty: not known yet.
     pub(crate) fn remote_first(&self) -> &[u8] {
-        self.names.remote_first()
+        self.names().remote_first()
     }
 
     /// To-Path and From-Path lines of every request to the peer, made once.
     pub(crate) fn request_paths(&self) -> &[u8] {
-        self.names.lines()
+        self.names().lines()
     }
 
     /// To-Path and From-Path lines of every response to the peer (RFC 4975 section 7.2), where they
@@ -278,7 +391,7 @@ impl Termination {
     /// Whether this member may send to the others.
     pub(crate) fn may_send(&self) -> bool {
         match self.direction {
-            Direction::SendRecv | Direction::SendOnly => !self.muted,
+            Direction::SendRecv | Direction::SendOnly => !self.muted && !self.lacks_floor,
             Direction::RecvOnly | Direction::Inactive => false,
         }
     }
@@ -337,6 +450,38 @@ impl Termination {
         }
     }
 }
+
+impl Protection {
+    fn new(security: Security) -> Self {
+        match security {
+            Security::Plain => Self::Plain,
+            Security::TlsPsk { identity, psk } => {
+                Self::TlsPsk(Some(Credentials::new(&identity, Some(&psk))))
+            }
+            Security::TlsPskAwaited { identity } => {
+                Self::TlsPsk(Some(Credentials::new(&identity, None)))
+            }
+            Security::TlsCertificate { fingerprints } => {
+                Self::TlsCertificate { fingerprints: fingerprints.into() }
+            }
+        }
+    }
+
+    pub(crate) fn is_tls(&self) -> bool {
+        match self {
+            Self::TlsPsk(_) | Self::TlsCertificate { .. } => true,
+            Self::Plain => false,
+        }
+    }
+}
+
+/// A realm that is none counts as the first.
+fn known_realm(realm: RealmId) -> RealmId {
+    if usize::from(realm.0) < REALMS_MAX { realm } else { RealmId::default() }
+}
+
+/// What a Termination without names is called.
+static NAMELESS: LazyLock<Names> = LazyLock::new(|| Names::of_nobody(b""));
 
 /// Both ends' names, as the two header lines of every request to the peer; everything else that is
 /// called by a name of its own lies in them. Behind the lines: what the peer takes.

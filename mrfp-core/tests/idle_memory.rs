@@ -9,10 +9,12 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use mrfp_core::floor::{ConferencePolicy, FloorOrder, FloorPolicy, ThirdPartyRequests};
 use mrfp_core::metrics::PublishedMetrics;
 use mrfp_core::mp::{
-    Command, ContextId, Direction, Event, Member, RealmId, ReserveAndConfigure, Security, Setup,
-    Switching, TerminationId,
+    ChatRoomPolicy, Command, ContextId, CpimPolicy, Direction, Event, Floor, FloorControl,
+    FloorStream, FloorTransport, Member, RealmId, ReserveAndConfigure, ReserveFloorControl,
+    Security, Setup, Switching, TerminationId, TlsRole,
 };
 use mrfp_core::{Limits, Psk, Shard, ShardParts};
 use mrfp_io::{Consumer, Producer, Ring, RingConfig, doorbell, queue};
@@ -30,9 +32,42 @@ const RESERVED_BYTES_MAX: i64 = 640;
 /// back.
 const BOUND_BYTES_MAX: i64 = 128;
 
+/// A participant of a conference of ten that is bound by its key and silent, with its share of the
+/// room.
+const PARTICIPANT_BYTES_MAX: i64 = 1536;
+const PARTICIPANTS: u64 = 10;
+
+/// What the sessions are for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Messages,
+    Floors,
+}
+
+impl Kind {
+    /// Rooms with floors, and so Terminations that these need.
+    fn rooms(self, sessions: u64) -> u64 {
+        match self {
+            Self::Messages => 0,
+            Self::Floors => sessions.div_ceil(PARTICIPANTS),
+        }
+    }
+}
+
+#[test]
+fn a_silent_participant_costs_what_it_should() {
+    let [fewer, more] = SESSIONS.map(|sessions| taken_by(sessions, Kind::Floors));
+    let sessions = (SESSIONS[1] - SESSIONS[0]) as i64;
+    let reserved = (more.reserved - fewer.reserved) / sessions;
+    let bound = (more.bound - fewer.bound) / sessions;
+    println!("{reserved} bytes reserved, {bound} more once it is bound");
+    let all = reserved + bound;
+    assert!((PARTICIPANT_BYTES_MAX / 3..=PARTICIPANT_BYTES_MAX).contains(&all), "{all}");
+}
+
 #[test]
 fn a_silent_session_costs_what_it_should() {
-    let [fewer, more] = SESSIONS.map(taken_by);
+    let [fewer, more] = SESSIONS.map(|sessions| taken_by(sessions, Kind::Messages));
     let sessions = (SESSIONS[1] - SESSIONS[0]) as i64;
     let reserved = (more.reserved - fewer.reserved) / sessions;
     let bound = (more.bound - fewer.bound) / sessions;
@@ -50,12 +85,22 @@ struct Taken {
     bound: i64,
 }
 
-fn taken_by(sessions: u64) -> Taken {
+fn taken_by(sessions: u64, kind: Kind) -> Taken {
     let mut node = None;
     let reserved = allocation_counter::measure(|| {
-        let mut made = Node::new(sessions);
-        (0..sessions).for_each(|session| made.reserve(session));
-        made.turn_until_reserved(sessions);
+        let mut made = Node::new(sessions, kind);
+        match kind {
+            Kind::Messages => {
+                (0..sessions).for_each(|session| made.reserve(session));
+                made.turn_until_reserved(sessions);
+            }
+            Kind::Floors => {
+                let rooms = kind.rooms(sessions);
+                (0..rooms).for_each(|room| made.reserve_room(room));
+                (0..sessions).for_each(|session| made.reserve_participant(session));
+                made.turn_until_reserved(sessions + rooms);
+            }
+        }
         node = Some(made);
     });
     let mut node = node.expect("just made");
@@ -86,13 +131,13 @@ struct Node {
 }
 
 impl Node {
-    fn new(sessions: u64) -> Self {
-        let (commands, shard_commands) = queue(SESSIONS[1] as usize);
-        let (shard_events, events) = queue(SESSIONS[1] as usize);
+    fn new(sessions: u64, kind: Kind) -> Self {
+        let (commands, shard_commands) = queue(2 * SESSIONS[1] as usize);
+        let (shard_events, events) = queue(2 * SESSIONS[1] as usize);
         let metrics = Arc::new(PublishedMetrics::default());
         let limits = Limits {
             connections_max: sessions as usize,
-            terminations_max: sessions as usize,
+            terminations_max: (sessions + kind.rooms(sessions)) as usize,
             connections_unbound_per_source_max: sessions as usize,
             establishment_timeout_ns: PATIENCE.as_nanos() as u64,
             ..Limits::default()
@@ -115,24 +160,70 @@ impl Node {
     }
 
     fn reserve(&mut self, session: u64) {
-        let command = ReserveAndConfigure {
-            context: ContextId(session / 2),
-            switching: Switching::TwoParty,
-            termination: TerminationId(session),
-            security: Security::TlsPsk { identity: identity(session), psk: psk() },
-            setup: Setup::Passive,
-            session_id: format!("session-{session:016}"),
-            remote_path: Some(format!("msrps://192.0.2.1:9/ue-{session:016};tcp")),
-            member: Member::default(),
-            realm: RealmId::default(),
-            file_transfer: false,
-            accept_types: "*".to_owned(),
+        let command = reservation(session);
+        assert!(self.commands.push(Command::ReserveAndConfigure(Box::new(command))).is_ok());
+    }
+
+    /// A room with floors; its first member does not come.
+    fn reserve_room(&mut self, room: u64) {
+        let floor = Floor {
+            floor_id: 1,
+            policy: FloorPolicy {
+                order: FloorOrder::FirstComeFirstServed,
+                holders_max: 1,
+                requests_per_user_max: 1,
+                holding_max_ns: None,
+            },
+            governs_messages: true,
+            reported: false,
+        };
+        let floors = FloorControl {
+            conference_id: room as u32,
+            policy: ConferencePolicy {
+                grace_ns: 1_000_000_000,
+                third_party_requests: ThirdPartyRequests::Nobody,
+            },
+            floors: vec![floor],
+            moderated: true,
+        };
+        let policy = ChatRoomPolicy {
+            uris: vec![format!("sip:room{room}@example.com")],
+            nicknames: false,
+            nicknames_reserved: Vec::new(),
+            private_messages: false,
+            cpim: CpimPolicy::Wrap,
+            accept_types: String::new(),
             accept_wrapped_types: String::new(),
-            direction: Direction::SendRecv,
-            max_size_bytes: None,
-            own_port: false,
+            message_bytes_max: None,
+            floors: Some(Box::new(floors)),
+        };
+        let number = 1_000_000 + room;
+        let command = ReserveAndConfigure {
+            context: ContextId(room),
+            switching: Switching::ChatRoom(Box::new(policy)),
+            ..reservation(number)
         };
         assert!(self.commands.push(Command::ReserveAndConfigure(Box::new(command))).is_ok());
+    }
+
+    fn reserve_participant(&mut self, session: u64) {
+        let command = ReserveFloorControl {
+            context: ContextId(session / PARTICIPANTS),
+            termination: TerminationId(session),
+            stream: FloorStream {
+                transport: FloorTransport::Tcp(Setup::Passive),
+                security: Security::TlsPsk { identity: identity(session), psk: psk() },
+                tls_role: TlsRole::Server,
+            },
+            unanswered: false,
+            user_id: (session % PARTICIPANTS) as u16,
+            display_name: String::new(),
+            uri: format!("sip:user{session}@example.com"),
+            speaks_by: None,
+            realm: RealmId::default(),
+            own_port: false,
+        };
+        assert!(self.commands.push(Command::ReserveFloorControl(Box::new(command))).is_ok());
     }
 
     fn turn_until_reserved(&mut self, sessions: u64) {
@@ -163,6 +254,26 @@ impl Node {
             }
         }
         assert_eq!(self.metrics.read().connections, sessions);
+    }
+}
+
+fn reservation(session: u64) -> ReserveAndConfigure {
+    ReserveAndConfigure {
+        context: ContextId(session / 2),
+        switching: Switching::TwoParty,
+        termination: TerminationId(session),
+        security: Security::TlsPsk { identity: identity(session), psk: psk() },
+        setup: Setup::Passive,
+        session_id: format!("session-{session:016}"),
+        remote_path: Some(format!("msrps://192.0.2.1:9/ue-{session:016};tcp")),
+        member: Member::default(),
+        realm: RealmId::default(),
+        file_transfer: false,
+        accept_types: "*".to_owned(),
+        accept_wrapped_types: String::new(),
+        direction: Direction::SendRecv,
+        max_size_bytes: None,
+        own_port: false,
     }
 }
 

@@ -69,7 +69,8 @@ pub enum Completion {
         /// Nothing, or why it is not up.
         result: Result<(), Errno>,
     },
-    /// Bytes arrived. `Ok(None)`: the peer has closed its direction. `more` false: the multishot
+    /// Bytes arrived, of a datagram socket one datagram. `Ok(None)`: the peer has closed its direction,
+    /// which no peer of a datagram socket can. `more` false: the multishot
     /// ended (also on `ENOBUFS` and `ECANCELED`), arm it again if the connection goes on. One busy
     /// connection can use up the buffers of a turn: arm again first who has waited longest.
     Recv {
@@ -82,7 +83,8 @@ pub enum Completion {
     },
     /// The kernel has taken `result` bytes of `buffer`, which comes back here. A short count is
     /// possible only after an error condition, and of the buffers that were to follow nothing has been
-    /// taken then: the caller advances each and sends the rest, in the same order.
+    /// taken then: the caller advances each and sends the rest, in the same order. A datagram is taken
+    /// whole, also where the network then loses it.
     Send {
         /// The token it was started with.
         token: Token,
@@ -105,6 +107,10 @@ pub enum Completion {
 /// Rules of use, asserted by both implementations: one token for all sends of a socket; no operation
 /// on a socket after [`Driver::close`]; a socket is closed only when its recv, connect
 /// and send have completed (call [`Driver::shutdown`] to make them).
+///
+/// A datagram socket is one that [`Driver::bind_datagram`] has made. It has no connection that could end
+/// or break: an ICMP error is ignored, and so is a datagram without a byte in it or with more than
+/// fit into a receive buffer; none of them ends a receive.
 pub trait Driver {
     /// Monotonic time, in nanoseconds from an arbitrary origin, as it was when the current turn
     /// began (refreshed by [`Driver::wait`]).
@@ -121,6 +127,14 @@ pub trait Driver {
     /// Arms the multishot accept of a listener again.
     fn accept(&mut self, listener: Socket, token: Token);
 
+    /// A datagram socket (UDP). Port 0 picks one; the bound address returns. Nothing is armed, and what
+    /// arrives before [`Driver::connect_datagram`] is lost.
+    fn bind_datagram(&mut self, address: SocketAddr) -> io::Result<(Socket, SocketAddr)>;
+
+    /// The peer of a datagram socket, once: from now on datagrams are taken from there and from nowhere
+    /// else, and sent there. Before that nothing is to be sent or received.
+    fn connect_datagram(&mut self, socket: Socket, remote: SocketAddr) -> io::Result<()>;
+
     /// Starts an outgoing connection; [`Completion::Connect`] follows.
     fn connect(&mut self, address: SocketAddr, token: Token) -> io::Result<Socket>;
 
@@ -133,14 +147,15 @@ pub trait Driver {
 
     /// Sends the whole buffer ([`SendBuffer::bytes`]); it comes back with the completion. What is
     /// started on a socket before the next wait leaves together, in order, and each buffer has its
-    /// own completion; what is started while it is in flight leaves after it.
+    /// own completion; what is started while it is in flight leaves after it. To a datagram socket each
+    /// buffer is one datagram, and they leave one after the other, a turn for each.
     fn send(&mut self, socket: Socket, buffer: SendBuffer, token: Token);
 
     /// Ends both directions, so that everything in flight completes soon. An accept or a connect
-    /// ends as by [`Driver::cancel`].
+    /// ends as by [`Driver::cancel`], and so does the receive of a datagram socket, whose sends still leave.
     fn shutdown(&mut self, socket: Socket);
 
-    /// Ends our direction only (the peer sees EOF, its bytes still arrive).
+    /// Ends our direction only (the peer sees EOF, its bytes still arrive). Not for datagram sockets.
     fn shutdown_write(&mut self, socket: Socket);
 
     /// Frees the descriptor; [`Completion::Close`] follows.

@@ -42,6 +42,10 @@
 //! [`Driver::send`] and comes back with [`Completion::Send`]. The driver owns what the kernel
 //! reads: no caller can free it too early.
 //!
+//! **Datagrams.** A socket of [`Driver::bind_datagram`] hears nobody before
+//! [`Driver::connect_datagram`] names its peer, and then nobody else. Each send is one datagram and each
+//! receive brings one; what the network does to them is not reported.
+//!
 //! **Between threads.** A [`queue()`] carries the items, a [`doorbell()`] wakes the other side if
 //! it sleeps. A ring takes the [`DoorbellReceiver`] at its construction
 //! ([`Ring::with_doorbell`]); elsewhere it is a pollable descriptor.
@@ -68,5 +72,5 @@ pub use probe::{ProbeError, probe, raise_descriptor_limit};
 pub use queue::{Consumer, Producer, queue};
 pub use ring::{Ring, RingConfig};
 pub use send_buffers::{SendBuffer, SendBufferClass, SendBuffers, SendBuffersConfig};
-pub use simulator::{ConnectAnswer, Faults, PeerId, Simulator, SimulatorConfig};
+pub use simulator::{ConnectAnswer, DatagramFaults, Faults, PeerId, Simulator, SimulatorConfig};
 pub use token::{Key, Operation, Token};

@@ -1,5 +1,6 @@
 //! The driver of production: one io_uring, its receive buffers, its sockets.
 
+mod datagrams;
 mod kernel;
 mod recv_buffers;
 mod sockets;
@@ -18,6 +19,7 @@ use crate::doorbell::DoorbellReceiver;
 use crate::driver::{AcceptedSocket, Completion, Driver, Errno, Listen, RecvBuffer, Socket};
 use crate::token::{Operation, Token};
 use crate::{SendBuffer, clock};
+use datagrams::Received;
 use kernel::{Kernel, Patience};
 use recv_buffers::RecvBuffers;
 use sockets::{MoreSends, OpenSocket, Receiving, Sending, Sockets, from_user_data, user_data};
@@ -243,6 +245,10 @@ impl Ring {
         let token = self.reading_token(Operation::Recv, socket, more);
         let id = cqueue::buffer_select(entry.flags());
         let result = kernel_result(entry);
+        if let Receiving::Datagrams { cancelled } = self.sockets.get_mut(socket).receiving {
+            let received = Received { result, buffer: id, more, cancelled };
+            return self.on_datagram(socket, token, &received);
+        }
         let before = self.follow_bulk(socket, result, more);
         if before == Receiving::Leaving && !more && result == Err(Errno::CANCELED) {
             // Our doing, of which nobody else needs to know.
@@ -284,7 +290,12 @@ impl Ring {
         let Sending { token, first, more, submitted } =
             open.sending.take().expect("a send is in flight");
         assert!(submitted > 0);
-        let result = kernel_result(entry).map(|count| count as usize);
+        let mut result = kernel_result(entry).map(|count| count as usize);
+        if open.is_datagram() {
+            assert_ne!(result, Err(Errno(libc::EDESTADDRREQ)), "not connected");
+            // What the network refuses is lost, like anything else that it loses.
+            result = Ok(first.bytes().len());
+        }
         let mut left = result.unwrap_or(0);
         let mut completion = |buffer: SendBuffer| {
             let count = left.min(buffer.bytes().len());
@@ -310,9 +321,10 @@ impl Ring {
         while let Some(socket) = self.to_send.pop() {
             let open = self.sockets.get_mut(socket);
             let descriptor = Fd(open.raw_descriptor());
+            let is_datagram = open.is_datagram();
             let sending = open.sending.as_mut().expect("a send has been started");
-            let entry =
-                sending.submission(descriptor).user_data(user_data(Operation::Send, socket));
+            let entry = sending.submission(descriptor, is_datagram);
+            let entry = entry.user_data(user_data(Operation::Send, socket));
             // SAFETY: the buffers' heap memory, and the boxed list of them, stay in the socket's
             // slot, out of everybody's reach, until the completion takes them out.
             unsafe { self.kernel.push(entry) };
@@ -379,6 +391,17 @@ impl Driver for Ring {
         unsafe { self.start_reading(Operation::Accept, listener, token, entry) };
     }
 
+    fn bind_datagram(&mut self, address: SocketAddr) -> io::Result<(Socket, SocketAddr)> {
+        let (descriptor, bound) = datagrams::bind(address)?;
+        Ok((self.sockets.insert(OpenSocket::datagram(descriptor)), bound))
+    }
+
+    fn connect_datagram(&mut self, socket: Socket, remote: SocketAddr) -> io::Result<()> {
+        let open = self.sockets.get_mut(socket);
+        assert!(open.is_datagram());
+        datagrams::connect(open.descriptor(), remote)
+    }
+
     fn connect(&mut self, address: SocketAddr, token: Token) -> io::Result<Socket> {
         Ok(self.connect_socket(sockets::tcp_socket(address)?, address, token))
     }
@@ -386,9 +409,15 @@ impl Driver for Ring {
     fn recv(&mut self, socket: Socket, token: Token) {
         let open = self.sockets.get_mut(socket);
         let descriptor = Fd(open.raw_descriptor());
-        let entry = match open.receiving {
+        let group = self.recv_buffers.group();
+        let entry = match &mut open.receiving {
+            Receiving::Datagrams { cancelled } => {
+                *cancelled = false;
+                // The length is then that of the datagram, also where not all of it fits.
+                opcode::RecvMulti::new(descriptor, group).flags(libc::MSG_TRUNC).build()
+            }
             Receiving::Ordinary { .. } | Receiving::Leaving => {
-                opcode::RecvMulti::new(descriptor, self.recv_buffers.group()).build()
+                opcode::RecvMulti::new(descriptor, group).build()
             }
             Receiving::Large => {
                 let length = self.recv_large_buffers.size_bytes();
@@ -409,9 +438,11 @@ impl Driver for Ring {
         };
         let open = self.sockets.get_mut(socket);
         let (operation, _) = open.reading.expect("tokens in the map are in flight");
-        if open.receiving == Receiving::Leaving {
-            // Whoever cancels learns the end of it.
-            open.receiving = Receiving::Ordinary { full: 0 };
+        // Whoever cancels learns the end of it.
+        match &mut open.receiving {
+            Receiving::Leaving => open.receiving = Receiving::Ordinary { full: 0 },
+            Receiving::Datagrams { cancelled } => *cancelled = true,
+            Receiving::Ordinary { .. } | Receiving::Large => {}
         }
         self.cancel_operation(operation, socket);
     }
@@ -435,13 +466,16 @@ impl Driver for Ring {
 
     fn shutdown(&mut self, socket: Socket) {
         let open = self.sockets.get_mut(socket);
-        if let Some((Operation::Accept | Operation::Connect, token)) = open.reading {
-            return self.cancel(token);
+        match open.reading {
+            Some((Operation::Accept | Operation::Connect, token)) => self.cancel(token),
+            Some((_, token)) if open.is_datagram() => self.cancel(token),
+            None if open.is_datagram() => {}
+            _ => self.shutdown_now(socket, Shutdown::Both),
         }
-        self.shutdown_now(socket, Shutdown::Both);
     }
 
     fn shutdown_write(&mut self, socket: Socket) {
+        assert!(!self.sockets.get_mut(socket).is_datagram());
         self.shutdown_now(socket, Shutdown::Write);
     }
 

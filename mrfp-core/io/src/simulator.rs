@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod datagrams;
 mod network;
 mod peers;
 mod random;
@@ -18,6 +19,8 @@ use std::net::SocketAddr;
 use crate::SendBuffer;
 use crate::driver::{Completion, Driver, Listen, RecvBuffer, Socket};
 use crate::token::{Operation, Token};
+pub use datagrams::DatagramFaults;
+use datagrams::Datagrams;
 use network::{Kind, Reading, Sending, SimulatedSocket};
 use peers::Peer;
 pub use peers::PeerId;
@@ -113,6 +116,7 @@ pub struct Simulator {
     peers: Vec<Peer>,
     answers: BTreeMap<SocketAddr, ConnectAnswer>,
     connected: VecDeque<PeerId>,
+    datagrams: Datagrams,
     recv_memory: Vec<u8>,
     recv_states: Vec<BufferState>,
     /// With the socket each belongs to.
@@ -151,6 +155,7 @@ impl Simulator {
             peers: Vec::new(),
             answers: BTreeMap::new(),
             connected: VecDeque::new(),
+            datagrams: Datagrams::default(),
             recv_memory: vec![0; count * config.recv_buffer_size_bytes],
             recv_states: vec![BufferState::Free; count],
             ready: VecDeque::new(),
@@ -185,7 +190,7 @@ impl Simulator {
     pub fn is_idle(&self) -> bool {
         let could_complete = self.sockets.keys().any(|&id| self.could_complete(id));
         let doorbell = self.doorbell_ringing || self.doorbell_rang;
-        self.ready.is_empty() && !doorbell && !could_complete
+        self.ready.is_empty() && !doorbell && !could_complete && !self.datagrams.are_on_their_way()
     }
 
     /// Sockets of the shard that are not closed yet, listeners included.
@@ -197,6 +202,14 @@ impl Simulator {
     /// Decides the outcome of connections to `address`; without it they are refused.
     pub fn answer_connects(&mut self, address: SocketAddr, answer: ConnectAnswer) {
         self.answers.insert(address, answer);
+    }
+
+    /// A port where none is asked for.
+    fn give_port(&mut self, address: &mut SocketAddr) {
+        if address.port() == 0 {
+            self.ports_given += 1;
+            address.set_port(49_151 + self.ports_given);
+        }
     }
 
     fn socket(&mut self, socket: Socket) -> &mut SimulatedSocket {
@@ -263,10 +276,7 @@ impl Driver for Simulator {
         listen: Listen,
         token: Token,
     ) -> io::Result<(Socket, SocketAddr)> {
-        if address.port() == 0 {
-            self.ports_given += 1;
-            address.set_port(49_151 + self.ports_given);
-        }
+        self.give_port(&mut address);
         if !listen.reuse_port && self.listener(address).is_some() {
             return Err(io::ErrorKind::AddrInUse.into());
         }
@@ -281,6 +291,23 @@ impl Driver for Simulator {
         self.start_reading(Operation::Accept, listener, token);
     }
 
+    fn bind_datagram(&mut self, mut address: SocketAddr) -> io::Result<(Socket, SocketAddr)> {
+        self.give_port(&mut address);
+        if self.datagram_socket(address).is_some() {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        let socket = self.insert_socket(Kind::datagram(address));
+        Ok((socket, address))
+    }
+
+    fn connect_datagram(&mut self, socket: Socket, remote: SocketAddr) -> io::Result<()> {
+        let Kind::Datagram { remote: peer, .. } = &mut self.socket(socket).kind else {
+            panic!("no datagram socket");
+        };
+        assert!(peer.replace(remote).is_none(), "connected once");
+        Ok(())
+    }
+
     fn connect(&mut self, address: SocketAddr, token: Token) -> io::Result<Socket> {
         let socket = self.insert_socket(Kind::Connecting { address });
         self.start_reading(Operation::Connect, socket, token);
@@ -288,8 +315,7 @@ impl Driver for Simulator {
     }
 
     fn recv(&mut self, socket: Socket, token: Token) {
-        let kind = &self.socket(socket).kind;
-        assert!(matches!(kind, Kind::Stream { .. }), "not connected");
+        assert!(self.socket(socket).kind.is_connected(), "not connected");
         self.start_reading(Operation::Recv, socket, token);
     }
 
@@ -306,7 +332,7 @@ impl Driver for Simulator {
     fn send(&mut self, socket: Socket, buffer: SendBuffer, token: Token) {
         assert!(!buffer.bytes().is_empty());
         let socket = self.socket(socket);
-        assert!(matches!(socket.kind, Kind::Stream { .. }), "not connected");
+        assert!(socket.kind.is_connected(), "not connected");
         assert!(socket.sending.iter().all(|other| other.token == token), "one token for all sends");
         socket.sending.push_back(Sending { token, buffer: Some(buffer), taken_bytes: 0 });
     }
@@ -320,17 +346,21 @@ impl Driver for Simulator {
                 self.peers[peer.0].shard_shut_write = true;
                 self.peers[peer.0].shard_shut_read = true;
             }
-            (Kind::Connecting { .. } | Kind::Listener { .. }, Some(reading)) => {
-                reading.cancelled = true;
-            }
-            (Kind::Connecting { .. } | Kind::Listener { .. }, None) | (Kind::Dead, _) => {}
+            (
+                Kind::Connecting { .. } | Kind::Listener { .. } | Kind::Datagram { .. },
+                Some(reading),
+            ) => reading.cancelled = true,
+            (Kind::Connecting { .. } | Kind::Listener { .. } | Kind::Datagram { .. }, None)
+            | (Kind::Dead, _) => {}
         }
     }
 
     fn shutdown_write(&mut self, socket: Socket) {
         self.flush_before_shutdown(socket);
-        if let Kind::Stream { peer } = self.socket(socket).kind {
-            self.peers[peer.0].shard_shut_write = true;
+        match self.socket(socket).kind {
+            Kind::Stream { peer } => self.peers[peer.0].shard_shut_write = true,
+            Kind::Datagram { .. } => panic!("a datagram socket has no end"),
+            Kind::Listener { .. } | Kind::Connecting { .. } | Kind::Dead => {}
         }
     }
 

@@ -38,10 +38,48 @@ impl Default for FloorCounters {
     }
 }
 
+/// How many numbers there are in all.
+pub(crate) const FLOOR_COUNTERS: usize = size_of::<FloorCounters>() / size_of::<u64>();
+
 impl FloorCounters {
+    /// All numbers, for publication.
+    pub(crate) fn to_words(&self) -> [u64; FLOOR_COUNTERS] {
+        let mut words = [0; FLOOR_COUNTERS];
+        let single = [self.waits_sum_ns, self.retransmissions];
+        let all: [&[u64]; 5] = [&self.received, &self.sent, &self.errors, &self.waits, &single];
+        let numbers = all.into_iter().flatten();
+        words.iter_mut().zip(numbers).for_each(|(word, number)| *word = *number);
+        words
+    }
+
+    /// The inverse of [`to_words`](Self::to_words).
+    pub(crate) fn from_words(words: [u64; FLOOR_COUNTERS]) -> Self {
+        let mut numbers = words.into_iter();
+        let mut next = || numbers.next().unwrap_or_default();
+        Self {
+            received: std::array::from_fn(|_| next()),
+            sent: std::array::from_fn(|_| next()),
+            errors: std::array::from_fn(|_| next()),
+            waits: std::array::from_fn(|_| next()),
+            waits_sum_ns: next(),
+            retransmissions: next(),
+        }
+    }
+
     pub(super) fn count_wait(&mut self, wait_ns: u64) {
         let bucket = WAIT_BOUNDS_NS.partition_point(|bound_ns| *bound_ns < wait_ns);
         self.waits[bucket] += 1;
         self.waits_sum_ns += wait_ns;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_counter_survives_publication() {
+        let words = std::array::from_fn(|index| index as u64 + 1);
+        assert_eq!(FloorCounters::from_words(words).to_words(), words);
     }
 }

@@ -87,6 +87,7 @@ use request::Request;
 use timers::Timers;
 
 pub use control::{FloorView, RequestView};
+pub(crate) use counters::FLOOR_COUNTERS;
 pub use counters::{FloorCounters, WAIT_BOUNDS_NS};
 pub use output::{HolderChange, Output};
 pub use policy::{
@@ -151,6 +152,31 @@ impl FloorServer {
             scratch: vec![0; compose::MESSAGE_BYTES_MAX].into(),
             datagram: vec![0; limits.datagram_bytes_max].into(),
             limits,
+        }
+    }
+
+    /// Conferences that are open.
+    #[must_use]
+    pub fn conferences(&self) -> usize {
+        self.conferences.len()
+    }
+
+    /// Users of all conferences, connected or not.
+    #[must_use]
+    pub fn users(&self) -> usize {
+        self.members.len()
+    }
+
+    /// The Termination of a user ([`User::termination`]), as long as it is one.
+    #[must_use]
+    pub fn termination(&self, participant: Participant) -> Option<Key> {
+        self.members.get(participant.0).map(|member| member.user.termination)
+    }
+
+    /// Whether what comes for a user must come by TLS or DTLS from now on ([`User::secured`]).
+    pub fn set_secured(&mut self, participant: Participant, secured: bool) {
+        if let Some(member) = self.members.get_mut(participant.0) {
+            member.user.secured = secured;
         }
     }
 

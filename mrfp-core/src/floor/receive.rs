@@ -81,11 +81,24 @@ impl FloorServer {
             Ok(member) => Some(Participant(member)),
             Err(None) => None,
             Err(Some(code)) => {
-                let length = self.write_refusal(&header, channel.transport, code.into());
-                reply.extend_from_slice(&self.scratch[..length]);
+                self.refuse_stranger(&header, channel, code, reply);
                 None
             }
         }
+    }
+
+    /// Writes an Error for somebody who is nobody's connection: it is to be sent back.
+    pub fn refuse_stranger(
+        &mut self,
+        header: &Header,
+        channel: Channel,
+        code: ErrorCode,
+        reply: &mut Vec<u8>,
+    ) {
+        reply.clear();
+        let length = self.write_refusal(header, channel.transport, code.into());
+        self.counters.sent[usize::from(Primitive::Error.code())] += 1;
+        reply.extend_from_slice(&self.scratch[..length]);
     }
 
     fn find(

@@ -20,6 +20,7 @@ use std::collections::HashMap;
 use mrfp_io::Key;
 use mrfp_protocol::user_uri;
 
+use crate::floor_control::RoomFloors;
 use crate::mp::{ChatRoomPolicy, CpimPolicy};
 use crate::table::Table;
 
@@ -45,6 +46,8 @@ pub(crate) struct Room {
     /// Largest message it passes on.
     pub(crate) message_bytes_max: u64,
     nicknames: Nicknames,
+    /// Its floors, where it has any.
+    pub(crate) floors: Option<Box<RoomFloors>>,
     /// The URIs of the participants that are there.
     addresses: Table<Address>,
     address_by_uri: HashMap<Vec<u8>, Key>,
@@ -87,6 +90,7 @@ impl Room {
             wrapped_types: TypeList::new(policy.accept_wrapped_types),
             message_bytes_max: policy.message_bytes_max.unwrap_or(u64::MAX),
             nicknames: Nicknames::new(policy.nicknames, &policy.nicknames_reserved),
+            floors: policy.floors.map(|control| Box::new(RoomFloors::new(&control))),
             addresses: Table::new(Key::INDEX_MAX as usize),
             address_by_uri: HashMap::new(),
             acceptances: Vec::new(),

@@ -35,6 +35,16 @@ impl Driver for Boundary {
     }
 
     #[inline(never)]
+    fn bind_datagram(&mut self, address: SocketAddr) -> io::Result<(Socket, SocketAddr)> {
+        black_box(self.0.bind_datagram(address))
+    }
+
+    #[inline(never)]
+    fn connect_datagram(&mut self, socket: Socket, remote: SocketAddr) -> io::Result<()> {
+        black_box(self.0.connect_datagram(socket, remote))
+    }
+
+    #[inline(never)]
     fn connect(&mut self, address: SocketAddr, token: Token) -> io::Result<Socket> {
         black_box(self.0.connect(address, token))
     }

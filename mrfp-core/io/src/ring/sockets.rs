@@ -42,6 +42,15 @@ impl OpenSocket {
         }
     }
 
+    pub(super) fn datagram(descriptor: socket2::Socket) -> Self {
+        let receiving = Receiving::Datagrams { cancelled: false };
+        Self { receiving, ..Self::new(descriptor) }
+    }
+
+    pub(super) fn is_datagram(&self) -> bool {
+        matches!(self.receiving, Receiving::Datagrams { .. })
+    }
+
     /// Panics after close.
     pub(super) fn descriptor(&self) -> &socket2::Socket {
         self.descriptor.as_ref().expect("operation after close")
@@ -70,6 +79,9 @@ pub(super) enum Receiving {
     Leaving,
     /// Into a large buffer, by an operation for each, so that nobody has more than one in a turn.
     Large,
+    /// Datagrams, into ordinary buffers. What ends the operation is reported only if somebody wants it
+    /// to end.
+    Datagrams { cancelled: bool },
 }
 
 /// Ordinary buffers in a row that are full where a file comes: more than a turn's messages of people.
@@ -91,7 +103,9 @@ impl Receiving {
             (Self::Large, Ok(length)) if length < full_bytes => Self::Ordinary { full: 0 },
             // Others have them all.
             (Self::Large, Err(Errno::NO_BUFFERS)) => Self::Ordinary { full: 0 },
-            (Self::Ordinary { .. } | Self::Leaving | Self::Large, _) => self,
+            (Self::Ordinary { .. } | Self::Leaving | Self::Large | Self::Datagrams { .. }, _) => {
+                self
+            }
         }
     }
 }
@@ -118,21 +132,21 @@ impl Sending {
         Self { token, first, more: None, submitted: 0 }
     }
 
-    /// The operation that sends as many as go together. What it names lies in buffers and boxes that
-    /// stay where they are while `self` lives.
-    pub(super) fn submission(&mut self, descriptor: Fd) -> squeue::Entry {
+    /// The operation that sends as many as go together, of datagrams one. What it names lies in buffers
+    /// and boxes that stay where they are while `self` lives.
+    pub(super) fn submission(&mut self, descriptor: Fd, is_datagram: bool) -> squeue::Entry {
         let flags = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
         match &mut self.more {
-            None => {
+            Some(more) if !is_datagram => {
+                self.submitted = more.gather(&self.first);
+                opcode::SendMsg::new(descriptor, &raw const more.header).flags(flags as u32).build()
+            }
+            Some(_) | None => {
                 self.submitted = 1;
                 let bytes = self.first.bytes();
                 opcode::Send::new(descriptor, bytes.as_ptr(), bytes.len() as u32)
                     .flags(flags)
                     .build()
-            }
-            Some(more) => {
-                self.submitted = more.gather(&self.first);
-                opcode::SendMsg::new(descriptor, &raw const more.header).flags(flags as u32).build()
             }
         }
     }

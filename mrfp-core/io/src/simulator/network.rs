@@ -11,7 +11,7 @@ use crate::driver::{AcceptedSocket, Completion, Errno, RecvBuffer, Socket};
 use crate::token::{Operation, Token};
 
 /// Receive completions of one socket in one turn, at most.
-const RECVS_PER_TURN_MAX: usize = 4;
+pub(super) const RECVS_PER_TURN_MAX: usize = 4;
 
 /// Longest piece of a receive that is cut at random: short, so that heads and records are hit.
 const SPLIT_BYTES_MAX: usize = 300;
@@ -36,8 +36,25 @@ pub(super) enum Kind {
     Stream {
         peer: PeerId,
     },
+    Datagram {
+        local: SocketAddr,
+        /// Who it is connected to.
+        remote: Option<SocketAddr>,
+        incoming: VecDeque<Vec<u8>>,
+    },
     /// A connection that never came about.
     Dead,
+}
+
+impl Kind {
+    pub(super) fn datagram(local: SocketAddr) -> Self {
+        Self::Datagram { local, remote: None, incoming: VecDeque::new() }
+    }
+
+    /// Whether there is somebody to send to and to receive from.
+    pub(super) fn is_connected(&self) -> bool {
+        matches!(self, Self::Stream { .. } | Self::Datagram { remote: Some(_), .. })
+    }
 }
 
 /// An accept, connect or recv in flight.
@@ -65,6 +82,7 @@ impl SimulatedSocket {
 impl Simulator {
     /// Lets every socket make what progress it can and lines the completions up.
     pub(super) fn step(&mut self) {
+        self.step_late_datagrams();
         let ids: Vec<u32> = self.sockets.keys().copied().collect();
         let mut completions = BTreeMap::new();
         for id in ids {
@@ -106,6 +124,7 @@ impl Simulator {
                     Kind::Listener { backlog, .. } => !backlog.is_empty(),
                     Kind::Connecting { address } => self.answer(*address) != ConnectAnswer::Silence,
                     Kind::Stream { peer } => self.peers[peer.0].has_something_to_read(),
+                    Kind::Datagram { incoming, .. } => !incoming.is_empty(),
                     Kind::Dead => true,
                 }
         });
@@ -114,6 +133,7 @@ impl Simulator {
             Kind::Stream { peer } if sends => {
                 self.peers[peer.0].send_error().is_some() || self.peers[peer.0].window_bytes > 0
             }
+            Kind::Datagram { .. } => sends,
             _ => false,
         };
         could_read || could_send || (socket.closing.is_some() && !socket.close_ready)
@@ -122,7 +142,9 @@ impl Simulator {
     pub(super) fn listener(&self, wanted: SocketAddr) -> Option<u32> {
         let listens = |kind: &Kind| match kind {
             Kind::Listener { address, .. } => *address == wanted,
-            Kind::Connecting { .. } | Kind::Stream { .. } | Kind::Dead => false,
+            Kind::Connecting { .. } | Kind::Stream { .. } | Kind::Datagram { .. } | Kind::Dead => {
+                false
+            }
         };
         let mut sockets = self.sockets.iter();
         let found = sockets.find(|(_, socket)| socket.closing.is_none() && listens(&socket.kind));
@@ -188,9 +210,10 @@ impl Simulator {
         loop {
             let waiting = match &mut self.sockets.get_mut(&id)?.kind {
                 Kind::Listener { backlog, .. } => backlog.pop_front(),
-                Kind::Connecting { .. } | Kind::Stream { .. } | Kind::Dead => {
-                    unreachable!("not a listener")
-                }
+                Kind::Connecting { .. }
+                | Kind::Stream { .. }
+                | Kind::Datagram { .. }
+                | Kind::Dead => unreachable!("not a listener"),
             };
             let Some(peer) = waiting else {
                 return cancelled.then(|| ended(libc::ECANCELED));
@@ -233,8 +256,12 @@ impl Simulator {
         cancelled: bool,
         completions: &mut VecDeque<Completion>,
     ) -> Option<Completion> {
-        let Kind::Stream { peer } = self.sockets[&id].kind else {
-            unreachable!("not connected");
+        let peer = match self.sockets[&id].kind {
+            Kind::Stream { peer } => peer,
+            Kind::Datagram { .. } => return self.step_datagrams(id, token, cancelled, completions),
+            Kind::Listener { .. } | Kind::Connecting { .. } | Kind::Dead => {
+                unreachable!("not connected")
+            }
         };
         let ended = |result| Completion::Recv { token, result, more: false };
         for _ in 0..RECVS_PER_TURN_MAX {
@@ -257,17 +284,11 @@ impl Simulator {
     }
 
     fn fill_buffer(&mut self, peer: PeerId) -> Option<RecvBuffer> {
-        let faults = self.config.faults;
-        if self.random.happens(faults.out_of_buffers_per_mille) {
-            return None;
-        }
-        let states = &mut self.recv_states;
-        let id = states.iter().position(|it| *it == BufferState::Free)?;
-        states[id] = BufferState::Filled;
+        let id = self.take_buffer()?;
         let size_bytes = self.config.recv_buffer_size_bytes;
         let pending = &mut self.peers[peer.0].to_shard;
         let mut length = pending.len().min(size_bytes);
-        if faults.split_receives {
+        if self.config.faults.split_receives {
             length = 1 + self.random.below(length.min(SPLIT_BYTES_MAX));
         }
         let memory = &mut self.recv_memory[id * size_bytes..][..length];
@@ -277,9 +298,22 @@ impl Simulator {
         Some(RecvBuffer { id: id as u16, is_large: false, length: length as u32 })
     }
 
+    /// A receive buffer to be filled; chance may have none.
+    pub(super) fn take_buffer(&mut self) -> Option<usize> {
+        if self.random.happens(self.config.faults.out_of_buffers_per_mille) {
+            return None;
+        }
+        let id = self.recv_states.iter().position(|it| *it == BufferState::Free)?;
+        self.recv_states[id] = BufferState::Filled;
+        Some(id)
+    }
+
     fn step_sending(&mut self, id: u32, completions: &mut VecDeque<Completion>) {
         if self.next_sending(id).is_none() || self.is_delayed() {
             return;
+        }
+        if let Kind::Datagram { .. } = self.sockets[&id].kind {
+            return completions.extend(self.send_datagram(id));
         }
         let is_short = self.random.happens(self.config.faults.short_sends_per_mille);
         let mut cut = false;
@@ -308,7 +342,7 @@ impl Simulator {
     }
 
     /// The first send whose completion is still to come.
-    fn next_sending(&self, id: u32) -> Option<usize> {
+    pub(super) fn next_sending(&self, id: u32) -> Option<usize> {
         self.sockets[&id].sending.iter().position(|sending| sending.buffer.is_some())
     }
 
@@ -352,7 +386,7 @@ impl Simulator {
                     self.peers[peer.0].abandon();
                 }
             }
-            Kind::Connecting { .. } | Kind::Dead => {}
+            Kind::Connecting { .. } | Kind::Datagram { .. } | Kind::Dead => {}
         }
     }
 }

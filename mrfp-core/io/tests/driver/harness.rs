@@ -33,8 +33,8 @@ pub(crate) const LISTEN: Listen = Listen { backlog: 1024, reuse_port: false };
 #[derive(Default, Debug)]
 pub(crate) struct Seen {
     pub(crate) received: Vec<u8>,
-    /// Most that one completion has brought.
-    pub(crate) received_at_once_max: usize,
+    /// How much of it each completion has brought.
+    pub(crate) runs: Vec<usize>,
     pub(crate) eof: bool,
     pub(crate) recv_error: Option<Errno>,
     pub(crate) recv_armed: bool,
@@ -43,6 +43,19 @@ pub(crate) struct Seen {
     pub(crate) connected: Option<Result<(), Errno>>,
     pub(crate) closed: bool,
     pub(crate) out_of_buffers: usize,
+}
+
+impl Seen {
+    /// What was received, by completion.
+    pub(crate) fn datagrams(&self) -> Vec<&[u8]> {
+        let mut rest = &self.received[..];
+        let mut next = |length: &usize| {
+            let (datagram, behind) = rest.split_at(*length);
+            rest = behind;
+            datagram
+        };
+        self.runs.iter().map(&mut next).collect()
+    }
 }
 
 pub(crate) struct Harness<D> {
@@ -97,6 +110,16 @@ impl<D: Driver> Harness<D> {
         self.sockets.insert(index, socket);
         self.seen.insert(index, Seen::default());
         index
+    }
+
+    /// A datagram socket and its address.
+    pub(crate) fn bind(&mut self) -> (u32, SocketAddr) {
+        let index = self.next_index;
+        self.next_index += 1;
+        let (socket, address) = self.driver.bind_datagram(loopback()).unwrap();
+        self.sockets.insert(index, socket);
+        self.seen.insert(index, Seen::default());
+        (index, address)
     }
 
     pub(crate) fn arm_recv(&mut self, index: u32) {
@@ -180,7 +203,7 @@ impl<D: Driver> Harness<D> {
                 match result {
                     Ok(Some(buffer)) => {
                         let bytes = self.driver.recv_bytes(&buffer);
-                        seen.received_at_once_max = seen.received_at_once_max.max(bytes.len());
+                        seen.runs.push(bytes.len());
                         seen.received.extend_from_slice(bytes);
                         self.driver.recv_release(buffer);
                     }

@@ -1,6 +1,7 @@
 //! Both drivers, through the seam: the ring against real sockets on the loopback interface, the
 //! simulator against peers that the test plays.
 
+mod datagrams;
 mod doorbell;
 mod harness;
 mod ring;
