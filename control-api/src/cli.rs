@@ -158,9 +158,10 @@ Examples:
 
 Ports (defaults; each can be changed):
   5060 udp+tcp   SIP. Call sip:ROOM@127.0.0.1 with an offer of TCP/MSRP or TCP/TLS/MSRP.
-  2855 tcp ...   MSRP media, one port per shard from here on; SDP names the one to connect to.
+  2855 tcp ...   MSRP and BFCP, one port per shard from here on; SDP names the one to connect to.
+                 BFCP over UDP has a port of the kernel's choice for each participant.
   2800 tcp       MSRP relay, where there are users; from 2801 on one more port per shard.
-  8080 tcp       HTTP: /healthz /readyz /metrics /api/v1/contexts, and a status page at /.
+  8080 tcp       HTTP: /healthz /readyz /metrics /api/v1/contexts /api/v1/rooms, and a status page at /.
   8088 tcp       KMS: POST /keymanagement?requesttype=ticketrequest|ticketresolve.
 
 When everything listens, one line that begins with `mrf ready` goes to stdout and names every
@@ -169,6 +170,8 @@ address; logs go to stderr.
 Load: `mrf-load` plays a fleet of phones (SIP, MIKEY, TLS-PSK, MSRP) against this node. Both know
 the same development credential, so that encrypted calls work out of the box; with that credential
 the node refuses to listen beyond loopback.
+
+Floors (who may write): set rooms.floors in the configuration; docs/bfcp.md begins with that.
 
 Signals: SIGHUP: users, groups, keys and policies of the KMS are read again.
 SIGTERM or SIGINT once: no new calls, BYE to every party, then exit. Twice: exit at once.

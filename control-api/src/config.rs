@@ -9,6 +9,8 @@
 mod certificate;
 mod check;
 mod conference;
+mod events;
+mod floors;
 mod kms;
 mod kms_keys;
 mod mikey;
@@ -27,6 +29,9 @@ use serde::{Deserialize, Serialize};
 
 pub use certificate::{Certificate, CertificateProblem};
 pub use conference::{Conference, Referrers, Subscribers};
+pub use events::Events;
+pub(crate) use floors::MESSAGE_LABEL;
+pub use floors::{Floor, Floors, Order, ThirdParties};
 pub use kms::{Kms, KmsAudit, KmsCertificate, KmsClientSettings, KmsGroup, KmsMode, KmsServer};
 pub use kms_keys::{KmsIssuingKey, KmsKey, KmsSharedTicketKey, KmsSignedRequests};
 pub use mikey::{
@@ -55,6 +60,11 @@ pub struct Config {
     /// Those of them that differ from the rest.
     #[serde(rename = "room", skip_serializing_if = "Vec::is_empty")]
     pub room_exceptions: Vec<Room>,
+    /// Floor control.
+    pub floors: Floors,
+    /// The floors that rooms may have.
+    #[serde(rename = "floor", skip_serializing_if = "Vec::is_empty")]
+    pub floor_list: Vec<Floor>,
     /// Networks whose traffic is counted on its own.
     #[serde(rename = "realm", skip_serializing_if = "Vec::is_empty")]
     pub realms: Vec<Realm>,
@@ -72,6 +82,8 @@ pub struct Config {
     pub limits: Limits,
     /// What the focus of a conference does besides taking calls.
     pub conference: Conference,
+    /// What an application is told.
+    pub events: Events,
 }
 
 /// Section `[sip]`.
@@ -174,7 +186,7 @@ pub struct Tls {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Security {
-    /// What becomes of an offer of plain TCP/MSRP.
+    /// What becomes of an offer of plain TCP/MSRP, TCP/BFCP or UDP/BFCP.
     pub plain: Plain,
 }
 
@@ -184,7 +196,7 @@ pub struct Security {
 pub enum Plain {
     /// Taken.
     Allow,
-    /// Refused with 488.
+    /// Refused: messages with 488, BFCP with port 0.
     Refuse,
 }
 

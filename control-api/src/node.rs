@@ -8,10 +8,12 @@
 mod control;
 mod counters;
 mod error;
+mod floors;
 mod kms;
 mod relay;
 pub(crate) mod settings;
 mod statistics;
+mod webhook;
 
 use std::io;
 use std::net::SocketAddr;
@@ -160,6 +162,11 @@ impl Node {
             http: http.address(),
             kms: kms.as_ref().map(|kms| kms.server.address()),
         };
+        let webhook = match webhook::Webhook::start(&config.events) {
+            Ok(webhook) => webhook,
+            Err(why) => return Err((StartError::Events(why), ports)),
+        };
+        let floors = floors::FloorControl::new(ports.len(), webhook);
         let responder = settings::responder(config);
         let mut mrfc_config = settings::mrfc(config, &ports, certificate);
         mrfc_config.focus.contact_hosts = sip.contact_hosts();
@@ -182,6 +189,7 @@ impl Node {
                 Duration::from_secs(config.http.statistics_window_seconds),
                 realm_names,
             ),
+            floors,
             stop: stop.clone(),
             server: http,
             questions: kms::Questions::new(client),

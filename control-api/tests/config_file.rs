@@ -2,7 +2,7 @@
 
 mod rsa_certificates;
 
-use control_api::config::{Config, Cpim, Plain, PortMode, Shards};
+use control_api::config::{Config, Cpim, Order, Plain, PortMode, Room, Shards};
 use rsa_certificates::{authority_until, issue};
 
 const EXAMPLE: &str = include_str!("../../docs/mrf.toml");
@@ -61,9 +61,12 @@ fn tables_in_the_comments_of_the_example_are_valid() {
     let [user] = config.relay.users.as_slice() else { panic!("one user is shown") };
     assert!(user.name == "alice" && user.sha256.is_some() && user.md5.is_some());
     assert!(config.relay.is_on() && !Config::default().relay.is_on());
+    let floors = config.floors_of(room);
+    let shown: Vec<_> = floors.iter().map(|it| (it.number, it.label.as_deref())).collect();
+    assert_eq!(shown, [(1, None), (2, Some("camera"))]);
     // Every setting of a room is shown.
     let shown: toml::Table = toml::from_str(&example_with_every_table()).expect("valid");
-    assert_eq!(shown["room"][0].as_table().map(toml::Table::len), Some(9));
+    assert_eq!(shown["room"][0].as_table().map(toml::Table::len), Some(11));
 }
 
 #[test]
@@ -454,4 +457,66 @@ fn calls_that_make_their_tickets_need_a_key_to_protect_them() {
     assert!(told.starts_with("mrf.toml:2:") && told.contains("nobody's"), "{told}");
     let sound = format!("{own}dial_ticket_key = \"development-tpk\"\n{realm}");
     assert_eq!(parsed(&sound).expect("valid").realms[0].dial_security, None);
+}
+
+#[test]
+fn one_line_gives_every_room_a_floor_for_its_messages() {
+    let parsed = |text: &str| Config::parse("mrf.toml", text).expect("valid");
+    assert!(Config::default().floors_of(&Room::default()).is_empty());
+    let config = parsed("[rooms]\nfloors = [\"messages\"]\n");
+    let [floor] = config.floors_of(&Room::default()).try_into().expect("one");
+    let control_api::config::Floor { number, label, order, holders_max, .. } = floor;
+    assert_eq!((number, label, order, holders_max), (1, None, Order::FirstComeFirstServed, 1));
+    assert!(config.rooms.moderated);
+    // The list is what counts where it has the same name; a room may have none.
+    let config = parsed(
+        "[rooms]\nfloors = [\"messages\"]\n[[floor]]\nname = \"messages\"\nnumber = 7\n\
+         order = \"priority\"\n[[room]]\nname = \"free\"\nfloors = []\n",
+    );
+    let [floor] = config.floors_of(&Room::default()).try_into().expect("one");
+    assert_eq!((floor.number, floor.order), (7, Order::Priority));
+    assert!(config.floors_of(&config.room_exceptions[0]).is_empty());
+}
+
+#[test]
+fn names_the_place_in_the_floors_and_the_events() {
+    let floor = |more: &str| format!("[[floor]]\nname = \"camera\"\nnumber = 1\n{more}");
+    let room = |floors: &str| format!("[[room]]\nname = \"board\"\nfloors = {floors}\n");
+    let cases = [
+        ("[floors]\ngrace_seconds = 90000\n".to_owned(), 2, "more than a day"),
+        ("[floors]\nrequests_per_user_max = 65\n".to_owned(), 2, "65 cannot be had"),
+        ("[floors]\nrequests_per_shard_max = 0\n".to_owned(), 2, "0 cannot be had"),
+        ("[floors]\ndatagram_bytes_max = 9000\n".to_owned(), 2, "9000 cannot be had"),
+        ("[floors]\nthird_party_requests = \"chair\"\n".to_owned(), 2, "did you mean `chairs`?"),
+        (floor("").replace("camera", ""), 2, "without a name"),
+        (floor("label = \"a\"\n").repeat(2), 6, "a second [[floor]] named \"camera\""),
+        (floor("").replace('1', "0"), 3, "number of no floor"),
+        (floor("label = \"a b\"\n"), 4, "\"a b\" cannot be the label"),
+        (floor("label = \"10\"\n"), 4, "\"10\" cannot be the label"),
+        (floor("holders_max = 0\n"), 4, "nobody may hold"),
+        (floor("requests_per_user_max = 0\n"), 4, "0 cannot be had"),
+        (floor("holding_seconds_max = 0\n"), 4, "0 is outside 1 to 86400"),
+        (floor("order = \"fifo\"\n"), 4, "unknown variant `fifo`"),
+        ("[rooms]\nfloors = [\"massages\"]\n".to_owned(), 2, "no [[floor]] is named \"massages\""),
+        (room("[\"messages\", \"messages\"]"), 3, "have the same number"),
+        (room("[\"messages\", \"camera\"]") + &floor("label = \"c\"\n"), 3, "the same number"),
+        (
+            room("[\"messages\", \"camera\"]") + &floor("").replace('1', "2"),
+            3,
+            "are for the same medium",
+        ),
+        (room("[]") + "moderated = true\n", 4, "nobody could say anything"),
+        ("[events]\nwebhook = \"app.example.com\"\n".to_owned(), 2, "no URL of HTTP"),
+        ("[events]\nwebhook = \"https://app.example.com\"\n".to_owned(), 2, "no certificate"),
+        ("[events]\nwaiting_max = 0\n".to_owned(), 2, "nothing would ever be told"),
+        ("[events]\ntimeout_milliseconds = 0\n".to_owned(), 2, "outside 1 to 60000"),
+        ("[events]\nage_seconds_max = 0\n".to_owned(), 2, "outside 1 to 86400"),
+        ("[events]\nauthorities = [\"/nowhere\"]\n".to_owned(), 2, "/nowhere: I/O error"),
+    ];
+    for (text, line, message) in cases {
+        let told = problem(&text);
+        assert!(told.starts_with(&format!("mrf.toml:{line}:")), "{text}: {told}");
+        assert!(told.contains(message), "{text}: {told}");
+        assert!(told.contains("\nremedy: "), "{text}: {told}");
+    }
 }

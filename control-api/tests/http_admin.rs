@@ -6,13 +6,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use control_api::config::Order;
 use control_api::http::{
-    AdminServices, ContextView, Family, HttpServer, HttpServerConfig, MemberView, Query, Readiness,
-    ReadinessState, Sample, admin_router,
+    AdminServices, ContextView, Family, FloorDetail, FloorQuery, FloorsDetail, FloorsError,
+    HttpServer, HttpServerConfig, MemberView, PolicyDetail, Query, Readiness, ReadinessState,
+    RequestDetail, Sample, UserDetail, admin_router,
 };
+use control_api::mrfc::CallId;
+use mrfp_core::floor::{FloorOrder, FloorPolicy};
 use mrfp_core::metrics::{MetricKind, PublishedMetrics, ShardMetrics};
 use mrfp_core::mp::ShardId;
-use support::http::{request, request_raw};
+use support::http::{request, request_json, request_raw};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -80,6 +84,9 @@ fn answer(query: Query) {
             let calls = Family::single("calls", "Calls", MetricKind::Gauge, 5);
             let _ = reply.send(vec![refused, calls]);
         }
+        Query::Floors { room, query, reply } => {
+            let _ = reply.send(floors(room, query));
+        }
         Query::Rooms { .. }
         | Query::Administer { .. }
         | Query::Dial { .. }
@@ -87,6 +94,64 @@ fn answer(query: Query) {
             panic!("nobody asks for that")
         }
     }
+}
+
+/// A room with one floor that call 5 holds, which everything can be done to; every other room refuses in
+/// a way of its own.
+fn floors(room: String, query: FloorQuery) -> Result<Box<FloorsDetail>, FloorsError> {
+    match room.as_str() {
+        "board" => {}
+        "floorless" => return Err(FloorsError::NoFloor),
+        "deaf" => return Err(FloorsError::NoParticipant),
+        "crowded" => return Err(FloorsError::Exhausted),
+        "strict" => return Err(FloorsError::Policy),
+        "hung" => return Err(FloorsError::Busy),
+        _ => return Err(FloorsError::NotFound),
+    }
+    let bob = || UserDetail { user: 2, call: Some(5), uri: Some("sip:bob@x".to_owned()) };
+    let request = RequestDetail {
+        request: 3,
+        user: bob(),
+        requested_by: None,
+        status: "granted",
+        position: 0,
+        priority: Some("high"),
+        seconds: 1.5,
+    };
+    let call = CallId(5);
+    let mut policy = FloorPolicy {
+        order: FloorOrder::Chair,
+        holders_max: 1,
+        requests_per_user_max: 1,
+        holding_max_ns: Some(60_000_000_000),
+    };
+    let (mut holders, mut chair, mut moderated) = (vec![request], None, true);
+    match query {
+        FloorQuery::List => {}
+        FloorQuery::Grant { floor, call: other } => assert_eq!((floor, other), (1, call)),
+        FloorQuery::Revoke { floor, call: other } => {
+            assert_eq!((floor, other), (1, call));
+            holders.clear();
+        }
+        FloorQuery::Chair { floor, call: other } => {
+            assert_eq!(floor, 1);
+            chair = other.map(|other| (other == call).then(bob).expect("bob's call"));
+        }
+        FloorQuery::Policy { floor, policy: new } => {
+            assert_eq!(floor, 1);
+            policy = new;
+        }
+        FloorQuery::Moderate(wanted) => moderated = wanted,
+    }
+    let floor = FloorDetail {
+        floor: 1,
+        label: Some("10".to_owned()),
+        policy: PolicyDetail::from(&policy),
+        chair,
+        holders,
+        queue: Vec::new(),
+    };
+    Ok(Box::new(FloorsDetail { room, moderated, message_floor: Some(1), floors: vec![floor] }))
 }
 
 #[tokio::test]
@@ -208,4 +273,120 @@ async fn serves_no_more_connections_than_allowed() {
     assert!(!second.is_finished());
     drop(holder);
     assert_eq!(second.await.expect("answered"), 200);
+}
+
+async fn floors_after(admin: &Admin, method: &str, path: &str) -> serde_json::Value {
+    let path = format!("/api/v1/rooms/board{path}");
+    let response = request(admin.address(), method, &path).await;
+    assert_eq!(response.status, 200, "{path}");
+    serde_json::from_str(&response.text()).expect("JSON")
+}
+
+#[tokio::test]
+async fn tells_floors_and_does_to_them_what_is_said() {
+    let admin = start().await;
+    let shown = floors_after(&admin, "GET", "/floors").await;
+    let expected = serde_json::json!({
+        "room": "board", "moderated": true, "message_floor": 1,
+        "floors": [{
+            "floor": 1, "label": "10",
+            "policy": {
+                "order": "chair", "holders_max": 1, "requests_per_user_max": 1,
+                "holding_seconds_max": 60,
+            },
+            "chair": null,
+            "holders": [{
+                "request": 3, "user": 2, "call": 5, "uri": "sip:bob@x", "requested_by": null,
+                "status": "granted", "position": 0, "priority": "high", "seconds": 1.5,
+            }],
+            "queue": [],
+        }],
+    });
+    assert_eq!(shown, expected);
+    assert_eq!(floors_after(&admin, "POST", "/floors/1/members/5/grant").await, expected);
+    let revoked = floors_after(&admin, "POST", "/floors/1/members/5/revoke").await;
+    assert_eq!(revoked["floors"][0]["holders"], serde_json::json!([]));
+    let chaired = floors_after(&admin, "POST", "/floors/1/members/5/chair").await;
+    assert_eq!(chaired["floors"][0]["chair"]["call"], 5);
+    assert_eq!(floors_after(&admin, "DELETE", "/floors/1/chair").await, expected);
+    assert_eq!(floors_after(&admin, "POST", "/moderate").await["moderated"], true);
+    assert_eq!(floors_after(&admin, "POST", "/unmoderate").await["moderated"], false);
+}
+
+#[tokio::test]
+async fn a_floor_gets_the_whole_policy_that_is_posted_or_none() {
+    let admin = start().await;
+    let path = "/api/v1/rooms/board/floors/1/policy";
+    let policy = PolicyDetail {
+        order: Order::Priority,
+        holders_max: 2,
+        requests_per_user_max: 3,
+        holding_seconds_max: None,
+    };
+    let body = serde_json::to_string(&policy).expect("plain");
+    let response = request_json(admin.address(), path, &body).await;
+    assert_eq!(response.status, 200);
+    let shown: serde_json::Value = serde_json::from_str(&response.text()).expect("JSON");
+    assert_eq!(shown["floors"][0]["policy"], serde_json::to_value(&policy).expect("plain"));
+    let cases = [
+        (body.replace("null", "0"), 422),
+        (body.replace("null", "86401"), 422),
+        (body.replace("priority", "random"), 422),
+        (body.replace("\"holders_max\":2,", ""), 422),
+        (body.replace("holders_max", "holder_max"), 422),
+        (body.replace(":2", ":-2"), 422),
+        ("{".to_owned(), 400),
+        (" ".repeat(2000), 413),
+    ];
+    for (body, status) in cases {
+        assert_eq!(request_json(admin.address(), path, &body).await.status, status, "{body}");
+    }
+    let response = request(admin.address(), "POST", path).await;
+    assert_eq!(response.status, 415);
+}
+
+#[tokio::test]
+async fn says_why_nothing_is_done_to_a_floor() {
+    let admin = start().await;
+    let cases = [
+        ("nowhere", 404, "no such room or member\n"),
+        ("floorless", 404, "the room has no such floor\n"),
+        ("deaf", 409, "the member has no BFCP stream: it can hold no floor\n"),
+        ("crowded", 409, "too many requests for the floor, or of the member, wait\n"),
+        ("hung", 503, "the control plane is busy\n"),
+    ];
+    for (room, status, text) in cases {
+        let path = format!("/api/v1/rooms/{room}/floors/1/members/5/grant");
+        let response = request(admin.address(), "POST", &path).await;
+        assert_eq!((response.status, response.text().as_str()), (status, text), "{room}");
+    }
+    let strict = request(admin.address(), "GET", "/api/v1/rooms/strict/floors").await;
+    assert_eq!(strict.status, 422);
+    assert!(strict.text().starts_with("holders_max"), "{}", strict.text());
+    for path in ["/floors/65536/members/5/grant", "/floors/one/chair", "/floors/1/members/x/chair"]
+    {
+        let path = format!("/api/v1/rooms/board{path}");
+        let method = if path.ends_with("one/chair") { "DELETE" } else { "POST" };
+        assert_eq!(request(admin.address(), method, &path).await.status, 400, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn counts_floor_control_by_primitive_error_and_wait() {
+    let admin = start().await;
+    let text = request(admin.address(), "GET", "/metrics").await.text();
+    for expected in [
+        "\nmrf_bfcp_messages_total{direction=\"received\",primitive=\"FloorRequest\"} 0\n",
+        "\nmrf_bfcp_messages_total{direction=\"received\",primitive=\"unknown\"} 0\n",
+        "\nmrf_bfcp_messages_total{direction=\"sent\",primitive=\"GoodbyeAck\"} 0\n",
+        "\nmrf_bfcp_errors_total{code=\"14\"} 0\n",
+        "\nmrf_bfcp_retransmissions_total 0\n",
+        "\n# TYPE mrf_floor_wait_seconds histogram\n",
+        "\nmrf_floor_wait_seconds_bucket{le=\"0.001\"} 0\n",
+        "\nmrf_floor_wait_seconds_bucket{le=\"300.0\"} 0\n",
+        "\nmrf_floor_wait_seconds_bucket{le=\"+Inf\"} 0\n",
+        "\nmrf_floor_wait_seconds_count 0\n",
+    ] {
+        assert!(text.contains(expected), "{expected} is missing from:\n{text}");
+    }
 }

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use control_api::mikey::NtpTime;
 use control_api::mrfc::{
-    Action, CallId, ChatPolicy, Event, FocusConfig, Mrfc, MrfcConfig, Now, Realms, RoomPolicy,
-    SecurityPolicy, ShardDescription,
+    Action, CallId, ChatPolicy, Event, FloorsPolicy, FocusConfig, Mrfc, MrfcConfig, Now, Realms,
+    RoomFloor, RoomPolicy, SecurityPolicy, ShardDescription,
 };
+use mrfp_core::floor::{ConferencePolicy, FloorOrder, FloorPolicy, ThirdPartyRequests};
 use mrfp_core::mp::{
     Command, Event as Mp, Refusal, ReleaseCause, ShardId, TerminationId, TerminationStatistics,
 };
@@ -18,10 +19,14 @@ const OFFER: &str = "v=0\r\no=ue 1 1 IN IP4 198.51.100.10\r\ns=-\r\nc=IN IP4 198
     t=0 0\r\nm=message 40210 TCP/MSRP *\r\na=setup:actpass\r\na=accept-types:*\r\n\
     a=path:msrp://198.51.100.10:40210/q7Fz0K2m9XbA;tcp\r\n";
 
+/// Its second m-line; the version and what is to become of the stream are put in.
+const FLOOR: &str = "m=application 9 TCP/BFCP *\r\na=setup:active\r\na=connection:new\r\n\
+    a=floorctrl:c-only\r\na=bfcpver:1\r\n";
+
 #[derive(Clone, Debug)]
 enum Step {
-    Invite { room: u8, broken: bool },
-    Reinvite { call: u64, hold: bool, path: u8 },
+    Invite { room: u8, broken: bool, floor: u8 },
+    Reinvite { call: u64, hold: bool, path: u8, floor: u8 },
     Ended { call: u64 },
     ShardAnswers { refuse: bool },
     ShardReleases { termination: u64 },
@@ -32,9 +37,10 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        8 => (0..3u8, any::<bool>()).prop_map(|(room, broken)| Step::Invite { room, broken }),
-        4 => (0..20u64, any::<bool>(), 0..2u8)
-            .prop_map(|(call, hold, path)| Step::Reinvite { call, hold, path }),
+        8 => (0..3u8, prop::bool::weighted(0.2), 0..3u8)
+            .prop_map(|(room, broken, floor)| Step::Invite { room, broken, floor }),
+        4 => (0..20u64, any::<bool>(), 0..2u8, 0..3u8)
+            .prop_map(|(call, hold, path, floor)| Step::Reinvite { call, hold, path, floor }),
         4 => (0..20u64).prop_map(|call| Step::Ended { call }),
         8 => prop::bool::weighted(0.2).prop_map(|refuse| Step::ShardAnswers { refuse }),
         2 => (0..40u64).prop_map(|termination| Step::ShardReleases { termination }),
@@ -50,6 +56,34 @@ enum Due {
     Reinvite,
 }
 
+fn floors() -> FloorsPolicy {
+    let policy = FloorPolicy {
+        order: FloorOrder::FirstComeFirstServed,
+        holders_max: 1,
+        requests_per_user_max: 1,
+        holding_max_ns: None,
+    };
+    let floor = RoomFloor { floor_id: 1, label: "10".to_owned(), policy, governs_messages: true };
+    FloorsPolicy {
+        conference: ConferencePolicy {
+            grace_ns: 0,
+            third_party_requests: ThirdPartyRequests::Nobody,
+        },
+        floors: vec![floor],
+        moderated: true,
+    }
+}
+
+/// An offer with a floor stream that ends, goes on or is a new one.
+fn offer(version: u64, floor: u8) -> String {
+    let line = match floor {
+        0 => FLOOR.replace("application 9", "application 0"),
+        1 => FLOOR.replace("connection:new", "connection:existing"),
+        _ => FLOOR.to_owned(),
+    };
+    format!("{}{line}", OFFER.replace("o=ue 1 1", &format!("o=ue 1 {version}")))
+}
+
 /// What the world outside has seen so far.
 struct World {
     mrfc: Mrfc,
@@ -62,6 +96,10 @@ struct World {
     unanswered_commands: Vec<(ShardId, Command)>,
     stopped: BTreeSet<ShardId>,
     drained: usize,
+    /// What the shards have, as far as they have answered.
+    terminations: BTreeSet<TerminationId>,
+    /// sess-version of the last offer.
+    version: u64,
 }
 
 impl World {
@@ -73,7 +111,11 @@ impl World {
                 shards: vec![shard(0), shard(1)],
                 rooms: RoomPolicy {
                     open: true,
-                    chat: ChatPolicy { members_max: 3, ..ChatPolicy::default() },
+                    chat: ChatPolicy {
+                        members_max: 3,
+                        floors: Some(floors()),
+                        ..ChatPolicy::default()
+                    },
                     ..RoomPolicy::default()
                 },
                 calls_max: 6,
@@ -97,6 +139,8 @@ impl World {
             unanswered_commands: Vec::new(),
             stopped: BTreeSet::new(),
             drained: 0,
+            terminations: BTreeSet::new(),
+            version: 1,
         }
     }
 
@@ -135,11 +179,11 @@ impl World {
 
     fn take(&mut self, step: &Step) {
         match *step {
-            Step::Invite { room, broken } => {
+            Step::Invite { room, broken, floor } => {
                 let call = CallId(self.calls);
                 self.calls += 1;
                 self.due.insert((call, Due::Invite), 1);
-                let offer = if broken { b"v=0\r\nm=\xff".to_vec() } else { OFFER.into() };
+                let offer = if broken { b"v=0\r\nm=\xff".to_vec() } else { offer(1, floor).into() };
                 self.event(Event::Invite {
                     call,
                     room: format!("room{room}"),
@@ -148,11 +192,13 @@ impl World {
                     offer: Some(offer),
                 });
             }
-            Step::Reinvite { call, hold, path } if self.answered.contains(&CallId(call)) => {
+            Step::Reinvite { call, hold, path, floor } if self.answered.contains(&CallId(call)) => {
                 let call = CallId(call);
                 *self.due.entry((call, Due::Reinvite)).or_insert(0) += 1;
-                let direction = if hold { "a=inactive\r\n" } else { "" };
-                let offer = format!("{OFFER}{direction}").replace("K2m9", &format!("K2m{path}"));
+                let direction = if hold { "a=inactive\r\nm=app" } else { "m=app" };
+                self.version += 1;
+                let offer = offer(self.version, floor).replacen("m=app", direction, 1);
+                let offer = offer.replace("K2m9", &format!("K2m{path}"));
                 let offer = Some(offer.into_bytes());
                 self.event(Event::Reinvite { call, offer });
             }
@@ -192,14 +238,14 @@ impl World {
             return;
         }
         let (shard, command) = self.unanswered_commands.remove(0);
+        let address = "203.0.113.5:2855".parse().unwrap();
         let event = match command {
             Command::ReserveAndConfigure(reserve) if refuse => {
                 Mp::Refused { termination: reserve.termination, reason: Refusal::IdentityInUse }
             }
-            Command::ReserveAndConfigure(reserve) => Mp::Reserved {
-                termination: reserve.termination,
-                address: "203.0.113.5:2855".parse().unwrap(),
-            },
+            Command::ReserveAndConfigure(reserve) => {
+                Mp::Reserved { termination: reserve.termination, address }
+            }
             Command::Modify(modify) if refuse => {
                 Mp::Refused { termination: modify.termination, reason: Refusal::Transport }
             }
@@ -208,21 +254,35 @@ impl World {
             Command::ReplaceSession(replace) if refuse => {
                 Mp::Refused { termination: replace.termination, reason: Refusal::IdentityInUse }
             }
-            Command::ReplaceSession(replace) => Mp::Reserved {
-                termination: replace.termination,
-                address: "203.0.113.5:2855".parse().unwrap(),
-            },
+            Command::ReplaceSession(replace) => {
+                Mp::Reserved { termination: replace.termination, address }
+            }
             Command::Subtract { termination } => {
                 Mp::Subtracted { termination, statistics: TerminationStatistics::default() }
             }
-            Command::ReserveFloorControl(_)
-            | Command::ModifyFloorControl(_)
-            | Command::ReplaceFloorControl(_)
-            | Command::Floors { .. } => unreachable!("no room has floors"),
+            Command::ReserveFloorControl(reserve) if refuse => {
+                Mp::Refused { termination: reserve.termination, reason: Refusal::IdentityInUse }
+            }
+            Command::ReserveFloorControl(reserve) => {
+                Mp::Reserved { termination: reserve.termination, address }
+            }
+            Command::ReplaceFloorControl(replace) if refuse => {
+                Mp::Refused { termination: replace.termination, reason: Refusal::Transport }
+            }
+            Command::ReplaceFloorControl(replace) => {
+                Mp::Reserved { termination: replace.termination, address }
+            }
+            Command::ModifyFloorControl(_) => unreachable!("nobody is called"),
+            Command::Floors { .. } => unreachable!("nobody asks"),
             Command::Audit { context } => Mp::Audited { context, statistics: None },
             Command::Resolved { .. } => unreachable!("the MRFC has nothing to do with names"),
             Command::Stop => Mp::Stopped,
         };
+        match &event {
+            Mp::Reserved { termination, .. } => _ = self.terminations.insert(*termination),
+            Mp::Subtracted { termination, .. } => _ = self.terminations.remove(termination),
+            _ => {}
+        }
         self.event(Event::Mp { shard, event });
     }
 }
@@ -251,6 +311,8 @@ proptest! {
             world.shard_answers(false);
         }
         assert!(world.mrfc.is_empty());
+        let stopped = !world.stopped.is_empty();
+        assert!(stopped || world.terminations.is_empty(), "left: {:?}", world.terminations);
         assert_eq!(world.drained, 1);
         assert!(world.answered.is_empty());
         assert!(world.due.values().all(|due| *due == 0));

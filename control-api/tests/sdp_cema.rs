@@ -136,6 +136,8 @@ fn offering(cema: bool) -> Offering {
         cema,
         file: None,
         key_management: None,
+        label: None,
+        floor: None,
     }
 }
 

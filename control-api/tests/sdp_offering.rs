@@ -46,6 +46,8 @@ fn offering() -> Offering {
         cema: true,
         file: None,
         key_management: None,
+        label: None,
+        floor: None,
     }
 }
 

@@ -241,6 +241,7 @@ fn ue_reads_back_what_the_answer_says() {
         media: vec![LocalMedia::Served(Box::new(LocalMessage {
             secure: true,
             fingerprint: Some(Fingerprint::of(b"certificate")),
+            label: None,
             session_id: "ownownown".to_owned(),
             setup: OfferedSetup::Passive,
             direction: Direction::SendOnly,

@@ -84,6 +84,12 @@ pub struct Limits {
     pub send_buffers_large_max: usize,
     /// Carry buffers: connections that may stand in the middle of a record or head at once.
     pub carry_buffers_max: usize,
+    /// [`FloorLimits::requests_max`](crate::floor::FloorLimits::requests_max).
+    pub floor_requests_max: usize,
+    /// [`FloorLimits::requests_per_user_max`](crate::floor::FloorLimits::requests_per_user_max).
+    pub floor_requests_per_user_max: usize,
+    /// [`FloorLimits::datagram_bytes_max`](crate::floor::FloorLimits::datagram_bytes_max).
+    pub floor_datagram_bytes_max: usize,
 }
 
 impl Default for Limits {
@@ -106,6 +112,9 @@ impl Default for Limits {
             send_buffers_small_max: 32_768,
             send_buffers_large_max: 32_768,
             carry_buffers_max: 8_192,
+            floor_requests_max: 100_000,
+            floor_requests_per_user_max: 16,
+            floor_datagram_bytes_max: 1_200,
         }
     }
 }

@@ -34,6 +34,7 @@ impl Config {
         self.check_media()?;
         self.check_tls()?;
         self.check_rooms()?;
+        self.check_floors()?;
         self.check_realms()?;
         self.check_relay()?;
         self.check_mikey()?;
@@ -41,6 +42,7 @@ impl Config {
         self.check_timers()?;
         self.check_limits()?;
         self.check_conference()?;
+        self.check_events()?;
         self.check_ports()?;
         self.check_development_credential()?;
         self.check_kms_service()?;
@@ -278,7 +280,7 @@ fn steps(path: &[&'static str]) -> Vec<Step> {
 }
 
 /// A day: longer timers are typing errors.
-const SECONDS_MAX: u64 = 86_400;
+pub(super) const SECONDS_MAX: u64 = 86_400;
 /// One whole TLS record and the next must fit, or a member is slow by definition.
 const EGRESS_BYTES_MIN: u32 = 64 * 1024;
 /// Beyond a day the difference to the lifetime is of little use.

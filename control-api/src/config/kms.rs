@@ -228,18 +228,23 @@ impl Kms {
     /// # Errors
     /// Which file cannot be used, and why.
     pub fn client_tls(&self) -> Result<Arc<rustls::ClientConfig>, String> {
-        let mut roots = rustls::RootCertStore::empty();
-        for path in &self.client.authorities {
-            for certificate in certificates(path)? {
-                roots.add(certificate).map_err(|error| failed(path, &error))?;
-            }
-        }
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?;
-        Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
+        trusting(&self.client.authorities)
     }
+}
+
+/// A client that takes what these authorities have certified.
+pub(super) fn trusting(authorities: &[PathBuf]) -> Result<Arc<rustls::ClientConfig>, String> {
+    let mut roots = rustls::RootCertStore::empty();
+    for path in authorities {
+        for certificate in certificates(path)? {
+            roots.add(certificate).map_err(|error| failed(path, &error))?;
+        }
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?;
+    Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
 }
 
 pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {

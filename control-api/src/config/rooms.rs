@@ -28,6 +28,10 @@ pub struct Rooms {
     pub accept_types: Vec<String>,
     /// What may be in a wrapper (`a=accept-wrapped-types`).
     pub accept_wrapped_types: Vec<String>,
+    /// Floors of every room, by the names of `[[floor]]`; "messages" is always there.
+    pub floors: Vec<String>,
+    /// Where one of the floors is for the messages, only who holds it may send them.
+    pub moderated: bool,
 }
 
 /// One `[[room]]`: a room that exists and differs from the rest in what is named here.
@@ -57,6 +61,12 @@ pub struct Room {
     /// As `rooms.accept_wrapped_types`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub accept_wrapped_types: Option<Vec<String>>,
+    /// As `rooms.floors`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub floors: Option<Vec<String>>,
+    /// As `rooms.moderated`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub moderated: Option<bool>,
     /// As `limits.message_bytes_max`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message_bytes_max: Option<u64>,
@@ -94,6 +104,8 @@ impl Default for Rooms {
             cpim: Cpim::Wrap,
             accept_types: vec!["text/plain".to_owned(), "*".to_owned()],
             accept_wrapped_types: vec!["*".to_owned()],
+            floors: Vec::new(),
+            moderated: true,
         }
     }
 }

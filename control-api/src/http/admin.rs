@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use mrfp_core::metrics::PublishedMetrics;
 use mrfp_core::mp::ShardId;
@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use super::metrics::{CONTENT_TYPE, Snapshot, shard_families};
 use super::process::{ProcessAccounts, epoch_seconds};
 use super::{ContextView, Queries, Query, Readiness, ReadinessState, Reload};
-use super::{kms_admin, rooms, statistics};
+use super::{floor_metrics, floors, kms_admin, rooms, statistics};
 use crate::kms::KmsService;
 
 /// What the handlers read.
@@ -47,6 +47,13 @@ pub fn router(services: AdminServices) -> Router {
         .route("/api/v1/rooms", get(rooms::list))
         .route("/api/v1/rooms/{room}", get(rooms::show))
         .route("/api/v1/rooms/{room}/statistics", get(statistics::room))
+        .route("/api/v1/rooms/{room}/floors", get(floors::list))
+        .route("/api/v1/rooms/{room}/floors/{floor}/members/{call}/grant", post(floors::grant))
+        .route("/api/v1/rooms/{room}/floors/{floor}/members/{call}/revoke", post(floors::revoke))
+        .route("/api/v1/rooms/{room}/floors/{floor}/members/{call}/chair", post(floors::chair))
+        .route("/api/v1/rooms/{room}/floors/{floor}/chair", delete(floors::no_chair))
+        .route("/api/v1/rooms/{room}/moderate", post(floors::moderate))
+        .route("/api/v1/rooms/{room}/unmoderate", post(floors::unmoderate))
         .route("/api/v1/rooms/{room}/lock", post(rooms::lock))
         .route("/api/v1/rooms/{room}/unlock", post(rooms::unlock))
         .route("/api/v1/rooms/{room}/members/{call}/kick", post(rooms::kick))
@@ -56,6 +63,7 @@ pub fn router(services: AdminServices) -> Router {
         // Nothing else takes a body.
         .layer(DefaultBodyLimit::max(0))
         .route("/api/v1/rooms/{room}/calls", rooms::calls_route())
+        .route("/api/v1/rooms/{room}/floors/{floor}/policy", floors::policy_route())
         .with_state(state)
 }
 
@@ -95,9 +103,12 @@ async fn metrics(State(admin): State<Admin>) -> Response {
     control.extend(admin.services.kms.iter().flat_map(|(kms, _)| kms.families()));
     let mut shards = shard_families(&admin.services.shards);
     shards.extend(statistics::families(&realms));
+    let floor_control = floor_metrics::total(&admin.services.shards);
+    shards.extend(floor_metrics::families(&floor_control));
     let snapshot = Snapshot {
         shards,
         control,
+        floor_control: Some(floor_control),
         process: ProcessAccounts::read(),
         start_time_seconds: admin.start_time_seconds,
     };
@@ -142,6 +153,7 @@ async fn status_page(State(admin): State<Admin>) -> Response {
          <li><a href=\"/metrics\">/metrics</a>: counters, OpenMetrics text\
          <li><a href=\"/api/v1/contexts\">/api/v1/contexts</a>: who is in which conference, JSON\
          <li><a href=\"/api/v1/rooms\">/api/v1/rooms</a>: rooms and their members, JSON\
+         <li>/api/v1/rooms/NAME/floors: who holds and who waits for which floor, JSON\
          <li><a href=\"/api/v1/statistics\">/api/v1/statistics</a>: MSRP traffic by realm, JSON; by \
          room under /api/v1/rooms/NAME/statistics\
          </ul>",

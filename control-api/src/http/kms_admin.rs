@@ -56,6 +56,7 @@ fn metrics(service: &KmsService, start_time_seconds: f64) -> Response {
     let snapshot = Snapshot {
         shards: Vec::new(),
         control: service.families(),
+        floor_control: None,
         process: ProcessAccounts::read(),
         start_time_seconds,
     };

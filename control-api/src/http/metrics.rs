@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use mrfp_core::floor::FloorCounters;
 use mrfp_core::metrics::{MetricKind, PublishedMetrics, ShardMetrics};
 use mrfp_core::mp::ShardId;
 use prometheus_client::collector::Collector;
@@ -12,13 +13,14 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use super::process::ProcessAccounts;
-use super::{Family, Sample};
+use super::{Family, Sample, floor_metrics};
 
 /// Everything one scrape shows, read at one moment.
 #[derive(Debug)]
 pub(super) struct Snapshot {
     pub(super) shards: Vec<Family>,
     pub(super) control: Vec<Family>,
+    pub(super) floor_control: Option<FloorCounters>,
     pub(super) process: Option<ProcessAccounts>,
     pub(super) start_time_seconds: f64,
 }
@@ -60,6 +62,9 @@ impl Collector for Snapshot {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         for family in self.shards.iter().chain(&self.control) {
             encode_family(&mut encoder, family)?;
+        }
+        if let Some(counters) = &self.floor_control {
+            floor_metrics::encode_waits(counters, &mut encoder)?;
         }
         self.encode_process(&mut encoder)?;
         let version = [("version", env!("CARGO_PKG_VERSION"))];

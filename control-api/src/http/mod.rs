@@ -4,6 +4,8 @@
 //! and body, so much time for each.
 
 mod admin;
+mod floor_metrics;
+mod floors;
 mod kms;
 mod kms_admin;
 mod metrics;
@@ -20,6 +22,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::mrfc::{Administration, AdministrationError, CallId, DialSecurity};
 pub use admin::{AdminServices, router as admin_router};
+pub use floors::{
+    FloorDetail, FloorQuery, FloorsDetail, FloorsError, PolicyDetail, RequestDetail, UserDetail,
+};
 pub(crate) use kms::{CONTENT_TYPE, MESSAGE_BYTES_MAX, is_mikey};
 pub use kms::{KmsHandler, KmsResponse, router as kms_router};
 pub use kms_admin::{KmsAdmin, Reload, router as kms_admin_router};
@@ -67,6 +72,15 @@ pub enum Query {
         /// Where the answer goes.
         reply: oneshot::Sender<Option<RoomStatistics>>,
     },
+    /// Something about the floors of a room.
+    Floors {
+        /// Which.
+        room: String,
+        /// What.
+        query: FloorQuery,
+        /// Where the answer goes: how they are afterwards.
+        reply: oneshot::Sender<Result<Box<FloorsDetail>, FloorsError>>,
+    },
     /// The control plane's counters, by metric.
     Counters(oneshot::Sender<Vec<Family>>),
 }
@@ -96,6 +110,8 @@ pub struct RoomDetail {
     pub uri: String,
     /// Nobody may come in.
     pub locked: bool,
+    /// Only who holds the floor for the messages may send them; `null` where the room has no floors.
+    pub moderated: Option<bool>,
     /// Subscriptions to its event package.
     pub subscriptions: usize,
     /// Who is in it.
@@ -116,6 +132,8 @@ pub struct MemberDetail {
     pub state: &'static str,
     /// What it sends is not passed on.
     pub muted: bool,
+    /// `a=userid` of its BFCP stream; `null` where it has none.
+    pub floor_user: Option<u16>,
     /// `none`, `tls-psk` or `tls-certificate`.
     pub security: &'static str,
 }

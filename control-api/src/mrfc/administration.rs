@@ -108,13 +108,8 @@ impl Mrfc {
         let command = mp::Command::Modify(Box::new(modify));
         self.actions.push_back(Action::Command { shard: call.shard, command });
         self.timers.set(Timer::Call(id), now.monotonic_ns + SHARD_TIMEOUT_NS);
-        let change = Change {
-            negotiation,
-            description: agreed.description.clone(),
-            purpose: Purpose::Mute(muted),
-            replacement: None,
-            update: None,
-        };
+        let description = agreed.description.clone();
+        let change = Change::to(negotiation, description, Purpose::Mute(muted));
         call.stage = Stage::AwaitModified(agreed, Box::new(change));
         self.calls.insert(id, call);
         Ok(())

@@ -1,9 +1,13 @@
 //! One call and its stages.
 
+use std::net::SocketAddr;
+
 use mrfp_core::mp::{ContextId, Direction, Member, ReleaseCause, ShardId, TerminationId};
 
 use super::conference_state::{Endpoint, Joining, Status};
 use super::config::FocusConfig;
+use super::engine::{Turn, random_session_id};
+use super::floor_session::FloorSession;
 use super::keying::{Asked, SessionKeys};
 use super::offers::{Change, Negotiation};
 use super::rekeying::Rekeying;
@@ -22,6 +26,8 @@ pub(super) struct Call {
     /// What the others in the conference know it as.
     pub(super) entity: String,
     pub(super) joining: Joining,
+    /// The URI of the conference as the other end knows it, which its tickets are for.
+    pub(super) called: String,
     /// The URI to call with its parameters, where we call.
     pub(super) target: Option<String>,
     pub(super) referred_by: Option<String>,
@@ -33,6 +39,8 @@ pub(super) struct Call {
     pub(super) shard: ShardId,
     /// What was agreed last, or is about to be; `None` while an offer of ours is unanswered.
     pub(super) negotiation: Option<Negotiation>,
+    /// Its BFCP stream.
+    pub(super) floor: Option<Box<FloorSession>>,
     /// What updates of its key begin with, where MIKEY has keyed it.
     pub(super) bundle: Option<Box<Bundle>>,
     pub(super) stage: Stage,
@@ -41,8 +49,9 @@ pub(super) struct Call {
 /// How far a call is, in the order it goes.
 #[derive(Debug)]
 pub(super) enum Stage {
-    /// The KMS is asked; the shard does not know of the call.
-    AwaitKms { resolve: ResolveId, asked: Asked },
+    /// The KMS is asked; the shard does not know of the call. What that is to be asked for is there where
+    /// it is the key of the floor stream that is missing.
+    AwaitKms { resolve: ResolveId, asked: Asked, reservation: Option<Box<Reservation>> },
     /// The shard is asked; the INVITE is unanswered.
     AwaitReserved(Box<Reservation>),
     /// Our offer is out, in an INVITE or in the 200 to one.
@@ -61,6 +70,8 @@ pub(super) struct Reservation {
     pub(super) session_id: String,
     pub(super) keys: SessionKeys,
     pub(super) own_port: bool,
+    /// Where the shard listens, once it has answered; the floor stream is asked for then.
+    pub(super) address: Option<SocketAddr>,
 }
 
 /// An offer of ours.
@@ -100,6 +111,7 @@ impl Call {
             uri: &self.caller.uri,
             nickname: self.nickname.as_deref(),
             muted: self.muted,
+            floor_user: None,
             state: match &self.stage {
                 Stage::AwaitKms { .. } => MemberState::AwaitingKeys,
                 Stage::AwaitReserved(_) => MemberState::Reserving,
@@ -116,8 +128,20 @@ impl Call {
                 .negotiation
                 .as_ref()
                 .is_some_and(|agreed| agreed.message.key_management.is_some()),
+            floor_user: self
+                .floor
+                .as_ref()
+                .and_then(|floor| floor.place)
+                .map(|place| place.user_id),
             since_ns: self.since_ns,
         }
+    }
+}
+
+impl Reservation {
+    pub(super) fn new(turn: &mut Turn<'_>, keys: SessionKeys) -> Box<Self> {
+        let session_id = random_session_id(turn.random);
+        Box::new(Self { session_id, keys, own_port: false, address: None })
     }
 }
 
@@ -212,6 +236,18 @@ impl Stage {
             | Self::AwaitModified(agreed, _)
             | Self::Rekeying(agreed, _) => Some(agreed),
             Self::AwaitKms { .. } | Self::AwaitReserved(_) | Self::AwaitAnswer(_) => None,
+        }
+    }
+
+    /// What the KMS is asked.
+    pub(super) fn question(&self) -> Option<ResolveId> {
+        match self {
+            Self::AwaitKms { resolve, .. } => Some(*resolve),
+            Self::AwaitModified(_, change) => change.asked.as_ref().map(|(resolve, _)| *resolve),
+            Self::AwaitReserved(_)
+            | Self::AwaitAnswer(_)
+            | Self::Established(_)
+            | Self::Rekeying(..) => None,
         }
     }
 

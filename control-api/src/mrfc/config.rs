@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use super::dialling::DialPolicies;
 use super::realms::Realms;
-use crate::sdp::{Fingerprint, OfferRules};
-use mrfp_core::mp::{ChatRoomPolicy, CpimPolicy, ShardId, Switching};
+use crate::sdp::{Fingerprint, FloorMedia, OfferRules};
+use mrfp_core::floor::{ConferencePolicy, FloorPolicy};
+use mrfp_core::mp::{ChatRoomPolicy, CpimPolicy, Floor, FloorControl, ShardId, Switching};
 
 /// Configuration of an MRFC.
 #[derive(Clone, Debug)]
@@ -156,6 +157,71 @@ pub struct ChatPolicy {
     pub accept_wrapped_types: String,
     /// Largest message (`a=max-size`); `None` names no limit.
     pub message_bytes_max: Option<u64>,
+    /// Its floors, where it has any.
+    pub floors: Option<FloorsPolicy>,
+}
+
+/// The floors of one room (RFC 8856).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FloorsPolicy {
+    /// What holds for the conference.
+    pub conference: ConferencePolicy,
+    /// Its floors: at least one, at most [`FLOORS_PER_CONFERENCE_MAX`]; none with the number or the label
+    /// of another, and at most one that is for the messages.
+    ///
+    /// [`FLOORS_PER_CONFERENCE_MAX`]: mrfp_core::floor::FLOORS_PER_CONFERENCE_MAX
+    pub floors: Vec<RoomFloor>,
+    /// Only who holds the floor that is for the messages may send them; from the start, as the
+    /// operator may change it.
+    pub moderated: bool,
+}
+
+/// A floor and what it is for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RoomFloor {
+    /// `a=floorid`.
+    pub floor_id: u16,
+    /// `a=label` of the media it is for, which is a token (RFC 4574).
+    pub label: String,
+    /// By which rules it is given.
+    pub policy: FloorPolicy,
+    /// It is for the messages of the room; else for media that somebody else mixes, who is told of every
+    /// change.
+    pub governs_messages: bool,
+}
+
+impl FloorsPolicy {
+    /// The floors as a shard is told of them.
+    #[must_use]
+    pub fn control(&self, conference_id: u32) -> FloorControl {
+        let floor = |floor: &RoomFloor| Floor {
+            floor_id: floor.floor_id,
+            policy: floor.policy.clone(),
+            governs_messages: floor.governs_messages,
+            reported: !floor.governs_messages,
+        };
+        FloorControl {
+            conference_id,
+            policy: self.conference.clone(),
+            floors: self.floors.iter().map(floor).collect(),
+            moderated: self.moderated,
+        }
+    }
+
+    /// The floors as a description tells of them.
+    pub(super) fn media(&self) -> Vec<FloorMedia> {
+        let media = |floor: &RoomFloor| FloorMedia {
+            floor_id: floor.floor_id,
+            labels: vec![floor.label.clone()],
+        };
+        self.floors.iter().map(media).collect()
+    }
+
+    /// `a=label` of the message stream.
+    pub(super) fn message_label(&self) -> Option<&str> {
+        let floor = self.floors.iter().find(|floor| floor.governs_messages)?;
+        Some(&floor.label)
+    }
 }
 
 impl MrfcConfig {
@@ -174,9 +240,10 @@ impl MrfcConfig {
 }
 
 impl ChatPolicy {
-    /// How the Context of such a room switches; `uris` are those its members call it by.
+    /// How the Context of such a room switches; `uris` are those its members call it by, `floors` what it
+    /// has of them.
     #[must_use]
-    pub fn switching(&self, uris: Vec<String>) -> Switching {
+    pub fn switching(&self, uris: Vec<String>, floors: Option<FloorControl>) -> Switching {
         Switching::ChatRoom(Box::new(ChatRoomPolicy {
             uris,
             nicknames: self.nicknames,
@@ -186,7 +253,7 @@ impl ChatPolicy {
             accept_types: self.accept_types.clone(),
             accept_wrapped_types: self.accept_wrapped_types.clone(),
             message_bytes_max: self.message_bytes_max,
-            floors: None,
+            floors: floors.map(Box::new),
         }))
     }
 }
@@ -203,6 +270,7 @@ impl Default for ChatPolicy {
             accept_types: "text/plain *".to_owned(),
             accept_wrapped_types: "*".to_owned(),
             message_bytes_max: None,
+            floors: None,
         }
     }
 }
@@ -250,4 +318,5 @@ pub const SUBTRACT_TIMEOUT_NS: u64 = 30_000_000_000;
 /// What a caller is told to wait when the node is full or a shard does not answer.
 pub const RETRY_AFTER: Duration = Duration::from_secs(10);
 
-const _: () = assert!(KMS_TIMEOUT_NS + 2 * SHARD_TIMEOUT_NS < 32_000_000_000);
+// Two streams, each with its key and with a second try on a port of its own.
+const _: () = assert!(2 * (KMS_TIMEOUT_NS + 2 * SHARD_TIMEOUT_NS) < 32_000_000_000);

@@ -55,6 +55,12 @@ pub struct MrfcCounters {
     pub notifications_partial: u64,
     /// Notifications that were refused or not answered.
     pub notifications_failed: u64,
+    /// Floor streams that shards have taken.
+    pub floor_streams_reserved: u64,
+    /// The same that calls went on without.
+    pub floor_streams_refused: u64,
+    /// Floor streams whose connection did not come up or was lost, by cause; their calls go on.
+    pub floor_streams_lost: BTreeMap<ReleaseCause, u64>,
     /// Terminations a shard gave back.
     pub terminations_subtracted: u64,
     /// What those carried.

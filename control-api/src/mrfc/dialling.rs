@@ -219,9 +219,10 @@ impl Mrfc {
         let Dialling { place, callee, policy } = dialling;
         let Dialled { room, call: id, target, referred_by } = dialled;
         let parties = Parties { caller: &place.uri, called: &callee.uri };
+        let floors = self.config.rooms.chat(&room).floors.is_some();
         let keying = match policy.security {
             DialSecurity::Plain => Ok(Keying::UNKEYED),
-            DialSecurity::Mikey => self.initiate(turn, &parties, &policy),
+            DialSecurity::Mikey => self.initiate(turn, &parties, &policy, floors),
         };
         let keying = match keying {
             Ok(keying) => keying,
@@ -234,12 +235,15 @@ impl Mrfc {
         let termination = mp::TerminationId(self.last_id);
         self.enter(&room, &place, id, &callee.uri, termination);
         self.dials.0.insert(id);
+        self.open_floors(turn, &room);
+        let floor = self.first_floor(&room, None, policy.security == DialSecurity::Mikey);
         let since_ns = turn.now.monotonic_ns;
         self.begin_call(turn, id, termination, keying, |stage| Call {
             room,
             entity: callee.uri.clone(),
             caller: callee,
             joining: Joining::DialedOut,
+            called: place.uri,
             target: Some(target),
             referred_by,
             nickname: None,
@@ -249,6 +253,7 @@ impl Mrfc {
             termination,
             shard: place.shard,
             negotiation: None,
+            floor,
             bundle: None,
             stage,
         });

@@ -72,6 +72,13 @@ impl Mrfc {
             }
             call.stage = Stage::Rekeying(agreed, rekeying);
         }
+        if let Some(resolve) = call.stage.question()
+            && call.is_answered()
+        {
+            // The session stays as it was.
+            self.by_resolve.remove(&resolve);
+            return self.change_resolved(turn, id, call, None);
+        }
         let refusal = match call.stage {
             Stage::AwaitKms { .. } => self.kms_silent(),
             Stage::AwaitReserved(_) | Stage::AwaitModified(..) | Stage::Rekeying(..) => {
@@ -164,19 +171,29 @@ impl Mrfc {
 
     /// Gives back what a call holds; its Termination lingers until the shard says `Subtracted`.
     pub(super) fn release(&mut self, now: Now, id: CallId, call: &Call, how: Disconnection) {
-        if let Stage::AwaitKms { resolve, .. } = &call.stage {
-            self.by_resolve.remove(resolve);
+        if let Some(resolve) = call.stage.question() {
+            self.by_resolve.remove(&resolve);
         }
+        self.give_back_floor(now, call);
         self.forget(id, &call.room, &call.caller.uri, call.termination);
         self.departed(id, call, how);
         if !call.stage.has_termination() {
             self.shards.remove_termination(call.shard);
             return;
         }
-        let termination = call.termination;
+        self.subtract(now, call.shard, call.termination);
+    }
+
+    /// Has a shard give a Termination back.
+    pub(super) fn subtract(
+        &mut self,
+        now: Now,
+        shard: mp::ShardId,
+        termination: mp::TerminationId,
+    ) {
         let command = mp::Command::Subtract { termination };
-        self.actions.push_back(Action::Command { shard: call.shard, command });
-        self.subtracting.insert(termination, call.shard);
+        self.actions.push_back(Action::Command { shard, command });
+        self.subtracting.insert(termination, shard);
         let deadline_ns = now.monotonic_ns + SUBTRACT_TIMEOUT_NS;
         self.timers.set(Timer::Subtract(termination), deadline_ns);
     }

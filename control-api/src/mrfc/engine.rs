@@ -239,7 +239,7 @@ impl Mrfc {
         let makes_room = self.config.focus.factory.as_deref() == Some(called.as_str());
         let room = if makes_room { random_session_id(turn.random) } else { called };
         self.check_admission(&room, makes_room, &from.uri, &to)?;
-        let negotiation = match &offer {
+        let mut negotiation = match &offer {
             Some(offer) => Some(Negotiation::begin(Some(offer), &self.config, &room)?),
             // What we offer has no keys.
             None if self.config.security != SecurityPolicy::PlainAllowed => {
@@ -251,7 +251,8 @@ impl Mrfc {
         let keying = match &negotiation {
             Some(negotiation) => {
                 let parties = Parties { caller: &from.uri, called: &to };
-                self.respond(turn, &parties, negotiation)?
+                let offered = negotiation.message.key_management.as_ref();
+                self.respond(turn, &parties, offered)?
             }
             None => Keying::UNKEYED,
         };
@@ -263,12 +264,15 @@ impl Mrfc {
         let termination = mp::TerminationId(self.last_id);
         let Place { context, shard, .. } = place;
         self.enter(&room, &place, id, &from.uri, termination);
+        self.open_floors(turn, &room);
+        let floor = self.first_floor(&room, negotiation.as_mut(), false);
         let since_ns = turn.now.monotonic_ns;
         self.begin_call(turn, id, termination, keying, |stage| Call {
             room,
             entity: from.entity(id),
             caller: from,
             joining: Joining::DialedIn,
+            called: to,
             target: None,
             referred_by: None,
             nickname: None,
@@ -278,6 +282,7 @@ impl Mrfc {
             termination,
             shard,
             negotiation,
+            floor,
             bundle: None,
             stage,
         });
@@ -354,7 +359,11 @@ impl Mrfc {
         };
         let command = mp::Command::ReserveAndConfigure(Box::new(mp::ReserveAndConfigure {
             context: call.context,
-            switching: self.config.rooms.chat(&call.room).switching(self.uris(&call.room)),
+            switching: self
+                .config
+                .rooms
+                .chat(&call.room)
+                .switching(self.uris(&call.room), self.floor_control(&call.room)),
             termination: call.termination,
             security,
             setup: call.negotiation.as_ref().map_or(mp::Setup::Passive, Negotiation::setup),

@@ -7,14 +7,15 @@ use super::call::{Call, Reservation, Stage};
 use super::config::KMS_TIMEOUT_NS;
 use super::counters::{HangUpCause, count};
 use super::dialling::{DialPolicy, TicketSource};
-use super::engine::{Turn, random_session_id};
+use super::engine::{Now, Turn};
+use super::floor_session::FloorChange;
 use super::kept_tickets::Names;
 use super::keys::{self, Agreement, KeyFailure, KeySource, Keys, Parties, Pending};
-use super::offers::Negotiation;
 use super::tickets::{Certified, InitiatorConfig, PendingTicket, Transfer};
 use super::timers::Timer;
 use super::{Action, CallId, Mrfc, ResolveId};
 use crate::mikey::{self, GrantedTicket, NtpTime};
+use crate::sdp::KeyManagement;
 
 /// What keys a session.
 #[derive(Debug)]
@@ -44,6 +45,9 @@ pub(super) enum Asked {
     Ticket(Box<PendingTicket>),
 }
 
+/// What the KMS is to be asked, and the message that asks it.
+pub(super) type Question = (Asked, Vec<u8>);
+
 impl Keying {
     pub(super) const UNKEYED: Self = Self::Ready(SessionKeys::None);
 }
@@ -57,6 +61,20 @@ impl SessionKeys {
         }
     }
 
+    /// Takes it, and leaves nothing.
+    pub(super) fn take(&mut self) -> Self {
+        std::mem::replace(self, Self::None)
+    }
+
+    /// The key of the floor stream that was made with that of the messages, for a call of ours.
+    pub(super) fn take_floor(&mut self) -> Self {
+        let floor = match self {
+            Self::Offered(transfer) => transfer.take_floor(),
+            Self::None | Self::Agreed(_) => None,
+        };
+        floor.map_or(Self::None, Self::Offered)
+    }
+
     /// Our TRANSFER_INIT.
     pub(super) fn into_transfer(self) -> Option<Box<Transfer>> {
         match self {
@@ -67,14 +85,14 @@ impl SessionKeys {
 }
 
 impl Mrfc {
-    /// MIKEY-TICKET as responder, where the chosen m-line asks for it.
+    /// MIKEY-TICKET as responder, where an m-line asks for it.
     pub(super) fn respond(
         &mut self,
         turn: &mut Turn<'_>,
         parties: &Parties<'_>,
-        negotiation: &Negotiation,
+        offered: Option<&KeyManagement>,
     ) -> Result<Keying, Refusal> {
-        let Some(offered) = &negotiation.message.key_management else {
+        let Some(offered) = offered else {
             return Ok(Keying::UNKEYED);
         };
         let Some(responder) = &mut self.responder else {
@@ -103,22 +121,24 @@ impl Mrfc {
         self.initiator.as_ref().is_some_and(|initiator| initiator.can_call(policy, called))
     }
 
-    /// MIKEY-TICKET as initiator: `caller` is the conference.
+    /// MIKEY-TICKET as initiator: `caller` is the conference. With `floors` there is a key for its floor
+    /// stream, too.
     pub(super) fn initiate(
         &mut self,
         turn: &mut Turn<'_>,
         parties: &Parties<'_>,
         policy: &DialPolicy,
+        floors: bool,
     ) -> Result<Keying, KeyFailure> {
         let initiator = self.initiator.as_ref().expect("the policy was checked");
         let now = turn.now.ntp;
         let offered = |transfer| Keying::Ready(SessionKeys::Offered(Box::new(transfer)));
         if policy.ticket == TicketSource::Own {
-            return initiator.make(policy, parties, now, turn.random).map(offered);
+            return initiator.make(policy, parties, floors, now, turn.random).map(offered);
         }
         if let Some(ticket) = self.kept_tickets.take(parties, &initiator.parameters, now) {
             let names = Names::from(parties);
-            return initiator.with_granted(names, ticket, now, turn.random).map(offered);
+            return initiator.with_granted(names, ticket, floors, now, turn.random).map(offered);
         }
         let (pending, message) = initiator.request(policy, parties, now, turn.random)?;
         let Some(kms) = &self.kms else {
@@ -126,7 +146,7 @@ impl Mrfc {
         };
         let response = kms.request_here(&message, now, turn.random);
         let response = response.map_err(KeyFailure::Mikey)?;
-        initiator.granted(pending, &response, now, turn.random).map(offered)
+        initiator.granted(pending, &response, floors, now, turn.random).map(offered)
     }
 
     /// A call of ours was answered by whom it was for: what its ticket has proved good for.
@@ -147,18 +167,63 @@ impl Mrfc {
     ) {
         match keying {
             Keying::Ready(keys) => {
-                let session_id = random_session_id(turn.random);
-                let reservation = Reservation { session_id, keys, own_port: false };
-                self.reserve(turn.now, id, call(Stage::AwaitReserved(Box::new(reservation))));
+                let reservation = Reservation::new(turn, keys);
+                self.keyed(turn, id, call(Stage::AwaitReserved(reservation)));
             }
             Keying::Ask { asked, message } => {
                 let resolve = ResolveId(termination.0);
-                self.by_resolve.insert(resolve, id);
-                self.timers.set(Timer::Call(id), turn.now.monotonic_ns + KMS_TIMEOUT_NS);
-                self.keep(id, call(Stage::AwaitKms { resolve, asked }));
-                self.actions.push_back(Action::Resolve { resolve, message });
+                self.keep(id, call(Stage::AwaitKms { resolve, asked, reservation: None }));
+                self.ask_kms(turn.now, id, resolve, message);
             }
         }
+    }
+
+    fn ask_kms(&mut self, now: Now, id: CallId, resolve: ResolveId, message: Vec<u8>) {
+        self.by_resolve.insert(resolve, id);
+        self.timers.set(Timer::Call(id), now.monotonic_ns + KMS_TIMEOUT_NS);
+        self.actions.push_back(Action::Resolve { resolve, message });
+    }
+
+    /// The message stream has its key: it is the floor stream's turn, then the shard's.
+    fn keyed(&mut self, turn: &mut Turn<'_>, id: CallId, mut call: Call) {
+        match self.key_first_floor(turn, &mut call) {
+            Ok(Keying::Ready(keys)) => {
+                if let Some(floor) = &mut call.floor {
+                    floor.set_keys(keys);
+                }
+                self.reserve(turn.now, id, call);
+            }
+            Ok(Keying::Ask { asked, message }) => {
+                let Stage::AwaitReserved(reservation) = call.stage else {
+                    unreachable!("the caller made it so");
+                };
+                self.last_id += 1;
+                let resolve = ResolveId(self.last_id);
+                call.stage = Stage::AwaitKms { resolve, asked, reservation: Some(reservation) };
+                self.keep(id, call);
+                self.ask_kms(turn.now, id, resolve, message);
+            }
+            Err(refusal) => self.abandon(id, &call, refusal),
+        }
+    }
+
+    /// Carries a change of a session out, or asks the KMS first.
+    pub(super) fn begin_change(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: CallId,
+        mut call: Call,
+        ask: Option<Question>,
+    ) {
+        let Some((asked, message)) = ask else { return self.change(turn.now, id, call) };
+        let Stage::AwaitModified(_, change) = &mut call.stage else {
+            unreachable!("the caller made it so");
+        };
+        self.last_id += 1;
+        let resolve = ResolveId(self.last_id);
+        change.asked = Some((resolve, asked));
+        self.keep(id, call);
+        self.ask_kms(turn.now, id, resolve, message);
     }
 
     /// The KMS answered, or will not.
@@ -174,26 +239,73 @@ impl Mrfc {
         };
         let mut call = self.calls.remove(&id).expect("a question belongs to a call");
         self.timers.clear(Timer::Call(id));
-        let Stage::AwaitKms { asked, .. } = call.stage else {
-            unreachable!("only this stage asks the KMS");
+        let (asked, reservation) = match call.stage {
+            Stage::AwaitKms { asked, reservation, .. } => (asked, reservation),
+            stage => {
+                call.stage = stage;
+                return self.change_resolved(turn, id, call, response);
+            }
         };
+        let floors = call.floor.is_some();
         let keys = match response {
-            Some(response) => self.take_response(turn, asked, response, &call.caller.uri),
+            Some(response) => self.take_response(turn, asked, response, &call.caller.uri, floors),
+            None => Err(self.kms_silent()),
+        };
+        match (keys, reservation) {
+            (Ok(keys), None) => {
+                call.stage = Stage::AwaitReserved(Reservation::new(turn, keys));
+                self.keyed(turn, id, call);
+            }
+            (Ok(keys), Some(reservation)) => {
+                call.floor.as_mut().expect("the key is for it").set_keys(keys);
+                call.stage = Stage::AwaitReserved(reservation);
+                self.reserve(turn.now, id, call);
+            }
+            (Err(refusal), _) => {
+                // For the indices it makes no difference what the shard was to be asked for.
+                call.stage = Stage::AwaitReserved(Reservation::new(turn, SessionKeys::None));
+                self.abandon(id, &call, refusal);
+            }
+        }
+    }
+
+    /// The KMS answered about the floor stream of a call that is changing.
+    pub(super) fn change_resolved(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: CallId,
+        mut call: Call,
+        response: Option<&[u8]>,
+    ) {
+        let Stage::AwaitModified(agreed, mut change) = call.stage else {
+            unreachable!("nobody else asks the KMS");
+        };
+        let (_, asked) = change.asked.take().expect("a question is remembered");
+        let keys = match response {
+            Some(response) => self.take_response(turn, asked, response, &call.caller.uri, false),
             None => Err(self.kms_silent()),
         };
         match keys {
             Ok(keys) => {
-                let session_id = random_session_id(turn.random);
-                let reservation = Reservation { session_id, keys, own_port: false };
-                call.stage = Stage::AwaitReserved(Box::new(reservation));
-                self.reserve(turn.now, id, call);
+                if let Some(FloorChange::Renewed(floor)) = &mut change.floor {
+                    floor.set_keys(keys);
+                }
+                call.stage = Stage::AwaitModified(agreed, change);
+                self.change(turn.now, id, call);
             }
             Err(refusal) => {
-                self.refuse_or_report(id, call.joining, refusal);
-                self.forget(id, &call.room, &call.caller.uri, call.termination);
-                self.shards.remove_termination(call.shard);
+                self.refuse_reinvite(id, refusal);
+                call.stage = Stage::Established(agreed);
+                self.keep(id, call);
             }
         }
+    }
+
+    /// A call ends of which the shard has nothing.
+    pub(super) fn abandon(&mut self, id: CallId, call: &Call, refusal: Refusal) {
+        self.refuse_or_report(id, call.joining, refusal);
+        self.forget(id, &call.room, &call.caller.uri, call.termination);
+        self.shards.remove_termination(call.shard);
     }
 
     fn take_response(
@@ -202,6 +314,7 @@ impl Mrfc {
         asked: Asked,
         response: &[u8],
         caller: &str,
+        floors: bool,
     ) -> Result<SessionKeys, Refusal> {
         let now = turn.now.ntp;
         match asked {
@@ -213,7 +326,7 @@ impl Mrfc {
             }
             Asked::Ticket(pending) => {
                 let initiator = self.initiator.as_ref().expect("it asked");
-                let transfer = initiator.granted(*pending, response, now, turn.random);
+                let transfer = initiator.granted(*pending, response, floors, now, turn.random);
                 let offered = transfer.map(|transfer| SessionKeys::Offered(Box::new(transfer)));
                 offered.map_err(|failure| self.ticket_failure(&failure))
             }

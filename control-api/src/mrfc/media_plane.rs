@@ -19,6 +19,10 @@ impl Mrfc {
         shard: mp::ShardId,
         event: mp::Event,
     ) {
+        let about = termination_of(&event);
+        if let Some((id, call)) = about.and_then(|about| self.take_of_floor(shard, about)) {
+            return self.floor_event(turn, id, call, event);
+        }
         match event {
             mp::Event::Reserved { termination, address } => {
                 if let Some((id, call)) = self.take(shard, termination) {
@@ -94,6 +98,17 @@ impl Mrfc {
         Some((id, call))
     }
 
+    /// The call whose floor stream a Termination is, taken out.
+    fn take_of_floor(
+        &mut self,
+        shard: mp::ShardId,
+        termination: mp::TerminationId,
+    ) -> Option<(CallId, Call)> {
+        let id = self.by_termination.get(&termination)?;
+        let is_message = self.calls[id].termination == termination;
+        if is_message { None } else { self.take(shard, termination) }
+    }
+
     fn reserved(&mut self, turn: &mut Turn<'_>, id: CallId, mut call: Call, address: SocketAddr) {
         if !matches!(call.stage, Stage::AwaitReserved(_)) {
             return self.session_replaced(turn, id, call);
@@ -103,23 +118,41 @@ impl Mrfc {
         if address.ip().is_unspecified() {
             address.set_ip(self.shards.description(call.shard).address.ip());
         }
-        let Some(negotiation) = &call.negotiation else {
-            return self.offer(turn, id, call, address);
-        };
-        let Stage::AwaitReserved(reservation) = call.stage else {
+        let Stage::AwaitReserved(reservation) = &mut call.stage else {
             unreachable!("just seen");
         };
-        let Reservation { session_id, keys, .. } = *reservation;
+        reservation.address = Some(address);
+        if call.floor.is_some() {
+            if self.ask_for_floor(turn.now, id, &mut call) {
+                return self.keep(id, call);
+            }
+            self.refuse_floor(turn.now, &mut call);
+        }
+        self.streams_reserved(turn, id, call);
+    }
+
+    /// All is there that the call needs: the answer goes out, or our offer.
+    pub(super) fn streams_reserved(&mut self, turn: &mut Turn<'_>, id: CallId, mut call: Call) {
+        self.timers.clear(Timer::Call(id));
+        let Some(negotiation) = &call.negotiation else {
+            return self.offer(turn, id, call);
+        };
+        let Stage::AwaitReserved(reservation) = call.stage else {
+            unreachable!("the caller has seen it");
+        };
+        let Reservation { session_id, keys, address, .. } = *reservation;
+        let address = address.expect("the shard has answered");
         let keys = keys.into_agreed().map(|keys| *keys);
         let (transfer_response, bundle) =
             keys.map(|keys| (keys.transfer_response, keys.bundle)).unzip();
         call.bundle = bundle;
-        let description = negotiation.answer(OwnEnd {
+        let mut description = negotiation.answer(OwnEnd {
             sdp_session_id: random_sdp_session_id(turn.random),
             address,
             msrp_session_id: session_id,
             transfer_response,
         });
+        self.describe_floor(&call.room, call.floor.as_deref(), &mut description);
         let sdp = description.to_bytes(SDP_VERSION_FIRST);
         call.stage = Stage::Established(Box::new(Agreed {
             description,
@@ -160,9 +193,7 @@ impl Mrfc {
             }
             Stage::AwaitReserved(_) => {
                 // Nothing is left on the shard, so there is nothing to subtract.
-                self.refuse_or_report(id, call.joining, refusal);
-                self.forget(id, &call.room, &call.caller.uri, call.termination);
-                self.shards.remove_termination(call.shard);
+                self.abandon(id, &call, refusal);
             }
             Stage::AwaitModified(agreed, change) => {
                 self.timers.clear(Timer::Call(id));
@@ -195,6 +226,18 @@ impl Mrfc {
                 self.keep(id, call);
             }
         }
+    }
+}
+
+/// What an event is about, where that may be a floor stream.
+fn termination_of(event: &mp::Event) -> Option<mp::TerminationId> {
+    match event {
+        mp::Event::Reserved { termination, .. }
+        | mp::Event::Refused { termination, .. }
+        | mp::Event::Modified { termination }
+        | mp::Event::Bound { termination }
+        | mp::Event::BearerReleased { termination, .. } => Some(*termination),
+        _ => None,
     }
 }
 

@@ -11,6 +11,8 @@ mod counters;
 mod dialling;
 mod ending;
 mod engine;
+mod floor_session;
+mod floors;
 mod kept_tickets;
 mod keying;
 mod keys;
@@ -37,9 +39,9 @@ use crate::mikey::uri::normalise;
 pub use administration::{Administration, AdministrationError};
 pub use conference_document::CONFERENCE_INFO;
 pub use config::{
-    ChatPolicy, FocusConfig, KMS_TIMEOUT_NS, MrfcConfig, RETRY_AFTER, ROOM_NAME_SIZE_MAX,
-    ReferPolicy, RoomPolicy, SHARD_TIMEOUT_NS, SUBTRACT_TIMEOUT_NS, SecurityPolicy,
-    ShardDescription, SubscriptionPolicy,
+    ChatPolicy, FloorsPolicy, FocusConfig, KMS_TIMEOUT_NS, MrfcConfig, RETRY_AFTER,
+    ROOM_NAME_SIZE_MAX, ReferPolicy, RoomFloor, RoomPolicy, SHARD_TIMEOUT_NS, SUBTRACT_TIMEOUT_NS,
+    SecurityPolicy, ShardDescription, SubscriptionPolicy,
 };
 pub use counters::{HangUpCause, MrfcCounters};
 pub use dialling::{

@@ -2,8 +2,6 @@
 //! INVITEs without an offer, whose 200 carries ours and whose ACK the answer (RFC 3261 section
 //! 13.2.1).
 
-use std::net::SocketAddr;
-
 use mrfp_core::Psk;
 use mrfp_core::mp::{self, Direction};
 
@@ -12,6 +10,7 @@ use super::conference_state::{Disconnection, Joining};
 use super::config::SHARD_TIMEOUT_NS;
 use super::counters::{HangUpCause, count};
 use super::engine::{Now, Turn, random_sdp_session_id};
+use super::floor_session::{FloorChange, FloorSession};
 use super::media_plane::SDP_VERSION_FIRST;
 use super::offers::{Change, Negotiation, Purpose};
 use super::timers::Timer;
@@ -21,27 +20,25 @@ use crate::sdp::{AnswerError, Answered, KeyManagement, Offering};
 
 impl Mrfc {
     /// The shard listens: our offer goes out.
-    pub(super) fn offer(
-        &mut self,
-        turn: &mut Turn<'_>,
-        id: CallId,
-        mut call: Call,
-        address: SocketAddr,
-    ) {
+    pub(super) fn offer(&mut self, turn: &mut Turn<'_>, id: CallId, mut call: Call) {
+        let floor = self.local_floor(&call).map(Box::new);
+        let label = floor.as_ref().and_then(|_| self.message_label(&call.room)).map(str::to_owned);
         let Stage::AwaitReserved(reservation) = call.stage else {
             unreachable!("the shard has reserved");
         };
-        let Reservation { session_id, keys, .. } = *reservation;
+        let Reservation { session_id, keys, address, .. } = *reservation;
         let transfer = keys.into_transfer();
         let offering = Offering {
             sdp_session_id: random_sdp_session_id(turn.random),
-            address,
+            address: address.expect("the shard has answered"),
             msrp_session_id: session_id,
             key_management: transfer.as_ref().map(|transfer| transfer.message().to_owned()),
             capabilities: self.config.rooms.chat(&call.room).capabilities_offered(),
             direction: Direction::SendRecv,
             cema: self.config.cema,
             file: None,
+            label,
+            floor,
         };
         let description = offering.description();
         let sdp = description.to_bytes(SDP_VERSION_FIRST);
@@ -92,8 +89,8 @@ impl Mrfc {
         };
         self.timers.clear(Timer::Call(id));
         self.dials.remove(id);
-        match self.take_answer(now, &mut offered, sdp.unwrap_or_default()) {
-            Ok((answered, established)) => {
+        match self.take_answers(now, &mut call.floor, &mut offered, sdp.unwrap_or_default()) {
+            Ok((answered, established, floor)) => {
                 let (psk, bundle) = established.map(|it| (it.psk, Box::new(it.bundle))).unzip();
                 call.bundle = bundle;
                 let Offered { offering, description, .. } = *offered;
@@ -105,8 +102,7 @@ impl Mrfc {
                 };
                 call.negotiation = Some(negotiation.clone());
                 let purpose = Purpose::Answer;
-                let change =
-                    Change { negotiation, description, purpose, replacement: None, update: None };
+                let change = Change { floor, ..Change::to(negotiation, description, purpose) };
                 call.stage = Stage::AwaitModified(Box::new(agreed), Box::new(change));
                 self.configure(now, id, call, psk);
             }
@@ -116,6 +112,19 @@ impl Mrfc {
                 self.end_answered(now, id, &call, cause);
             }
         }
+    }
+
+    /// Reads the answer to an offer of ours, with what it makes of the floor stream.
+    fn take_answers(
+        &mut self,
+        now: Now,
+        floor: &mut Option<Box<FloorSession>>,
+        offered: &mut Offered,
+        sdp: &[u8],
+    ) -> Result<(Answered, Option<Established>, Option<FloorChange>), HangUpCause> {
+        let (mut answered, established) = self.take_answer(now, offered, sdp)?;
+        let floor = self.take_floor_answer(now, floor, answered.floor.take())?;
+        Ok((answered, established, floor))
     }
 
     /// Reads the answer to an offer of ours, and checks the responder before the key is used

@@ -5,13 +5,16 @@ use std::net::SocketAddr;
 use mrfp_core::mp::{self, CpimPolicy, Direction, Remote, Setup};
 use sdp_types::Time;
 
+use super::ResolveId;
 use super::admission::Refusal;
 use super::config::{ChatPolicy, MrfcConfig};
+use super::floor_session::FloorChange;
+use super::keying::Asked;
 use super::rekeying::Update;
 use crate::sdp::{
-    Answered, Capabilities, Chatroom, FileTransfer, Fingerprint, KeyManagementLevel,
-    LocalDescription, LocalMedia, LocalMessage, MediaLine, MessageDescription, Offer, OfferedSetup,
-    Offering, Unservable, reversed,
+    Answered, Capabilities, Chatroom, FileTransfer, Fingerprint, FloorDescription,
+    KeyManagementLevel, LocalDescription, LocalMedia, LocalMessage, MediaLine, MessageDescription,
+    Offer, OfferedSetup, Offering, Unservable, reversed,
 };
 
 /// An offer with one m-line chosen to be served.
@@ -31,6 +34,10 @@ pub(super) struct Negotiation {
     capabilities: Capabilities,
     /// The key is that of a TRANSFER_INIT of ours.
     keyed_by_us: bool,
+    /// sess-version of the peer's last offer, if it has made one.
+    version: Option<u64>,
+    /// The BFCP stream it has, and where, should the room have floors; for whoever takes it.
+    pub(super) floor: Option<(usize, Box<FloorDescription>)>,
 }
 
 /// What a session is to become.
@@ -45,6 +52,29 @@ pub(super) struct Change {
     pub(super) replacement: Option<Replacement>,
     /// It is to go on with a new key.
     pub(super) update: Option<Box<Update>>,
+    /// What is to become of the BFCP stream.
+    pub(super) floor: Option<FloorChange>,
+    /// What the KMS is asked before all that.
+    pub(super) asked: Option<(ResolveId, Asked)>,
+}
+
+impl Change {
+    /// A change of a session that goes on with its key, or is only told something.
+    pub(super) fn to(
+        negotiation: Negotiation,
+        description: LocalDescription,
+        purpose: Purpose,
+    ) -> Self {
+        Self {
+            negotiation,
+            description,
+            purpose,
+            replacement: None,
+            update: None,
+            floor: None,
+            asked: None,
+        }
+    }
 }
 
 /// How far a new session is that takes the place of another.
@@ -132,7 +162,10 @@ impl Negotiation {
     }
 
     fn of(offer: Offer, index: usize, config: &MrfcConfig, room: &str) -> Result<Self, Unservable> {
-        let Offer { times, media } = offer;
+        let chat = config.rooms.chat(room);
+        let floor = chat.floors.as_ref().and_then(|_| offer.select_floor());
+        let floor = floor.and_then(|index| Some((index, offer.media[index].floor.clone()?.ok()?)));
+        let Offer { version, times, media } = offer;
         let message = media[index].message.clone()?;
         Ok(Self {
             active: message.setup == OfferedSetup::Passive,
@@ -140,8 +173,10 @@ impl Negotiation {
             fingerprint: (message.secure && message.key_management.is_none())
                 .then(|| config.certificate.clone())
                 .flatten(),
-            capabilities: config.rooms.chat(room).capabilities_towards(&message),
+            capabilities: chat.capabilities_towards(&message),
             keyed_by_us: false,
+            version: Some(version),
+            floor,
             message: *message,
             index,
             lines: media.into_iter().map(|description| description.line).collect(),
@@ -151,14 +186,18 @@ impl Negotiation {
 
     /// An offer of ours that was answered.
     pub(super) fn answered(offering: &Offering, answered: Answered) -> Self {
-        let Answered { message, setup } = answered;
+        let Answered { message, setup, .. } = answered;
         Self {
             active: setup != Setup::Passive,
             cema: offering.cema,
             fingerprint: None,
             capabilities: offering.capabilities.clone(),
-            lines: vec![MediaLine::message(message.secure)],
+            lines: std::iter::once(MediaLine::message(message.secure))
+                .chain(offering.floor.as_ref().map(|floor| MediaLine::floor(floor.protocol)))
+                .collect(),
             keyed_by_us: offering.key_management.is_some(),
+            version: None,
+            floor: None,
             message,
             index: 0,
             times: vec![Time::new(0, 0)],
@@ -179,10 +218,15 @@ impl Negotiation {
             && next.message.key_management.is_some()
     }
 
+    /// The offer is the last one over again (RFC 3264 section 8).
+    pub(super) fn is_repeated_by(&self, next: &Self) -> bool {
+        self.version.is_some() && self.version == next.version
+    }
+
     /// The same with the peer's end as it has answered an offer of a new key. The key stays what the
     /// peer has offered, if it has: that is what it repeats.
     pub(super) fn reanswered(&self, answered: Answered) -> Self {
-        let Answered { mut message, setup } = answered;
+        let Answered { mut message, setup, .. } = answered;
         message.key_management = self.message.key_management.clone();
         Self { active: setup != Setup::Passive, message, ..self.clone() }
     }
@@ -300,6 +344,7 @@ impl Negotiation {
         let setup = if self.active { OfferedSetup::Active } else { OfferedSetup::Passive };
         LocalMedia::Served(Box::new(LocalMessage {
             secure: self.message.secure,
+            label: None,
             session_id,
             setup,
             direction: reversed(self.message.direction),

@@ -28,11 +28,15 @@ impl Mrfc {
         }
         let again = call.agreed().again(offer, &self.config, &call.room);
         let again = again.and_then(|next| self.take_update(turn, &call, next));
+        let again = again.and_then(|(mut next, update)| {
+            let (floor, ask) = self.take_floor_change(turn, &mut call, &mut next)?;
+            Ok((next, update, floor, ask))
+        });
         let Stage::Established(agreed) = call.stage else {
             unreachable!("just seen");
         };
         match again {
-            Ok((negotiation, update)) => {
+            Ok((negotiation, update, floor, ask)) => {
                 let replaced = call
                     .negotiation
                     .as_ref()
@@ -45,22 +49,30 @@ impl Mrfc {
                 }
                 let purpose = Purpose::Reinvite;
                 let replacement = session_id.map(Replacement::Asked);
-                let rekeyed = update.is_some();
-                let change = Change { negotiation, description, purpose, replacement, update };
+                let change = Change::to(negotiation, description, purpose);
+                let change = Change { replacement, update, floor, ..change };
                 call.stage = Stage::AwaitModified(agreed, Box::new(change));
-                if replaced {
-                    self.replace_session(turn.now, id, call);
-                } else if rekeyed {
-                    self.announce_key(turn.now, id, call);
-                } else {
-                    self.modify(turn.now, id, call);
-                }
+                self.begin_change(turn, id, call, ask);
             }
             Err(refusal) => {
                 self.refuse_reinvite(id, refusal);
                 call.stage = Stage::Established(agreed);
                 self.keep(id, call);
             }
+        }
+    }
+
+    /// Carries out the change that `call.stage` holds.
+    pub(super) fn change(&mut self, now: Now, id: CallId, call: Call) {
+        let Stage::AwaitModified(_, change) = &call.stage else {
+            unreachable!("the caller made it so");
+        };
+        if change.replacement.is_some() {
+            self.replace_session(now, id, call);
+        } else if change.update.is_some() {
+            self.announce_key(now, id, call);
+        } else {
+            self.modify(now, id, call);
         }
     }
 
@@ -94,8 +106,12 @@ impl Mrfc {
             call.stage = Stage::AwaitModified(agreed, change);
             return self.modify(now, id, call);
         }
+        if let Some(floor) = change.floor.take() {
+            call.stage = Stage::AwaitModified(agreed, change);
+            return self.change_floor(now, id, call, floor);
+        }
         self.timers.clear(Timer::Call(id));
-        let Change { negotiation, description, purpose, update, .. } = *change;
+        let Change { negotiation, mut description, purpose, update, .. } = *change;
         match purpose {
             Purpose::Reinvite => {}
             Purpose::Mute(muted) => {
@@ -104,6 +120,8 @@ impl Mrfc {
                 return self.keep(id, call);
             }
             Purpose::Answer => {
+                let description = &mut agreed.description;
+                self.describe_floor(&call.room, call.floor.as_deref(), description);
                 call.negotiation = Some(negotiation);
                 call.stage = Stage::Established(agreed);
                 return self.keep(id, call);
@@ -113,6 +131,7 @@ impl Mrfc {
             call.bundle = Some(update.bundle);
             self.counters.rekeyings_taken += 1;
         }
+        self.describe_floor(&call.room, call.floor.as_deref(), &mut description);
         let version = next_version(&agreed, description != agreed.description);
         let sdp = description.to_bytes(version);
         agreed.description = description;

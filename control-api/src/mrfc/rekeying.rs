@@ -172,7 +172,9 @@ impl Mrfc {
         let identity = pending.psk_identity(parameters).into_bytes();
         let offering = offering(negotiation, agreed, STANDARD.encode(message));
         let version = agreed.version + 1;
-        let sdp = description(negotiation, agreed, &offering).to_bytes(version);
+        let mut description = description(negotiation, agreed, &offering);
+        self.describe_floor_again(call, &mut description);
+        let sdp = description.to_bytes(version);
         let step = Step::Announcing { pending, sdp };
         Ok((identity, Rekeying { offering, version, step }))
     }
@@ -196,13 +198,7 @@ impl Mrfc {
             Step::Agreed { negotiation } => {
                 agreed.version = version;
                 let description = agreed.description.clone();
-                let change = Change {
-                    negotiation: *negotiation,
-                    description,
-                    purpose: Purpose::Answer,
-                    replacement: None,
-                    update: None,
-                };
+                let change = Change::to(*negotiation, description, Purpose::Answer);
                 call.stage = Stage::AwaitModified(agreed, Box::new(change));
                 // Whatever else the answer says of the peer's end.
                 self.modify(now, id, call);
@@ -344,6 +340,8 @@ fn offering(negotiation: &Negotiation, agreed: &Agreed, message: String) -> Offe
         direction: served.direction,
         cema: served.cema,
         file: None,
+        label: served.label.clone(),
+        floor: None,
         key_management: Some(message),
     }
 }

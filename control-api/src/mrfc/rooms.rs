@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mrfp_core::mp::{ContextId, ShardId};
 
-use super::config::ShardDescription;
+use super::config::{RoomFloor, ShardDescription};
 use super::{CallId, Mrfc};
 
 /// Rooms by name. A room exists while it has a member.
@@ -12,6 +12,7 @@ use super::{CallId, Mrfc};
 pub(super) struct Rooms {
     rooms: BTreeMap<String, Room>,
     by_context: BTreeMap<ContextId, String>,
+    conference_ids: BTreeSet<u32>,
 }
 
 #[derive(Debug)]
@@ -22,7 +23,18 @@ pub(super) struct Room {
     pub(super) uri: String,
     /// Nobody may come in.
     pub(super) locked: bool,
+    /// Whether it is moderated, where that is not as it was at first.
+    pub(super) moderated: Option<bool>,
     pub(super) members: BTreeSet<CallId>,
+    floors: Option<RoomFloors>,
+}
+
+/// The numbers that the floor control of a room has given out.
+#[derive(Debug)]
+struct RoomFloors {
+    conference_id: u32,
+    user_ids: BTreeSet<u16>,
+    user_id_last: u16,
 }
 
 /// Where a call goes: the room it finds or makes.
@@ -56,12 +68,18 @@ pub struct RoomView<'a> {
     pub uri: &'a str,
     /// Nobody may come in.
     pub locked: bool,
+    /// Only who holds the floor for the messages may send them; `None` where the room has no floors.
+    pub moderated: Option<bool>,
+    /// Its floors.
+    pub floors: &'a [RoomFloor],
     /// Subscriptions to its event package.
     pub subscriptions: usize,
     /// Its Context.
     pub context: ContextId,
     /// Where that is.
     pub shard: ShardId,
+    /// `a=confid`, where it has floors.
+    pub conference_id: Option<u32>,
     /// Who is in it, in the order of the calls.
     pub members: Vec<MemberView<'a>>,
 }
@@ -77,6 +95,8 @@ pub struct MemberView<'a> {
     pub nickname: Option<&'a str>,
     /// What it sends is not passed on.
     pub muted: bool,
+    /// `a=userid` of its BFCP stream, where the shard has one.
+    pub floor_user: Option<u16>,
     /// How far the call is.
     pub state: MemberState,
     /// TLS.
@@ -106,6 +126,14 @@ pub enum MemberState {
     Modifying,
 }
 
+impl RoomView<'_> {
+    /// A floor, by its number.
+    #[must_use]
+    pub fn floor(&self, floor_id: u16) -> Option<&RoomFloor> {
+        self.floors.iter().find(|floor| floor.floor_id == floor_id)
+    }
+}
+
 impl Rooms {
     /// Members of a room, 0 where there is none of that name.
     pub(super) fn members(&self, name: &str) -> usize {
@@ -126,6 +154,10 @@ impl Rooms {
         Some((name, &self.rooms[name]))
     }
 
+    fn of_context_mut(&mut self, context: ContextId) -> Option<&mut Room> {
+        self.rooms.get_mut(self.by_context.get(&context)?)
+    }
+
     /// The calls in a room, none where it does not exist.
     pub(super) fn calls(&self, name: &str) -> impl Iterator<Item = CallId> {
         self.rooms.get(name).into_iter().flat_map(|room| room.members.iter().copied())
@@ -142,7 +174,9 @@ impl Rooms {
             shard: place.shard,
             uri: place.uri.clone(),
             locked: false,
+            moderated: None,
             members: BTreeSet::new(),
+            floors: None,
         });
         assert_eq!(room.context, place.context);
         assert_eq!(room.shard, place.shard);
@@ -158,13 +192,66 @@ impl Rooms {
             return None;
         }
         let context = room.context;
+        if let Some(conference_id) = room.conference_id() {
+            self.conference_ids.remove(&conference_id);
+        }
         self.rooms.remove(name);
         self.by_context.remove(&context);
         Some(context)
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.rooms.is_empty()
+        self.rooms.is_empty() && self.conference_ids.is_empty()
+    }
+
+    /// Gives a room's conference its number, which is no other's: the first that is free from `drawn`
+    /// on. There are far fewer rooms than numbers.
+    pub(super) fn open_floors(&mut self, name: &str, drawn: u32) {
+        let room = self.rooms.get_mut(name).expect("a call's room exists");
+        if room.floors.is_some() {
+            return;
+        }
+        let mut conference_id = drawn.max(1);
+        while !self.conference_ids.insert(conference_id) {
+            conference_id = conference_id.wrapping_add(1).max(1);
+        }
+        let floors = RoomFloors { conference_id, user_ids: BTreeSet::new(), user_id_last: 0 };
+        room.floors = Some(floors);
+    }
+
+    /// A number for another user of a room's floors: the next one, as those that were given back are best
+    /// not met again soon. `None`: all are taken.
+    pub(super) fn take_floor_user(&mut self, name: &str) -> Option<u16> {
+        let floors = self.rooms.get_mut(name)?.floors.as_mut()?;
+        if floors.user_ids.len() == usize::from(u16::MAX) {
+            return None;
+        }
+        loop {
+            let user_id = floors.user_id_next();
+            if floors.user_ids.insert(user_id) {
+                return Some(user_id);
+            }
+        }
+    }
+
+    pub(super) fn free_floor_user(&mut self, name: &str, user_id: u16) {
+        let room = self.rooms.get_mut(name).expect("a call's room exists");
+        let floors = room.floors.as_mut().expect("it has given a number");
+        assert!(floors.user_ids.remove(&user_id));
+    }
+}
+
+impl Room {
+    /// `a=confid`, where the room has floors.
+    pub(super) fn conference_id(&self) -> Option<u32> {
+        self.floors.as_ref().map(|floors| floors.conference_id)
+    }
+}
+
+impl RoomFloors {
+    fn user_id_next(&mut self) -> u16 {
+        self.user_id_last = self.user_id_last.wrapping_add(1).max(1);
+        self.user_id_last
     }
 }
 
@@ -214,15 +301,44 @@ impl Shards {
 impl Mrfc {
     /// The rooms there are, by name.
     pub fn rooms(&self) -> impl Iterator<Item = RoomView<'_>> {
-        self.rooms.rooms.iter().map(|(name, room)| RoomView {
+        self.rooms.rooms.iter().map(|(name, room)| self.view(name, room))
+    }
+
+    /// The room of that name.
+    #[must_use]
+    pub fn room(&self, name: &str) -> Option<RoomView<'_>> {
+        let (name, room) = self.rooms.rooms.get_key_value(name)?;
+        Some(self.view(name, room))
+    }
+
+    /// The room a Context is.
+    #[must_use]
+    pub fn room_of(&self, context: ContextId) -> Option<RoomView<'_>> {
+        let (name, room) = self.rooms.of_context(context)?;
+        Some(self.view(name, room))
+    }
+
+    fn view<'a>(&'a self, name: &'a str, room: &'a Room) -> RoomView<'a> {
+        let policy = self.config.rooms.chat(name).floors.as_ref();
+        RoomView {
             name,
             uri: &room.uri,
             locked: room.locked,
+            moderated: policy.map(|policy| room.moderated.unwrap_or(policy.moderated)),
+            floors: policy.map_or(&[], |policy| &policy.floors),
             subscriptions: self.subscriptions.of_room(room.context),
             context: room.context,
             shard: room.shard,
+            conference_id: room.conference_id(),
             members: room.members.iter().map(|call| self.calls[call].view(*call)).collect(),
-        })
+        }
+    }
+
+    /// A shard has told whether a room is moderated.
+    pub fn set_moderated(&mut self, context: ContextId, moderated: bool) {
+        if let Some(room) = self.rooms.of_context_mut(context) {
+            room.moderated = Some(moderated);
+        }
     }
 
     /// How many rooms there are; unlike counting [`Self::rooms`] it looks at none of them.

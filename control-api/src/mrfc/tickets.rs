@@ -62,6 +62,8 @@ pub(super) struct Transfer {
     message: String,
     /// A ticket of the KMS that the next call may use, too.
     ticket: Option<(Names, GrantedTicket)>,
+    /// Another TRANSFER_INIT with the same ticket, for the floor stream of the call.
+    floor: Option<Box<Self>>,
 }
 
 impl Certified {
@@ -114,6 +116,7 @@ impl InitiatorConfig {
         &self,
         policy: &DialPolicy,
         parties: &Parties<'_>,
+        floors: bool,
         now: NtpTime,
         random: Random<'_>,
     ) -> Result<Transfer, KeyFailure> {
@@ -121,7 +124,7 @@ impl InitiatorConfig {
         let called = [parties.called];
         let wish = self.wish(policy, parties, &called);
         let made = GrantedTicket::make_as_wished(&self.parameters, &wish, key, now, &mut *random);
-        self.transfer(&made.map_err(KeyFailure::Mikey)?, parties.called, now, random)
+        self.transfers(&made.map_err(KeyFailure::Mikey)?, parties.called, floors, now, random)
     }
 
     /// Takes the ticket out of the KMS's answer and makes TRANSFER_INIT with it.
@@ -129,12 +132,13 @@ impl InitiatorConfig {
         &self,
         pending: PendingTicket,
         response: &[u8],
+        floors: bool,
         now: NtpTime,
         random: Random<'_>,
     ) -> Result<Transfer, KeyFailure> {
         let PendingTicket { request, names } = pending;
         let ticket = request.finish(response, now).map_err(KeyFailure::Mikey)?;
-        self.with_granted(names, ticket, now, random)
+        self.with_granted(names, ticket, floors, now, random)
     }
 
     /// Makes TRANSFER_INIT with a ticket of the KMS, a new one or one that was used before.
@@ -142,10 +146,11 @@ impl InitiatorConfig {
         &self,
         names: Names,
         ticket: GrantedTicket,
+        floors: bool,
         now: NtpTime,
         random: Random<'_>,
     ) -> Result<Transfer, KeyFailure> {
-        let transfer = self.transfer(&ticket, names.called(), now, random)?;
+        let transfer = self.transfers(&ticket, names.called(), floors, now, random)?;
         Ok(Transfer { ticket: (self.kept_tickets_max > 0).then_some((names, ticket)), ..transfer })
     }
 
@@ -165,6 +170,23 @@ impl InitiatorConfig {
         wish
     }
 
+    /// TRANSFER_INIT for the messages of a call, and with `floors` one for its floor stream, if the ticket
+    /// may be used again (RFC 6043 section 5.3); each has a RAND of its own, and so another key.
+    fn transfers(
+        &self,
+        ticket: &GrantedTicket,
+        called: &str,
+        floors: bool,
+        now: NtpTime,
+        random: Random<'_>,
+    ) -> Result<Transfer, KeyFailure> {
+        let mut transfer = self.transfer(ticket, called, now, &mut *random)?;
+        if floors && ticket.ticket().policy.flags.has(TicketFlags::REUSABLE) {
+            transfer.floor = Some(Box::new(self.transfer(ticket, called, now, random)?));
+        }
+        Ok(transfer)
+    }
+
     /// TRANSFER_INIT. Whoever is called may answer, and where that is a group each of its members.
     fn transfer(
         &self,
@@ -180,7 +202,7 @@ impl InitiatorConfig {
         for member in named.flat_map(|(_, members)| members) {
             initiator.accept_responder(member.clone());
         }
-        Ok(Transfer { initiator, message: STANDARD.encode(message), ticket: None })
+        Ok(Transfer { initiator, message: STANDARD.encode(message), ticket: None, floor: None })
     }
 }
 
@@ -198,6 +220,11 @@ impl Transfer {
     /// The ticket, where the next call may use it once this one is answered.
     pub(super) fn take_ticket(&mut self) -> Option<(Names, GrantedTicket)> {
         self.ticket.take()
+    }
+
+    /// That of the floor stream.
+    pub(super) fn take_floor(&mut self) -> Option<Box<Self>> {
+        self.floor.take()
     }
 
     /// Checks TRANSFER_RESP and who sent it, and derives the key.

@@ -18,12 +18,14 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use super::floors::{FloorControl, Held, Reply};
 use super::kms::Questions;
 use super::relay::{Resolved, Resolver};
 use super::statistics::Windows;
-use super::{Stopped, counters, ntp_now};
+use super::{Stopped, counters, floors, ntp_now};
 use crate::http::{
-    ContextView, HttpServer, MemberDetail, MemberView, Query, Readiness, ReadinessState, RoomDetail,
+    ContextView, FloorQuery, FloorsError, HttpServer, MemberDetail, MemberView, Query, Readiness,
+    ReadinessState, RoomDetail,
 };
 use crate::mrfc::{Action, DialRequest, Event, MemberState, Mrfc, Now};
 use crate::random;
@@ -43,6 +45,8 @@ pub(super) struct Parts {
     pub(super) resolver: Resolver,
     /// Traffic in windows.
     pub(super) windows: Windows,
+    /// Who asks for floors and who is told of them.
+    pub(super) floors: FloorControl,
     pub(super) stop: CancellationToken,
     /// Kept until the end, so that health and metrics can be watched while the node drains.
     pub(super) server: HttpServer,
@@ -202,7 +206,7 @@ impl Control {
             while let Some(event) = self.parts.ports[index].receive() {
                 if matches!(event, MpEvent::Stopped) {
                     self.shards[index].ended = true;
-                    self.parts.windows.forget_questions();
+                    self.forget_shard(index);
                 }
                 match event {
                     MpEvent::Resolve { id, host, port, secure: _ } => {
@@ -211,6 +215,18 @@ impl Control {
                     MpEvent::Audited { context, statistics } => {
                         self.parts.windows.audited(context, statistics.map(|it| *it));
                     }
+                    MpEvent::Floors { context, answer } => {
+                        if let Ok(view) = &answer {
+                            self.parts.mrfc.set_moderated(context, view.moderated);
+                        }
+                        let room = self.parts.mrfc.room_of(context);
+                        self.parts.floors.answered(index, answer, room.as_ref());
+                    }
+                    MpEvent::FloorChanged { context, floor_id, user_id, holds } => {
+                        let held = Held { context, floor: floor_id, user: user_id };
+                        let room = self.parts.mrfc.room_of(context);
+                        self.parts.floors.changed(shard, held, holds, room.as_ref());
+                    }
                     event => self.handle(Event::Mp { shard, event }),
                 }
             }
@@ -218,6 +234,12 @@ impl Control {
         while let Some(resolved) = self.parts.resolver.poll() {
             self.take_resolved(resolved);
         }
+    }
+
+    /// Nobody will answer what a shard that has ended was asked.
+    fn forget_shard(&mut self, index: usize) {
+        self.parts.windows.forget_questions();
+        self.parts.floors.shard_ended(index, self.parts.ports[index].shard());
     }
 
     fn take_resolved(&mut self, resolved: Resolved) {
@@ -240,9 +262,10 @@ impl Control {
                     assert!(left.is_none(), "what concerns peers is for the SIP front");
                 }
                 Action::Command { shard, mut command } => {
-                    if let Command::ReserveAndConfigure(reserve) = &mut command {
-                        // The MRFC asks for one where another holds the identity.
-                        reserve.own_port |= self.parts.own_ports;
+                    // The MRFC asks for one where another holds the identity, and where nothing else would
+                    // tell whose connection has come.
+                    if let Some(own_port) = own_port(&mut command) {
+                        *own_port |= self.parts.own_ports;
                     }
                     self.shards[usize::from(shard.0)].outbox.push_back(command);
                 }
@@ -300,7 +323,7 @@ impl Control {
             answering &= !shard.ended && shard.checks_without_turn < CHECKS_WITHOUT_TURN_MAX;
             if gone {
                 shard.ended = true;
-                self.parts.windows.forget_questions();
+                self.forget_shard(index);
                 answering = false;
                 tracing::error!(shard = id.0, "the shard has ended; its calls are lost");
                 self.handle(Event::Mp { shard: id, event: MpEvent::Stopped });
@@ -356,12 +379,39 @@ impl Control {
                 }
                 self.flush();
             }
+            Query::Floors { room, query, reply } => self.ask_floors(&room, query, reply),
             Query::Counters(reply) => {
                 let deferred = self.deferred() as u64;
                 let sip = &self.parts.sip;
                 let (counters, delay) = (sip.metrics(), sip.queue_delay());
                 let mrfc = &self.parts.mrfc;
-                let _ = reply.send(counters::families(mrfc, &counters, delay, deferred));
+                let mut families = counters::families(mrfc, &counters, delay, deferred);
+                families.extend(self.parts.floors.webhook.families());
+                let _ = reply.send(families);
+            }
+        }
+    }
+
+    /// Asks the shard of a room; its answer finds who asked.
+    fn ask_floors(&mut self, room: &str, query: FloorQuery, reply: Reply) {
+        let found = self.parts.mrfc.room(room).ok_or(FloorsError::NotFound);
+        let found = found.and_then(|view| {
+            let action = floors::action(query, &view)?;
+            Ok((usize::from(view.shard.0), view.context, action))
+        });
+        match found {
+            Ok((shard, _, _)) if self.shards[shard].ended => {
+                let _ = reply.send(Err(FloorsError::Busy));
+            }
+            Ok((shard, context, action)) => {
+                if self.parts.floors.ask(shard, room, reply) {
+                    let action = Box::new(action);
+                    self.shards[shard].outbox.push_back(Command::Floors { context, action });
+                    self.flush();
+                }
+            }
+            Err(error) => {
+                let _ = reply.send(Err(error));
             }
         }
     }
@@ -395,6 +445,7 @@ impl Control {
                 room: room.name.to_owned(),
                 uri: room.uri.to_owned(),
                 locked: room.locked,
+                moderated: room.moderated,
                 subscriptions: room.subscriptions,
                 members: room
                     .members
@@ -405,6 +456,7 @@ impl Control {
                         nickname: member.nickname.map(str::to_owned),
                         state: state_name(member.state),
                         muted: member.muted,
+                        floor_user: member.floor_user,
                         security: security_name(member.secure, member.keyed),
                     })
                     .collect(),
@@ -432,6 +484,7 @@ impl Control {
         }
         let sip = timeout_at(give_up, self.parts.sip.shutdown()).await;
         let stopped = stop_shards(self.parts.ports).await;
+        self.parts.floors.webhook.finish(give_up).await;
         drop(self.parts.server);
         if self.drained && sip.is_ok() && stopped.is_ok() {
             return Stopped::Drained;
@@ -461,6 +514,16 @@ pub(super) async fn stop_shards(mut ports: Vec<Port>) -> io::Result<()> {
         sleep(SHARD_STOP_POLL).await;
     }
     ports.into_iter().try_for_each(Port::join)
+}
+
+/// Where a command says whether its Termination has a port of its own.
+fn own_port(command: &mut Command) -> Option<&mut bool> {
+    match command {
+        Command::ReserveAndConfigure(reserve) => Some(&mut reserve.own_port),
+        Command::ReserveFloorControl(reserve) => Some(&mut reserve.own_port),
+        Command::ReplaceFloorControl(replace) => Some(&mut replace.own_port),
+        _ => None,
+    }
 }
 
 fn state_name(state: MemberState) -> &'static str {

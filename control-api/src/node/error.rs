@@ -30,6 +30,8 @@ pub enum StartError {
     },
     /// The KMS, ours or that of others.
     Kms(String),
+    /// The webhook cannot be used.
+    Events(String),
     /// The operating system refused something else.
     System(io::Error),
 }
@@ -61,7 +63,7 @@ impl fmt::Display for StartError {
         match self {
             Self::Ring(error) => write!(f, "{error}"),
             Self::Certificate(problem) => write!(f, "{problem}"),
-            Self::Kms(problem) => write!(f, "{problem}"),
+            Self::Kms(problem) | Self::Events(problem) => write!(f, "{problem}"),
             Self::Media(mrfp_core::StartError::Listen { address, error }) => {
                 write_listen(f, "media", *address, "media.port", error)
             }

@@ -3,19 +3,20 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use mrfp_core::floor::{ConferencePolicy, FloorPolicy, ThirdPartyRequests};
 use mrfp_core::mp::{CpimPolicy, RealmId};
 use mrfp_core::{Limits, Port, ShardConfig};
 use mrfp_protocol::tls::ProfileConfig;
 
 use crate::config::{
-    Certificate, CertificateProblem, Config, Cpim, Creation, KmsAudit, Plain, PortMode, Referrers,
-    Room, Subscribers,
+    Certificate, CertificateProblem, Config, Cpim, Creation, Floor, KmsAudit, MESSAGE_LABEL, Plain,
+    PortMode, Referrers, Room, Subscribers, ThirdParties,
 };
 use crate::kms::ServicePolicy;
 use crate::mikey::uri::normalise;
 use crate::mrfc::{
-    ChatPolicy, DialPolicies, FocusConfig, MrfcConfig, Realms, ReferPolicy, RoomPolicy,
-    SecurityPolicy, ShardDescription, SubscriptionPolicy,
+    ChatPolicy, DialPolicies, FloorsPolicy, FocusConfig, MrfcConfig, Realms, ReferPolicy,
+    RoomFloor, RoomPolicy, SecurityPolicy, ShardDescription, SubscriptionPolicy,
 };
 use crate::sdp::Fingerprint;
 use crate::sip::SipConfig;
@@ -70,6 +71,9 @@ fn media_limits(config: &Config) -> Limits {
         unbound_timeout_ns: timers.unbound_seconds * NANOSECONDS,
         establishment_timeout_ns: timers.establishment_seconds * NANOSECONDS,
         idle_timeout_ns: timers.idle_seconds * NANOSECONDS,
+        floor_requests_max: config.floors.requests_per_shard_max,
+        floor_requests_per_user_max: config.floors.requests_per_user_max,
+        floor_datagram_bytes_max: config.floors.datagram_bytes_max,
         ..Limits::default()
     }
 }
@@ -192,6 +196,44 @@ fn chat(config: &Config, room: &Room) -> ChatPolicy {
         accept_types: types(&room.accept_types, &rooms.accept_types),
         accept_wrapped_types: types(&room.accept_wrapped_types, &rooms.accept_wrapped_types),
         message_bytes_max: Some(message_bytes_max).filter(|bytes| *bytes > 0),
+        floors: floors(config, room),
+    }
+}
+
+/// The floors of a room, if it has any.
+fn floors(config: &Config, room: &Room) -> Option<FloorsPolicy> {
+    let floors = config.floors_of(room);
+    if floors.is_empty() {
+        return None;
+    }
+    let conference = ConferencePolicy {
+        grace_ns: config.floors.grace_seconds * NANOSECONDS,
+        third_party_requests: match config.floors.third_party_requests {
+            ThirdParties::Nobody => ThirdPartyRequests::Nobody,
+            ThirdParties::Chairs => ThirdPartyRequests::Chairs,
+            ThirdParties::Everybody => ThirdPartyRequests::Everybody,
+        },
+    };
+    let governed = floors.iter().any(|floor| floor.label.is_none());
+    Some(FloorsPolicy {
+        conference,
+        floors: floors.into_iter().map(room_floor).collect(),
+        // Without such a floor nobody could ever say anything.
+        moderated: governed && room.moderated.unwrap_or(config.rooms.moderated),
+    })
+}
+
+fn room_floor(floor: Floor) -> RoomFloor {
+    RoomFloor {
+        floor_id: floor.number,
+        governs_messages: floor.label.is_none(),
+        label: floor.label.unwrap_or_else(|| MESSAGE_LABEL.to_owned()),
+        policy: FloorPolicy {
+            order: floor.order.into(),
+            holders_max: floor.holders_max,
+            requests_per_user_max: floor.requests_per_user_max,
+            holding_max_ns: floor.holding_seconds_max.map(|seconds| seconds * NANOSECONDS),
+        },
     }
 }
 
@@ -224,6 +266,8 @@ const NANOSECONDS: u64 = 1_000_000_000;
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+
+    use mrfp_core::floor::FloorOrder;
 
     use super::*;
     use crate::mrfc::{DialPolicy, DialSecurity, TicketOpener};
@@ -265,6 +309,55 @@ mod tests {
     }
 
     #[test]
+    fn a_room_has_the_floors_that_are_said_of_it_and_is_moderated_where_one_is_for_its_messages() {
+        let config = parsed(
+            "[rooms]\nfloors = [\"messages\"]\n[floors]\ngrace_seconds = 7\n\
+             third_party_requests = \"everybody\"\n\
+             [[floor]]\nname = \"camera\"\nnumber = 2\nlabel = \"c\"\norder = \"chair\"\n\
+             holders_max = 4\nrequests_per_user_max = 2\nholding_seconds_max = 60\n\
+             [[room]]\nname = \"show\"\nfloors = [\"camera\"]\n\
+             [[room]]\nname = \"both\"\nfloors = [\"messages\", \"camera\"]\nmoderated = false\n\
+             [[room]]\nname = \"free\"\nfloors = []\n",
+        );
+        let policy = mrfc(&config, &[], None).rooms;
+        let messages = RoomFloor {
+            floor_id: 1,
+            label: "10".to_owned(),
+            policy: FloorPolicy {
+                order: FloorOrder::FirstComeFirstServed,
+                holders_max: 1,
+                requests_per_user_max: 1,
+                holding_max_ns: None,
+            },
+            governs_messages: true,
+        };
+        let camera = RoomFloor {
+            floor_id: 2,
+            label: "c".to_owned(),
+            policy: FloorPolicy {
+                order: FloorOrder::Chair,
+                holders_max: 4,
+                requests_per_user_max: 2,
+                holding_max_ns: Some(60_000_000_000),
+            },
+            governs_messages: false,
+        };
+        let of = |floors: &[&RoomFloor], moderated| FloorsPolicy {
+            conference: ConferencePolicy {
+                grace_ns: 7_000_000_000,
+                third_party_requests: ThirdPartyRequests::Everybody,
+            },
+            floors: floors.iter().map(|floor| (*floor).clone()).collect(),
+            moderated,
+        };
+        assert_eq!(policy.chat("any").floors, Some(of(&[&messages], true)));
+        assert_eq!(policy.chat("show").floors, Some(of(&[&camera], false)));
+        assert_eq!(policy.chat("both").floors, Some(of(&[&messages, &camera], false)));
+        assert_eq!(policy.chat("free").floors, None);
+        assert_eq!(mrfc(&Config::default(), &[], None).rooms.chat("any").floors, None);
+    }
+
+    #[test]
     fn a_realm_differs_in_how_its_calls_are_keyed() {
         let text = "[conference]\ndial_security = \"mikey\"\ndial_ticket_opened_by = \"callee\"\n\
             [[realm]]\nname = \"lab\"\nnetworks = [\"192.0.2.0/24\"]\n\
@@ -278,6 +371,18 @@ mod tests {
         assert_eq!(dialling.default, mode_2);
         let lab = DialPolicy { opener: TicketOpener::Kms, key_forking: true, ..mode_2 };
         assert_eq!(dialling.realms, BTreeMap::from([(RealmId(1), lab)]));
+    }
+
+    #[test]
+    fn the_limits_of_floors_reach_the_shards() {
+        let text = "[floors]\nrequests_per_user_max = 3\nrequests_per_shard_max = 4\n\
+            datagram_bytes_max = 500\n";
+        let floors = |limits: Limits| {
+            let Limits { floor_requests_max, floor_requests_per_user_max, .. } = limits;
+            (floor_requests_per_user_max, floor_requests_max, limits.floor_datagram_bytes_max)
+        };
+        assert_eq!(floors(media_limits(&parsed(text))), (3, 4, 500));
+        assert_eq!(floors(media_limits(&Config::default())), floors(Limits::default()));
     }
 
     #[test]

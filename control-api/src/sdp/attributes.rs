@@ -96,6 +96,11 @@ impl KeyManagement {
         Self::parse(session, KeyManagementLevel::Session)
     }
 
+    /// The media description's own.
+    pub(super) fn of_media(media: &[Attribute]) -> Result<Option<Self>, Unservable> {
+        Self::parse(media, KeyManagementLevel::Media)
+    }
+
     fn parse(
         attributes: &[Attribute],
         level: KeyManagementLevel,

@@ -9,6 +9,7 @@ use sdp_types::{Attribute, Connection, Media, Origin, Session, Time};
 use super::MediaLine;
 use super::attributes::{KeyManagementLevel, OfferedSetup, direction_name};
 use super::chatroom::Chatroom;
+use super::local_floor::LocalFloor;
 use super::message::{PROTOCOL_PLAIN, PROTOCOL_TLS};
 
 /// Everything a description says but its version, so that two of them can be compared: the version
@@ -21,7 +22,8 @@ pub struct LocalDescription {
     pub address: SocketAddr,
     /// The t-lines; an answer repeats those of the offer.
     pub times: Vec<Time>,
-    /// `a=key-mgmt`, base64, and at which level; an answer has it where the offer had it.
+    /// `a=key-mgmt` of the MSRP session, base64, and at which level; an answer has it where the offer had
+    /// it.
     pub key_management: Option<(KeyManagementLevel, String)>,
     /// One entry per m-line, in the order of the offer.
     pub media: Vec<LocalMedia>,
@@ -32,6 +34,8 @@ pub struct LocalDescription {
 pub enum LocalMedia {
     /// An MSRP session.
     Served(Box<LocalMessage>),
+    /// A BFCP stream.
+    Floor(Box<LocalFloor>),
     /// Port 0.
     Refused(MediaLine),
 }
@@ -43,6 +47,8 @@ pub struct LocalMessage {
     pub secure: bool,
     /// `a=fingerprint`: of the certificate we show, where it is that which protects the session.
     pub fingerprint: Option<Fingerprint>,
+    /// `a=label`, which a floor that is for the messages points to (RFC 8856 section 5.4).
+    pub label: Option<String>,
     /// Session-id part of our URI.
     pub session_id: String,
     /// `a=setup`.
@@ -84,6 +90,7 @@ impl LocalDescription {
         for media in &self.media {
             session.add_media(match media {
                 LocalMedia::Served(message) => self.message_media(message),
+                LocalMedia::Floor(floor) => floor.media(self.address.ip()),
                 LocalMedia::Refused(line) => refused_media(line),
             });
         }
@@ -113,6 +120,9 @@ impl LocalDescription {
         }
         add("path", &format!("{scheme}://{}/{};tcp", self.address, message.session_id));
         media.add_attribute(Attribute::new(direction_name(message.direction)));
+        if let Some(label) = &message.label {
+            media.add_attribute(Attribute::with_value("label", label));
+        }
         if message.cema {
             media.add_attribute(Attribute::new("msrp-cema"));
         }
@@ -155,7 +165,7 @@ fn refused_media(line: &MediaLine) -> Media {
 }
 
 /// An m-line without attributes.
-fn media_of(line: &MediaLine, port: u16) -> Media {
+pub(super) fn media_of(line: &MediaLine, port: u16) -> Media {
     Media {
         media: line.media.clone(),
         port,

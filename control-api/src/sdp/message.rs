@@ -114,6 +114,14 @@ pub enum Unservable {
     ProtectionRequired,
     /// Another m-line of the offer is served.
     AnotherServed,
+    /// `a=connection` has an unknown value.
+    ConnectionAttribute,
+    /// `a=floorctrl` is malformed, or leaves us no role: we are floor control server.
+    FloorControl,
+    /// `a=confid`, `a=userid` or `a=floorid` is malformed.
+    FloorAttribute,
+    /// `a=bfcpver` is malformed, or lacks the version that goes with the transport.
+    BfcpVersion,
 }
 
 impl MessageDescription {
@@ -273,6 +281,10 @@ impl Unservable {
             Self::FileTooLarge => (399, "The file is too large"),
             Self::ProtectionRequired => (302, "TCP/TLS/MSRP is required"),
             Self::AnotherServed => (304, "One message stream is served"),
+            Self::ConnectionAttribute => (306, "Attribute not understood: connection"),
+            Self::FloorControl => (399, "The node is floor control server"),
+            Self::FloorAttribute => (306, "Attribute not understood: confid, userid or floorid"),
+            Self::BfcpVersion => (399, "No common version of BFCP"),
         };
         (code, text.to_owned())
     }
@@ -305,7 +317,7 @@ fn media_type_of(entry: &str) -> String {
     entry.split(';').next().unwrap_or_default().to_ascii_lowercase()
 }
 
-fn value<'a>(attributes: &'a [Attribute], name: &str) -> Option<&'a str> {
+pub(super) fn value<'a>(attributes: &'a [Attribute], name: &str) -> Option<&'a str> {
     attributes.iter().find(|a| a.attribute == name).and_then(|a| a.value.as_deref())
 }
 
@@ -353,7 +365,7 @@ fn max_size(attributes: &[Attribute]) -> Result<Option<u64>, Unservable> {
     text.parse().map(Some).map_err(|_| Unservable::MaxSize)
 }
 
-fn connection_host(session: &Session, media: &Media) -> Result<Host, Unservable> {
+pub(super) fn connection_host(session: &Session, media: &Media) -> Result<Host, Unservable> {
     let connection = media.connections.first().or(session.connection.as_ref());
     let connection = connection.ok_or(Unservable::Connection)?;
     let host = Host::parse(&connection.connection_address).ok_or(Unservable::Connection)?;

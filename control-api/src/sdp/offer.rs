@@ -3,11 +3,14 @@
 use sdp_types::{Attribute, ParserError, Session, Time};
 
 use super::Warning;
+use super::floor::FloorDescription;
 use super::message::{Half, MessageDescription, OfferRules, Unservable};
 
 /// An offer as far as it matters to this node.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Offer {
+    /// sess-version: whoever repeats it changes nothing (RFC 3264 section 8).
+    pub version: u64,
     /// The t-lines; the answer repeats them (RFC 3264 section 6).
     pub times: Vec<Time>,
     /// One entry per m-line, in order; at least one.
@@ -21,6 +24,8 @@ pub struct MediaDescription {
     pub line: MediaLine,
     /// The MSRP session it describes, or why it gets port 0.
     pub message: Result<Box<MessageDescription>, Unservable>,
+    /// The BFCP stream it describes, or why it gets port 0; `None` where it is about something else.
+    pub floor: Option<Result<Box<FloorDescription>, Unservable>>,
 }
 
 /// The parts of an m-line that an answer repeats whether it serves it or not.
@@ -72,13 +77,18 @@ impl Offer {
                 message.check_offer(rules)?;
                 Ok(Box::new(message))
             });
-            media.push(MediaDescription { line, message });
+            let floor = FloorDescription::is_one(description).then(|| {
+                let floor = FloorDescription::parse(&session, description, Half::Offer)?;
+                floor.check_offer(rules)?;
+                Ok(Box::new(floor))
+            });
+            media.push(MediaDescription { line, message, floor });
         }
         let mut times = session.times;
         if times.is_empty() {
             times.push(Time::new(0, 0));
         }
-        Ok(Self { times, media })
+        Ok(Self { version: session.origin.sess_version, times, media })
     }
 
     /// Index of the m-line to serve: the first conversation, else the first file.
@@ -104,6 +114,12 @@ impl Offer {
         let blamed = self.media.iter().find(is_message).or(self.media.first());
         let reason = blamed.and_then(|media| media.message.as_ref().err());
         Err(reason.copied().unwrap_or(Unservable::Disabled))
+    }
+
+    /// Index of the BFCP stream to serve, where one can be: a member has one.
+    #[must_use]
+    pub fn select_floor(&self) -> Option<usize> {
+        self.media.iter().position(|media| matches!(media.floor, Some(Ok(_))))
     }
 }
 

@@ -10,7 +10,9 @@ use super::Warning;
 use super::attributes::{KeyManagementLevel, OfferedSetup, reversed};
 use super::cema::Anchoring;
 use super::file::FileTransfer;
+use super::floor::FloorDescription;
 use super::local::{Capabilities, LocalDescription, LocalMedia, LocalMessage};
+use super::local_floor::LocalFloor;
 use super::message::{Half, MessageDescription, Unservable};
 use super::offer::{SdpError, parse_session};
 
@@ -33,6 +35,10 @@ pub struct Offering {
     pub file: Option<FileTransfer>,
     /// The MIKEY message of `a=key-mgmt`, base64: the session is to be TCP/TLS/MSRP then.
     pub key_management: Option<String>,
+    /// `a=label` of the session.
+    pub label: Option<String>,
+    /// A BFCP stream beside it, with a key of its own.
+    pub floor: Option<Box<LocalFloor>>,
 }
 
 /// What an answer leads to.
@@ -42,6 +48,8 @@ pub struct Answered {
     pub message: MessageDescription,
     /// Who connects, and where to.
     pub setup: Setup,
+    /// The BFCP stream, or why there is none; `None` where none was offered.
+    pub floor: Option<Result<Box<FloorDescription>, Unservable>>,
 }
 
 /// Why an answer leads to no session. RFC 3261 section 13.2.2.4: it is acknowledged, and then
@@ -80,6 +88,7 @@ impl Offering {
         let message = LocalMessage {
             secure: self.key_management.is_some(),
             fingerprint: None,
+            label: self.label.clone(),
             session_id: self.msrp_session_id.clone(),
             setup: OfferedSetup::ActPass,
             direction: self.direction,
@@ -87,6 +96,8 @@ impl Offering {
             capabilities: self.capabilities.clone(),
             file: self.file.as_ref().map(FileTransfer::offer).unwrap_or_default(),
         };
+        let mut media = vec![LocalMedia::Served(Box::new(message))];
+        media.extend(self.floor.clone().map(LocalMedia::Floor));
         LocalDescription {
             session_id: self.sdp_session_id,
             address: self.address,
@@ -96,7 +107,7 @@ impl Offering {
                 .key_management
                 .clone()
                 .map(|message| (KeyManagementLevel::Media, message)),
-            media: vec![LocalMedia::Served(Box::new(message))],
+            media,
         }
     }
 
@@ -111,7 +122,7 @@ impl Offering {
     /// # Errors
     /// Says why there is no session, [`AnswerError::OfferAgain`] among it.
     pub fn answered(&self, text: &[u8]) -> Result<Answered, AnswerError> {
-        self.answered_at(text, 0, 1)
+        self.answered_at(text, 0, 1 + usize::from(self.floor.is_some()))
     }
 
     /// The same for an offer in which the session is one of `count` m-lines.
@@ -134,7 +145,13 @@ impl Offering {
             .map_err(|reason| AnswerError::Sdp(SdpError::Refused(reason)))?;
         self.check(&message)?;
         let setup = self.setup(&message)?;
-        Ok(Answered { message, setup })
+        let floor = self.floor.as_ref().map(|offered| {
+            let media = session.medias.last().expect("it is the last m-line of the offer");
+            let floor = FloorDescription::parse(&session, media, Half::Answer)?;
+            floor.check_answer(offered.protocol)?;
+            Ok(Box::new(floor))
+        });
+        Ok(Answered { message, setup, floor })
     }
 
     fn check(&self, message: &MessageDescription) -> Result<(), AnswerError> {

@@ -1,4 +1,5 @@
-//! The UE's side of the exchange: an offer for one MSRP session, and the answer to it read.
+//! The UE's side of the exchange: an offer for one MSRP session, with or without a BFCP stream beside it,
+//! and the answer to it read.
 
 use std::net::SocketAddr;
 
@@ -9,7 +10,9 @@ use sdp_types::Time;
 
 use super::attributes::{KeyManagementLevel, OfferedSetup};
 use super::chatroom::Chatroom;
+use super::floor::{ConnectionReuse, FloorDescription, FloorMedia, FloorProtocol};
 use super::local::{Capabilities, LocalDescription, LocalMedia, LocalMessage};
+use super::local_floor::LocalFloor;
 use super::message::{Half, MessageDescription, Unservable};
 use super::offer::{SdpError, parse_session};
 
@@ -71,12 +74,73 @@ pub struct MessageSessionAnswer {
     pub mikey: Option<Vec<u8>>,
 }
 
+/// What a UE offers for floor control.
+#[derive(Clone, Copy, Debug)]
+pub struct FloorStreamOffer<'a> {
+    /// Where it listens, or receives datagrams.
+    pub address: SocketAddr,
+    /// What is to carry it.
+    pub protocol: FloorProtocol,
+    /// `a=setup`, over TCP.
+    pub setup: OfferedSetup,
+    /// `a=connection`, over TCP.
+    pub connection: ConnectionReuse,
+    /// A MIKEY message for its own `a=key-mgmt`.
+    pub mikey: Option<&'a [u8]>,
+}
+
+/// What the answer says of floor control, as the UE reads it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FloorStreamAnswer {
+    /// What carries it.
+    pub protocol: FloorProtocol,
+    /// Where to connect when the answer says `passive`, and where to send datagrams; `None` for a
+    /// domain name.
+    pub connect_to: Option<SocketAddr>,
+    /// The conference connects to us (`a=setup:active`). In TLS we are client all the same.
+    pub peer_is_active: bool,
+    /// `a=connection`.
+    pub connection: ConnectionReuse,
+    /// `a=confid`.
+    pub conference_id: u32,
+    /// `a=userid`.
+    pub user_id: u16,
+    /// `a=floorid`.
+    pub floors: Vec<FloorMedia>,
+    /// The MIKEY message of its `a=key-mgmt`.
+    pub mikey: Option<Vec<u8>>,
+}
+
 /// The text of an offer for one MSRP session (RFC 4975 section 8, RFC 6135, RFC 4567).
 #[must_use]
 pub fn offer_for_message_session(offer: &MessageSessionOffer<'_>) -> Vec<u8> {
+    description(offer).to_bytes(offer.session_version)
+}
+
+/// The same with a second m-line: a BFCP stream whose client the UE is (RFC 8856 section 10.1).
+#[must_use]
+pub fn offer_for_message_session_and_floors(
+    offer: &MessageSessionOffer<'_>,
+    floors: &FloorStreamOffer<'_>,
+) -> Vec<u8> {
+    let mut description = description(offer);
+    description.media.push(LocalMedia::Floor(Box::new(LocalFloor {
+        protocol: floors.protocol,
+        address: floors.address,
+        setup: floors.setup,
+        connection: floors.connection,
+        conference: None,
+        fingerprint: None,
+        key_management: floors.mikey.map(|message| STANDARD.encode(message)),
+    })));
+    description.to_bytes(offer.session_version)
+}
+
+fn description(offer: &MessageSessionOffer<'_>) -> LocalDescription {
     let message = LocalMessage {
         secure: offer.secure,
         fingerprint: None,
+        label: None,
         session_id: offer.msrp_session_id.to_owned(),
         setup: offer.setup,
         direction: offer.direction,
@@ -89,7 +153,7 @@ pub fn offer_for_message_session(offer: &MessageSessionOffer<'_>) -> Vec<u8> {
         },
         file: Vec::new(),
     };
-    let description = LocalDescription {
+    LocalDescription {
         session_id: offer.session_id,
         address: offer.address,
         times: vec![Time::new(0, 0)],
@@ -97,8 +161,7 @@ pub fn offer_for_message_session(offer: &MessageSessionOffer<'_>) -> Vec<u8> {
             .mikey
             .map(|message| (KeyManagementLevel::Media, STANDARD.encode(message))),
         media: vec![LocalMedia::Served(Box::new(message))],
-    };
-    description.to_bytes(offer.session_version)
+    }
 }
 
 /// Reads the answer to [`offer_for_message_session`].
@@ -122,5 +185,30 @@ pub fn parse_answer(text: &[u8]) -> Result<MessageSessionAnswer, SdpError> {
         mikey: message.key_management.as_ref().and_then(|k| k.mikey()).map(<[u8]>::to_vec),
         path: message.path,
         accept_types: message.accept_types,
+    })
+}
+
+/// Reads what the answer to [`offer_for_message_session_and_floors`] says of floor control.
+///
+/// # Errors
+/// The text is no session description, or the BFCP stream was refused in it or is not that of a floor
+/// control server.
+pub fn parse_floor_answer(text: &[u8]) -> Result<FloorStreamAnswer, SdpError> {
+    let session = parse_session(text)?;
+    let media = session.medias.iter().find(|media| FloorDescription::is_one(media));
+    let media = media.ok_or(SdpError::Refused(Unservable::Disabled))?;
+    let floor = FloorDescription::parse(&session, media, Half::Answer);
+    let floor = floor.map_err(SdpError::Refused)?;
+    let served = floor.conference_id.zip(floor.user_id);
+    let (conference_id, user_id) = served.ok_or(SdpError::Refused(Unservable::FloorControl))?;
+    Ok(FloorStreamAnswer {
+        protocol: floor.protocol,
+        connect_to: floor.remote(),
+        peer_is_active: floor.setup == OfferedSetup::Active,
+        connection: floor.connection,
+        conference_id,
+        user_id,
+        mikey: floor.key_management.as_ref().and_then(|k| k.mikey()).map(<[u8]>::to_vec),
+        floors: floor.floors,
     })
 }

@@ -23,7 +23,9 @@ impl Plane {
         let limits = FloorLimits {
             conferences_max: self.limits.terminations_max,
             users_max: self.limits.terminations_max,
-            ..FloorLimits::default()
+            requests_max: self.limits.floor_requests_max,
+            requests_per_user_max: self.limits.floor_requests_per_user_max,
+            datagram_bytes_max: self.limits.floor_datagram_bytes_max,
         };
         let new = || Box::new(FloorServer::new(limits));
         let server = self.floors.server.get_or_insert_with(new);
