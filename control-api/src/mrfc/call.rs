@@ -111,7 +111,6 @@ impl Call {
             uri: &self.caller.uri,
             nickname: self.nickname.as_deref(),
             muted: self.muted,
-            floor_user: None,
             state: match &self.stage {
                 Stage::AwaitKms { .. } => MemberState::AwaitingKeys,
                 Stage::AwaitReserved(_) => MemberState::Reserving,

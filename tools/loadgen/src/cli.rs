@@ -97,7 +97,8 @@ pub enum Scenarios {
     /// TLS-PSK connections to a server of it, idle or handshake after handshake. No SIP.
     #[command(after_help = WIRE_EXAMPLES)]
     Plane(Box<PlaneRun>),
-    /// Floors (BFCP, RFC 8855): requested, granted, given back, again and again. Of a server that is
+    /// Floors (BFCP, RFC 8855): requested, granted, given back, again and again. In rooms that are
+    /// called (`sip:`), with a second m-line and a key of its own for it; or of a server that is
     /// connected to directly (`tcp://`), conference and user by number.
     #[command(after_help = BFCP_EXAMPLES)]
     Bfcp(Box<BfcpRun>),
@@ -119,6 +120,11 @@ Examples:
 Every byte is compared with what was sent. What counts is content: bodies, not heads.";
 
 const BFCP_EXAMPLES: &str = "\
+Examples, with a node whose rooms have floors:
+  Five rooms of ten, everybody with two keys of MIKEY-TICKET, one for MSRP and one for BFCP:
+    mrf-load run bfcp --target sip:room@127.0.0.1:5060 --sessions 50 --room-size 10 --security psk \\
+        --duration 10s --node-pid $(pidof mrf)
+
 Examples, for a server at 127.0.0.1:4000 whose conferences are 1, 2, …, each with users 1 to 10:
   What a primitive costs it: 1,000 conferences with 8 floors, 8 requests of each participant under
   way (one for each floor), each floor given back as soon as it is held:
@@ -142,7 +148,7 @@ be asked for until it is granted, the wait for others included. --message-rate i
 second and participant, whatever the server does; nobody asks again for a floor it waits for, and what
 is late for that counts from when it was due.
 
-Exit status: 0 if every primitive was answered by the right status, for the right request and floor, every
+Exit status: 0 if every call came up and ended, every primitive was answered by the right status, for the right request and floor, every
 floor asked for was granted, none to more than --holders, and there was at least one; 1 if not; 2 if the
 command line is wrong.";
 
@@ -383,6 +389,8 @@ pub enum ScenarioName {
     Calls,
     /// Rooms of two, full of files.
     Bulk,
+    /// Rooms with floors, in which nobody talks.
+    Bfcp,
 }
 
 /// When a message leaves the window.
@@ -552,7 +560,9 @@ impl ScenarioName {
                 }),
                 ..rate(50.0)
             },
-            Self::Calls => Usual { rooms: Rooms::Count(1), message_rate: None, ..rate(0.0) },
+            Self::Calls | Self::Bfcp => {
+                Usual { rooms: Rooms::Count(1), message_rate: None, ..rate(0.0) }
+            }
             Self::Bulk => Usual {
                 files: Some(FileTraffic {
                     bytes: 64 << 20,

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{Run, SecurityName, Share, parse_duration};
+use super::{Run, ScenarioName, SecurityName, Share, parse_duration};
 use crate::scenario::Rooms;
 use crate::wire::plan::{FLOORS, Floors, Keys, Plan, Protection, Traffic, Work};
 
 /// `run bfcp`.
 #[derive(Args, Clone, Debug)]
 pub struct BfcpRun {
-    /// Floors of each conference: 1, 2, …; of a node that is called those of its answers count.
+    /// Floors of each conference: 1, 2, …; of a node that is called the first ones of its answer.
     #[arg(long, value_name = "N", default_value_t = 1,
         value_parser = clap::value_parser!(u16).range(FLOORS))]
     pub floors: u16,
@@ -38,7 +38,7 @@ pub struct BfcpRun {
     #[arg(long, value_name = "NAME")]
     pub suite: Vec<String>,
 
-    /// The rest. A `tcp://` target makes use of --sessions, --room-size, --window, --message-rate,
+    /// The rest; --window and --message-rate are of floors. A `tcp://` target makes use of --sessions, --room-size, --window, --message-rate,
     /// --security plain or psk, --threads, the times, and what is on record.
     #[command(flatten)]
     pub run: Run,
@@ -48,13 +48,27 @@ pub struct BfcpRun {
 const USERS: u32 = 10;
 
 impl BfcpRun {
-    /// What it comes to for one process without SIP. An error is the user's.
+    /// What its calls come to: they talk of nothing. An error is the user's.
+    pub fn calls(&self) -> Result<Run, String> {
+        let users = self.users()?;
+        Ok(Run {
+            scenario: ScenarioName::Bfcp,
+            room_size: Some(Rooms::Sizes { min: users, max: users }),
+            window: None,
+            message_rate: None,
+            ..self.run.clone()
+        })
+    }
+
+    /// What the participants of one process do. An error is the user's.
     pub fn plan(&self, share: Share) -> Result<Plan, String> {
         let protection = match self.run.security {
             SecurityName::Plain => Protection::Plain,
             SecurityName::Psk => Protection::psk(Keys::Numbered, &self.suite)?,
             SecurityName::Certificate => {
-                return Err("a tcp:// target has no certificate: --security plain or psk".into());
+                return Err(
+                    "participants have no use for certificates: --security plain or psk".into()
+                );
             }
         };
         let users = self.users()?;
@@ -69,6 +83,7 @@ impl BfcpRun {
                 hold_ns: self.hold.as_nanos() as u64,
                 subscribes: self.subscribe,
                 idle: self.idle,
+                called: self.run.target.is_sip(),
             }),
             protection,
             links,

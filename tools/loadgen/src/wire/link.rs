@@ -4,6 +4,7 @@ use mrfp_io::Socket;
 
 use super::auth::Registration;
 use super::end::End;
+use super::lobby::Invitation;
 use super::participant::Participant;
 use crate::media::channel::Channel;
 
@@ -23,6 +24,8 @@ pub(super) struct Link {
     pub(super) deadline_ns: u64,
     /// When it was begun, or spoke first.
     pub(super) begun_ns: u64,
+    /// What its call was answered.
+    pub(super) invitation: Option<Box<Invitation>>,
     /// The peer may close: it was told goodbye.
     pub(super) released: bool,
     pub(super) registration: Option<Box<Registration>>,
@@ -69,6 +72,7 @@ impl Link {
             deadline_ns: u64::MAX,
             begun_ns: 0,
             released: false,
+            invitation: None,
             registration: None,
             end: None,
             participant: None,

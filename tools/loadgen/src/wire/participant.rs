@@ -6,6 +6,8 @@ use mrfp_protocol::bfcp::{
     Transport, Value, Writer,
 };
 
+use super::lobby::Invitation;
+use super::plan::Floors;
 use crate::expectation::Violation;
 
 /// One user of one conference.
@@ -32,6 +34,19 @@ pub(super) struct Place {
     pub(super) floor_ids: Vec<u16>,
     /// It is told who holds them.
     pub(super) subscribes: bool,
+}
+
+impl Place {
+    /// The one a call has brought, with as many of its floors as are wanted.
+    pub(super) fn of(invitation: &Invitation, floors: &Floors) -> Self {
+        let Invitation { conference_id, user_id, floor_ids, .. } = invitation;
+        Self {
+            conference_id: *conference_id,
+            user_id: *user_id,
+            floor_ids: floor_ids.iter().take(floors.floors.into()).copied().collect(),
+            subscribes: floors.subscribes,
+        }
+    }
 }
 
 /// From a FloorRequest to the answered FloorRelease.

@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 pub use super::auth::User;
 use super::end::STAMP_BYTES;
 use super::link::Link;
+use super::lobby::Invitation;
 use super::participant::{FLOORS_MAX, Place};
 use crate::cli::Share;
 
@@ -92,6 +93,8 @@ pub struct Floors {
     pub subscribes: bool,
     /// Nobody asks for anything.
     pub idle: bool,
+    /// Calls bring the participants, and say who they are and where they connect.
+    pub called: bool,
 }
 
 /// What pairs say.
@@ -243,13 +246,27 @@ impl Plan {
         (!sources.is_empty()).then(|| sources[number as usize % sources.len()])
     }
 
+    /// Calls bring the participants.
+    pub(super) fn is_called(&self) -> bool {
+        matches!(self.work, Work::Floors(Floors { called: true, .. }))
+    }
+
     /// The handshake a link begins with.
-    pub(super) fn handshake(&self, number: u32) -> Result<Option<Handshake>, HandshakeError> {
+    pub(super) fn handshake(
+        &self,
+        number: u32,
+        invitation: Option<&Invitation>,
+    ) -> Result<Option<Handshake>, HandshakeError> {
         let number = self.first_number + number;
+        let brought = invitation.and_then(|invitation| invitation.psk.as_ref());
         match &self.protection {
             Protection::Plain => Ok(None),
             Protection::Certificate { profile, host } => {
                 Handshake::certificate_client(profile, host).map(Some)
+            }
+            Protection::Psk { profile, .. } if brought.is_some() => {
+                let (identity, key) = brought.ok_or(HandshakeError::Other)?;
+                Handshake::client(profile, identity, key).map(Some)
             }
             Protection::Psk { profile, keys } => {
                 let (identity, key) = match keys {
@@ -388,6 +405,7 @@ mod tests {
             hold_ns: 0,
             subscribes: false,
             idle: false,
+            called: false,
         };
         let plan = Plan { work: Work::Floors(floors.clone()), first_number: 40, ..plan(30, 2) };
         assert_eq!((plan.links_of(0), plan.links_of(1)), (0..10, 10..30));

@@ -6,8 +6,8 @@ mod talk;
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
 use hdrhistogram::Histogram;
@@ -16,6 +16,7 @@ use mrfp_io::{Completion, Driver as _, Ring, SendBuffers};
 use self::floors::Holding;
 use super::end::Heard;
 use super::link::{Link, Stage};
+use super::lobby::Arrival;
 use super::participant;
 use super::{Control, Phase, Plan, Progress, Work};
 use crate::accounting::thread_cpu_ns;
@@ -52,6 +53,8 @@ struct Shared {
     ready: Set,
     /// Links whose receive ended for lack of buffers.
     rearm: Vec<u32>,
+    /// Participants whose call was answered.
+    arrivals: mpsc::Receiver<Arrival>,
     /// Links that may begin (again).
     waiting: VecDeque<u32>,
     /// Being connected or secured.
@@ -122,13 +125,13 @@ impl Worker {
         plan: Arc<Plan>,
         control: Arc<Control>,
         progress: Arc<Progress>,
-        thread: u32,
-        links: Range<u32>,
-        origin: Instant,
+        (thread, links, origin): (u32, Range<u32>, Instant),
+        arrivals: mpsc::Receiver<Arrival>,
     ) -> Self {
         let count = links.end - links.start;
         let pool = SendBuffers::new(plan.buffers(count));
         let identities = plan.identities_of(thread).collect();
+        let waiting = if plan.is_called() { VecDeque::new() } else { (0..count).collect() };
         let shared = Shared {
             plan,
             control,
@@ -146,7 +149,8 @@ impl Worker {
             dirty: Set::default(),
             ready: Set::default(),
             rearm: Vec::new(),
-            waiting: (0..count).collect(),
+            arrivals,
+            waiting,
             beginning: 0,
             due: VecDeque::new(),
             next_housekeeping_ns: 0,
@@ -252,6 +256,12 @@ impl Worker {
                     let timeout = self.shared.plan.drain_timeout.as_nanos() as u64;
                     self.shared.drain_deadline_ns = now + timeout;
                 }
+                Phase::Leaving if self.shared.plan.is_called() => {
+                    for link in &mut self.links {
+                        link.released = true;
+                    }
+                }
+                Phase::Leaving => {}
                 Phase::Ending => {
                     self.shared.end_deadline_ns = now + END_TIMEOUT_NS;
                     for index in 0..self.links.len() as u32 {

@@ -9,7 +9,7 @@ use crate::expectation::Violation;
 use crate::media::channel::{Channel, Failure, Opened, describe, joined};
 use crate::wire::auth::Registration;
 use crate::wire::link::{Link, Stage};
-use crate::wire::participant::Participant;
+use crate::wire::participant::{Participant, Place};
 use crate::wire::{Phase, Work};
 
 impl Worker {
@@ -25,6 +25,8 @@ impl Worker {
         if !may {
             return;
         }
+        self.take_arrivals();
+        let shared = &self.shared;
         let in_order = shared.plan.work == Work::Raw;
         if in_order && shared.control.turn.load(Ordering::Acquire) != shared.thread {
             return;
@@ -51,13 +53,30 @@ impl Worker {
         }
     }
 
+    /// Lets in whom a call has brought.
+    fn take_arrivals(&mut self) {
+        while let Ok(arrival) = self.shared.arrivals.try_recv() {
+            let index = arrival.link - self.shared.first;
+            let link = &mut self.links[index as usize];
+            link.invitation = arrival.invitation;
+            if link.invitation.is_some() {
+                self.shared.waiting.push_back(index);
+            } else {
+                // What was wrong with the call is booked there.
+                link.stage = Stage::Closed;
+                self.shared.counts.failed += 1;
+            }
+        }
+    }
+
     fn begin(&mut self, index: u32) {
         let now = self.shared.now();
         let link = &mut self.links[index as usize];
         let token = token(Operation::Connect, index, link);
         let plan = &self.shared.plan;
         let number = self.shared.first + index;
-        let target = plan.target(number);
+        let invitation = link.invitation.as_ref();
+        let target = invitation.map_or_else(|| plan.target(number), |it| it.address);
         let outcome = match plan.source(number) {
             None => self.driver.connect(target, token),
             Some(source) => self.driver.connect_from(source, target, token),
@@ -102,10 +121,9 @@ impl Worker {
 
     fn secure(&mut self, index: u32) -> Result<(), Failure> {
         let Self { links, shared, .. } = self;
-        let handshake =
-            shared.plan.handshake(links[index as usize].identity).map_err(Failure::Handshake)?;
-        let channel = &mut links[index as usize].channel;
-        *channel = Channel::new(handshake);
+        let Link { identity, invitation, channel, .. } = &mut links[index as usize];
+        let handshake = shared.plan.handshake(*identity, invitation.as_deref());
+        *channel = Channel::new(handshake.map_err(Failure::Handshake)?);
         if channel.is_plain() {
             return secured(links, shared, index);
         }
@@ -343,7 +361,10 @@ fn introduce(links: &mut [Link], shared: &mut Shared, index: u32) -> Result<(), 
             link.channel.append(request.as_bytes(), &mut shared.pool)
         }
         Work::Floors(floors) => {
-            let place = shared.plan.place(floors, number);
+            let place = match link.invitation.as_deref() {
+                None => shared.plan.place(floors, number),
+                Some(invitation) => Place::of(invitation, floors),
+            };
             let mut participant = Participant::new(place, shared.plan.cycles(floors));
             shared.scratch.clear();
             participant.greet(&mut shared.scratch);
