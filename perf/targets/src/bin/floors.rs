@@ -50,8 +50,8 @@ struct Options {
     /// TLS 1.2 suites by OpenSSL name, most wanted first. May be given several times, or with commas.
     #[arg(long, value_delimiter = ',')]
     suite: Vec<String>,
-    /// Where to write how many bytes of memory (proportional set size) it takes before a conference is
-    /// reserved.
+    /// Where to write how many bytes of memory (proportional set size) it takes when there is one
+    /// conference: what a shard takes once is no participant's.
     #[arg(long)]
     empty_pss_file: Option<PathBuf>,
     /// Prints the counters every so many seconds.
@@ -72,14 +72,20 @@ fn main() -> ExitCode {
 fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
     let (empty_pss_file, report) = (options.empty_pss_file.clone(), options.report);
     let mut plane = Plane::start(options)?;
+    let all = std::mem::replace(&mut plane.wanted, plane.per_conference());
+    while plane.reserved < plane.wanted {
+        plane.serve()?;
+        std::thread::sleep(POLL_INTERVAL);
+    }
     if let Some(file) = &empty_pss_file {
         write_pss(file)?;
     }
+    plane.wanted = all;
     let mut ready = false;
     let mut reported = Instant::now();
     loop {
         plane.serve()?;
-        if !ready && plane.reserved == plane.all {
+        if !ready && plane.reserved == plane.wanted {
             ready = true;
             plane.shards.announce("floors")?;
         }
@@ -93,12 +99,12 @@ fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
     }
 }
 
-/// The controller: reserves everybody, and again whoever has lost its connection.
+/// The controller: reserves everybody.
 struct Plane {
     options: Options,
     shards: Shards,
     /// Terminations: of each conference one for messages, then its users'.
-    all: u32,
+    wanted: u32,
     /// Reservations asked for, and answered.
     asked: u32,
     reserved: u32,
@@ -106,13 +112,17 @@ struct Plane {
 
 impl Plane {
     fn start(options: Options) -> Result<Self, Box<dyn std::error::Error>> {
-        let all = options.conferences * (u32::from(options.users) + 1);
-        let shards = Shards::start(options.listen, 1, all as usize, &options.suite)?;
-        Ok(Self { options, shards, all, asked: 0, reserved: 0 })
+        let wanted = options.conferences * (u32::from(options.users) + 1);
+        let shards = Shards::start(options.listen, 1, wanted as usize, &options.suite)?;
+        Ok(Self { options, shards, wanted, asked: 0, reserved: 0 })
+    }
+
+    fn per_conference(&self) -> u32 {
+        u32::from(self.options.users) + 1
     }
 
     fn serve(&mut self) -> Result<(), String> {
-        while self.asked < self.all && self.asked - self.reserved < ASKED_MAX {
+        while self.asked < self.wanted && self.asked - self.reserved < ASKED_MAX {
             self.shards.send(0, self.reserve(self.asked));
             self.asked += 1;
         }
@@ -122,7 +132,7 @@ impl Plane {
                 Event::Refused { termination, reason } => {
                     return Err(format!("Termination {} was refused: {reason:?}", termination.0));
                 }
-                // A generator that has ended; the next run begins with another process.
+                // Who has left is not reserved anew: the next run begins with another process.
                 _ => {}
             }
         }
@@ -130,8 +140,7 @@ impl Plane {
     }
 
     fn reserve(&self, number: u32) -> Command {
-        let per_conference = u32::from(self.options.users) + 1;
-        let (conference, user) = (number / per_conference, number % per_conference);
+        let (conference, user) = (number / self.per_conference(), number % self.per_conference());
         let (context, termination) = (ContextId(conference.into()), TerminationId(number.into()));
         if user == 0 {
             return reserve_room(context, termination, self.floor_control(conference + 1));

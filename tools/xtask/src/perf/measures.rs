@@ -455,8 +455,9 @@ fn floors() -> Round {
                 .alone("bfcp-idle")
                 .judged(ours_max(1_500.0, "<= 1.5 kB"))
                 .shows(
-                    "As P5: from before the first conference was reserved to when all have said Hello and \
-                     been silent for four seconds; the conferences and their floors are included.",
+                    "User memory as in P5, from when one of the conferences was reserved to when all have \
+                     said Hello and been silent for four seconds; the conferences with their floors are \
+                     included.",
                 ),
         ],
     }

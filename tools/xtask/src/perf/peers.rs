@@ -441,7 +441,7 @@ fn words(arguments: &[&str]) -> Vec<String> {
 
 /// Suite of what is compared with stunnel and s_server.
 const SUITE: &str = "PSK-AES128-GCM-SHA256";
-/// Where `plane` and `floors` say what they take before anything is reserved.
+/// Where `plane` and `floors` say what they take before there are sessions.
 pub(crate) const EMPTY_PSS_FILE: &str = "plane-empty.pss";
 /// Of alice in perf/peers/mrf.toml.
 const PASSWORD: &str = "correct horse battery staple";
