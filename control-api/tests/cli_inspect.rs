@@ -34,7 +34,7 @@ fn tells_of_every_line_of_an_offer_and_the_answer_to_it() {
         "   path                  msrp://198.51.100.10:7654/jshA7we;tcp\n",
         "   setup                 actpass\n",
         "   chatroom              nicknames yes, private messages no\n",
-        "3. m=message TCP/MSRP *\n   refused               One message stream is served",
+        "3. m=message TCP/MSRP *\n   refused               One stream of a kind is served",
         "answer: 200\n\nv=0\r\n",
         "m=audio 0 RTP/AVP 0\r\nm=message 2855 TCP/MSRP *\r\na=setup:passive\r\n",
         "m=message 0 TCP/MSRP *\r\na=file-selector:size:9\r\na=file-transfer-id:x\r\n",
@@ -74,6 +74,40 @@ fn answers_an_offer_by_the_policy_of_the_room_it_calls() {
     let (code, text) = ask("pub", OFFER);
     assert_eq!(code, Some(1));
     assert!(text.ends_with("answer: 404\n"), "{text}");
+}
+
+#[test]
+fn tells_of_the_floor_stream_of_an_offer_where_the_room_has_floors() {
+    let mut config = tempfile::NamedTempFile::new().expect("a file");
+    let text = "[rooms]\nfloors = [\"messages\"]\n[[room]]\nname = \"free\"\nfloors = []\n";
+    config.write_all(text.as_bytes()).expect("written");
+    let config = config.path().to_str().expect("text").to_owned();
+    let ask = |room, offer: &str| {
+        inspect(&["sdp", "--config", &config, "--room", room], offer.as_bytes())
+    };
+    let line = "m=application 9 TCP/BFCP *\na=setup:active\na=connection:new\n\
+        a=floorctrl:c-only\na=bfcpver:1\n";
+    let offer = format!("{OFFER}{line}");
+    let (code, text) = ask("tea", &offer);
+    assert_eq!(code, Some(0), "{text}");
+    for expected in [
+        "4. m=application TCP/BFCP *\n   served ",
+        "   floorctrl             client\n",
+        "   bfcpver               1\n",
+        "m=application 2855 TCP/BFCP *\r\na=setup:passive\r\na=connection:new\r\n",
+        "a=userid:1\r\na=floorid:1 mstrm:10\r\n",
+    ] {
+        assert!(text.contains(expected), "{expected:?} is missing from:\n{text}");
+    }
+    let (code, text) = ask("tea", &offer.replace("c-only", "s-only"));
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("refused               The node is floor control server"), "{text}");
+    assert!(text.contains("m=application 0 TCP/BFCP *\r\n"), "{text}");
+    let (code, text) = ask("free", &offer);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("m=application 0 TCP/BFCP *\r\n"), "{text}");
+    let keyed = offer.replace("TCP/BFCP", "TCP/TLS/BFCP") + "a=key-mgmt:mikey AQ4FgA==\n";
+    assert!(ask("tea", &keyed).1.ends_with("if the KMS resolves the ticket in key-mgmt\n"));
 }
 
 #[test]

@@ -151,7 +151,13 @@ fn floors(room: String, query: FloorQuery) -> Result<Box<FloorsDetail>, FloorsEr
         holders,
         queue: Vec::new(),
     };
-    Ok(Box::new(FloorsDetail { room, moderated, message_floor: Some(1), floors: vec![floor] }))
+    Ok(Box::new(FloorsDetail {
+        room,
+        conference: Some(77),
+        moderated,
+        message_floor: Some(1),
+        floors: vec![floor],
+    }))
 }
 
 #[tokio::test]
@@ -287,7 +293,7 @@ async fn tells_floors_and_does_to_them_what_is_said() {
     let admin = start().await;
     let shown = floors_after(&admin, "GET", "/floors").await;
     let expected = serde_json::json!({
-        "room": "board", "moderated": true, "message_floor": 1,
+        "room": "board", "conference": 77, "moderated": true, "message_floor": 1,
         "floors": [{
             "floor": 1, "label": "10",
             "policy": {

@@ -11,10 +11,12 @@ use control_api::mikey::{
     UriPattern,
 };
 use control_api::mrfc::{
-    Action, Answer, CallId, ChatPolicy, DialPolicies, DialPolicy, DialRequest, DialSecurity, Event,
-    FloorsPolicy, FocusConfig, InitiatorConfig, KMS_TIMEOUT_NS, Mrfc, MrfcConfig, Now, Realms,
-    RoomFloor, RoomPolicy, SHARD_TIMEOUT_NS, SecurityPolicy, ShardDescription, TicketSource,
+    Action, Administration, Answer, CallId, ChatPolicy, DialPolicies, DialPolicy, DialRequest,
+    DialSecurity, Event, FloorsPolicy, FocusConfig, InitiatorConfig, KMS_TIMEOUT_NS, Mrfc,
+    MrfcConfig, Now, Realms, RoomFloor, RoomPolicy, SHARD_TIMEOUT_NS, SecurityPolicy,
+    ShardDescription, TicketSource,
 };
+use control_api::sdp::Fingerprint;
 use mrfp_core::Psk;
 use mrfp_core::floor::{ConferencePolicy, FloorOrder, FloorPolicy, ThirdPartyRequests};
 use mrfp_core::mp::{
@@ -690,6 +692,51 @@ fn another_connection_under_tls_has_another_key() {
     let (_, fifth) = bench.transfer_init();
     let asked = bench.reinvite(&keyed_offer(6, &first, &fifth, "active"));
     assert!(matches!(*asked, [Action::Resolve { .. }]));
+    bench.end(&[floor, message]);
+}
+
+#[test]
+fn a_certificate_does_for_a_key_where_the_node_has_one() {
+    let certificate = Fingerprint::of(b"certificate");
+    let mut bench = Bench::with(|config| config.certificate = Some(certificate.clone()));
+    let theirs = format!("a=fingerprint:{}\r\n", Fingerprint::of(b"alice"));
+    let line = FLOOR.replace("TCP/", "TCP/TLS/") + &theirs;
+    let message = reservation(bench.invite(&offer(1, &line))).termination;
+    let floor = floor_reservation(bench.reserved(message, 2855));
+    let Security::TlsCertificate { fingerprints } = &floor.stream.security else {
+        panic!("{floor:?}");
+    };
+    assert_eq!(*fingerprints, [Fingerprint::of(b"alice")]);
+    let answer = accepted(bench.reserved(floor.termination, 2855));
+    assert_eq!(value(floor_lines(&answer), "a=fingerprint"), certificate.to_string());
+    bench.end(&[floor.termination, message]);
+}
+
+#[test]
+fn an_offer_of_a_new_key_for_the_messages_leaves_the_floors_alone() {
+    let mut bench = Bench::new();
+    let (_, first) = bench.transfer_init();
+    let (_, second) = bench.transfer_init();
+    let asked = bench.invite(&keyed_offer(1, &first, &second, "active"));
+    let asked = bench.resolve(asked);
+    let message = reservation(bench.resolve(asked)).termination;
+    let floor = floor_reservation(bench.reserved(message, 2855)).termination;
+    let answer = accepted(bench.reserved(floor, 2855));
+    bench.mp(Mp::Bound { termination: message });
+    let drawn = &mut bench.drawn;
+    let rekey = Administration::Rekey(CALL);
+    let begun = bench.mrfc.administer(now(1), &mut |bytes| draw(drawn, bytes), "tea", rekey);
+    assert_eq!(begun, Ok(()));
+    assert_eq!(bench.actions().len(), 1);
+    let Action::Reinvite { sdp, .. } = only(bench.mp(Mp::Modified { termination: message })) else {
+        panic!("no offer");
+    };
+    let offer = String::from_utf8(sdp).expect("text");
+    // TRANSFER_RESP answers an offer, so it is in none.
+    let lines = floor_lines(&answer).replace("connection:new", "connection:existing");
+    let (lines, _) = lines.split_once("a=key-mgmt").expect("a key");
+    assert_eq!(floor_lines(&offer), lines);
+    assert!(offer.contains("a=label:10\r\n"), "{offer}");
     bench.end(&[floor, message]);
 }
 

@@ -266,8 +266,9 @@ impl Plane {
         if termination.stage == Stage::Subtracted {
             return None;
         }
-        self.leave_context(key);
+        // First, while there is a connection for a Goodbye.
         self.remove_floor_user(key);
+        self.leave_context(key);
         let termination = self.terminations.get_mut(key)?;
         termination.stage = Stage::Subtracted;
         let listener = termination.own_port.take().map(|own| own.listener);

@@ -174,6 +174,8 @@ pub(crate) enum Transport {
     Handshaking(Box<Handshake>),
     /// Application data in TLS records.
     Tls(Session),
+    /// No stream at all: each buffer is a datagram (UDP), in both directions.
+    Datagrams,
 }
 
 /// What is spoken on top of that. It never changes once it is known.
@@ -265,6 +267,11 @@ impl Connection {
             self.origin = None;
         }
         source
+    }
+
+    /// Whether there is no TCP below it.
+    pub(crate) fn is_of_datagrams(&self) -> bool {
+        matches!(self.transport, Transport::Datagrams)
     }
 
     /// Ends the chunk that is open towards the peer, if there is one.

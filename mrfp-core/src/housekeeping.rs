@@ -43,7 +43,7 @@ impl Plane {
         let overdue = self.now_ns >= connection.deadline_ns;
         let stalled = connection.egress.is_in_flight()
             && self.now_ns - connection.sent_ns >= self.limits.send_stall_timeout_ns;
-        // Floors may be held in silence: BFCP over a stream has no keep-alive.
+        // Floors may be held in silence: BFCP has no keep-alive.
         let may_be_silent = connection.spoken == Spoken::Bfcp && connection.is_between_messages();
         let idle =
             self.now_ns - connection.received_ns >= self.limits.idle_timeout_ns && !may_be_silent;
@@ -62,7 +62,10 @@ impl Plane {
                         self.metrics.handshakes_timeout += 1;
                         ReleaseCause::TlsEstablishmentFailure
                     }
-                    Transport::Unknown | Transport::Plain | Transport::Tls(_) => {
+                    Transport::Unknown
+                    | Transport::Plain
+                    | Transport::Tls(_)
+                    | Transport::Datagrams => {
                         self.metrics.connections_unbound_timeout += 1;
                         ReleaseCause::TcpEstablishmentFailure
                     }

@@ -41,6 +41,7 @@ impl Plane {
         match &connection.transport {
             Transport::Tls(_) => self.receive_records(key, &mut bytes[handshake_end..]),
             Transport::Plain => self.receive_messages(key, bytes),
+            Transport::Datagrams => self.floor_datagram(key, bytes),
             Transport::Unknown | Transport::Handshaking(_) => {}
         }
     }
@@ -292,14 +293,19 @@ impl Plane {
         let early = termination.and_then(|termination| termination.early.take());
         let early = early.or_else(|| self.rekeyings.take_early(termination_key));
         let Some(key) = early else { return };
-        if !self.connections.get(key).is_some_and(Connection::is_alive) {
-            return;
-        }
+        let connection = self.connections.get(key).filter(|connection| connection.is_alive());
+        let Some(connection) = connection else { return };
+        let spoken = connection.spoken;
+        let is_begun = !matches!(connection.transport, Transport::Unknown);
         match self.terminations.get_mut(termination_key) {
             Some(own) if own.tls_role(false) == Some(TlsRole::Client) => {
                 own.early = Some(key);
-                self.begin_as_client(key, termination_key);
+                if !is_begun {
+                    self.begin_as_client(key, termination_key);
+                }
             }
+            // What it has said waits to be heard.
+            Some(_) if spoken == Spoken::Bfcp => self.receive_messages(key, &[]),
             Some(_) | None => {
                 self.receive_handshake(key, &mut []);
             }
@@ -320,7 +326,10 @@ impl Plane {
         if connection.relay.is_some() {
             let certificate = match handshaking {
                 Transport::Handshaking(mut handshake) => handshake.take_peer_certificate(),
-                Transport::Unknown | Transport::Plain | Transport::Tls(_) => None,
+                Transport::Unknown
+                | Transport::Plain
+                | Transport::Tls(_)
+                | Transport::Datagrams => None,
             };
             return self.relay_secured(key, certificate);
         }

@@ -1,5 +1,7 @@
 //! One thread, one driver, one set of tables: the turn, and the one match on completions.
 
+mod datagrams;
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -362,6 +364,9 @@ impl<D: Driver> Shard<D> {
         if self.stopping != Stopping::No {
             return Err(Refusal::Stopping);
         }
+        if let FloorTransport::Udp { remote } = reserve.stream.transport {
+            return self.reserve_datagrams(reserve, remote);
+        }
         let remote = floor_control_remote(reserve.stream.transport, reserve.unanswered);
         let own_port = reserve.own_port && remote.is_none();
         let own_port = if own_port { Some(self.listen_own()?) } else { None };
@@ -386,6 +391,9 @@ impl<D: Driver> Shard<D> {
     }
 
     fn modify_floor_control(&mut self, modify: &ModifyFloorControl) -> Result<(), Refusal> {
+        if let FloorTransport::Udp { .. } = modify.transport {
+            return self.modify_datagrams(modify);
+        }
         let key = self.plane.modify_floor_control(modify)?;
         let done = match floor_control_remote(modify.transport, false) {
             Some(remote) if self.plane.awaits_connection(key) => self.connect(key, remote),
@@ -401,6 +409,9 @@ impl<D: Driver> Shard<D> {
     ) -> Result<SocketAddr, Refusal> {
         if self.stopping != Stopping::No {
             return Err(Refusal::Stopping);
+        }
+        if let FloorTransport::Udp { remote } = replace.stream.transport {
+            return self.replace_datagrams(replace, remote);
         }
         let remote = floor_control_remote(replace.stream.transport, replace.unanswered);
         let wanted = replace.own_port && remote.is_none();

@@ -72,6 +72,8 @@ pub enum FloorsError {
 pub struct FloorsDetail {
     /// The room.
     pub room: String,
+    /// Its conference, `a=confid`; `null` where the room has just ended.
+    pub conference: Option<u32>,
     /// Only who holds the floor for the messages may send them.
     pub moderated: bool,
     /// Number of that floor.

@@ -9,7 +9,10 @@ use crate::config::Config;
 use crate::mikey::NtpTime;
 use crate::mrfc::{Action, Answer, CallId, Event, Mrfc, MrfcConfig, Now, ShardDescription};
 use crate::node::settings;
-use crate::sdp::{FileTransfer, MediaDescription, MessageDescription, Offer, Unservable};
+use crate::sdp::{
+    FileTransfer, FloorDescription, FloorProtocol, MediaDescription, MessageDescription, Offer,
+    Unservable,
+};
 
 /// Writes what the node reads in an offer, and what it would answer to an INVITE with it that calls
 /// this room. `false`: it would refuse.
@@ -26,12 +29,21 @@ pub fn sdp(offer: &[u8], config: &Config, room: &str, out: &mut impl Write) -> i
     match Offer::parse(offer, &mrfc.offer_rules(room)) {
         Err(error) => writeln!(out, "unreadable: {}", error.warning().1)?,
         Ok(offer) => {
+            let has_floors = mrfc.rooms.chat(room).floors.is_some();
             let chosen = offer.select().ok();
+            let floor = offer.select_floor().filter(|_| has_floors);
             for (index, media) in offer.media.iter().enumerate() {
-                write_media(out, index, media, chosen == Some(index))?;
+                let is_served = chosen == Some(index) || floor == Some(index);
+                write_media(out, index, media, is_served, has_floors)?;
             }
-            let served = chosen.and_then(|index| offer.media[index].message.as_ref().ok());
-            if served.is_some_and(|message| message.key_management.is_some()) {
+            let message = chosen.and_then(|index| offer.media[index].message.as_ref().ok());
+            let floor = floor.and_then(|index| offer.media[index].floor.as_ref()?.as_ref().ok());
+            let floor = floor.filter(|_| message.is_some());
+            let keys = [
+                message.and_then(|it| it.key_management.as_ref()),
+                floor.and_then(|it| it.key_management.as_ref()),
+            ];
+            if keys.iter().any(Option::is_some) {
                 writeln!(out, "answer: 200, if the KMS resolves the ticket in key-mgmt")?;
                 return Ok(true);
             }
@@ -44,14 +56,21 @@ fn write_media(
     out: &mut impl Write,
     index: usize,
     media: &MediaDescription,
-    chosen: bool,
+    is_served: bool,
+    has_floors: bool,
 ) -> io::Result<()> {
     let line = &media.line;
     let [kind, protocol, format] =
         [&line.media, &line.protocol, &line.format].map(|text| shown(text.as_bytes()));
     writeln!(out, "{}. m={kind} {protocol} {format}", index + 1)?;
+    match &media.floor {
+        Some(Ok(floor)) if is_served => return write_floor(out, floor),
+        Some(Ok(_)) if has_floors => return write_refusal(out, Unservable::AnotherServed),
+        Some(Err(reason)) if has_floors => return write_refusal(out, *reason),
+        Some(_) | None => (),
+    }
     match &media.message {
-        Ok(message) if chosen => write_message(out, message),
+        Ok(message) if is_served => write_message(out, message),
         Ok(_) => write_refusal(out, Unservable::AnotherServed),
         Err(reason) => write_refusal(out, *reason),
     }
@@ -102,6 +121,31 @@ fn write_message(out: &mut impl Write, message: &MessageDescription) -> io::Resu
     Ok(())
 }
 
+fn write_floor(out: &mut impl Write, floor: &FloorDescription) -> io::Result<()> {
+    writeln!(out, "   served                as far as the offer goes")?;
+    writeln!(
+        out,
+        "   c= and m=             {:?} {}",
+        floor.connection_host, floor.connection_port
+    )?;
+    if floor.protocol != FloorProtocol::Udp {
+        writeln!(out, "   setup                 {}", floor.setup.as_str())?;
+        writeln!(out, "   connection            {}", floor.connection.as_str())?;
+    }
+    let roles = match floor.roles {
+        None => "client, as nothing is said",
+        Some(roles) if roles.server => "client or server",
+        Some(_) => "client",
+    };
+    writeln!(out, "   floorctrl             {roles}")?;
+    let versions: Vec<String> = floor.versions.iter().map(u8::to_string).collect();
+    writeln!(out, "   bfcpver               {}", versions.join(" "))?;
+    if let Some(offered) = &floor.key_management {
+        writeln!(out, "   key-mgmt              {}", offered.offered_protocols())?;
+    }
+    Ok(())
+}
+
 fn write_file(out: &mut impl Write, file: &FileTransfer) -> io::Result<()> {
     let selector = &file.selector;
     let name = selector.name.as_deref().unwrap_or("without a name");
@@ -137,6 +181,11 @@ fn write_answer(
         while let Some(action) = mrfc.poll_action() {
             match action {
                 Action::Command { shard, command: mp::Command::ReserveAndConfigure(reserve) } => {
+                    let event_of_shard =
+                        mp::Event::Reserved { termination: reserve.termination, address };
+                    event = Some(Event::Mp { shard, event: event_of_shard });
+                }
+                Action::Command { shard, command: mp::Command::ReserveFloorControl(reserve) } => {
                     let event_of_shard =
                         mp::Event::Reserved { termination: reserve.termination, address };
                     event = Some(Event::Mp { shard, event: event_of_shard });

@@ -44,6 +44,8 @@ pub(super) fn families(
 fn mrfc_families(counters: &MrfcCounters) -> Vec<Family> {
     let hung_up: BTreeMap<_, _> =
         counters.calls_hung_up.iter().map(|(cause, count)| (cause_name(*cause), *count)).collect();
+    let floor_streams_lost: BTreeMap<_, _> =
+        counters.floor_streams_lost.iter().map(|(cause, n)| (release_name(*cause), *n)).collect();
     let carried = &counters.carried;
     vec![
         counter("calls_invited", "INVITEs", counters.calls_invited),
@@ -116,6 +118,22 @@ fn mrfc_families(counters: &MrfcCounters) -> Vec<Family> {
             "notifications_failed",
             "Notifications refused or not answered",
             counters.notifications_failed,
+        ),
+        counter(
+            "floor_streams_reserved",
+            "BFCP streams that shards have taken",
+            counters.floor_streams_reserved,
+        ),
+        counter(
+            "floor_streams_refused",
+            "BFCP streams that calls went on without",
+            counters.floor_streams_refused,
+        ),
+        labelled(
+            "floor_streams_lost",
+            "BFCP streams that did not come up or were lost; their calls go on",
+            "cause",
+            &floor_streams_lost,
         ),
         counter(
             "terminations_subtracted",
@@ -243,13 +261,7 @@ fn positive(value: i64) -> u64 {
 
 fn cause_name(cause: HangUpCause) -> &'static str {
     match cause {
-        HangUpCause::Bearer(ReleaseCause::TcpEstablishmentFailure) => "tcp-establishment-failure",
-        HangUpCause::Bearer(ReleaseCause::TlsEstablishmentFailure) => "tls-establishment-failure",
-        HangUpCause::Bearer(ReleaseCause::PeerClosed) => "peer-closed",
-        HangUpCause::Bearer(ReleaseCause::ConnectionLost) => "connection-lost",
-        HangUpCause::Bearer(ReleaseCause::ProtocolViolation) => "protocol-violation",
-        HangUpCause::Bearer(ReleaseCause::TooSlow) => "too-slow",
-        HangUpCause::Bearer(ReleaseCause::Idle) => "idle",
+        HangUpCause::Bearer(cause) => release_name(cause),
         HangUpCause::ShardLost => "shard-lost",
         HangUpCause::AnswerUnusable => "answer-unusable",
         HangUpCause::KeyManagement => "key-management",
@@ -257,5 +269,17 @@ fn cause_name(cause: HangUpCause) -> &'static str {
         HangUpCause::Unanswered => "unanswered",
         HangUpCause::Kicked => "kicked",
         HangUpCause::Shutdown => "shutdown",
+    }
+}
+
+fn release_name(cause: ReleaseCause) -> &'static str {
+    match cause {
+        ReleaseCause::TcpEstablishmentFailure => "tcp-establishment-failure",
+        ReleaseCause::TlsEstablishmentFailure => "tls-establishment-failure",
+        ReleaseCause::PeerClosed => "peer-closed",
+        ReleaseCause::ConnectionLost => "connection-lost",
+        ReleaseCause::ProtocolViolation => "protocol-violation",
+        ReleaseCause::TooSlow => "too-slow",
+        ReleaseCause::Idle => "idle",
     }
 }

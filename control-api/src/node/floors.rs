@@ -243,6 +243,7 @@ fn detail(name: String, view: &FloorsView, room: Option<&RoomView<'_>>) -> Floor
     };
     FloorsDetail {
         room: name,
+        conference: room.and_then(|room| room.conference_id),
         moderated: view.moderated,
         message_floor: view.message_floor_id,
         floors: view.floors.iter().map(floor).collect(),
@@ -333,6 +334,7 @@ mod tests {
             subscriptions: 0,
             context: ContextId(1),
             shard: SHARD,
+            conference_id: Some(77),
             members: members.collect(),
         }
     }
@@ -377,6 +379,7 @@ mod tests {
         floors.answered(0, Ok(Box::new(view)), Some(&room(&known)));
         assert_eq!(first_answer.await.expect("answered"), Err(FloorsError::NoFloor));
         let detail = second_answer.await.expect("answered").expect("carried out");
+        assert_eq!((detail.room.as_str(), detail.conference), ("board", Some(77)));
         let [shown] = detail.floors.try_into().expect("one floor");
         assert_eq!((shown.floor, shown.label.as_deref()), (2, Some("camera")));
         let user = |user, call, uri: &str| UserDetail { user, call, uri: Some(uri.to_owned()) };

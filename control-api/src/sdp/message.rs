@@ -280,7 +280,7 @@ impl Unservable {
             Self::FileUnknown => (399, "No such file"),
             Self::FileTooLarge => (399, "The file is too large"),
             Self::ProtectionRequired => (302, "TCP/TLS/MSRP is required"),
-            Self::AnotherServed => (304, "One message stream is served"),
+            Self::AnotherServed => (304, "One stream of a kind is served"),
             Self::ConnectionAttribute => (306, "Attribute not understood: connection"),
             Self::FloorControl => (399, "The node is floor control server"),
             Self::FloorAttribute => (306, "Attribute not understood: confid, userid or floorid"),

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 pub(crate) mod callee;
+pub(crate) mod floors;
 pub(crate) mod member;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -296,16 +297,26 @@ impl Protected {
         psk: &Psk,
     ) -> Option<Self> {
         let stream = TcpStream::connect(address).await.expect("connects");
+        Self::client_on(stream, identity, psk).await
+    }
+
+    /// Is TLS client on a connection that is there, whoever has made it.
+    pub(crate) async fn client_on(stream: TcpStream, identity: &[u8], psk: &Psk) -> Option<Self> {
         let profile = Profile::new(&ProfileConfig::default()).expect("a profile");
         let handshake = Handshake::client(&profile, identity, psk).expect("a handshake");
         Self::shake(stream, handshake, psk).await.map(|(session, _)| session)
     }
 
+    /// The same as TLS server; with the identity that the node named.
+    pub(crate) async fn server_on(stream: TcpStream, psk: &Psk) -> Option<(Self, Vec<u8>)> {
+        let profile = Profile::new(&ProfileConfig::default()).expect("a profile");
+        Self::shake(stream, Handshake::server(&profile).expect("a handshake"), psk).await
+    }
+
     /// Takes the node's connection and is TLS server on it; the session, and the identity it named.
     pub(crate) async fn accept(listener: &TcpListener, psk: &Psk) -> Option<(Self, Vec<u8>)> {
         let (stream, _) = listener.accept().await.expect("accepted");
-        let profile = Profile::new(&ProfileConfig::default()).expect("a profile");
-        Self::shake(stream, Handshake::server(&profile).expect("a handshake"), psk).await
+        Self::server_on(stream, psk).await
     }
 
     async fn shake(
@@ -343,9 +354,13 @@ impl Protected {
     }
 
     pub(crate) async fn send(&mut self, text: &str) {
-        let range = SEAL_HEADROOM_BYTES..SEAL_HEADROOM_BYTES + text.len();
+        self.send_bytes(text.as_bytes()).await;
+    }
+
+    pub(crate) async fn send_bytes(&mut self, bytes: &[u8]) {
+        let range = SEAL_HEADROOM_BYTES..SEAL_HEADROOM_BYTES + bytes.len();
         let mut memory = vec![0; range.end + SEAL_TAILROOM_BYTES];
-        memory[range.clone()].copy_from_slice(text.as_bytes());
+        memory[range.clone()].copy_from_slice(bytes);
         let record = self.session.seal(&mut memory, range).expect("sealed");
         self.stream.write_all(&memory[record]).await.expect("sent");
     }
@@ -356,6 +371,22 @@ impl Protected {
             while self.stream.read_buf(&mut self.input).await.is_ok_and(|bytes| bytes > 0) {}
         };
         timeout_at(Instant::now() + PATIENCE, end).await.expect("closed in time");
+    }
+
+    /// Reads what comes next, and adds it to `bytes`.
+    pub(crate) async fn receive_bytes(&mut self, bytes: &mut Vec<u8>) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Opened::Data { plaintext, consumed } =
+                self.session.open(&mut self.input).expect("a record")
+            {
+                bytes.extend_from_slice(&self.input[plaintext]);
+                self.input.drain(..consumed);
+                return;
+            }
+            let read = timeout_at(deadline, self.stream.read_buf(&mut self.input)).await;
+            assert_ne!(read.expect("data in time").expect("received"), 0, "the connection ended");
+        }
     }
 
     /// Reads until the text received contains `wanted`.

@@ -10,6 +10,17 @@ use crate::mp::{Event, ReleaseCause, TlsRole};
 use crate::plane::{Ending, Plane};
 use crate::termination::{Protection, Stage, Termination};
 
+/// What becomes of a connection whose peer says who it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum ClaimByName {
+    /// It is that user's.
+    Bound,
+    /// The answer to our offer is still to come: so long the message waits.
+    Waits,
+    /// It is not that user's.
+    Refused,
+}
+
 impl Plane {
     /// A connection has been accepted. By a port whose TLS client we are it is ours to begin. One at a
     /// time may keep us busy there: nobody can say yet which of two is the peer.
@@ -100,9 +111,32 @@ impl Plane {
         }
     }
 
-    /// Whether an unbound connection may become that of a user, who is named in the clear or over TLS
-    /// with certificates. With a key the key binds.
-    pub(super) fn may_bind_floor_control(&self, key: Key, session: Key) -> bool {
+    /// What becomes of an unbound connection on which a user is named, in the clear or over TLS with
+    /// certificates. With a key the key binds.
+    pub(super) fn claim_by_name(&mut self, key: Key, session: Key) -> ClaimByName {
+        match self.claim_by_datagram(key, session) {
+            Some(true) => return ClaimByName::Bound,
+            Some(false) => return ClaimByName::Refused,
+            None if !self.is_secured_for(key, session) => return ClaimByName::Refused,
+            None => {}
+        }
+        let is_alive = |early: Key| self.connections.get(early).is_some_and(Connection::is_alive);
+        let Some(termination) = self.terminations.get_mut(session) else {
+            return ClaimByName::Refused;
+        };
+        if termination.awaits_connection() {
+            return ClaimByName::Bound;
+        }
+        let others = termination.early.filter(|&early| early != key && is_alive(early));
+        if termination.stage > Stage::Reserved || termination.knows_remote() || others.is_some() {
+            return ClaimByName::Refused;
+        }
+        termination.early = Some(key);
+        ClaimByName::Waits
+    }
+
+    /// Whether a connection that nobody has bound is as a user is to come.
+    fn is_secured_for(&self, key: Key, session: Key) -> bool {
         let Some(connection) = self.connections.get(key) else { return false };
         let Some(termination) = self.terminations.get(session) else { return false };
         let origin = connection.origin();
@@ -121,7 +155,7 @@ impl Plane {
             }
             Protection::TlsPsk(_) => false,
         };
-        as_asked && by_its_port && connection.sessions.is_empty() && termination.awaits_connection()
+        as_asked && by_its_port && connection.sessions.is_empty()
     }
 
     /// The Termination a connection is known to be for before anything is said on it: as TCP client
@@ -135,5 +169,7 @@ impl Plane {
 /// How a user is connected.
 pub(super) fn channel(connection: &Connection) -> Channel {
     let secured = matches!(connection.transport, Transport::Tls(_));
-    Channel { transport: Carrier::Reliable, secured }
+    let by_datagrams = connection.is_of_datagrams();
+    let transport = if by_datagrams { Carrier::Unreliable } else { Carrier::Reliable };
+    Channel { transport, secured }
 }

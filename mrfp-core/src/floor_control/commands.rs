@@ -107,14 +107,17 @@ impl Plane {
     ) -> Result<Key, Refusal> {
         let key = self.living_for_floors(modify.termination)?;
         let deadline_ns = self.now_ns + self.limits.establishment_timeout_ns;
+        let awaits_peer = self.awaits_datagram_peer(key);
         let termination = self.terminations.get_mut(key).ok_or(Refusal::TerminationId)?;
         let is_reachable = match modify.transport {
-            FloorTransport::Tcp(Setup::Active { .. }) => true,
+            FloorTransport::Tcp(Setup::Active { .. }) => awaits_peer.is_none(),
             FloorTransport::Tcp(Setup::Passive) => {
-                termination.tls_role(false) != Some(TlsRole::Client)
-                    || termination.own_port.is_some()
+                awaits_peer.is_none()
+                    && (termination.tls_role(false) != Some(TlsRole::Client)
+                        || termination.own_port.is_some())
             }
-            FloorTransport::Udp { .. } => false,
+            // Of whom it takes datagrams is decided once in the life of a socket.
+            FloorTransport::Udp { remote } => awaits_peer == Some(true) && remote.is_some(),
         };
         if !is_reachable {
             return Err(Refusal::Transport);
@@ -168,7 +171,11 @@ impl Plane {
         own_port: bool,
         session: Option<Key>,
     ) -> Result<bool, Refusal> {
-        let FloorTransport::Tcp(setup) = stream.transport else { return Err(Refusal::Transport) };
+        let setup = match (stream.transport, &stream.security) {
+            (FloorTransport::Tcp(setup), _) => setup,
+            (FloorTransport::Udp { .. }, Security::Plain) => return Ok(false),
+            (FloorTransport::Udp { .. }, _) => return Err(Refusal::Transport),
+        };
         let passive = setup == Setup::Passive;
         let client = stream.tls_role == TlsRole::Client;
         let identity = match &stream.security {

@@ -2,8 +2,8 @@
 //! Terminations for BFCP and the rooms whose floors it gives.
 //!
 //! `commands.rs` carries out what the controller says, `binding.rs` finds a user and its connection
-//! for each other, `receive.rs` hands messages to the server, `moderation.rs` lets those be heard who
-//! hold the floor. The server is in [`floor`](crate::floor) and knows nothing of all that.
+//! for each other, `receive.rs` hands messages to the server, `datagrams.rs` does so where they come by
+//! UDP, `moderation.rs` lets those be heard who hold the floor. The server is in [`floor`](crate::floor) and knows nothing of all that.
 //!
 //! A Termination for BFCP lives like any other, but is no member among whom messages are switched.
 //! When its connection is lost its user stays, with requests and floors, for the grace of the
@@ -12,6 +12,7 @@
 
 mod binding;
 mod commands;
+mod datagrams;
 mod moderation;
 mod receive;
 
@@ -82,6 +83,14 @@ impl Output for Outlet<'_> {
         let connection = self.connections.get_mut(key).filter(|it| it.life == Life::Open);
         let Some(connection) = connection else { return };
         *self.copies += 1;
+        if connection.is_of_datagrams() {
+            // Without a buffer it is lost, as it might be on its way: what matters is repeated.
+            if connection.egress.append_wire(self.send_buffers, bytes).is_ok() {
+                count_sent(termination, bytes);
+                mark(connection, key, self.dirty);
+            }
+            return;
+        }
         let before = connection.egress.bytes();
         if before > EGRESS_LIMITS_MAX * self.egress_bytes_max
             || connection.append(self.send_buffers, &[bytes]).is_err()
@@ -92,15 +101,11 @@ impl Output for Outlet<'_> {
             }
             return;
         }
-        termination.statistics.messages_sent += 1;
-        termination.statistics.bytes_sent += bytes.len() as u64;
+        count_sent(termination, bytes);
         if before <= self.egress_bytes_max && connection.egress.bytes() > self.egress_bytes_max {
             self.overfull.push(key);
         }
-        if !connection.dirty {
-            connection.dirty = true;
-            self.dirty.push(key);
-        }
+        mark(connection, key, self.dirty);
     }
 
     fn holder_changed(&mut self, change: HolderChange) {
@@ -112,6 +117,18 @@ impl Output for Outlet<'_> {
     }
 }
 
+fn count_sent(termination: &mut Termination, bytes: &[u8]) {
+    termination.statistics.messages_sent += 1;
+    termination.statistics.bytes_sent += bytes.len() as u64;
+}
+
+fn mark(connection: &mut Connection, key: Key, dirty: &mut Vec<Key>) {
+    if !connection.dirty {
+        connection.dirty = true;
+        dirty.push(key);
+    }
+}
+
 impl Plane {
     /// Says something to the server, where there is one, and does what follows from it.
     fn with_floor_server<R>(
@@ -119,11 +136,13 @@ impl Plane {
         call: impl FnOnce(&mut FloorServer, u64, &mut Outlet<'_>) -> R,
     ) -> Option<R> {
         self.floors.untold = true;
-        self.call_floor_server(call)
+        // An association that ends by what its user says ends by a Goodbye.
+        self.call_floor_server(ReleaseCause::PeerClosed, call)
     }
 
     fn call_floor_server<R>(
         &mut self,
+        closed_for: ReleaseCause,
         call: impl FnOnce(&mut FloorServer, u64, &mut Outlet<'_>) -> R,
     ) -> Option<R> {
         let FloorControls { server, changes, overfull, closed, .. } = &mut self.floors;
@@ -148,7 +167,7 @@ impl Plane {
             self.check_egress(key);
         }
         while let Some(session) = self.floors.closed.pop() {
-            self.release_session(session, ReleaseCause::PeerClosed, Ending::Graceful);
+            self.release_session(session, closed_for, Ending::Graceful);
         }
         Some(result)
     }
@@ -167,6 +186,9 @@ impl Plane {
             return;
         }
         self.floors.untold = false;
-        self.call_floor_server(|server, now_ns, out| server.expire(now_ns, out));
+        // One that ends otherwise ends because nothing was acknowledged any more.
+        self.call_floor_server(ReleaseCause::ConnectionLost, |server, now_ns, out| {
+            server.expire(now_ns, out);
+        });
     }
 }

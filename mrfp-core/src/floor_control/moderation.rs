@@ -93,6 +93,9 @@ impl Plane {
         if let Some(session) = session
             && self.terminations.get(session).is_some_and(|it| it.context == context_key)
         {
+            // Who releases one request and is granted the next has not been without it for a byte.
+            let server = self.floors.server.as_ref();
+            let holds = server.is_some_and(|it| it.holds(conference_id, floor_id, user_id));
             self.let_speak(session, holds);
         }
     }

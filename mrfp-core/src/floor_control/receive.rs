@@ -1,10 +1,10 @@
 //! Messages from the stream of a participant, or of somebody who is to become one.
 
 use mrfp_io::Key;
-use mrfp_protocol::bfcp::{ErrorCode, Framer, Header, TooLong, Transport as Carrier};
+use mrfp_protocol::bfcp::{ErrorCode, Framer, Header, TooLong};
 
 use super::EGRESS_LIMITS_MAX;
-use super::binding::channel;
+use super::binding::{ClaimByName, channel};
 use crate::answer::append_whole;
 use crate::config::EVENTS_WAITING_MAX;
 use crate::connection::{Life, Spoken};
@@ -49,11 +49,12 @@ impl Plane {
             let session = connection.only_session().filter(|_| connection.life == Life::Open);
             match framer.next(&bytes[taken..]) {
                 Ok(Some(message)) => {
-                    taken += message.len();
                     match session {
                         Some(session) => self.floor_message(key, session, message),
-                        None => self.floor_stranger(key, message),
+                        None if self.floor_stranger(key, message) => {}
+                        None => break,
                     }
+                    taken += message.len();
                 }
                 Ok(None) => break,
                 Err(too_long) => {
@@ -70,7 +71,7 @@ impl Plane {
     }
 
     /// A message of a participant.
-    fn floor_message(&mut self, key: Key, session: Key, message: &[u8]) {
+    pub(super) fn floor_message(&mut self, key: Key, session: Key, message: &[u8]) {
         let Some(termination) = self.terminations.get_mut(session) else { return };
         termination.statistics.messages_received += 1;
         termination.statistics.bytes_received += message.len() as u64;
@@ -86,32 +87,33 @@ impl Plane {
         }
     }
 
-    /// The first message of a connection that nobody has vouched for.
-    fn floor_stranger(&mut self, key: Key, message: &[u8]) {
-        let Some(channel) = self.connections.get(key).map(channel) else { return };
+    /// The first message of a connection that nobody has vouched for. False: it waits where it is.
+    pub(super) fn floor_stranger(&mut self, key: Key, message: &[u8]) -> bool {
+        let Some(channel) = self.connections.get(key).map(channel) else { return true };
         let mut reply = std::mem::take(&mut self.scratch.wire);
         let found = self.with_floor_server(|server, _, _| {
             let participant = server.identify(message, channel, &mut reply)?;
             server.termination(participant)
         });
-        let session = found.flatten();
-        let bound = session.filter(|&session| self.may_bind_floor_control(key, session));
-        if session.is_some()
-            && bound.is_none()
-            && let Some(header) = Header::parse(message, Carrier::Reliable)
+        let claim = found.flatten().map(|session| (session, self.claim_by_name(key, session)));
+        if let Some((_, ClaimByName::Refused)) = claim
+            && let Some(header) = Header::parse(message, channel.transport)
         {
             let code = ErrorCode::UnauthorizedOperation;
             self.with_floor_server(|server, _, _| {
                 server.refuse_stranger(&header, channel, code, &mut reply);
             });
         }
-        if bound.is_none() {
-            self.reply_to_stranger(key, &reply);
-        }
+        self.reply_to_stranger(key, &reply);
         self.scratch.wire = reply;
-        if let Some(session) = bound {
-            self.bind(key, session);
-            self.floor_message(key, session, message);
+        match claim {
+            Some((session, ClaimByName::Bound)) => {
+                self.bind(key, session);
+                self.floor_message(key, session, message);
+                true
+            }
+            Some((_, ClaimByName::Waits)) => false,
+            Some((_, ClaimByName::Refused)) | None => true,
         }
     }
 
@@ -134,7 +136,7 @@ impl Plane {
     }
 
     fn reply_to_stranger(&mut self, key: Key, reply: &[u8]) {
-        if reply.is_empty() {
+        if reply.is_empty() || self.reply_by_datagram(key, reply) {
             return;
         }
         if append_whole(&mut self.connections, &mut self.send_buffers, key, &[reply]).is_err() {

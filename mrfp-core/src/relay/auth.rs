@@ -178,7 +178,10 @@ impl Plane {
         let Some(connection) = self.connections.get(key) else { return Answer::plain(481) };
         let secure = match connection.transport {
             Transport::Tls(_) => true,
-            Transport::Unknown | Transport::Plain | Transport::Handshaking(_) => false,
+            Transport::Unknown
+            | Transport::Plain
+            | Transport::Handshaking(_)
+            | Transport::Datagrams => false,
         };
         //= RFC 4976 section 9.4: between client and relay there is always TLS.
         if !secure && !relay.config.allow_plain {

@@ -177,6 +177,21 @@ fn who_connects_before_the_answer_gets_our_hello_after_it() {
 }
 
 #[test]
+fn an_answer_that_is_repeated_disturbs_no_handshake() {
+    let (mut world, _ue) = with_room(false);
+    let address = offer(&mut world);
+    let peer = world.shard.driver_mut().peer_connect(address);
+    world.settle();
+    answered(&mut world, Setup::Passive, Some(5));
+    answered(&mut world, Setup::Passive, Some(5));
+    let mut phone = Phone::server_on(&mut world, peer, 11, &key(5));
+    assert!(phone.is_secured() && world.is_bound(11));
+    answered(&mut world, Setup::Passive, None);
+    assert_eq!(phone.hello(&mut world), HELLO);
+    world.subtract_all([1, 11]);
+}
+
+#[test]
 fn an_answer_may_make_us_connect_and_begin() {
     let (mut world, _ue) = with_room(false);
     let address = offer(&mut world);

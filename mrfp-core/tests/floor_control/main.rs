@@ -6,14 +6,18 @@ mod actions;
 #[path = "../../protocol/tests/tls_common/authority.rs"]
 mod authority;
 mod certificate;
+mod chance;
 #[path = "../common/mod.rs"]
 mod common;
+mod datagrams;
+mod hostile;
 mod keys;
 mod moderation;
 mod phone;
 mod plain;
 mod presence;
 mod pressure;
+mod ring;
 #[path = "../room_support/mod.rs"]
 mod room_support;
 #[path = "../floor/shown.rs"]

@@ -211,6 +211,33 @@ fn who_never_comes_is_reported() {
 }
 
 #[test]
+fn who_speaks_before_the_answer_is_heard_after_it() {
+    for half in [false, true] {
+        let (mut world, _ue) = with_room(false);
+        let mut offer = reservation(11, Setup::Passive, Security::Plain);
+        offer.unanswered = true;
+        let address = reserve(&mut world, offer).unwrap();
+        let mut early = Phone::plain(&mut world, address, 11);
+        let mut said = early.message(Primitive::Hello, &[]);
+        said.extend(early.message(Primitive::UserQuery, &[]));
+        let now = if half { 20 } else { said.len() };
+        assert_eq!(early.say(&mut world, &said[..now]), [""; 0]);
+        let mut second = Phone::plain(&mut world, address, 11);
+        assert_eq!(second.hello(&mut world), "Error 1: 5", "one waits");
+        world.command(Command::ModifyFloorControl(Box::new(ModifyFloorControl {
+            termination: TerminationId(11),
+            transport: FloorTransport::Tcp(Setup::Passive),
+            psk: None,
+        })));
+        let mut told = early.heard(&mut world);
+        told.extend(early.say(&mut world, &said[now..]));
+        assert_eq!(told, [HELLO, "UserStatus 2: for 11"], "half: {half}");
+        assert_eq!(bound(&world, 11), 1);
+        world.subtract_all([1, 11]);
+    }
+}
+
+#[test]
 fn in_the_clear_we_may_connect_too() {
     let (mut world, _ue) = with_room(false);
     let remote: SocketAddr = "192.0.2.1:4000".parse().unwrap();

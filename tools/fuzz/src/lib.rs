@@ -6,7 +6,11 @@
 //! have sent them (`mikey_plain`), so that what is changed arrives behind the checks of a MAC.
 #![forbid(unsafe_code)]
 
+mod bfcp;
+#[path = "../../../mrfp-core/protocol/tests/bfcp_support/mod.rs"]
+mod bfcp_support;
 mod exchange;
+mod floor;
 mod mikey;
 #[path = "../../../control-api/tests/mikey_certificates/mod.rs"]
 mod mikey_certificates;
@@ -88,6 +92,9 @@ pub const TARGETS: &[Target] = &[
     Target { name: "sip", run: text::sip, seeds: seeds::sip, mutate: None },
     Target { name: "msrp", run: text::msrp, seeds: seeds::msrp, mutate: None },
     Target { name: "cpim", run: text::cpim, seeds: seeds::cpim, mutate: None },
+    Target { name: "bfcp_codec", run: bfcp::codec, seeds: bfcp::codec_seeds, mutate: None },
+    Target { name: "bfcp_inspect", run: bfcp::inspect, seeds: bfcp::inspect_seeds, mutate: None },
+    Target { name: "bfcp_server", run: floor::server, seeds: floor::seeds, mutate: None },
     Target {
         name: "tls_handshake",
         run: tls::handshake,

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use control_api::mikey::sdp_attribute;
-use control_api::sdp::{Offer, OfferRules, parse_answer};
+use control_api::sdp::{KeyManagement, Offer, OfferRules, parse_answer, parse_floor_answer};
 use control_api::sip::framer::{Frame, Framer};
 use control_api::sip::gate::{self, Transport, Verdict};
 use mrfp_protocol::cpim;
@@ -38,16 +38,24 @@ pub(crate) fn sdp(bytes: &[u8]) -> bool {
         if let Ok(index) = offer.select() {
             is_served = true;
             let media = offer.media[index].message.as_ref().expect("it can be served");
-            if let Some(key_management) = &media.key_management {
-                let protocols = key_management.offered_protocols();
-                if let Some(message) = key_management.mikey() {
-                    let _ = World::plain().responder.check(message, &protocols, now()).err();
-                }
-            }
+            check_key(media.key_management.as_ref());
+        }
+        if let Some(index) = offer.select_floor() {
+            let floor = offer.media[index].floor.as_ref().expect("it is BFCP");
+            check_key(floor.as_ref().expect("it can be served").key_management.as_ref());
         }
     }
-    let _ = parse_answer(bytes);
+    let _ = (parse_answer(bytes), parse_floor_answer(bytes));
     is_served
+}
+
+/// What a responder says to the message in a `key-mgmt`.
+fn check_key(offered: Option<&KeyManagement>) {
+    let Some(offered) = offered else { return };
+    let protocols = offered.offered_protocols();
+    if let Some(message) = offered.mikey() {
+        let _ = World::plain().responder.check(message, &protocols, now()).err();
+    }
 }
 
 /// A datagram, and the same bytes from a connection in pieces.
