@@ -72,7 +72,8 @@ fn main() -> ExitCode {
 fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
     let (empty_pss_file, report) = (options.empty_pss_file.clone(), options.report);
     let mut plane = Plane::start(options)?;
-    let all = std::mem::replace(&mut plane.wanted, plane.per_conference());
+    let all = plane.wanted;
+    plane.wanted = plane.per_conference();
     while plane.reserved < plane.wanted {
         plane.serve()?;
         std::thread::sleep(POLL_INTERVAL);
