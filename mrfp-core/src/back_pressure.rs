@@ -1,7 +1,7 @@
 //! Who is held back, and who is dropped, when bytes come faster than they leave: receivers that lag
 //! pause the senders of their Contexts, and a shard short of buffers holds every sender back.
 
-use mrfp_io::Key;
+use mrfp_io::{Key, SendBuffers};
 
 use crate::config::{
     EVENTS_WAITING_MAX, MESSAGES_MAX, OUTSTANDING_MAX, PRESSED_STALL_NS, SLOW_MEMBER_GRACE_FACTOR,
@@ -85,7 +85,9 @@ impl Plane {
         self.lagging.retain(|&lagging| lagging != key);
         if connection.spoken == Spoken::Bfcp {
             connection.paused -= 1;
-            return self.mark(key);
+            let session = connection.only_session();
+            self.mark(key);
+            return session.into_iter().for_each(|it| self.floor_control_caught_up(it));
         }
         let mut index = 0;
         while let Some(&session) =
@@ -236,8 +238,7 @@ impl Plane {
 
     /// Whether so many buffers are out, or messages unanswered, that senders must be held back.
     pub(crate) fn is_pressed(&self) -> bool {
-        let (in_use, all) = self.send_buffers.large_in_use();
-        in_use > all / 4 * 3 || self.messages.len() > MESSAGES_MAX / 4 * 3
+        are_scarce(&self.send_buffers) || self.messages.len() > MESSAGES_MAX / 4 * 3
     }
 
     /// Reads nothing more from a connection until the pool has buffers to spare.
@@ -255,8 +256,11 @@ impl Plane {
     /// Lets the senders go on once half of the pool is free, and the controller keeps up.
     pub(crate) fn relieve(&mut self) {
         let (in_use, all) = self.send_buffers.large_in_use();
+        if in_use > all / 2 {
+            return;
+        }
+        self.resume_telling_of_floors();
         if self.pressed.is_empty()
-            || in_use > all / 2
             || self.messages.len() > MESSAGES_MAX / 2
             || self.events.len() > EVENTS_WAITING_MAX
         {
@@ -269,6 +273,12 @@ impl Plane {
             self.mark(key);
         }
     }
+}
+
+/// Whether so many buffers are out that nothing is to be sent but what must be.
+pub(crate) fn are_scarce(send_buffers: &SendBuffers) -> bool {
+    let (in_use, all) = send_buffers.large_in_use();
+    in_use > all / 4 * 3
 }
 
 /// The Contexts a connection talks into, once for each session.

@@ -3,7 +3,6 @@
 use mrfp_io::Key;
 use mrfp_protocol::bfcp::{Fragments, Header, Primitive, RequestStatus, Transport};
 
-use super::FloorServer;
 use super::association::{Association, Due, NOTICES_MAX, Told};
 use super::compose::View;
 use super::granting::note;
@@ -11,6 +10,7 @@ use super::member::{Member, Presence};
 use super::output::Output;
 use super::request::{RequestState, Tell};
 use super::timers::{NEVER, Waiter};
+use super::{FloorServer, Participant};
 
 impl FloorServer {
     /// Tells of everything that has changed since the last time. To be called at the end of a turn.
@@ -26,6 +26,22 @@ impl FloorServer {
         }
         while let Some(key) = self.behind.pop() {
             self.tell_member(key, now_ns, out);
+        }
+    }
+
+    /// The stream of a participant takes again what is to be told of floors.
+    pub fn caught_up(&mut self, participant: Participant) {
+        if self.members.get(participant.0).is_some_and(|member| member.stale != 0) {
+            self.member_behind(participant.0);
+        }
+    }
+
+    /// So do those of all participants.
+    pub fn all_caught_up(&mut self) {
+        for index in 0..self.members.slots() {
+            if let Some(key) = self.members.key_at(index) {
+                self.caught_up(Participant(key));
+            }
         }
     }
 
@@ -98,7 +114,8 @@ impl FloorServer {
         }
     }
 
-    /// One FloorStatus for all subscribers that have a stream; the others are remembered.
+    /// One FloorStatus for all subscribers that have a stream and read it; for the others it is
+    /// remembered that there is something to tell.
     fn tell_subscribers(&mut self, conference_key: Key, floor: usize, out: &mut impl Output) {
         let Self { conferences, members, requests, scratch, counters, behind, .. } = self;
         let Some(conference) = conferences.get_mut(conference_key) else { return };
@@ -111,10 +128,11 @@ impl FloorServer {
         for &key in place.subscribers.iter().chain(&chair) {
             let member = members.get(key).expect("who leaves is unsubscribed");
             let Some(channel) = member.channel() else { continue };
-            if channel.transport == Transport::Unreliable {
+            let by_datagrams = channel.transport == Transport::Unreliable;
+            if by_datagrams || !out.takes(member.user.termination) {
                 let member = members.get_mut(key).expect("it was there");
                 member.stale |= 1 << floor;
-                if !std::mem::replace(&mut member.listed, true) {
+                if by_datagrams && !std::mem::replace(&mut member.listed, true) {
                     behind.push(key);
                 }
                 continue;
@@ -179,8 +197,11 @@ impl FloorServer {
         let Some(channel) = member.channel() else { return };
         match channel.transport {
             Transport::Reliable => {
-                while let Some(floor) = take_lowest(&mut self.members[key].stale) {
-                    self.send_told(key, Told::Floor(floor), out);
+                let termination = member.user.termination;
+                while self.members[key].stale != 0 && out.takes(termination) {
+                    if let Some(floor) = take_lowest(&mut self.members[key].stale) {
+                        self.send_told(key, Told::Floor(floor), out);
+                    }
                 }
             }
             Transport::Unreliable => self.begin_transaction(key, now_ns, out),

@@ -7,6 +7,12 @@ pub trait Output {
     /// A message, or with UDP a datagram, for the connection of a Termination.
     fn send(&mut self, termination: Key, bytes: &[u8]);
 
+    /// Whether the stream of a Termination takes what is to be told of floors now. If not, that is kept
+    /// until [`FloorServer::caught_up`](super::FloorServer::caught_up), and told as it is then.
+    fn takes(&mut self, _termination: Key) -> bool {
+        true
+    }
+
     /// A user holds a floor from now on, or no longer.
     fn holder_changed(&mut self, change: HolderChange);
 

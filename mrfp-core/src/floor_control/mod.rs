@@ -20,6 +20,7 @@ use std::collections::{HashMap, VecDeque};
 
 use mrfp_io::{Key, SendBuffers};
 
+use crate::back_pressure::are_scarce;
 use crate::connection::{Connection, Life};
 use crate::floor::{FloorServer, HolderChange, Output};
 use crate::metrics::PublishedMetrics;
@@ -43,6 +44,8 @@ pub(crate) struct FloorControls {
     overfull: Vec<Key>,
     /// Terminations whose association the server has ended.
     closed: Vec<Key>,
+    /// Some were not told of floors for want of buffers.
+    held_back: bool,
     /// The server may have something to tell at the end of the turn.
     untold: bool,
 }
@@ -73,6 +76,7 @@ pub(crate) struct Outlet<'a> {
     changes: &'a mut VecDeque<HolderChange>,
     overfull: &'a mut Vec<Key>,
     closed: &'a mut Vec<Key>,
+    held_back: &'a mut bool,
 }
 
 impl Output for Outlet<'_> {
@@ -106,6 +110,18 @@ impl Output for Outlet<'_> {
             self.overfull.push(key);
         }
         mark(connection, key, self.dirty);
+    }
+
+    /// What changes for many, and often, is no reason to drop who reads it slowly, nor to take the
+    /// buffers that others need.
+    fn takes(&mut self, termination: Key) -> bool {
+        if are_scarce(self.send_buffers) {
+            *self.held_back = true;
+            return false;
+        }
+        let connection = self.terminations.get(termination).and_then(|it| it.connection);
+        let connection = connection.and_then(|key| self.connections.get(key));
+        connection.is_none_or(|it| it.egress.bytes() <= self.egress_bytes_max)
     }
 
     fn holder_changed(&mut self, change: HolderChange) {
@@ -145,7 +161,7 @@ impl Plane {
         closed_for: ReleaseCause,
         call: impl FnOnce(&mut FloorServer, u64, &mut Outlet<'_>) -> R,
     ) -> Option<R> {
-        let FloorControls { server, changes, overfull, closed, .. } = &mut self.floors;
+        let FloorControls { server, changes, overfull, closed, held_back, .. } = &mut self.floors;
         let mut outlet = Outlet {
             connections: &mut self.connections,
             terminations: &mut self.terminations,
@@ -157,6 +173,7 @@ impl Plane {
             changes,
             overfull,
             closed,
+            held_back,
         };
         let result = call(server.as_mut()?, self.now_ns, &mut outlet);
         // Nothing of a message has come in meanwhile: that is the moment of the change.
@@ -170,6 +187,20 @@ impl Plane {
             self.release_session(session, closed_for, Ending::Graceful);
         }
         Some(result)
+    }
+
+    /// Who was held back for want of buffers is told how the floors are.
+    pub(crate) fn resume_telling_of_floors(&mut self) {
+        if std::mem::take(&mut self.floors.held_back) {
+            self.with_floor_server(|server, _, _| server.all_caught_up());
+        }
+    }
+
+    /// The participant of a connection takes again what it is told.
+    pub(crate) fn floor_control_caught_up(&mut self, session: Key) {
+        if let Some(participant) = self.participant(session) {
+            self.with_floor_server(|server, _, _| server.caught_up(participant));
+        }
     }
 
     /// What the server has counted, for readers on other threads.

@@ -146,7 +146,7 @@ impl Plane {
         self.check_egress(key);
     }
 
-    fn participant(&self, session: Key) -> Option<Participant> {
+    pub(super) fn participant(&self, session: Key) -> Option<Participant> {
         self.terminations.get(session)?.floor_seat().map(|seat| seat.participant)
     }
 }

@@ -121,3 +121,70 @@ fn a_controller_that_does_not_listen_is_not_drowned() {
     assert_eq!(changes, 40_000, "and nothing is lost");
     world.subtract_all([1, 11]);
 }
+
+#[test]
+fn who_reads_slowly_is_told_how_floors_are_and_not_how_they_became_so() {
+    let mut world = small();
+    let mut slow = participant(&mut world, 11, None);
+    let mut keen = participant(&mut world, 12, None);
+    slow.query(&mut world, MESSAGES);
+    world.shard.driver_mut().peer_stop_reading(slow.peer);
+    let mut most = 0;
+    for round in 1..2_000 {
+        let request = keen.message(Primitive::FloorRequest, &[Value::FloorId(MESSAGES)]);
+        keen.send_raw(&mut world, &request);
+        world.shard.turn().unwrap();
+        let release = keen.message(Primitive::FloorRelease, &[Value::FloorRequestId(round)]);
+        keen.send_raw(&mut world, &release);
+        world.shard.turn().unwrap();
+        keen.heard(&mut world);
+        most = most.max(world.metrics.read().send_buffers_outstanding);
+    }
+    keen.request(&mut world, MESSAGES);
+    world.take_events();
+    assert_eq!(released(&world, 11), None, "others change much, and it has a moment");
+    world.shard.driver_mut().peer_resume_reading(slow.peer);
+    world.settle();
+    let told = slow.heard(&mut world).pop();
+    assert!(told.is_some_and(|it| it.contains("#2000 Granted (1 Granted) for 12")));
+    assert!(most <= 64, "{most} buffers");
+    world.subtract_all([1, 11, 12]);
+}
+
+#[test]
+fn what_many_are_told_leaves_buffers_for_others() {
+    let limits = Limits { send_buffers_large_max: 16, ..Limits::default() };
+    let mut world = World::new(Simulator::without_faults(), limits);
+    member(&mut world, 1, false);
+    let mut phones: Vec<Phone> = (11..51).map(|user| participant(&mut world, user, None)).collect();
+    for phone in &mut phones {
+        phone.query(&mut world, MESSAGES);
+        world.shard.driver_mut().peer_stop_reading(phone.peer);
+    }
+    // What is told of so many requests takes a large buffer for each who is told.
+    let info = [b'x'; 200];
+    let requests: Vec<_> = phones
+        .iter_mut()
+        .map(|phone| {
+            let values = [Value::FloorId(MESSAGES), Value::ParticipantProvidedInfo(&info)];
+            phone.message(Primitive::FloorRequest, &values)
+        })
+        .collect();
+    for (phone, request) in phones.iter_mut().zip(&requests) {
+        phone.send_raw(&mut world, request);
+    }
+    for _ in 0..50 {
+        world.shard.turn().unwrap();
+    }
+    for phone in &phones {
+        world.shard.driver_mut().peer_resume_reading(phone.peer);
+    }
+    world.settle();
+    for phone in &mut phones {
+        let user = u64::from(phone.user_id);
+        assert_eq!(released(&world, user), None, "{user}");
+        let told = phone.heard(&mut world).pop().expect("something");
+        assert!(told.starts_with("FloorStatus") && told.contains("for 50"), "{told}");
+    }
+    world.subtract_all(std::iter::once(1).chain(11..51));
+}
