@@ -479,6 +479,23 @@ fn one_line_gives_every_room_a_floor_for_its_messages() {
 }
 
 #[test]
+fn examples_of_the_floors_are_valid() {
+    let guide = include_str!("../../docs/bfcp.md");
+    let examples = guide.split("```toml\n").skip(1).map(|rest| rest.split("```").next());
+    let examples: Vec<_> = examples.map(|example| example.expect("an end")).collect();
+    let [simple, rich] = examples[..] else { panic!("{examples:?}") };
+    let config = Config::parse("docs/bfcp.md", simple).expect("valid");
+    assert_eq!(config.floors_of(&Room::default()).len(), 1);
+    // The file with the authorities is not there: in the clear it needs none.
+    let rich = rich.replace("https:", "http:");
+    let kept = rich.lines().filter(|line| !line.starts_with("authorities"));
+    let config = Config::parse("docs/bfcp.md", &kept.collect::<Vec<_>>().join("\n"));
+    let config = config.expect("valid");
+    assert_eq!(config.floors_of(&config.room_exceptions[0]).len(), 2);
+    assert!(config.events.webhook.is_some());
+}
+
+#[test]
 fn names_the_place_in_the_floors_and_the_events() {
     let floor = |more: &str| format!("[[floor]]\nname = \"camera\"\nnumber = 1\n{more}");
     let room = |floors: &str| format!("[[room]]\nname = \"board\"\nfloors = {floors}\n");

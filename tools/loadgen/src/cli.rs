@@ -1,5 +1,6 @@
 //! The command line.
 
+mod bfcp;
 mod spread;
 mod wire;
 
@@ -15,6 +16,7 @@ use crate::media::{FileTraffic, Stall, Traffic};
 use crate::scenario::{Churn, ROOM_MEMBERS_MAX, Rooms, Scenario};
 use crate::security::KmsOptions;
 
+pub use self::bfcp::BfcpRun;
 pub use self::spread::{Share, Sources, Spread};
 pub use self::wire::{BulkRun, PlaneRun, RawRun, RelayRun, RelayUri, WireOptions};
 
@@ -95,6 +97,11 @@ pub enum Scenarios {
     /// TLS-PSK connections to a server of it, idle or handshake after handshake. No SIP.
     #[command(after_help = WIRE_EXAMPLES)]
     Plane(Box<PlaneRun>),
+    /// Floors (BFCP, RFC 8855): requested, granted, given back, again and again. In rooms that are
+    /// called (`sip:`), with a second m-line and a key of its own for it; or of a server that is
+    /// connected to directly (`tcp://`), conference and user by number.
+    #[command(after_help = BFCP_EXAMPLES)]
+    Bfcp(Box<BfcpRun>),
     /// Anything else is a scenario file: `run FILE.toml [--json FILE]`.
     #[command(external_subcommand)]
     File(Vec<String>),
@@ -111,6 +118,39 @@ Examples:
         --node-pid $(pidof haproxy | tr ' ' ,)
 
 Every byte is compared with what was sent. What counts is content: bodies, not heads.";
+
+const BFCP_EXAMPLES: &str = "\
+Examples, with a node whose rooms have floors:
+  Five rooms of ten, everybody with two keys of MIKEY-TICKET, one for MSRP and one for BFCP:
+    mrf-load run bfcp --target sip:room@127.0.0.1:5060 --sessions 50 --room-size 10 --security psk \\
+        --duration 10s --node-pid $(pidof mrf)
+
+Examples, for a server at 127.0.0.1:4000 whose conferences are 1, 2, …, each with users 1 to 10:
+  What a primitive costs it: 1,000 conferences with 8 floors, 8 requests of each participant under
+  way (one for each floor), each floor given back as soon as it is held:
+    mrf-load run bfcp --target tcp://127.0.0.1:4000 --sessions 10000 --room-size 10 --floors 8 \\
+        --window 8 --warmup 1s --duration 10s --node-pid PID
+
+  The same over TLS-PSK; participant n, from 0, has the identity perf-{n:08} and as key the SHA-256
+  of perf-key-{n:08}:
+    mrf-load run bfcp --target tcp://127.0.0.1:4000 --sessions 10000 --floors 8 --window 8 \\
+        --security psk --node-pid PID
+
+  How long one waits for a floor that is asked for 20 times a second and held for 20 ms:
+    mrf-load run bfcp --target tcp://127.0.0.1:4000 --sessions 100 --message-rate 2 --hold 20ms
+
+  Memory of 10,000 silent participants:
+    mrf-load run bfcp --target tcp://127.0.0.1:4000 --sessions 10000 --idle --node-pid PID
+
+Words: a message is a primitive of a participant that was answered as it should (Hello, FloorRequest,
+FloorRelease); a delivery is a floor that was granted. Latency counts from the moment a floor was due to
+be asked for until it is granted, the wait for others included. --message-rate is floors asked for, per
+second and participant, whatever the server does; nobody asks again for a floor it waits for, and what
+is late for that counts from when it was due.
+
+Exit status: 0 if every call came up and ended, every primitive was answered by the right status, for the right request and floor, every
+floor asked for was granted, none to more than --holders, and there was at least one; 1 if not; 2 if the
+command line is wrong.";
 
 const WIRE_EXAMPLES: &str = "\
 Examples:
@@ -349,6 +389,8 @@ pub enum ScenarioName {
     Calls,
     /// Rooms of two, full of files.
     Bulk,
+    /// Rooms with floors, in which nobody talks.
+    Bfcp,
 }
 
 /// When a message leaves the window.
@@ -518,7 +560,9 @@ impl ScenarioName {
                 }),
                 ..rate(50.0)
             },
-            Self::Calls => Usual { rooms: Rooms::Count(1), message_rate: None, ..rate(0.0) },
+            Self::Calls | Self::Bfcp => {
+                Usual { rooms: Rooms::Count(1), message_rate: None, ..rate(0.0) }
+            }
             Self::Bulk => Usual {
                 files: Some(FileTraffic {
                     bytes: 64 << 20,

@@ -34,13 +34,21 @@ pub enum Violation {
     NotBound,
     /// A connection ended before its call did.
     UnexpectedClose,
-    /// The node broke the grammar of MSRP or TLS.
+    /// The node broke the grammar of MSRP, BFCP or TLS.
     Malformed,
     /// A SEND was answered with something else than 200.
     SendRefused,
     /// A SEND was never answered.
     SendUnanswered,
-    /// A response to a SEND that is not open.
+    /// A primitive about a floor was never answered.
+    PrimitiveUnanswered,
+    /// A floor that was asked for was refused or taken away, or a primitive answered with an Error.
+    FloorRefused,
+    /// A floor that was asked for was never granted.
+    FloorNotGranted,
+    /// More participants held a floor than may.
+    FloorOverheld,
+    /// A response to a request that is not open.
     UnexpectedResponse,
     /// Not one message, call or handshake of those the scenario counts took place.
     NothingExchanged,
@@ -79,10 +87,14 @@ impl Violation {
             Self::AuthRefused => "the relay gave no URI",
             Self::NotBound => "binding SEND was not answered 200 in time",
             Self::UnexpectedClose => "media connection ended before its call",
-            Self::Malformed => "the node broke the grammar of MSRP or TLS",
+            Self::Malformed => "the node broke the grammar of MSRP, BFCP or TLS",
             Self::SendRefused => "SEND was answered other than 200",
             Self::SendUnanswered => "SEND was never answered",
-            Self::UnexpectedResponse => "answer to a SEND that was not open",
+            Self::PrimitiveUnanswered => "BFCP primitive was never answered",
+            Self::FloorRefused => "floor was refused, or a primitive answered with an Error",
+            Self::FloorNotGranted => "floor was never granted",
+            Self::FloorOverheld => "floor was held by more than may",
+            Self::UnexpectedResponse => "answer to a request that was not open",
             Self::NothingExchanged => "nothing was exchanged, so the run has shown nothing",
             Self::Starved => "room in which nothing was delivered while others talked",
             Self::Lost => "message never reached a member",

@@ -29,6 +29,7 @@ use crate::scenario::{Churn, Place, Scenario};
 use crate::security::{Credential, KeyExchange, certificate_profile};
 use crate::signalling::transport::Transport;
 use crate::signalling::{Config, UserAgents};
+use crate::wire::{self, Lobby, Plan, WireReport};
 
 /// Runs a scenario. An error means that it could not be run; what the node did wrong is in the
 /// report.
@@ -41,6 +42,27 @@ pub async fn run(
     let mut fleet = Fleet::new(options, scenario, sources, node).await?;
     fleet.drive().await?;
     fleet.finish().await
+}
+
+/// The same in rooms with floors: participants as the plan says, each in a call of its own.
+pub async fn run_with_floors(
+    options: &Run,
+    scenario: &Scenario,
+    sources: Vec<IpAddr>,
+    node: &Processes,
+    plan: Plan,
+) -> io::Result<(Report, WireReport)> {
+    let (floors, lobby) = wire::Run::with_lobby(plan, node)?;
+    let mut fleet = Fleet::new(options, scenario, sources, node).await?;
+    fleet.lobby = Some(lobby);
+    let calls = async {
+        fleet.drive().await?;
+        if let Some(lobby) = &fleet.lobby {
+            lobby.close();
+        }
+        fleet.finish().await
+    };
+    tokio::try_join!(calls, floors.drive())
 }
 
 struct Fleet<'a> {
@@ -76,6 +98,8 @@ struct Fleet<'a> {
     media_reports: Vec<WorkerReport>,
     /// From BYE to its answer.
     ending_latency: Histogram<u64>,
+    /// Where the participants of floor control wait for their calls.
+    lobby: Option<Lobby>,
     steady: Steady,
     display: Display,
 }
@@ -104,6 +128,10 @@ struct Session {
     ended: Option<Instant>,
     local_path: String,
     exchange: Option<KeyExchange>,
+    /// The same of its floors.
+    floor_exchange: Option<KeyExchange>,
+    /// It is decided whether it asks for floors.
+    announced: bool,
     /// Counted in `Fleet::settled`.
     settled: bool,
     /// Counted in `Fleet::present`.
@@ -119,6 +147,8 @@ impl Session {
             ended: None,
             local_path: String::new(),
             exchange: None,
+            floor_exchange: None,
+            announced: false,
             settled: false,
             present: false,
         }
@@ -205,6 +235,7 @@ impl<'a> Fleet<'a> {
             setup_latency: latency_histogram(),
             bound_latency: latency_histogram(),
             ending_latency: latency_histogram(),
+            lobby: None,
             violations: Violations::default(),
             media_reports: Vec::new(),
             steady: Steady::of(node),
@@ -259,6 +290,7 @@ impl<'a> Fleet<'a> {
                 next = next.min(self.due(self.launched));
             }
             Phase::WarmingUp => next = next.min(self.since + self.scenario.warmup),
+            Phase::Talking if self.lobby.is_some() => {}
             Phase::Talking => next = next.min(self.since + self.scenario.duration),
             Phase::Ending if self.next_to_end < self.scenario.sessions => {
                 next = next.min(self.due(self.next_to_end));
@@ -285,7 +317,7 @@ impl<'a> Fleet<'a> {
             Phase::SettingUp => self.set_up(now),
             Phase::WarmingUp if now >= self.since + self.scenario.warmup => self.measure(),
             Phase::WarmingUp if self.present == 0 => self.measure(),
-            Phase::Talking if now >= self.since + self.scenario.duration => self.stop(now),
+            Phase::Talking if self.has_talked(now) => self.stop(now),
             // Nobody is left who could talk.
             Phase::Talking if self.present == 0 => self.stop(now),
             Phase::Draining
@@ -308,6 +340,14 @@ impl<'a> Fleet<'a> {
             self.display.show(&figures, now);
         }
         Ok(())
+    }
+
+    /// What there was to be said is said.
+    fn has_talked(&self, now: Instant) -> bool {
+        match &self.lobby {
+            None => now >= self.since + self.scenario.duration,
+            Some(lobby) => lobby.is_served(),
+        }
     }
 
     /// Ends the waiting for a node that is not there: the run, where it never was; the open

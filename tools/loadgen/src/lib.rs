@@ -55,6 +55,8 @@ impl From<io::Error> for Error {
 pub enum Outcome {
     /// With SIP.
     Calls(Box<report::Report>),
+    /// Rooms with floors.
+    Floors(Box<FloorsReport>),
     /// Without.
     Wire(Box<wire::WireReport>),
     /// A scenario file.
@@ -71,6 +73,7 @@ impl Outcome {
     pub fn passed(&self) -> bool {
         match self {
             Self::Calls(report) => report.passed,
+            Self::Floors(report) => report.passed,
             Self::Wire(report) => report.passed,
             Self::Script(report) => report.passed,
             Self::Merged(report) => report.passed,
@@ -83,6 +86,7 @@ impl Outcome {
     pub fn to_text(&self) -> String {
         match self {
             Self::Calls(report) => report.to_text(),
+            Self::Floors(report) => report.calls.to_text() + &report.floors.to_text(),
             Self::Wire(report) => report.to_text(),
             Self::Script(report) => report.to_string(),
             Self::Merged(report) => report.to_text(),
@@ -119,6 +123,11 @@ pub fn run(command: cli::Command, words: &[String]) -> Result<Outcome, Error> {
             let cli::Run { spread, recording, .. } = &options.run;
             run_wire(spread, recording, words, |share| options.plan(share))
         }
+        Scenarios::Bfcp(options) if options.run.target.is_sip() => run_floors(&options),
+        Scenarios::Bfcp(options) => {
+            let cli::Run { spread, recording, .. } = &options.run;
+            run_wire(spread, recording, words, |share| options.plan(share))
+        }
         Scenarios::Relay(options) => run_bare(&options.wire, words, |share| options.plan(share)),
         Scenarios::Raw(options) => run_bare(&options.wire, words, |share| options.plan(share)),
         Scenarios::Plane(options) => run_bare(&options.wire, words, |share| options.plan(share)),
@@ -147,6 +156,37 @@ fn run_calls(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let report = runtime.block_on(fleet::run(&options, &scenario, sources, &record.node))?;
     record.finish(report, |report| Outcome::Calls(Box::new(report)))
+}
+
+/// What rooms with floors have shown.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct FloorsReport {
+    /// Every expectation held.
+    pub passed: bool,
+    /// Of the calls.
+    pub calls: report::Report,
+    /// Of what their participants have asked for.
+    pub floors: wire::WireReport,
+}
+
+/// Calls, and floors in them.
+fn run_floors(options: &cli::BfcpRun) -> Result<Outcome, Error> {
+    let calls = options.calls().map_err(Error::Usage)?;
+    if calls.spread.to_start().is_some() || calls.spread.share.is_some() {
+        return Err(Error::Usage("--processes: calls with floors are one process's".to_owned()));
+    }
+    let share = calls.spread.own();
+    let scenario = calls.to_scenario(share).map_err(Error::Usage)?;
+    let plan = options.plan(share).map_err(Error::Usage)?;
+    let sources = calls.spread.sources(share).map_err(Error::Usage)?;
+    check_descriptors(2 * scenario.sessions + sources.len() as u32)?;
+    let record = Record::open(&calls.recording, calls.spread.share)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let run = fleet::run_with_floors(&calls, &scenario, sources, &record.node, plan);
+    let (calls, floors) = runtime.block_on(run)?;
+    let passed = calls.passed && floors.passed;
+    let report = FloorsReport { passed, calls, floors };
+    record.finish(report, |report| Outcome::Floors(Box::new(report)))
 }
 
 /// Without SIP.

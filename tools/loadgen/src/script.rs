@@ -145,6 +145,7 @@ pub fn run(file: &Path) -> Result<ScriptReport, Error> {
 fn judge(name: String, expectations: &[Expectation], outcome: &Outcome) -> PhaseReport {
     let report = match outcome {
         Outcome::Calls(report) => serde_json::to_value(report),
+        Outcome::Floors(report) => serde_json::to_value(report),
         Outcome::Wire(report) => serde_json::to_value(report),
         Outcome::Script(report) => serde_json::to_value(report),
         Outcome::Merged(report) => serde_json::to_value(report),

@@ -250,6 +250,42 @@ fn everybody_speaks_for_the_first_time_in_one_moment() {
 }
 
 #[test]
+fn who_is_called_into_rooms_asks_for_their_floors() {
+    for security in ["plain", "psk"] {
+        let mut config = config();
+        config.rooms.floors = vec!["messages".to_owned()];
+        let node = start(config);
+        let target = format!("sip:room@{}", node.addresses.sip_udp);
+        let line = ["mrf-load", "run", "bfcp", "--target", &target, "--sessions", "40"];
+        let more = ["--room-size", "5", "--rate", "200/s", "--security", security];
+        let times = ["--duration", "1s", "--warmup", "200ms", "--threads", "2"];
+        let line = line.iter().chain(&more).chain(&times);
+        let outcome = loadgen::run(Cli::parse_from(line).command, &[]).unwrap();
+        let Outcome::Floors(report) = &outcome else { panic!("another report") };
+        assert!(outcome.passed(), "{}", outcome.to_text());
+        assert_eq!((report.calls.calls.bound, report.calls.calls.ended), (40, 40));
+        assert_eq!(report.floors.figures.sessions, Some(40));
+        assert!(report.floors.figures.deliveries > Some(40), "{}", outcome.to_text());
+        assert_eq!(report.floors.config.suite.is_some(), security == "psk");
+        node.assert_clean_and_stop();
+    }
+}
+
+#[test]
+fn rooms_without_floors_give_none() {
+    let node = start(config());
+    let target = format!("sip:room@{}", node.addresses.sip_udp);
+    let line = ["mrf-load", "run", "bfcp", "--target", &target, "--sessions", "2"];
+    let line = line.iter().chain(&["--room-size", "2", "--duration", "100ms"]);
+    let outcome = loadgen::run(Cli::parse_from(line).command, &[]).unwrap();
+    let Outcome::Floors(report) = &outcome else { panic!("another report") };
+    assert!(!outcome.passed());
+    let unusable = report.calls.violations.counts.get(&Violation::AnswerUnusable);
+    assert_eq!(unusable, Some(&2), "{}", outcome.to_text());
+    node.stop();
+}
+
+#[test]
 fn files_and_chat_share_a_connection() {
     for security in ["plain", "psk"] {
         let node = start(config());

@@ -240,6 +240,8 @@ fn what_is_ignored_does_not_outlive_a_cancel<D: Network>() {
     for _ in 0..50 {
         let (index, address) = connected(&mut harness, &end);
         D::post(&mut harness, &end, address, b"");
+        // What it has come to is there, and has not been looked at.
+        harness.driver.wait(Some(0)).unwrap();
         harness.driver.cancel(token(Operation::Recv, index));
         D::post(&mut harness, &end, address, b"");
         harness.run_until("ended", |harness| !harness.seen[&index].recv_armed);

@@ -10,18 +10,21 @@ use crate::media::worker::{Command, Connect, Event as MediaEvent};
 use crate::scenario::Scenario;
 use crate::security::Protection;
 use crate::signalling::{Event as CallEvent, Invite, place_of, sdp};
+use crate::wire::Invitation;
 
 impl Fleet<'_> {
     pub(super) fn call(&mut self, number: u32, now: Instant) {
         let session = &mut self.sessions[number as usize];
         let from = self.scenario.ue_uri(number);
         let to = self.scenario.room_uri(self.options, session.place.room);
-        let mut transfer_init = None;
+        let (mut transfer_init, mut floor_init) = (None, None);
         if let Some(credential) = &self.credential {
-            match credential.begin(&from, &to) {
-                Ok((exchange, message)) => {
+            let floors = self.lobby.is_some().then(|| credential.begin(&from, &to)).transpose();
+            match credential.begin(&from, &to).and_then(|messages| Ok((messages, floors?))) {
+                Ok(((exchange, message), floors)) => {
                     session.exchange = Some(exchange);
                     transfer_init = Some(message);
+                    (session.floor_exchange, floor_init) = floors.unzip();
                 }
                 Err(error) => {
                     session.state = SessionState::Over;
@@ -39,7 +42,12 @@ impl Fleet<'_> {
         session.local_path = sdp::local_path(local_ip, &session_id, secure);
         session.state = SessionState::Called;
         session.invited = now;
-        let sdp = sdp::offer(local_ip, &session_id, secure, transfer_init.as_deref());
+        let sdp = if self.lobby.is_some() {
+            let inits = transfer_init.as_deref().zip(floor_init.as_deref());
+            sdp::offer_with_floors(local_ip, &session_id, secure, inits)
+        } else {
+            sdp::offer(local_ip, &session_id, secure, transfer_init.as_deref())
+        };
         self.calls.attempted += 1;
         self.agents.invite(number, Invite { from, to, sdp }, now);
     }
@@ -131,6 +139,12 @@ impl Fleet<'_> {
         if matches!(&protection, Protection::Certificate(fingerprints) if fingerprints.is_empty()) {
             return self.unusable(call, "no a=fingerprint");
         }
+        if self.lobby.is_some()
+            && let Err(why) = self.announce(call, sdp)
+        {
+            return self.unusable(call, &format!("floor control: {why}"));
+        }
+        let session = &self.sessions[call as usize];
         let connect = Connect {
             session: call,
             room: session.place.room,
@@ -143,6 +157,32 @@ impl Fleet<'_> {
             protection,
         };
         self.thread(call).command(Command::Connect(Box::new(connect)));
+    }
+
+    /// Lets the participant of a call in, where its answer says.
+    fn announce(&mut self, call: u32, sdp: &[u8]) -> Result<(), String> {
+        let session = &mut self.sessions[call as usize];
+        let answer = sdp::floor_answer(sdp, self.profile.is_some());
+        let answer = answer.map_err(|error| format!("{error:?}"))?;
+        let psk = match (session.floor_exchange.take(), &answer.transfer_response) {
+            (Some(exchange), Some(response)) => Some(exchange.finish(response)?),
+            (Some(_), None) => return Err("a key exchange without an answer".to_owned()),
+            (None, _) => None,
+        };
+        session.announced = true;
+        if let Some(lobby) = &self.lobby {
+            lobby.admit(
+                call,
+                Invitation {
+                    address: answer.address,
+                    psk,
+                    conference_id: answer.conference_id,
+                    user_id: answer.user_id,
+                    floor_ids: answer.floor_ids,
+                },
+            );
+        }
+        Ok(())
     }
 
     pub(super) fn unusable(&mut self, call: u32, why: &str) {
@@ -206,6 +246,11 @@ impl Fleet<'_> {
         let session = &mut self.sessions[number as usize];
         if !std::mem::replace(&mut session.settled, true) {
             self.settled += 1;
+        }
+        if !std::mem::replace(&mut session.announced, true)
+            && let Some(lobby) = &self.lobby
+        {
+            lobby.dismiss(number);
         }
         if self.scenario.churn.is_some() {
             self.hang_up(number, Instant::now());

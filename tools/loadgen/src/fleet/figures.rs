@@ -158,7 +158,8 @@ impl Fleet<'_> {
         let mut warnings = warnings(self.options, measures_node, &cpu, &schedule_slip, &messages);
         warnings.extend(late_warning(&figures));
         let exchanged = if churns { self.calls.ended.into() } else { sent_total + file.len() };
-        if exchanged == 0 && !self.interrupted {
+        // Whether floors were granted is in a report of its own.
+        if exchanged == 0 && !self.interrupted && self.lobby.is_none() {
             let (bound, attempted) = (self.calls.bound, self.calls.attempted);
             self.violations.add(Violation::NothingExchanged, || match bound {
                 0 => format!("none of {attempted} calls came up, so nobody talked"),

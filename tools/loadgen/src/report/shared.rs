@@ -20,11 +20,13 @@ pub struct Figures {
     pub sessions: Option<u64>,
     /// Seconds until they were.
     pub set_up_seconds: Option<f64>,
-    /// Messages. Between two parties each is a SEND in, its 200 out, a SEND out, its 200 in.
+    /// Messages. Between two parties each is a SEND in, its 200 out, a SEND out, its 200 in; for `bfcp`
+    /// a primitive of a participant that was answered.
     pub messages: Option<u64>,
     /// Messages by seconds.
     pub messages_per_second: Option<f64>,
-    /// Arrivals of messages: in a room each arrives at all other members.
+    /// Arrivals of messages: in a room each arrives at all other members. For `bfcp` floors that were
+    /// granted.
     pub deliveries: Option<u64>,
     /// CPU of the node.
     pub node_cpu_seconds: Option<f64>,
@@ -43,7 +45,7 @@ pub struct Figures {
     pub generator_bound: bool,
     /// From the moment a message was due to its arrival; for `plane --handshakes` from the beginning
     /// of the connection to the end of the handshake; for `calls` from INVITE to the answered first
-    /// message.
+    /// message; for `bfcp` from the moment a floor was due to be asked for until it was granted.
     pub latency_us: Option<LatencyUs>,
     /// Open loop: from the moment a message was due to when the generator sent it. That is part of
     /// `latency_us`, and none of the target's.

@@ -3,7 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 
 use control_api::sdp::{
-    Chatroom, MessageSessionOffer, OfferedSetup, SdpError, offer_for_message_session, parse_answer,
+    Chatroom, ConnectionReuse, FloorProtocol, FloorStreamOffer, MessageSessionOffer, OfferedSetup,
+    SdpError, offer_for_message_session, offer_for_message_session_and_floors, parse_answer,
+    parse_floor_answer,
 };
 use mrfp_core::mp::Direction;
 use mrfp_protocol::tls::Fingerprint;
@@ -25,7 +27,36 @@ pub fn offer(
     secure: bool,
     transfer_init: Option<&[u8]>,
 ) -> Vec<u8> {
-    offer_for_message_session(&MessageSessionOffer {
+    offer_for_message_session(&message_session(address, session_id, secure, transfer_init))
+}
+
+/// The same with floor control beside it; each of the two has a TRANSFER_INIT of its own.
+#[must_use]
+pub fn offer_with_floors(
+    address: IpAddr,
+    session_id: &str,
+    secure: bool,
+    transfer_inits: Option<(&[u8], &[u8])>,
+) -> Vec<u8> {
+    let of_messages = transfer_inits.map(|(of_messages, _)| of_messages);
+    let floors = FloorStreamOffer {
+        address: SocketAddr::new(address, DISCARD_PORT),
+        protocol: if secure { FloorProtocol::Tls } else { FloorProtocol::Tcp },
+        setup: OfferedSetup::Active,
+        connection: ConnectionReuse::New,
+        mikey: transfer_inits.map(|(_, of_floors)| of_floors),
+    };
+    let messages = message_session(address, session_id, secure, of_messages);
+    offer_for_message_session_and_floors(&messages, &floors)
+}
+
+fn message_session<'a>(
+    address: IpAddr,
+    session_id: &'a str,
+    secure: bool,
+    transfer_init: Option<&'a [u8]>,
+) -> MessageSessionOffer<'a> {
+    MessageSessionOffer {
         session_id: 1,
         session_version: 1,
         address: SocketAddr::new(address, DISCARD_PORT),
@@ -39,7 +70,7 @@ pub fn offer(
         cema: false,
         chatroom: Some(Chatroom::default()),
         mikey: transfer_init,
-    })
+    }
 }
 
 /// What the answer says.
@@ -66,6 +97,8 @@ pub enum Unusable {
     BothActive,
     /// `a=path` names no IP address.
     Address,
+    /// There is no floor to ask for.
+    NoFloors,
     /// Neither `a=key-mgmt` nor an `a=fingerprint` that can be read.
     KeyManagement,
 }
@@ -88,6 +121,45 @@ pub fn answer(sdp: &[u8], secure: bool) -> Result<Answer, Unusable> {
         path: answer.path,
         transfer_response: answer.mikey,
         fingerprint,
+    })
+}
+
+/// What the answer says of floor control.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FloorAnswer {
+    /// Where to connect.
+    pub address: SocketAddr,
+    /// `a=confid`.
+    pub conference_id: u32,
+    /// `a=userid`.
+    pub user_id: u16,
+    /// `a=floorid`, each.
+    pub floor_ids: Vec<u16>,
+    /// TRANSFER_RESP.
+    pub transfer_response: Option<Vec<u8>>,
+}
+
+/// Reads what the answer to an offer of [`offer_with_floors`] says of them.
+pub fn floor_answer(sdp: &[u8], secure: bool) -> Result<FloorAnswer, Unusable> {
+    let answer = parse_floor_answer(sdp).map_err(Unusable::Sdp)?;
+    if (answer.protocol == FloorProtocol::Tls) != secure {
+        return Err(Unusable::Protocol);
+    }
+    if answer.peer_is_active {
+        return Err(Unusable::BothActive);
+    }
+    if secure && answer.mikey.is_none() {
+        return Err(Unusable::KeyManagement);
+    }
+    if answer.floors.is_empty() {
+        return Err(Unusable::NoFloors);
+    }
+    Ok(FloorAnswer {
+        address: answer.connect_to.ok_or(Unusable::Address)?,
+        conference_id: answer.conference_id,
+        user_id: answer.user_id,
+        floor_ids: answer.floors.iter().map(|floor| floor.floor_id).collect(),
+        transfer_response: answer.mikey,
     })
 }
 

@@ -4,6 +4,8 @@ use mrfp_io::Socket;
 
 use super::auth::Registration;
 use super::end::End;
+use super::lobby::Invitation;
+use super::participant::Participant;
 use crate::media::channel::Channel;
 
 /// One connection.
@@ -22,10 +24,13 @@ pub(super) struct Link {
     pub(super) deadline_ns: u64,
     /// When it was begun, or spoke first.
     pub(super) begun_ns: u64,
+    /// What its call was answered.
+    pub(super) invitation: Option<Box<Invitation>>,
     /// The peer may close: it was told goodbye.
     pub(super) released: bool,
     pub(super) registration: Option<Box<Registration>>,
     pub(super) end: Option<Box<End>>,
+    pub(super) participant: Option<Box<Participant>>,
     /// Open loop: when the next message is due.
     pub(super) due_ns: u64,
 }
@@ -41,8 +46,8 @@ pub(super) enum Stage {
     Securing,
     /// Up, but nothing was said: everybody will at once.
     Silent,
-    /// AUTH is under way.
-    Authorising,
+    /// Its first word is not answered: AUTH, Hello.
+    Introducing,
     /// It can be used.
     Ready,
     /// It ends; what is with the kernel is awaited.
@@ -67,8 +72,10 @@ impl Link {
             deadline_ns: u64::MAX,
             begun_ns: 0,
             released: false,
+            invitation: None,
             registration: None,
             end: None,
+            participant: None,
             due_ns: 0,
         }
     }

@@ -4,6 +4,8 @@
 //! - [`plan`]: what is to be done, checked.
 //! - `worker`: a thread with a ring and its links; `talk` is what they say.
 //! - `link`: one connection, with TLS or without; `auth`: a URI of a relay; `end`: one end of a pair.
+//! - `participant`: a user of a conference with floors (BFCP).
+//! - [`Lobby`]: where participants come from that calls bring.
 //! - `flights`: the oracle; `pattern`: messages recognised and written without parsing.
 //! - `bulk`: a stream through whoever forwards bytes.
 //! - [`report`]: what a run has shown.
@@ -13,6 +15,8 @@ mod bulk;
 mod end;
 mod flights;
 mod link;
+mod lobby;
+mod participant;
 mod pattern;
 pub mod plan;
 pub mod report;
@@ -27,6 +31,8 @@ use std::time::{Duration, Instant};
 use mrfp_io::{Ring, RingConfig};
 
 use self::bulk::Bulk;
+use self::lobby::Arrival;
+pub use self::lobby::{Invitation, Lobby};
 pub use self::plan::Plan;
 use self::plan::Work;
 pub use self::report::WireReport;
@@ -54,18 +60,21 @@ enum Phase {
     Measured,
     /// What is on its way is awaited.
     Draining,
+    /// The calls that have brought the participants end, and whoever was called closes.
+    Leaving,
     /// Links are closed.
     Ending,
 }
 
 impl Phase {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::SettingUp,
         Self::Speaking,
         Self::Talking,
         Self::Measuring,
         Self::Measured,
         Self::Draining,
+        Self::Leaving,
         Self::Ending,
     ];
 
@@ -85,6 +94,10 @@ struct Control {
     phase: AtomicU8,
     /// The thread that may connect, where the order of connections counts.
     turn: AtomicU32,
+    /// All is said: the calls that have brought the participants may end.
+    served: AtomicBool,
+    /// They have.
+    calls_over: AtomicBool,
 }
 
 impl Control {
@@ -128,7 +141,8 @@ pub fn run(plan: Plan, node: &Processes) -> io::Result<WireReport> {
     runtime.block_on(Run::begin(plan, node)?.drive())
 }
 
-struct Run<'a> {
+/// A run whose threads are there.
+pub(crate) struct Run<'a> {
     plan: Arc<Plan>,
     node: &'a Processes,
     control: Arc<Control>,
@@ -139,19 +153,27 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     fn begin(plan: Plan, node: &'a Processes) -> io::Result<Self> {
+        Self::with_lobby(plan, node).map(|(run, _)| run)
+    }
+
+    /// The lobby is where participants come from if calls bring them.
+    pub(crate) fn with_lobby(plan: Plan, node: &'a Processes) -> io::Result<(Self, Lobby)> {
         let plan = Arc::new(plan);
         let control = Arc::new(Control::default());
         let mut measured = Measured::default();
         measured.pss_before = node.pss_bytes();
         let origin = Instant::now();
-        let threads = (0..)
-            .zip(crate::media::cores(plan.share, plan.threads))
-            .map(|(number, core)| Thread::spawn(&plan, &control, number, core, origin))
-            .collect::<io::Result<_>>()?;
-        Ok(Self { plan, node, control, threads, interrupted: false, measured })
+        let (mut threads, mut doors) = (Vec::new(), Vec::new());
+        for (number, core) in (0..).zip(crate::media::cores(plan.share, plan.threads)) {
+            let (door, arrivals) = mpsc::channel();
+            doors.push((plan.links_of(number), door));
+            threads.push(Thread::spawn(&plan, &control, number, core, origin, arrivals)?);
+        }
+        let lobby = Lobby { control: Arc::clone(&control), doors };
+        Ok((Self { plan, node, control, threads, interrupted: false, measured }, lobby))
     }
 
-    async fn drive(mut self) -> io::Result<WireReport> {
+    pub(crate) async fn drive(mut self) -> io::Result<WireReport> {
         let begun = Instant::now();
         let links = u64::from(self.plan.links);
         let (works_from_start, burst) = (self.plan.work != Work::Handshakes, self.plan.burst);
@@ -193,6 +215,13 @@ impl<'a> Run<'a> {
             tokio::time::sleep(INTERVAL).await;
         }
         self.measured.total = self.counted();
+        if self.plan.is_called() {
+            self.control.enter(Phase::Leaving);
+            self.control.served.store(true, Ordering::Release);
+            while !self.control.calls_over.load(Ordering::Acquire) {
+                tokio::time::sleep(INTERVAL).await;
+            }
+        }
         self.control.enter(Phase::Ending);
         let mut figures = Vec::new();
         for thread in self.threads {
@@ -252,6 +281,7 @@ impl Thread {
         number: u32,
         core: Option<mrfp_io::Core>,
         origin: Instant,
+        arrivals: mpsc::Receiver<Arrival>,
     ) -> io::Result<Self> {
         let progress = Arc::new(Progress::default());
         let (plan, control) = (Arc::clone(plan), Arc::clone(control));
@@ -273,7 +303,8 @@ impl Thread {
                     if let Work::Bulk { sink } = plan.work {
                         return Bulk::new(ring, plan, control, published).run(sink);
                     }
-                    Worker::new(ring, plan, control, published, number, links, origin).run()
+                    let place = (number, links, origin);
+                    Worker::new(ring, plan, control, published, place, arrivals).run()
                 }
                 Err(error) => {
                     let said = io::Error::new(error.kind(), error.to_string());

@@ -16,6 +16,8 @@ use zeroize::Zeroizing;
 pub use super::auth::User;
 use super::end::STAMP_BYTES;
 use super::link::Link;
+use super::lobby::Invitation;
+use super::participant::{FLOORS_MAX, Place};
 use crate::cli::Share;
 
 /// What a run is to do.
@@ -72,6 +74,27 @@ pub enum Work {
     Idle,
     /// Connections that end when they are secured, and begin again.
     Handshakes,
+    /// Participants of floor control (BFCP), and a server of it.
+    Floors(Floors),
+}
+
+/// Conferences with floors, and what their users do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Floors {
+    /// Of each conference. The first conference and the first user have number 1.
+    pub users: u32,
+    /// Of each conference, from 1.
+    pub floors: u16,
+    /// Who may hold a floor at a time; more is a violation.
+    pub holders_max: u16,
+    /// How long a floor is held, in nanoseconds.
+    pub hold_ns: u64,
+    /// Everybody is told who holds what.
+    pub subscribes: bool,
+    /// Nobody asks for anything.
+    pub idle: bool,
+    /// Calls bring the participants, and say who they are and where they connect.
+    pub called: bool,
 }
 
 /// What pairs say.
@@ -130,6 +153,8 @@ impl fmt::Debug for Keys {
     }
 }
 
+/// Floors that a conference may have.
+pub const FLOORS: std::ops::RangeInclusive<i64> = 1..=FLOORS_MAX as i64;
 /// Bodies that a message may have: a stamp; and no more than a relay takes in one SEND.
 pub const BODY_BYTES: std::ops::RangeInclusive<usize> = STAMP_BYTES..=64 * 1024;
 
@@ -182,12 +207,21 @@ fn own_identity() -> Identity {
 }
 
 impl Plan {
+    /// Links that stay together: a pair, or the users of a conference.
+    fn group(&self) -> u32 {
+        match &self.work {
+            Work::Floors(floors) => floors.users,
+            _ => 2,
+        }
+    }
+
     /// The links of a thread: neighbours stay together.
     pub(super) fn links_of(&self, thread: u32) -> Range<u32> {
-        let pairs = u64::from(self.links.div_ceil(2));
+        let group = self.group();
+        let groups = u64::from(self.links.div_ceil(group));
         let bound = |thread: u32| {
-            let pair = pairs * u64::from(thread) / u64::from(self.threads);
-            (2 * pair as u32).min(self.links)
+            let first = groups * u64::from(thread) / u64::from(self.threads);
+            (group * first as u32).min(self.links)
         };
         bound(thread)..bound(thread + 1)
     }
@@ -202,7 +236,8 @@ impl Plan {
 
     /// Where a link connects to.
     pub(super) fn target(&self, number: u32) -> SocketAddr {
-        self.targets[number as usize / 2 % self.targets.len()]
+        let group = (self.first_number + number) / self.group();
+        self.targets[group as usize % self.targets.len()]
     }
 
     /// Our address for a link.
@@ -211,13 +246,27 @@ impl Plan {
         (!sources.is_empty()).then(|| sources[number as usize % sources.len()])
     }
 
+    /// Calls bring the participants.
+    pub(super) fn is_called(&self) -> bool {
+        matches!(self.work, Work::Floors(Floors { called: true, .. }))
+    }
+
     /// The handshake a link begins with.
-    pub(super) fn handshake(&self, number: u32) -> Result<Option<Handshake>, HandshakeError> {
+    pub(super) fn handshake(
+        &self,
+        number: u32,
+        invitation: Option<&Invitation>,
+    ) -> Result<Option<Handshake>, HandshakeError> {
         let number = self.first_number + number;
+        let brought = invitation.and_then(|invitation| invitation.psk.as_ref());
         match &self.protection {
             Protection::Plain => Ok(None),
             Protection::Certificate { profile, host } => {
                 Handshake::certificate_client(profile, host).map(Some)
+            }
+            Protection::Psk { profile, .. } if brought.is_some() => {
+                let (identity, key) = brought.ok_or(HandshakeError::Other)?;
+                Handshake::client(profile, identity, key).map(Some)
             }
             Protection::Psk { profile, keys } => {
                 let (identity, key) = match keys {
@@ -230,6 +279,26 @@ impl Plan {
                 let key = key.ok_or(HandshakeError::Other)?;
                 Handshake::client(profile, identity.as_bytes(), &key).map(Some)
             }
+        }
+    }
+
+    /// Whose floors the user of a link asks for.
+    pub(super) fn place(&self, floors: &Floors, number: u32) -> Place {
+        let number = self.first_number + number;
+        Place {
+            conference_id: number / floors.users + 1,
+            user_id: (number % floors.users + 1) as u16,
+            floor_ids: (1..=floors.floors).collect(),
+            subscribes: floors.subscribes,
+        }
+    }
+
+    /// Requests a participant has at a time: the window; in the open loop one for each floor, as nobody
+    /// asks again for what he waits for.
+    pub(super) fn cycles(&self, floors: &Floors) -> u32 {
+        match self.traffic.interval_ns {
+            None => self.traffic.window,
+            Some(_) => floors.floors.into(),
         }
     }
 
@@ -325,6 +394,24 @@ mod tests {
                 assert_eq!(next, links);
             }
         }
+    }
+
+    #[test]
+    fn threads_part_no_conference_and_users_are_numbered_in_it() {
+        let floors = Floors {
+            users: 10,
+            floors: 2,
+            holders_max: 1,
+            hold_ns: 0,
+            subscribes: false,
+            idle: false,
+            called: false,
+        };
+        let plan = Plan { work: Work::Floors(floors.clone()), first_number: 40, ..plan(30, 2) };
+        assert_eq!((plan.links_of(0), plan.links_of(1)), (0..10, 10..30));
+        let place = plan.place(&floors, 19);
+        assert_eq!((place.conference_id, place.user_id), (6, 10));
+        assert_eq!(place.floor_ids, [1, 2]);
     }
 
     #[test]

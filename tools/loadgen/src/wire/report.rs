@@ -7,7 +7,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::Plan;
-use super::plan::{Protection, Work};
+use super::plan::{Floors, Protection, Work};
 use super::worker::WorkerFigures;
 use crate::accounting::{Processes, Usage};
 use crate::expectation::{Violation, Violations};
@@ -36,9 +36,9 @@ pub struct WireReport {
     pub figures: Figures,
     /// Of `latency_us`, for `mrf-load merge`: value in nanoseconds, count.
     pub latency_histogram_ns: Buckets,
-    /// From the moment a message was due to its arrival.
+    /// From the moment a message was due to its arrival; a request for a floor, until it is granted.
     pub delivery_latency: Percentiles,
-    /// From a SEND to its 200.
+    /// From a SEND to its 200, a primitive to its answer.
     pub answer_latency: Percentiles,
     /// From a link's first word to the first answer, with `--burst`.
     pub first_answer_latency: Percentiles,
@@ -55,7 +55,7 @@ pub struct WireReport {
 /// The run's parameters.
 #[derive(Clone, Debug, Serialize)]
 pub struct WireConfigReport {
-    /// `relay`, `raw`, `plane --idle`, `plane --handshakes`.
+    /// `relay`, `raw`, `bulk`, `bfcp`, `bfcp --idle`, `plane --idle`, `plane --handshakes`.
     pub scenario: String,
     /// Where to.
     pub target: String,
@@ -67,7 +67,7 @@ pub struct WireConfigReport {
     pub connections: u32,
     /// Closed loop: the window.
     pub window: Option<u32>,
-    /// Open loop: messages per second and end.
+    /// Open loop: messages, or requests for floors, per second and end.
     pub message_rate_per_second: Option<f64>,
     /// Bytes of a message's body.
     pub message_bytes: usize,
@@ -177,6 +177,8 @@ impl WireReport {
         let (exchanged, what) = match plan.work {
             Work::Relay { .. } | Work::Raw => (measured.total.messages, "message"),
             Work::Bulk { .. } => (measured.total.bytes, "byte"),
+            Work::Floors(Floors { idle: true, .. }) => (measured.up, "connection"),
+            Work::Floors(_) => (measured.total.deliveries, "floor"),
             Work::Idle => (measured.up, "connection"),
             Work::Handshakes => (measured.total.handshakes, "handshake"),
         };
@@ -217,26 +219,36 @@ impl WireReport {
     pub fn to_text(&self) -> String {
         let mut text = String::new();
         let config = &self.config;
+        let is_bfcp = config.scenario.starts_with("bfcp");
+        let names = if is_bfcp {
+            ["due to Granted", "primitive to answer", "Hello to HelloAck"]
+        } else {
+            ["SEND to delivery", "SEND to 200", "first word to 200"]
+        };
         let _ = writeln!(
             text,
-            "\n{} to {}: {} connections, {}{}, bodies of {} bytes, {} media thread(s)",
+            "\n{} to {}: {} connections, {}{}{}, {} media thread(s)",
             config.scenario,
             config.target,
             config.connections,
             config.security,
             config.suite.as_ref().map_or_else(String::new, |suite| format!(" ({suite})")),
-            config.message_bytes,
+            if is_bfcp {
+                String::new()
+            } else {
+                format!(", bodies of {} bytes", config.message_bytes)
+            },
             config.threads
         );
         let _ = writeln!(
             text,
-            "\n  {:<18}{:>11}{:>11}{:>11}{:>11}{:>11}{:>11}",
+            "\n  {:<20}{:>11}{:>11}{:>11}{:>11}{:>11}{:>11}",
             "latency", "count", "p50", "p90", "p99", "p99.9", "max"
         );
         for (name, it) in [
-            ("SEND to delivery", &self.delivery_latency),
-            ("SEND to 200", &self.answer_latency),
-            ("first word to 200", &self.first_answer_latency),
+            (names[0], &self.delivery_latency),
+            (names[1], &self.answer_latency),
+            (names[2], &self.first_answer_latency),
             ("handshake", &self.handshake_latency),
             ("schedule slip", &self.schedule_slip),
         ] {
@@ -245,7 +257,7 @@ impl WireReport {
                     [it.p50_us, it.p90_us, it.p99_us, it.p999_us, it.max_us].map(show_us);
                 let _ = writeln!(
                     text,
-                    "  {name:<18}{:>11}{p50:>11}{p90:>11}{p99:>11}{p999:>11}{max:>11}",
+                    "  {name:<20}{:>11}{p50:>11}{p90:>11}{p99:>11}{p999:>11}{max:>11}",
                     it.count
                 );
             }
@@ -261,7 +273,11 @@ impl WireReport {
         self.violations.write_verdict(
             &mut text,
             self.passed,
-            "every connection came up, every message was answered and arrived once and in order",
+            if is_bfcp {
+                "every connection came up, every primitive was answered, no floor had too many holders"
+            } else {
+                "every connection came up, every message was answered and arrived once and in order"
+            },
         );
         text
     }
@@ -329,6 +345,8 @@ fn config_report(plan: &Plan, suite: Option<&str>) -> WireConfigReport {
             Work::Relay { .. } => "relay",
             Work::Raw => "raw",
             Work::Bulk { .. } => "bulk",
+            Work::Floors(Floors { idle: true, .. }) => "bfcp --idle",
+            Work::Floors(_) => "bfcp",
             Work::Idle => "plane --idle",
             Work::Handshakes => "plane --handshakes",
         }
@@ -357,7 +375,8 @@ fn warnings(
     slip: &Percentiles,
 ) -> Vec<String> {
     let mut warnings = Vec::new();
-    if figures.generator_bound && plan.work != Work::Idle {
+    let is_idle = matches!(plan.work, Work::Idle | Work::Floors(Floors { idle: true, .. }));
+    if figures.generator_bound && !is_idle {
         warnings.push(crate::report::bound_warning(figures.generator_busy));
     }
     warnings.extend(crate::report::late_warning(figures));

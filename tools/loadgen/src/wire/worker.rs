@@ -1,19 +1,23 @@
 //! A media thread without SIP: links on one ring, the pairs they make, the clock of the traffic.
 
+mod floors;
 mod lifecycle;
 mod talk;
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
 use hdrhistogram::Histogram;
 use mrfp_io::{Completion, Driver as _, Ring, SendBuffers};
 
+use self::floors::Holding;
 use super::end::Heard;
 use super::link::{Link, Stage};
+use super::lobby::Arrival;
+use super::participant;
 use super::{Control, Phase, Plan, Progress, Work};
 use crate::accounting::thread_cpu_ns;
 use crate::expectation::{Violation, Violations};
@@ -39,11 +43,18 @@ struct Shared {
     pool: SendBuffers,
     scratch: Vec<u8>,
     heard: Vec<Heard>,
+    heard_of_floors: Vec<participant::Heard>,
+    /// Who holds a floor, in the order they are to give it back.
+    holding: VecDeque<Holding>,
+    /// Of each floor of each conference.
+    holders: Vec<u32>,
     dirty: Set,
     /// May have something to say.
     ready: Set,
     /// Links whose receive ended for lack of buffers.
     rearm: Vec<u32>,
+    /// Participants whose call was answered.
+    arrivals: mpsc::Receiver<Arrival>,
     /// Links that may begin (again).
     waiting: VecDeque<u32>,
     /// Being connected or secured.
@@ -114,13 +125,13 @@ impl Worker {
         plan: Arc<Plan>,
         control: Arc<Control>,
         progress: Arc<Progress>,
-        thread: u32,
-        links: Range<u32>,
-        origin: Instant,
+        (thread, links, origin): (u32, Range<u32>, Instant),
+        arrivals: mpsc::Receiver<Arrival>,
     ) -> Self {
         let count = links.end - links.start;
         let pool = SendBuffers::new(plan.buffers(count));
         let identities = plan.identities_of(thread).collect();
+        let waiting = if plan.is_called() { VecDeque::new() } else { (0..count).collect() };
         let shared = Shared {
             plan,
             control,
@@ -132,10 +143,14 @@ impl Worker {
             pool,
             scratch: Vec::with_capacity(16 * 1024),
             heard: Vec::new(),
+            heard_of_floors: Vec::new(),
+            holding: VecDeque::new(),
+            holders: Vec::new(),
             dirty: Set::default(),
             ready: Set::default(),
             rearm: Vec::new(),
-            waiting: (0..count).collect(),
+            arrivals,
+            waiting,
             beginning: 0,
             due: VecDeque::new(),
             next_housekeeping_ns: 0,
@@ -184,6 +199,8 @@ impl Worker {
             && self.shared.dirty.order.is_empty()
             && self.shared.ready.order.is_empty();
         let due = self.shared.due.front().map_or(u64::MAX, |(due, _)| *due);
+        let until = self.shared.holding.front().map_or(u64::MAX, |holding| holding.until_ns);
+        let due = due.min(until);
         let wait = due.saturating_sub(self.shared.now()).min(WAIT_NS_MAX);
         // Falling asleep and waking up costs more than the time between two messages, and would be
         // in their latencies: the open loop stays awake.
@@ -239,6 +256,12 @@ impl Worker {
                     let timeout = self.shared.plan.drain_timeout.as_nanos() as u64;
                     self.shared.drain_deadline_ns = now + timeout;
                 }
+                Phase::Leaving if self.shared.plan.is_called() => {
+                    for link in &mut self.links {
+                        link.released = true;
+                    }
+                }
+                Phase::Leaving => {}
                 Phase::Ending => {
                     self.shared.end_deadline_ns = now + END_TIMEOUT_NS;
                     for index in 0..self.links.len() as u32 {
@@ -253,6 +276,7 @@ impl Worker {
     fn is_drained(&self) -> bool {
         let settled = |link: &Link| {
             link.end.as_ref().is_none_or(|end| end.flights.open() == 0)
+                && link.participant.as_ref().is_none_or(|participant| participant.open() == 0)
                 && (self.shared.plan.work != Work::Handshakes
                     || matches!(link.stage, Stage::Waiting | Stage::Closed))
         };
@@ -300,8 +324,18 @@ impl Worker {
     /// What is still owed will not come.
     fn close_books(&mut self) {
         for (index, link) in self.links.iter().enumerate() {
-            let Some(end) = &link.end else { continue };
             let number = self.shared.first + index as u32;
+            if let Some(participant) = &link.participant {
+                let (unanswered, waiting) = participant.debts();
+                let violations = &mut self.shared.figures.violations;
+                violations.add_many(Violation::PrimitiveUnanswered, unanswered, || {
+                    format!("link {number}: {unanswered} primitives were never answered")
+                });
+                violations.add_many(Violation::FloorNotGranted, waiting, || {
+                    format!("link {number}: {waiting} requests were never granted")
+                });
+            }
+            let Some(end) = &link.end else { continue };
             let (lost, unanswered) = end.flights.debts();
             let violations = &mut self.shared.figures.violations;
             violations.add_many(Violation::Lost, lost, || {

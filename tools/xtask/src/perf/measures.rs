@@ -18,6 +18,7 @@ pub(crate) fn rounds() -> Vec<Round> {
         sizes(),
         first_words(),
         key_exchange(),
+        floors(),
     ]
 }
 
@@ -418,6 +419,46 @@ fn key_exchange() -> Round {
             entry("MIKEY-transfer", "TRANSFER_INIT verified and answered", "mikey-transfer"),
             entry("MIKEY-issue", "ticket issued", "mikey-issue"),
             entry("MIKEY-resolve", "ticket resolved", "mikey-resolve"),
+        ],
+    }
+}
+
+/// BFCP: floor control at rest and at work.
+fn floors() -> Round {
+    let rate = Value::PerSecond("node_cpu_us_per_message", "primitives/core-second");
+    let memory = Value::Figure("pss_bytes_per_reserved_session", "B");
+    let all = "run bfcp --target tcp://@IN@ --sessions 10000 --room-size 10 --floors 8 \
+               --source 127.0.1.1-127.0.1.16";
+    let work = format!("{all} --window 8 --duration @TIME@ --warmup @WARMUP@");
+    let psk = "--security psk --suite PSK-AES128-GCM-SHA256";
+    let [plain, secure] = [false, true].map(|secure| Subject::Floors { secure });
+    Round {
+        cases: vec![
+            case("bfcp", plain, &work),
+            case("bfcp-psk", secure, &format!("{work} {psk}")),
+            case("bfcp-idle", secure, &format!("{all} {psk} --idle --duration 4s --warmup 500ms")),
+        ],
+        entries: vec![
+            Entry::new("BFCP-plain", "floors, TCP, 1,000 conferences of 10, window 8", rate)
+                .alone("bfcp")
+                .judged(ours_min(150_000.0, ">= 150,000/s"))
+                .shows(
+                    "A primitive is a FloorRequest or FloorRelease that was answered. Each conference has \
+                     eight floors, each participant asks for all of them and gives each back as soon as it \
+                     holds it, so every floor has one holder and nine who wait, and for every two \
+                     primitives the server says three times what became of a request.",
+                ),
+            Entry::new("BFCP-psk", "the same over TLS-PSK", rate)
+                .alone("bfcp-psk")
+                .shows("Each participant with a key of its own."),
+            Entry::new("BFCP-memory", "memory per silent participant, TLS-PSK", memory)
+                .alone("bfcp-idle")
+                .judged(ours_max(1_500.0, "<= 1.5 kB"))
+                .shows(
+                    "User memory as in P5, from when one of the conferences was reserved to when all have \
+                     said Hello and been silent for four seconds; the conferences with their floors are \
+                     included.",
+                ),
         ],
     }
 }

@@ -18,6 +18,8 @@ pub(crate) enum Subject {
     Node { shards: u32 },
     /// The node's media plane without signalling, with so many Terminations that have a key.
     Plane { sessions: u32 },
+    /// Its floor control, also without signalling: 1,000 conferences of ten.
+    Floors { secure: bool },
     /// The relay on mrfp-io that neither parses nor encrypts, on so many threads.
     Bare { threads: u32 },
     /// Kamailio's msrp module with one child.
@@ -50,6 +52,7 @@ pub(crate) struct Binaries {
     pub(crate) generator: PathBuf,
     pub(crate) bare: PathBuf,
     pub(crate) plane: PathBuf,
+    pub(crate) floors: PathBuf,
     pub(crate) records: PathBuf,
     pub(crate) key_exchange: PathBuf,
 }
@@ -74,6 +77,7 @@ impl Binaries {
             generator: find("mrf-load")?,
             bare: find("bare")?,
             plane: find("plane")?,
+            floors: find("floors")?,
             records: find("records")?,
             key_exchange: find("key_exchange")?,
         })
@@ -87,6 +91,8 @@ impl Subject {
             Self::Node { shards: 1 } => "mrf".to_owned(),
             Self::Node { shards } => format!("mrf, {shards} shards"),
             Self::Plane { .. } => "mrf media plane".to_owned(),
+            Self::Floors { secure: false } => "mrf floor control".to_owned(),
+            Self::Floors { secure: true } => "mrf floor control, TLS-PSK".to_owned(),
             Self::Bare { threads: 1 } => "bare".to_owned(),
             Self::Bare { threads } => format!("bare, {threads} threads"),
             Self::Kamailio { tls: false } => "Kamailio".to_owned(),
@@ -144,7 +150,9 @@ impl Subject {
     /// What it needs that is not ours, and who brings it.
     fn program(self) -> Option<(&'static str, &'static str)> {
         match self {
-            Self::Node { .. } | Self::Plane { .. } | Self::Bare { .. } => None,
+            Self::Node { .. } | Self::Plane { .. } | Self::Floors { .. } | Self::Bare { .. } => {
+                None
+            }
             Self::KeyExchange | Self::Primitives => None,
             Self::Kamailio { .. } => Some(("kamailio", "kamailio")),
             Self::Haproxy { .. } => Some(("haproxy", "haproxy")),
@@ -170,6 +178,7 @@ impl Subject {
                 ],
                 &stage.processors.node,
             ),
+            Self::Floors { secure } => stage.floors(secure),
             Self::Bare { threads } => stage.target(
                 "bare ready",
                 &stage.binaries.bare,
@@ -253,6 +262,14 @@ impl Stage {
         let addresses = target_addresses(&line[sign.len()..]);
         let addresses = addresses.ok_or_else(|| format!("cannot read {line:?}"))?;
         Ok(Running { processes: vec![process], addresses })
+    }
+
+    fn floors(&self, secure: bool) -> Result<Running, String> {
+        let empty_pss_file = self.path(EMPTY_PSS_FILE).display().to_string();
+        let mut arguments = vec!["--conferences", "1000", "--users", "10", "--floors", "8"];
+        arguments.extend(["--suite", SUITE, "--empty-pss-file", &empty_pss_file]);
+        arguments.extend(secure.then_some("--secure"));
+        self.target("floors ready", &self.binaries.floors, &arguments, &self.processors.node)
     }
 
     fn kamailio(&self, tls: bool) -> Result<Running, String> {
@@ -424,7 +441,7 @@ fn words(arguments: &[&str]) -> Vec<String> {
 
 /// Suite of what is compared with stunnel and s_server.
 const SUITE: &str = "PSK-AES128-GCM-SHA256";
-/// Where `plane` says what it takes before it has reserved a session.
+/// Where `plane` and `floors` say what they take before there are sessions.
 pub(crate) const EMPTY_PSS_FILE: &str = "plane-empty.pss";
 /// Of alice in perf/peers/mrf.toml.
 const PASSWORD: &str = "correct horse battery staple";
@@ -486,6 +503,7 @@ mod tests {
             generator: none.clone(),
             bare: none.clone(),
             plane: none.clone(),
+            floors: none.clone(),
             records: none.clone(),
             key_exchange: none,
         };

@@ -166,7 +166,7 @@ impl<'a> Turn<'a> {
         let mut report = read_report(&report).map_err(|error| {
             format!("{name} ended ({status}) without a report ({error}): {}", process.last_words())
         })?;
-        if let Subject::Plane { .. } = self.case.subject {
+        if let Subject::Plane { .. } | Subject::Floors { .. } = self.case.subject {
             count_reservations(&mut report["figures"], &stage.path(EMPTY_PSS_FILE));
         }
         Ok(report)

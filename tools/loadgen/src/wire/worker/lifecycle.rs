@@ -9,6 +9,7 @@ use crate::expectation::Violation;
 use crate::media::channel::{Channel, Failure, Opened, describe, joined};
 use crate::wire::auth::Registration;
 use crate::wire::link::{Link, Stage};
+use crate::wire::participant::{Participant, Place};
 use crate::wire::{Phase, Work};
 
 impl Worker {
@@ -17,13 +18,15 @@ impl Worker {
         let shared = &self.shared;
         let may = match shared.plan.work {
             Work::Handshakes => shared.phase.has_traffic(),
-            Work::Relay { .. } | Work::Raw | Work::Idle | Work::Bulk { .. } => {
+            Work::Relay { .. } | Work::Raw | Work::Idle | Work::Bulk { .. } | Work::Floors(_) => {
                 shared.phase == Phase::SettingUp
             }
         };
         if !may {
             return;
         }
+        self.take_arrivals();
+        let shared = &self.shared;
         let in_order = shared.plan.work == Work::Raw;
         if in_order && shared.control.turn.load(Ordering::Acquire) != shared.thread {
             return;
@@ -32,7 +35,7 @@ impl Worker {
         let beginning_max = match shared.plan.work {
             Work::Raw => 1,
             Work::Handshakes => u32::MAX,
-            Work::Relay { .. } | Work::Idle | Work::Bulk { .. } => BEGINNING_MAX,
+            Work::Relay { .. } | Work::Idle | Work::Bulk { .. } | Work::Floors(_) => BEGINNING_MAX,
         };
         while self.shared.beginning < beginning_max {
             let Some(index) = self.shared.waiting.pop_front() else { break };
@@ -50,13 +53,30 @@ impl Worker {
         }
     }
 
+    /// Lets in whom a call has brought.
+    fn take_arrivals(&mut self) {
+        while let Ok(arrival) = self.shared.arrivals.try_recv() {
+            let index = arrival.link - self.shared.first;
+            let link = &mut self.links[index as usize];
+            link.invitation = arrival.invitation;
+            if link.invitation.is_some() {
+                self.shared.waiting.push_back(index);
+            } else {
+                // What was wrong with the call is booked there.
+                link.stage = Stage::Closed;
+                self.shared.counts.failed += 1;
+            }
+        }
+    }
+
     fn begin(&mut self, index: u32) {
         let now = self.shared.now();
         let link = &mut self.links[index as usize];
         let token = token(Operation::Connect, index, link);
         let plan = &self.shared.plan;
         let number = self.shared.first + index;
-        let target = plan.target(number);
+        let invitation = link.invitation.as_ref();
+        let target = invitation.map_or_else(|| plan.target(number), |it| it.address);
         let outcome = match plan.source(number) {
             None => self.driver.connect(target, token),
             Some(source) => self.driver.connect_from(source, target, token),
@@ -101,10 +121,9 @@ impl Worker {
 
     fn secure(&mut self, index: u32) -> Result<(), Failure> {
         let Self { links, shared, .. } = self;
-        let handshake =
-            shared.plan.handshake(links[index as usize].identity).map_err(Failure::Handshake)?;
-        let channel = &mut links[index as usize].channel;
-        *channel = Channel::new(handshake);
+        let Link { identity, invitation, channel, .. } = &mut links[index as usize];
+        let handshake = shared.plan.handshake(*identity, invitation.as_deref());
+        *channel = Channel::new(handshake.map_err(Failure::Handshake)?);
         if channel.is_plain() {
             return secured(links, shared, index);
         }
@@ -161,7 +180,7 @@ impl Worker {
                 if !link.channel.egress.is_empty() {
                     self.shared.dirty.insert(index);
                 }
-                if link.end.is_some() {
+                if link.end.is_some() || link.participant.is_some() {
                     self.shared.ready.insert(index);
                 }
             }
@@ -292,7 +311,7 @@ impl Worker {
     }
 }
 
-/// The link can carry MSRP.
+/// The link can carry MSRP, or BFCP.
 fn secured(links: &mut [Link], shared: &mut Shared, index: u32) -> Result<(), Failure> {
     let now = shared.now();
     let link = &mut links[index as usize];
@@ -312,12 +331,12 @@ fn secured(links: &mut [Link], shared: &mut Shared, index: u32) -> Result<(), Fa
             link.deadline_ns = now + GOODBYE_TIMEOUT_NS;
             Ok(())
         }
-        Work::Relay { .. } if shared.plan.burst => {
+        Work::Relay { .. } | Work::Floors(_) if shared.plan.burst => {
             link.stage = Stage::Silent;
             shared.counts.up += 1;
             Ok(())
         }
-        Work::Relay { .. } => {
+        Work::Relay { .. } | Work::Floors(_) => {
             link.deadline_ns = now + BEGIN_TIMEOUT_NS;
             introduce(links, shared, index)
         }
@@ -329,16 +348,31 @@ fn secured(links: &mut [Link], shared: &mut Shared, index: u32) -> Result<(), Fa
     }
 }
 
-/// Says AUTH.
+/// Says AUTH, or Hello.
 fn introduce(links: &mut [Link], shared: &mut Shared, index: u32) -> Result<(), Failure> {
     let link = &mut links[index as usize];
-    link.stage = Stage::Authorising;
-    let Work::Relay { uri, .. } = &shared.plan.work else { return Ok(()) };
-    let own = shared.plan.own_uri(shared.first + index);
-    let mut registration = Registration::new(own);
-    let request = registration.begin(uri);
-    link.registration = Some(Box::new(registration));
-    link.channel.append(request.as_bytes(), &mut shared.pool)
+    link.stage = Stage::Introducing;
+    let number = shared.first + index;
+    match &shared.plan.work {
+        Work::Relay { uri, .. } => {
+            let mut registration = Registration::new(shared.plan.own_uri(number));
+            let request = registration.begin(uri);
+            link.registration = Some(Box::new(registration));
+            link.channel.append(request.as_bytes(), &mut shared.pool)
+        }
+        Work::Floors(floors) => {
+            let place = match link.invitation.as_deref() {
+                None => shared.plan.place(floors, number),
+                Some(invitation) => Place::of(invitation, floors),
+            };
+            let mut participant = Participant::new(place, shared.plan.cycles(floors));
+            shared.scratch.clear();
+            participant.greet(&mut shared.scratch);
+            link.participant = Some(Box::new(participant));
+            link.channel.append(&shared.scratch, &mut shared.pool)
+        }
+        Work::Raw | Work::Bulk { .. } | Work::Idle | Work::Handshakes => Ok(()),
+    }
 }
 
 /// Takes what has arrived.

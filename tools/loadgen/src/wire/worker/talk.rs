@@ -1,6 +1,6 @@
 //! What pairs say, and what they hear.
 
-use super::{Shared, Worker};
+use super::{Shared, Worker, floors};
 use crate::expectation::Violation;
 use crate::media::channel::Failure;
 use crate::wire::Work;
@@ -19,7 +19,8 @@ impl Worker {
         let pairs = match &shared.plan.work {
             Work::Relay { .. } => pairs_by_relay(links),
             Work::Raw => neighbours(links),
-            Work::Idle | Work::Handshakes | Work::Bulk { .. } => return,
+            Work::Floors(floors) if !floors.idle => Vec::new(),
+            Work::Idle | Work::Handshakes | Work::Bulk { .. } | Work::Floors(_) => return,
         };
         let nonce = getrandom::u32().unwrap_or(now as u32);
         for (one, other) in pairs {
@@ -39,8 +40,11 @@ impl Worker {
                 links[index as usize].end = Some(Box::new(end));
             }
         }
+        let talks = |link: &Link| {
+            link.end.is_some() || link.participant.is_some() && link.stage == Stage::Ready
+        };
         let talkers: Vec<u32> =
-            (0..links.len() as u32).filter(|index| links[*index as usize].end.is_some()).collect();
+            (0..links.len() as u32).filter(|index| talks(&links[*index as usize])).collect();
         let traffic = &shared.plan.traffic;
         // Spread, so that ends are not in step: over the interval, or over the time of the ramp.
         let span = traffic.interval_ns.unwrap_or(traffic.ramp_ns);
@@ -54,6 +58,7 @@ impl Worker {
 
     /// Sends what is due, and what the window has room for.
     pub(super) fn talk(&mut self) {
+        self.release_floors();
         let Self { links, shared, .. } = self;
         if !shared.phase.has_traffic() {
             while shared.ready.pop().is_some() {}
@@ -114,8 +119,11 @@ fn hear_whole(
     index: u32,
     bytes: &[u8],
 ) -> Result<usize, Failure> {
+    if matches!(shared.plan.work, Work::Floors(_)) {
+        return floors::hear(links, shared, index, bytes);
+    }
     let link = &mut links[index as usize];
-    if link.stage == Stage::Authorising {
+    if link.stage == Stage::Introducing {
         return authorise(link, shared, index, bytes);
     }
     let Some(end) = &mut link.end else {
@@ -239,6 +247,9 @@ fn book(links: &mut [Link], shared: &mut Shared, index: u32, heard: Heard, now: 
 fn say_more(link: &mut Link, shared: &mut Shared, index: u32) -> Result<(), Failure> {
     if link.stage != Stage::Ready {
         return Ok(());
+    }
+    if link.participant.is_some() {
+        return floors::say_more(link, shared, index);
     }
     let Link { end: Some(end), channel, due_ns, .. } = link else { return Ok(()) };
     let traffic = &shared.plan.traffic;
