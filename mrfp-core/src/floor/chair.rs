@@ -126,6 +126,7 @@ impl FloorServer {
         let place = &mut self.conferences[conference].floors[floor];
         // One that is granted does not wait, and stays.
         if let Some(waiting) = place.dequeue(key) {
+            self.requests[key].undecided -= u8::from(waiting.stage == Stage::Pending);
             place.enqueue(Waiting { stage, ..waiting }, position);
             self.floor_changed(conference, floor);
         }

@@ -33,8 +33,6 @@ pub(super) struct Floor {
     pub(super) holders: Vec<Holder>,
     /// In the order of their stages, within these in the order in which they are served.
     pub(super) waiting: Vec<Waiting>,
-    /// Whoever asked to be kept informed; not the chair for being the chair.
-    pub(super) subscribers: Vec<Key>,
     /// It is in the list of those that have changed.
     pub(super) listed: bool,
     /// See [`Timers`](super::timers::Timers).
@@ -169,7 +167,6 @@ impl Floor {
             chair: None,
             holders: Vec::new(),
             waiting: Vec::new(),
-            subscribers: Vec::new(),
             listed: false,
             armed_ns: NEVER,
         }

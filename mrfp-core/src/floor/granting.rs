@@ -4,7 +4,7 @@ use mrfp_io::Key;
 use mrfp_protocol::bfcp::RequestStatus;
 
 use super::FloorServer;
-use super::conference::{Conference, Holder, Stage};
+use super::conference::{Conference, Floor, Holder, Stage};
 use super::member::Presence;
 use super::output::{HolderChange, Output};
 use super::request::{Request, RequestState, Tell};
@@ -33,8 +33,8 @@ impl FloorServer {
             return false;
         }
         let conference = &self.conferences[conference_key];
-        let mut floors_ready = floors.clone();
-        if !floors_ready.all(|floor| is_ready(conference, key, floor)) {
+        let waits_at = |floor| is_full_for(&conference.floors[floor], key);
+        if request.undecided > 0 || floors.clone().any(waits_at) {
             return false;
         }
         for floor in floors.clone() {
@@ -229,12 +229,7 @@ impl FloorServer {
     }
 }
 
-/// Whether a floor is no reason to wait any longer.
-fn is_ready(conference: &Conference, request: Key, floor: usize) -> bool {
-    let floor = &conference.floors[floor];
-    match floor.stage(request).expect("it waits for all of its floors") {
-        Stage::Approved => true,
-        Stage::Accepted => !floor.is_full(),
-        Stage::Pending => false,
-    }
+/// Whether a request that waits for a floor has to wait until there is room.
+fn is_full_for(floor: &Floor, request: Key) -> bool {
+    floor.is_full() && floor.stage(request) != Some(Stage::Approved)
 }

@@ -121,12 +121,13 @@ impl FloorServer {
         let Some(conference) = conferences.get_mut(conference_key) else { return };
         conference.floors[floor].listed = false;
         let conference = &*conference;
-        let place = &conference.floors[floor];
-        let chair = place.chair.and_then(|chair| conference.user(chair));
-        let chair = chair.filter(|chair| !place.subscribers.contains(chair));
+        let chair = conference.floors[floor].chair;
         let mut length = None;
-        for &key in place.subscribers.iter().chain(&chair) {
-            let member = members.get(key).expect("who leaves is unsubscribed");
+        for key in conference.users() {
+            let member = members.get(key).expect("who leaves is no user");
+            if member.subscribed >> floor & 1 == 0 && chair != Some(member.user.user_id) {
+                continue;
+            }
             let Some(channel) = member.channel() else { continue };
             let by_datagrams = channel.transport == Transport::Unreliable;
             if by_datagrams || !out.takes(member.user.termination) {

@@ -19,6 +19,8 @@ pub(super) struct Request {
     pub(super) state: RequestState,
     floors: [u8; FLOORS_PER_REQUEST_MAX],
     floor_count: u8,
+    /// Of these, those whose chair has to decide.
+    pub(super) undecided: u8,
     /// PARTICIPANT-PROVIDED-INFO.
     pub(super) info: Vec<u8>,
     /// STATUS-INFO: a word on how it came to be as it is.
@@ -81,6 +83,7 @@ impl Default for Request {
             state: RequestState::Waiting,
             floors: [0; FLOORS_PER_REQUEST_MAX],
             floor_count: 0,
+            undecided: 0,
             info: Vec::new(),
             note: Vec::new(),
             asked_ns: 0,

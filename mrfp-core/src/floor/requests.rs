@@ -210,14 +210,17 @@ impl FloorServer {
 
     /// Puts a request to its floors: to the chair, unless the chair itself asks, or into the queue.
     pub(super) fn enqueue(&mut self, key: Key, asker: u16) {
-        let request = &self.requests[key];
+        let request = &mut self.requests[key];
         let (conference, floors) = (request.conference, request.floors());
         let priority = request.priority.unwrap_or(Priority::Normal);
         for floor in floors {
             let place = &mut self.conferences[conference].floors[floor];
             let decided = place.policy.order != FloorOrder::Chair || place.chair == Some(asker);
             let stage = if decided { Stage::Accepted } else { Stage::Pending };
+            request.undecided += u8::from(!decided);
             place.enqueue(Waiting { request: key, stage, priority }, 0);
+        }
+        for floor in self.requests[key].floors() {
             self.floor_changed(conference, floor);
         }
     }
@@ -259,18 +262,8 @@ impl FloorServer {
     pub(super) fn subscribe(&mut self, key: Key, wanted: u64) {
         let chaired = self.chaired(key);
         let member = &mut self.members[key];
-        let changed = std::mem::replace(&mut member.subscribed, wanted) ^ wanted;
+        member.subscribed = wanted;
         member.stale &= wanted | chaired;
-        let conference = member.conference;
-        let floors = &mut self.conferences[conference].floors;
-        for (place, floor) in floors.iter_mut().enumerate() {
-            if changed >> place & 1 == 0 {
-            } else if wanted >> place & 1 == 0 {
-                floor.subscribers.retain(|subscriber| *subscriber != key);
-            } else {
-                floor.subscribers.push(key);
-            }
-        }
     }
 
     /// Whether a member is, over UDP, being told of something, so that it has to be told again when

@@ -7,6 +7,7 @@ mod actions;
 mod authority;
 mod certificate;
 mod chance;
+mod commands;
 #[path = "../common/mod.rs"]
 mod common;
 mod datagrams;

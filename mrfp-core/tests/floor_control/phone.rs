@@ -97,6 +97,11 @@ impl Phone {
         matches!(self.tls, Tls::Session(_))
     }
 
+    /// Whether it can say anything.
+    pub fn is_ready(&self) -> bool {
+        matches!(self.tls, Tls::Plain | Tls::Session(_))
+    }
+
     pub fn saw_end(&self, world: &mut World) -> bool {
         world.shard.driver_mut().peer_saw_end(self.peer)
     }

@@ -89,6 +89,12 @@ impl Peer {
 }
 
 impl Simulator {
+    /// Whether the shard listens there.
+    #[must_use]
+    pub fn listens(&self, address: SocketAddr) -> bool {
+        self.listener(address).is_some()
+    }
+
     /// A peer connects, from an address of its own. Panics if nobody listens there.
     pub fn peer_connect(&mut self, listener: SocketAddr) -> PeerId {
         let number = self.peers.len() as u32;
