@@ -39,6 +39,9 @@ impl Mrfc {
         let floor = match negotiation {
             Some(negotiation) => {
                 let (index, peer) = negotiation.floor.take()?;
+                if peer.is_unproved() {
+                    return None;
+                }
                 FloorSession::offered(index, peer, &self.config)
             }
             None => {
@@ -105,7 +108,8 @@ impl Mrfc {
             }
             (_, Some(offered)) => offered,
         };
-        if peer.needs_certificate() && self.config.certificate.is_none() {
+        let certificate_missing = peer.needs_certificate() && self.config.certificate.is_none();
+        if certificate_missing || peer.is_unproved() {
             return Ok((call.floor.is_some().then_some(FloorChange::End), None));
         }
         let keying = self.key_floor(turn, call, Some(&peer))?;
