@@ -897,3 +897,24 @@ fn one_transfer_init_keys_no_second_stream() {
     assert_eq!(status(&only(refused)), 488);
     bench.end(&[floor, message]);
 }
+
+#[test]
+fn a_room_stays_as_moderated_as_it_was_made_when_its_context_begins_anew() {
+    let mut bench = Bench::new();
+    let moderated = |reserve: &ReserveAndConfigure| {
+        let Switching::ChatRoom(room) = &reserve.switching else { panic!("{reserve:?}") };
+        room.floors.as_deref().expect("floors").moderated
+    };
+    let first = reservation(bench.invite(&offer(1, "")));
+    assert!(moderated(&first));
+    bench.mrfc.set_moderated(first.context, false);
+    // Should the first leave now, the shard makes the Context for the second one.
+    let second = reservation(bench.invite_as(CallId(8), BOB, Some(&offer(1, ""))));
+    assert_eq!(second.context, first.context);
+    assert!(!moderated(&second));
+    let actions = bench.event(Event::Ended { call: CallId(8) });
+    assert_eq!(actions.iter().filter_map(subtraction).count(), 1);
+    let statistics = TerminationStatistics::default();
+    bench.mp(Mp::Subtracted { termination: second.termination, statistics });
+    bench.end(&[first.termination]);
+}

@@ -380,10 +380,13 @@ impl Mrfc {
         Some((policy, self.rooms.get(room)?.conference_id()?))
     }
 
-    /// The floors of a room as its shard is told of them.
+    /// The floors of a room as its shard is told of them. The shard may make the room's Context more than
+    /// once, where whoever it was made for leaves while others are on their way in.
     pub(super) fn floor_control(&self, room: &str) -> Option<mp::FloorControl> {
         let (policy, conference_id) = self.floors(room)?;
-        Some(policy.control(conference_id))
+        let control = policy.control(conference_id);
+        let moderated = self.rooms.get(room)?.moderated.unwrap_or(control.moderated);
+        Some(mp::FloorControl { moderated, ..control })
     }
 
     /// Gives the conference of a room its number, where it has floors and none yet.
