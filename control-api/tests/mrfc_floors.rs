@@ -12,8 +12,8 @@ use control_api::mikey::{
 };
 use control_api::mrfc::{
     Action, Administration, Answer, CallId, ChatPolicy, DialPolicies, DialPolicy, DialRequest,
-    DialSecurity, Event, FloorsPolicy, FocusConfig, InitiatorConfig, KMS_TIMEOUT_NS, Mrfc,
-    MrfcConfig, Now, Realms, RoomFloor, RoomPolicy, SHARD_TIMEOUT_NS, SecurityPolicy,
+    DialSecurity, Event, FloorsPolicy, FocusConfig, InitiatorConfig, KMS_TIMEOUT_NS, MemberState,
+    Mrfc, MrfcConfig, Now, Realms, RoomFloor, RoomPolicy, SHARD_TIMEOUT_NS, SecurityPolicy,
     ShardDescription, TicketSource,
 };
 use control_api::sdp::Fingerprint;
@@ -917,4 +917,19 @@ fn a_room_stays_as_moderated_as_it_was_made_when_its_context_begins_anew() {
     let statistics = TerminationStatistics::default();
     bench.mp(Mp::Subtracted { termination: second.termination, statistics });
     bench.end(&[first.termination]);
+}
+
+#[test]
+fn a_connection_of_ours_that_is_faster_than_the_floor_stream_is_there() {
+    let mut bench = Bench::new();
+    let waits = offer(1, FLOOR).replace("a=setup:actpass", "a=setup:passive");
+    let message = reservation(bench.invite(&waits));
+    assert!(matches!(message.setup, Setup::Active { .. }));
+    let message = message.termination;
+    let floor = floor_reservation(bench.reserved(message, 2855)).termination;
+    assert!(bench.mp(Mp::Bound { termination: message }).is_empty());
+    accepted(bench.reserved(floor, 2855));
+    let state = bench.mrfc.rooms().next().expect("a room").members[0].state;
+    assert_eq!(state, MemberState::Connected);
+    bench.end(&[floor, message]);
 }
