@@ -12,8 +12,8 @@ use control_api::mikey::{
 };
 use control_api::mrfc::{
     Action, Administration, Answer, CallId, ChatPolicy, DialPolicies, DialPolicy, DialRequest,
-    DialSecurity, Event, FloorsPolicy, FocusConfig, InitiatorConfig, KMS_TIMEOUT_NS, Mrfc,
-    MrfcConfig, Now, Realms, RoomFloor, RoomPolicy, SHARD_TIMEOUT_NS, SecurityPolicy,
+    DialSecurity, Event, FloorsPolicy, FocusConfig, InitiatorConfig, KMS_TIMEOUT_NS, MemberState,
+    Mrfc, MrfcConfig, Now, Realms, RoomFloor, RoomPolicy, SHARD_TIMEOUT_NS, SecurityPolicy,
     ShardDescription, TicketSource,
 };
 use control_api::sdp::Fingerprint;
@@ -855,4 +855,81 @@ fn an_invite_without_an_offer_is_offered_floors_too() {
     let statistics = TerminationStatistics::default();
     bench.mp(Mp::Subtracted { termination: floor.termination, statistics });
     bench.end(&[message]);
+}
+
+#[test]
+fn a_tls_line_with_neither_key_nor_fingerprint_is_no_floor_stream() {
+    // Its numbers are known to all members: any of them could come in the place of the user.
+    let certificate = Fingerprint::of(b"certificate");
+    let mut bench = Bench::with(|config| config.certificate = Some(certificate));
+    let unproved = FLOOR.replace("TCP/", "TCP/TLS/");
+    let message = reservation(bench.invite(&offer(1, &unproved))).termination;
+    let answer = accepted(bench.reserved(message, 2855));
+    assert_eq!(floor_lines(&answer), "m=application 0 TCP/TLS/BFCP *\r\n");
+    // With a fingerprint it is one, and it does not go on without.
+    let proved = unproved.clone() + &format!("a=fingerprint:{}\r\n", Fingerprint::of(b"alice"));
+    let floor = floor_reservation(bench.reinvite(&offer(2, &proved))).termination;
+    accepted(bench.reserved(floor, 2855));
+    let mut actions = bench.reinvite(&offer(3, &unproved));
+    assert_eq!(subtraction(&actions.remove(0)), Some(floor));
+    assert_eq!(floor_lines(&accepted(actions)), "m=application 0 TCP/TLS/BFCP *\r\n");
+    bench.mp(Mp::Subtracted { termination: floor, statistics: TerminationStatistics::default() });
+    bench.end(&[message]);
+}
+
+#[test]
+fn one_transfer_init_keys_no_second_stream() {
+    let mut bench = Bench::new();
+    let (_, only_one) = bench.transfer_init();
+    let asked = bench.invite(&keyed_offer(1, &only_one, &only_one, "active"));
+    assert_eq!(status(&only(bench.resolve(asked))), 488);
+    assert!(bench.mrfc.is_empty());
+    assert!(bench.mrfc.shard_terminations().all(|(_, count)| count == 0));
+    // Nor does that of the messages key a floor stream that comes later.
+    let (_, first) = bench.transfer_init();
+    let (_, second) = bench.transfer_init();
+    let asked = bench.invite(&keyed_offer(1, &first, &second, "active"));
+    let asked = bench.resolve(asked);
+    let message = reservation(bench.resolve(asked)).termination;
+    let floor = floor_reservation(bench.reserved(message, 2855)).termination;
+    accepted(bench.reserved(floor, 2855));
+    let refused = bench.reinvite(&keyed_offer(2, &first, &first, "active"));
+    assert_eq!(status(&only(refused)), 488);
+    bench.end(&[floor, message]);
+}
+
+#[test]
+fn a_room_stays_as_moderated_as_it_was_made_when_its_context_begins_anew() {
+    let mut bench = Bench::new();
+    let moderated = |reserve: &ReserveAndConfigure| {
+        let Switching::ChatRoom(room) = &reserve.switching else { panic!("{reserve:?}") };
+        room.floors.as_deref().expect("floors").moderated
+    };
+    let first = reservation(bench.invite(&offer(1, "")));
+    assert!(moderated(&first));
+    bench.mrfc.set_moderated(first.context, false);
+    // Should the first leave now, the shard makes the Context for the second one.
+    let second = reservation(bench.invite_as(CallId(8), BOB, Some(&offer(1, ""))));
+    assert_eq!(second.context, first.context);
+    assert!(!moderated(&second));
+    let actions = bench.event(Event::Ended { call: CallId(8) });
+    assert_eq!(actions.iter().filter_map(subtraction).count(), 1);
+    let statistics = TerminationStatistics::default();
+    bench.mp(Mp::Subtracted { termination: second.termination, statistics });
+    bench.end(&[first.termination]);
+}
+
+#[test]
+fn a_connection_of_ours_that_is_faster_than_the_floor_stream_is_there() {
+    let mut bench = Bench::new();
+    let waits = offer(1, FLOOR).replace("a=setup:actpass", "a=setup:passive");
+    let message = reservation(bench.invite(&waits));
+    assert!(matches!(message.setup, Setup::Active { .. }));
+    let message = message.termination;
+    let floor = floor_reservation(bench.reserved(message, 2855)).termination;
+    assert!(bench.mp(Mp::Bound { termination: message }).is_empty());
+    accepted(bench.reserved(floor, 2855));
+    let state = bench.mrfc.rooms().next().expect("a room").members[0].state;
+    assert_eq!(state, MemberState::Connected);
+    bench.end(&[floor, message]);
 }

@@ -72,6 +72,8 @@ pub(super) struct Reservation {
     pub(super) own_port: bool,
     /// Where the shard listens, once it has answered; the floor stream is asked for then.
     pub(super) address: Option<SocketAddr>,
+    /// Where we connect we may have done so before the floor stream is there.
+    pub(super) bearer: Bearer,
 }
 
 /// An offer of ours.
@@ -140,7 +142,8 @@ impl Call {
 impl Reservation {
     pub(super) fn new(turn: &mut Turn<'_>, keys: SessionKeys) -> Box<Self> {
         let session_id = random_session_id(turn.random);
-        Box::new(Self { session_id, keys, own_port: false, address: None })
+        let bearer = Bearer::Awaited;
+        Box::new(Self { session_id, keys, own_port: false, address: None, bearer })
     }
 }
 
@@ -235,6 +238,17 @@ impl Stage {
             | Self::AwaitModified(agreed, _)
             | Self::Rekeying(agreed, _) => Some(agreed),
             Self::AwaitKms { .. } | Self::AwaitReserved(_) | Self::AwaitAnswer(_) => None,
+        }
+    }
+
+    /// The peer's connection is there.
+    pub(super) fn set_bound(&mut self) {
+        match self {
+            Self::AwaitReserved(reservation) => reservation.bearer = Bearer::Bound,
+            Self::Established(agreed)
+            | Self::AwaitModified(agreed, _)
+            | Self::Rekeying(agreed, _) => agreed.bearer = Bearer::Bound,
+            Self::AwaitKms { .. } | Self::AwaitAnswer(_) => (),
         }
     }
 

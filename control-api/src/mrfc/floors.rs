@@ -39,6 +39,9 @@ impl Mrfc {
         let floor = match negotiation {
             Some(negotiation) => {
                 let (index, peer) = negotiation.floor.take()?;
+                if peer.is_unproved() {
+                    return None;
+                }
                 FloorSession::offered(index, peer, &self.config)
             }
             None => {
@@ -105,7 +108,8 @@ impl Mrfc {
             }
             (_, Some(offered)) => offered,
         };
-        if peer.needs_certificate() && self.config.certificate.is_none() {
+        let certificate_missing = peer.needs_certificate() && self.config.certificate.is_none();
+        if certificate_missing || peer.is_unproved() {
             return Ok((call.floor.is_some().then_some(FloorChange::End), None));
         }
         let keying = self.key_floor(turn, call, Some(&peer))?;
@@ -376,10 +380,13 @@ impl Mrfc {
         Some((policy, self.rooms.get(room)?.conference_id()?))
     }
 
-    /// The floors of a room as its shard is told of them.
+    /// The floors of a room as its shard is told of them. The shard may make the room's Context more than
+    /// once, where whoever it was made for leaves while others are on their way in.
     pub(super) fn floor_control(&self, room: &str) -> Option<mp::FloorControl> {
         let (policy, conference_id) = self.floors(room)?;
-        Some(policy.control(conference_id))
+        let control = policy.control(conference_id);
+        let moderated = self.rooms.get(room)?.moderated.unwrap_or(control.moderated);
+        Some(mp::FloorControl { moderated, ..control })
     }
 
     /// Gives the conference of a room its number, where it has floors and none yet.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use mrfp_core::mp;
 
 use super::admission::Refusal;
-use super::call::{Agreed, Bearer, Call, Reservation, Stage};
+use super::call::{Agreed, Call, Reservation, Stage};
 use super::counters::HangUpCause;
 use super::engine::{Turn, random_sdp_session_id, random_session_id};
 use super::offers::{OwnEnd, Purpose, Replacement};
@@ -49,9 +49,7 @@ impl Mrfc {
             }
             mp::Event::Bound { termination } => {
                 if let Some((id, mut call)) = self.take(shard, termination) {
-                    if let Some(agreed) = call.stage.agreed_mut() {
-                        agreed.bearer = Bearer::Bound;
-                    }
+                    call.stage.set_bound();
                     self.schedule_rekeying(turn.now, id, &call);
                     self.keep(id, call);
                 }
@@ -140,7 +138,7 @@ impl Mrfc {
         let Stage::AwaitReserved(reservation) = call.stage else {
             unreachable!("the caller has seen it");
         };
-        let Reservation { session_id, keys, address, .. } = *reservation;
+        let Reservation { session_id, keys, address, bearer, .. } = *reservation;
         let address = address.expect("the shard has answered");
         let keys = keys.into_agreed().map(|keys| *keys);
         let (transfer_response, bundle) =
@@ -157,7 +155,7 @@ impl Mrfc {
         call.stage = Stage::Established(Box::new(Agreed {
             description,
             version: SDP_VERSION_FIRST,
-            bearer: Bearer::Awaited,
+            bearer,
         }));
         self.counters.calls_accepted += 1;
         self.answer(id, Answer::Accepted { sdp });

@@ -17,7 +17,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use mrfp_core::metrics::MetricKind;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::config::Events;
 use crate::http::Family;
@@ -183,15 +183,16 @@ impl Poster {
             .header(header::CONTENT_TYPE, "application/json")
             .body(Full::new(body))
             .map_err(|error| error.to_string())?;
-        let exchanged = timeout(self.patience, async {
-            let response = self.http.request(request).await.map_err(|error| error.to_string())?;
-            let status = response.status();
-            // Read to its end, so that the connection serves again.
-            let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
-            body.map_err(|error| error.to_string())?;
-            if status.is_success() { Ok(()) } else { Err(format!("answers {status}")) }
-        });
-        exchanged.await.unwrap_or_else(|_| Err("no answer in time".to_owned()))
+        let deadline = Instant::now() + self.patience;
+        let response = timeout_at(deadline, self.http.request(request)).await;
+        let response = response.map_err(|_| "no answer in time".to_owned())?;
+        let response = response.map_err(|error| error.to_string())?;
+        let status = response.status();
+        // Read to its end, so that the connection serves again. Whether it has one is no part of the
+        // answer: an event that was taken is not posted again.
+        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect();
+        let _ = timeout_at(deadline, body).await;
+        if status.is_success() { Ok(()) } else { Err(format!("answers {status}")) }
     }
 }
 
@@ -285,6 +286,28 @@ mod tests {
         webhook.finish(Instant::now() + Duration::from_secs(30)).await;
         assert_eq!(count(&webhook, "events_dropped"), 3);
         assert_eq!(count(&webhook, "events_told"), 0);
+    }
+
+    #[tokio::test]
+    async fn an_event_that_was_taken_is_not_posted_again_however_its_answer_ends() {
+        let (listener, config) = listen().await;
+        let mut webhook =
+            Webhook::start(&Events { timeout_milliseconds: 300, ..config }).expect("valid");
+        for event in ["one", "two"] {
+            webhook.post(event.into());
+        }
+        let mut kept = Vec::new();
+        for (event, length) in [("one", 10), ("two", ANSWER_BYTES_MAX + 1)] {
+            let (mut stream, _) = listener.accept().await.expect("a connection");
+            assert_eq!(request_body(&mut stream).await, event);
+            // Of the body that it announces nothing more comes.
+            let answer = format!("HTTP/1.1 200 x\r\nContent-Length: {length}\r\n\r\nbegun");
+            stream.write_all(answer.as_bytes()).await.expect("sent");
+            kept.push(stream);
+        }
+        webhook.finish(Instant::now() + Duration::from_secs(10)).await;
+        assert_eq!(count(&webhook, "events_told"), 2);
+        assert_eq!(count(&webhook, "events_attempts_failed"), 0);
     }
 
     #[tokio::test]

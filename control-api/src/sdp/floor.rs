@@ -163,6 +163,13 @@ impl FloorDescription {
         self.protocol == FloorProtocol::Tls && self.key_management.is_none()
     }
 
+    /// TLS with neither a key nor a fingerprint: whoever came with the conference's number and the user's,
+    /// which are no secrets among members, would be taken for the user.
+    #[must_use]
+    pub fn is_unproved(&self) -> bool {
+        self.needs_certificate() && self.fingerprints.is_empty()
+    }
+
     /// Where to connect or to send to; `None`: a domain name.
     #[must_use]
     pub fn remote(&self) -> Option<SocketAddr> {
