@@ -90,7 +90,7 @@ pub(crate) struct Passage {
     /// Incomplete MSRP head or end-line.
     pub(crate) carry_message: Option<CarryBuffer>,
     pub(crate) egress: Egress,
-    /// It was made for a handshake that is complete now; what follows may be long in coming.
+    /// It was made for a handshake or a greeting that is over now; what follows may be long in coming.
     pub(crate) of_handshake: bool,
 }
 

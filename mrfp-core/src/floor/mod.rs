@@ -128,7 +128,8 @@ pub struct FloorServer {
 pub struct Participant(Key);
 
 impl FloorServer {
-    /// Without conferences. What it needs for itself it takes at once.
+    /// Without conferences. What it needs for itself it takes at once, and addresses for all users there
+    /// may be, so that they never move.
     ///
     /// # Panics
     /// A limit is beyond what a message can express.
@@ -139,7 +140,7 @@ impl FloorServer {
         Self {
             conferences: Table::new(limits.conferences_max),
             conference_by_id: HashMap::new(),
-            members: Table::new(limits.users_max),
+            members: Table::reserved(limits.users_max),
             requests: Table::new(limits.requests_max),
             changed_floors: Vec::new(),
             changed_requests: Vec::new(),

@@ -1,7 +1,7 @@
 //! Messages from the stream of a participant, or of somebody who is to become one.
 
 use mrfp_io::Key;
-use mrfp_protocol::bfcp::{ErrorCode, Framer, Header, TooLong};
+use mrfp_protocol::bfcp::{ErrorCode, Framer, Header, Primitive, TooLong};
 
 use super::EGRESS_LIMITS_MAX;
 use super::binding::{ClaimByName, channel};
@@ -84,6 +84,12 @@ impl Plane {
                 self.release(key, ReleaseCause::ProtocolViolation, Ending::Graceful);
             }
             Some(Received::GoOn) | None => {}
+        }
+        // After its greeting it may be silent for long, as after the handshake, and a crowd greets at once.
+        if message.get(1) == Some(&Primitive::Hello.code())
+            && let Some(connection) = self.connections.get_mut(key)
+        {
+            connection.of_handshake = true;
         }
     }
 

@@ -42,7 +42,9 @@ const USERS_EACH: u16 = 10;
 const BYTES_PER_USER_MAX: u64 = 600;
 
 fn server(conferences: u32, users_each: u16) -> (FloorServer, Vec<Participant>) {
-    let mut server = FloorServer::new(FloorLimits::default());
+    // Addresses are reserved for as many as there may be.
+    let users_max = conferences as usize * usize::from(users_each);
+    let mut server = FloorServer::new(FloorLimits { users_max, ..FloorLimits::default() });
     let mut participants = Vec::new();
     for conference in 0..conferences {
         let grace_ns = 30 * SECOND_NS;
