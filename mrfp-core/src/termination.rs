@@ -308,10 +308,11 @@ impl Termination {
     }
 
     /// What a user for BFCP is called is known to the floor control server, not here.
+    #[inline(always)]
     fn names(&self) -> &Names {
         match &self.stream {
             Stream::Messages(names) => names,
-            Stream::FloorControl(_) => &NAMELESS,
+            Stream::FloorControl(_) => nameless(),
         }
     }
 
@@ -480,8 +481,12 @@ fn known_realm(realm: RealmId) -> RealmId {
     if usize::from(realm.0) < REALMS_MAX { realm } else { RealmId::default() }
 }
 
-/// What a Termination without names is called.
-static NAMELESS: LazyLock<Names> = LazyLock::new(|| Names::of_nobody(b""));
+/// What a Termination without names is called. Not where every message looks for the names of its own.
+#[cold]
+fn nameless() -> &'static Names {
+    static NAMELESS: LazyLock<Names> = LazyLock::new(|| Names::of_nobody(b""));
+    &NAMELESS
+}
 
 /// Both ends' names, as the two header lines of every request to the peer; everything else that is
 /// called by a name of its own lies in them. Behind the lines: what the peer takes.
