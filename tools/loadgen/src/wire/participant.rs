@@ -24,6 +24,16 @@ pub(super) struct Participant {
     query: Option<u16>,
     framer: Framer,
     message: Vec<u8>,
+    held_up: HeldUp,
+}
+
+/// Whether it would ask and has all its requests under way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum HeldUp {
+    No,
+    Yes,
+    /// Until then: one of them was over.
+    Until(u64),
 }
 
 /// Whose floors, and which.
@@ -130,6 +140,7 @@ impl Participant {
             query: None,
             framer: Framer::new(MESSAGE_BYTES_MAX),
             message: Vec::with_capacity(REQUEST_BYTES_MAX),
+            held_up: HeldUp::No,
         }
     }
 
@@ -158,9 +169,28 @@ impl Participant {
         }
     }
 
+    /// One of its requests is over.
+    pub(super) fn freed(&mut self, now_ns: u64) {
+        if self.held_up == HeldUp::Yes {
+            self.held_up = HeldUp::Until(now_ns);
+        }
+    }
+
+    /// When it could ask for what was due then: for its own requests under way the server and other
+    /// participants are to blame, not the generator. To be asked for once before each request.
+    pub(super) fn askable_ns(&mut self, due_ns: u64) -> u64 {
+        match std::mem::replace(&mut self.held_up, HeldUp::No) {
+            HeldUp::Until(freed_ns) => freed_ns.max(due_ns),
+            HeldUp::No | HeldUp::Yes => due_ns,
+        }
+    }
+
     /// FloorRequest of the next cycle that is over; `None`: all are under way.
     pub(super) fn request(&mut self, due_ns: u64, now_ns: u64) -> Option<&[u8]> {
-        let index = self.cycles.iter().position(|cycle| cycle.step == Step::Idle)?;
+        let Some(index) = self.cycles.iter().position(|cycle| cycle.step == Step::Idle) else {
+            self.held_up = HeldUp::Yes;
+            return None;
+        };
         let floor_id = self.place.floor_ids[self.cycles[index].floor];
         let transaction_id = self.write(Primitive::FloorRequest, &[Value::FloorId(floor_id)]);
         let cycle = &mut self.cycles[index];
@@ -445,6 +475,22 @@ mod tests {
         let mut heard = Vec::new();
         assert_eq!(participant.hear(bytes, &mut heard), Ok(bytes.len()));
         heard
+    }
+
+    #[test]
+    fn what_waits_for_its_own_requests_is_not_late() {
+        let mut participant = participant();
+        for due_ns in [10, 20] {
+            assert_eq!(participant.askable_ns(due_ns), due_ns);
+            assert!(participant.request(due_ns, due_ns).is_some());
+        }
+        assert_eq!(participant.askable_ns(30), 30);
+        assert!(participant.request(30, 35).is_none());
+        participant.freed(90);
+        participant.freed(95);
+        assert_eq!(participant.askable_ns(30), 90);
+        participant.freed(99);
+        assert_eq!(participant.askable_ns(40), 40, "it was not held up");
     }
 
     fn faults(heard: &[Heard]) -> Vec<Violation> {

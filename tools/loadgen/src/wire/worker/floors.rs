@@ -102,7 +102,12 @@ fn book(link: &mut Link, shared: &mut Shared, index: u32, heard: Heard, now: u64
             }
             hold(shared, index, cycle, floor, now);
         }
-        Heard::Over => shared.ready.insert(index),
+        Heard::Over => {
+            if let Some(participant) = &mut link.participant {
+                participant.freed(now);
+            }
+            shared.ready.insert(index);
+        }
         Heard::Told => {}
         Heard::Fault(violation, text) => shared.violation(index, violation, &text),
     }
@@ -133,13 +138,14 @@ pub(super) fn say_more(link: &mut Link, shared: &mut Shared, index: u32) -> Resu
     while *due_ns <= now && channel.egress.has_room() {
         let interval = shared.plan.traffic.interval_ns;
         let due = if interval.is_some() { *due_ns } else { now };
+        let askable_ns = participant.askable_ns(due);
         let Some(request) = participant.request(due, now) else { break };
         channel.append(request, &mut shared.pool)?;
         shared.dirty.insert(index);
         if let Some(interval) = interval {
             *due_ns += interval;
             if shared.is_measuring() {
-                shared.figures.slip.saturating_record((now - due).max(1));
+                shared.figures.slip.saturating_record((now - askable_ns).max(1));
             }
         }
     }
