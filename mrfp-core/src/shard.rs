@@ -21,7 +21,7 @@ use crate::metrics::PublishedMetrics;
 use crate::mp::{
     Command, Event, FloorTransport, Modify, ModifyFloorControl, NextKey, Refusal, Rekey,
     ReleaseCause, ReplaceFloorControl, ReplaceSession, ReserveAndConfigure, ReserveFloorControl,
-    TlsRole,
+    TerminationId, TlsRole,
 };
 use crate::plane::{Ending, Plane};
 use crate::relay::{Link, PROBATION_NS, Relay, RelayConfig};
@@ -220,37 +220,26 @@ impl<D: Driver> Shard<D> {
         match command {
             Command::ReserveAndConfigure(reserve) => {
                 let termination = reserve.termination;
-                let event = match self.reserve(*reserve) {
-                    Ok(address) => Event::Reserved { termination, address },
-                    Err(reason) => Event::Refused { termination, reason },
-                };
-                self.plane.events.push_back(event);
+                let done = self.reserve(*reserve);
+                self.plane.events.push_back(reserved(termination, done));
             }
             Command::Modify(modify) => {
                 let termination = modify.termination;
-                let event = match self.modify(&modify) {
-                    Ok(()) => Event::Modified { termination },
-                    Err(reason) => Event::Refused { termination, reason },
-                };
-                self.plane.events.push_back(event);
+                let done = self.modify(&modify);
+                self.plane.events.push_back(modified(termination, done));
             }
             Command::ReplaceSession(replace) => {
                 let termination = replace.termination;
-                let event = match self.replace_session(*replace) {
-                    Ok(address) => Event::Reserved { termination, address },
-                    Err(reason) => Event::Refused { termination, reason },
-                };
-                self.plane.events.push_back(event);
+                let done = self.replace_session(*replace);
+                self.plane.events.push_back(reserved(termination, done));
             }
             Command::Rekey(rekey) => {
                 let termination = rekey.termination;
-                let event = match self.rekey(&rekey) {
-                    // Nobody waits for it, and it could be taken for the answer to what comes next.
-                    _ if matches!(rekey.key, NextKey::Withdrawn) => return,
-                    Ok(()) => Event::Modified { termination },
-                    Err(reason) => Event::Refused { termination, reason },
-                };
-                self.plane.events.push_back(event);
+                let done = self.rekey(&rekey);
+                // Nobody waits for it, and it could be taken for the answer to what comes next.
+                if !matches!(rekey.key, NextKey::Withdrawn) {
+                    self.plane.events.push_back(modified(termination, done));
+                }
             }
             Command::Subtract { termination } => {
                 if let Some(listener) = self.plane.subtract(termination) {
@@ -259,27 +248,18 @@ impl<D: Driver> Shard<D> {
             }
             Command::ReserveFloorControl(reserve) => {
                 let termination = reserve.termination;
-                let event = match self.reserve_floor_control(*reserve) {
-                    Ok(address) => Event::Reserved { termination, address },
-                    Err(reason) => Event::Refused { termination, reason },
-                };
-                self.plane.events.push_back(event);
+                let done = self.reserve_floor_control(*reserve);
+                self.plane.events.push_back(reserved(termination, done));
             }
             Command::ModifyFloorControl(modify) => {
                 let termination = modify.termination;
-                let event = match self.modify_floor_control(&modify) {
-                    Ok(()) => Event::Modified { termination },
-                    Err(reason) => Event::Refused { termination, reason },
-                };
-                self.plane.events.push_back(event);
+                let done = self.modify_floor_control(&modify);
+                self.plane.events.push_back(modified(termination, done));
             }
             Command::ReplaceFloorControl(replace) => {
                 let termination = replace.termination;
-                let event = match self.replace_floor_control(*replace) {
-                    Ok(address) => Event::Reserved { termination, address },
-                    Err(reason) => Event::Refused { termination, reason },
-                };
-                self.plane.events.push_back(event);
+                let done = self.replace_floor_control(*replace);
+                self.plane.events.push_back(reserved(termination, done));
             }
             Command::Floors { context, action } => {
                 let answer = self.plane.floors(context, *action);
@@ -299,7 +279,20 @@ impl<D: Driver> Shard<D> {
         let own_port = reserve.own_port && remote.is_none();
         let own_port = if own_port { Some(self.listen_own()?) } else { None };
         let address = own_port.map_or(self.plane.address, |own| own.address);
-        let key = match self.plane.reserve(reserve, own_port) {
+        let made = self.plane.reserve(reserve, own_port);
+        self.complete_reservation(made, own_port, remote)?;
+        Ok(address)
+    }
+
+    /// What a Termination has got beside its place: a port of its own, a connection on its way. Where one
+    /// of them cannot be had nothing is left.
+    fn complete_reservation(
+        &mut self,
+        made: Result<Key, Refusal>,
+        own_port: Option<OwnPort>,
+        remote: Option<SocketAddr>,
+    ) -> Result<(), Refusal> {
+        let key = match made {
             Ok(key) => key,
             Err(refusal) => {
                 own_port.into_iter().for_each(|own| self.end_listener(own.listener));
@@ -309,13 +302,10 @@ impl<D: Driver> Shard<D> {
         if let Some(listener) = own_port.and_then(|own| self.listeners.get_mut(own.listener)) {
             listener.termination = Some(key);
         }
-        if let Some(remote) = remote
-            && let Err(refusal) = self.connect(key, remote)
-        {
-            self.plane.unreserve(key);
-            return Err(refusal);
+        if let Some(remote) = remote {
+            self.connect(key, remote).inspect_err(|_| self.plane.unreserve(key))?;
         }
-        Ok(address)
+        Ok(())
     }
 
     fn modify(&mut self, modify: &Modify) -> Result<(), Refusal> {
@@ -371,22 +361,8 @@ impl<D: Driver> Shard<D> {
         let own_port = reserve.own_port && remote.is_none();
         let own_port = if own_port { Some(self.listen_own()?) } else { None };
         let address = own_port.map_or(self.plane.address, |own| own.address);
-        let key = match self.plane.reserve_floor_control(reserve, own_port) {
-            Ok(key) => key,
-            Err(refusal) => {
-                own_port.into_iter().for_each(|own| self.end_listener(own.listener));
-                return Err(refusal);
-            }
-        };
-        if let Some(listener) = own_port.and_then(|own| self.listeners.get_mut(own.listener)) {
-            listener.termination = Some(key);
-        }
-        if let Some(remote) = remote
-            && let Err(refusal) = self.connect(key, remote)
-        {
-            self.plane.unreserve(key);
-            return Err(refusal);
-        }
+        let made = self.plane.reserve_floor_control(reserve, own_port);
+        self.complete_reservation(made, own_port, remote)?;
         Ok(address)
     }
 
@@ -865,13 +841,28 @@ impl<D: Driver> Shard<D> {
     }
 }
 
-/// A listener of the relay. The port all shards share is shared by the kernel.
 /// An address of ours as peers are to reach it.
 fn advertised(advertise: Option<IpAddr>, mut address: SocketAddr) -> SocketAddr {
     if let Some(ip) = advertise {
         address.set_ip(ip);
     }
     address
+}
+
+/// The answer to a command that makes a Termination reachable.
+fn reserved(termination: TerminationId, done: Result<SocketAddr, Refusal>) -> Event {
+    match done {
+        Ok(address) => Event::Reserved { termination, address },
+        Err(reason) => Event::Refused { termination, reason },
+    }
+}
+
+/// The answer to a command that changes one.
+fn modified(termination: TerminationId, done: Result<(), Refusal>) -> Event {
+    match done {
+        Ok(()) => Event::Modified { termination },
+        Err(reason) => Event::Refused { termination, reason },
+    }
 }
 
 /// Where we connect for BFCP, if we do.
@@ -882,6 +873,7 @@ fn floor_control_remote(transport: FloorTransport, unanswered: bool) -> Option<S
     }
 }
 
+/// A listener of the relay. The port all shards share is shared by the kernel.
 fn listen_relay<D: Driver>(
     driver: &mut D,
     listeners: &mut Table<Listener>,
