@@ -1,6 +1,7 @@
 //! The MRFC: the control plane.
 #![forbid(unsafe_code)]
 
+pub mod border;
 pub mod cli;
 pub mod config;
 pub mod http;

@@ -43,6 +43,7 @@ impl Shard {
             profile: ProfileConfig::default(),
             certificate: None,
             relay: None,
+            gateway: None,
         };
         let port = Mrfp::start(&config, &bell).expect("it starts").remove(0);
         let mut shard = Self { port, terminations: 0 };

@@ -274,6 +274,9 @@ impl World {
             }
             Command::ModifyFloorControl(_) => unreachable!("nobody is called"),
             Command::Floors { .. } => unreachable!("nobody asks"),
+            Command::ReserveConnectionPoint(_) | Command::ConfigureConnectionPoint(_) => {
+                unreachable!("the MRFC is no gateway")
+            }
             Command::Audit { context } => Mp::Audited { context, statistics: None },
             Command::Resolved { .. } => unreachable!("the MRFC has nothing to do with names"),
             Command::Stop => Mp::Stopped,

@@ -23,6 +23,28 @@ pub struct Config {
     pub certificate: Option<CertificateConfig>,
     /// The MSRP relay (RFC 4976), where the node is one.
     pub relay: Option<RelayConfig>,
+    /// The gateway (IMS-AGW, TrGW), where the node is one.
+    pub gateway: Option<GatewayConfig>,
+}
+
+/// What the media plane of a gateway has besides.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GatewayConfig {
+    /// Its own media addresses, one for each side; an [`InterfaceId`](crate::mp::InterfaceId) is an index
+    /// into them.
+    pub interfaces: Vec<Interface>,
+    /// Certificates that each shard keeps ready, one for each new Termination that protects media: as many
+    /// as may be asked for at once. They are made on a thread of their own, some 5,000 a second.
+    pub certificates_ready: usize,
+}
+
+/// One of the node's own media addresses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Interface {
+    /// Address to listen on and to connect from; every Termination has a port of its own.
+    pub listen: IpAddr,
+    /// Address to announce instead.
+    pub advertise: Option<IpAddr>,
 }
 
 /// Where one shard lives.

@@ -63,7 +63,7 @@ mod table;
 mod termination;
 mod whole;
 
-pub use config::{Config, Limits, ShardConfig};
+pub use config::{Config, GatewayConfig, Interface, Limits, ShardConfig};
 pub use mrfp_protocol::tls::Psk;
 pub use port::{Mrfp, Port, StartError};
 pub use relay::{RelayConfig, RelayLimits, RelayUser};

@@ -125,6 +125,7 @@ impl ShardMetrics {
             ReleaseCause::Idle => self.drops_idle += 1,
             ReleaseCause::TcpEstablishmentFailure
             | ReleaseCause::TlsEstablishmentFailure
+            | ReleaseCause::PeerNotAuthenticated
             | ReleaseCause::PeerClosed => {}
         }
     }

@@ -1,7 +1,8 @@
 //! The Mp reference point: the only door between the control plane and the shards. Its commands are
 //! the procedures of TS 23.333 (Reserve and Configure, Modify, Subtract), its notifications the
-//! ones that clause 5.20 asks for.
+//! ones that clause 5.20 asks for. As the plane of a gateway it is Iq (TS 23.334) and Ix (TS 29.162).
 
+mod connection_point;
 mod floor_control;
 
 use std::net::SocketAddr;
@@ -10,6 +11,10 @@ use mrfp_io::Key;
 use mrfp_protocol::tls::{Fingerprint, Psk};
 
 pub use crate::statistics::{ContextStatistics, REALMS_MAX, RESPONSE_CODES, Statistics, Traffic};
+pub use connection_point::{
+    Bearer, ConfigureConnectionPoint, Establishment, InterfaceId, MsrpPaths, RemoteConnectionPoint,
+    ReserveConnectionPoint, Source,
+};
 pub use floor_control::{
     Floor, FloorAction, FloorControl, FloorStream, FloorTransport, FloorsAnswer, FloorsView,
     ModifyFloorControl, ReplaceFloorControl, ReserveFloorControl, TlsRole,
@@ -78,6 +83,11 @@ pub enum Command {
     ModifyFloorControl(Box<ModifyFloorControl>),
     /// Another connection for such a Termination. Answered by `Reserved` or `Refused`.
     ReplaceFloorControl(Box<ReplaceFloorControl>),
+    /// TS 23.334 "Reserve (and Configure) AGW Connection Point". Answered by `ConnectionPointReserved` or
+    /// `Refused`.
+    ReserveConnectionPoint(Box<ReserveConnectionPoint>),
+    /// TS 23.334 "Configure AGW Connection Point". Answered by `Modified` or `Refused`.
+    ConfigureConnectionPoint(Box<ConfigureConnectionPoint>),
     /// Something about the floors of a Context. Answered by `Floors`.
     Floors {
         /// Which.
@@ -339,6 +349,15 @@ pub enum Event {
         /// Where the peer is to connect to (its port is the shard's, or the Termination's own).
         address: SocketAddr,
     },
+    /// Answer to `ReserveConnectionPoint`.
+    ConnectionPointReserved {
+        /// Which.
+        termination: TerminationId,
+        /// Where the peer is to connect or send to ("Local Connection Address").
+        address: SocketAddr,
+        /// "Local certificate fingerprint", where (D)TLS ends here.
+        fingerprint: Option<Fingerprint>,
+    },
     /// The command could not be carried out; nothing is left of it.
     Refused {
         /// Which.
@@ -449,6 +468,8 @@ pub enum Refusal {
     Transport,
     /// The session does not stand, or has only just moved to another connection.
     Busy,
+    /// No certificate is ready to be given to one more Termination.
+    CertificatesExhausted,
     /// The shard is stopping.
     Stopping,
 }
@@ -460,6 +481,9 @@ pub enum ReleaseCause {
     TcpEstablishmentFailure,
     /// The TLS handshake failed.
     TlsEstablishmentFailure,
+    /// The peer of a gateway has shown another certificate than was announced, or none (TS 23.334 clause
+    /// 5.11.2.2.1).
+    PeerNotAuthenticated,
     /// The peer closed, TLS first where there is TLS.
     PeerClosed,
     /// The connection broke.

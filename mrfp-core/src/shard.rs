@@ -261,6 +261,15 @@ impl<D: Driver> Shard<D> {
                 let done = self.replace_floor_control(*replace);
                 self.plane.events.push_back(reserved(termination, done));
             }
+            Command::ReserveConnectionPoint(reserve) => {
+                let termination = reserve.termination;
+                let reason = Refusal::Transport;
+                self.plane.events.push_back(Event::Refused { termination, reason });
+            }
+            Command::ConfigureConnectionPoint(configure) => {
+                let done = Err(Refusal::TerminationId);
+                self.plane.events.push_back(modified(configure.termination, done));
+            }
             Command::Floors { context, action } => {
                 let answer = self.plane.floors(context, *action);
                 self.plane.events.push_back(Event::Floors { context, answer });

@@ -337,6 +337,7 @@ fn a_failed_start_leaves_no_shard_behind() {
         profile: mrfp_protocol::tls::ProfileConfig::default(),
         certificate: None,
         relay: None,
+        gateway: None,
     };
     let bell = mrfp_io::doorbell().unwrap();
     let failed = Mrfp::start(&config, &bell.0);

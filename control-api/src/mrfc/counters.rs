@@ -99,6 +99,9 @@ impl HangUpCause {
             Self::Bearer(ReleaseCause::TlsEstablishmentFailure) => {
                 "Q.850;cause=41;text=\"TLS handshake failed\""
             }
+            Self::Bearer(ReleaseCause::PeerNotAuthenticated) => {
+                "Q.850;cause=41;text=\"peer not authenticated\""
+            }
             Self::Bearer(ReleaseCause::PeerClosed) => {
                 "Q.850;cause=16;text=\"MSRP connection closed\""
             }
@@ -130,6 +133,7 @@ impl HangUpCause {
             Self::Bearer(
                 ReleaseCause::TcpEstablishmentFailure
                 | ReleaseCause::TlsEstablishmentFailure
+                | ReleaseCause::PeerNotAuthenticated
                 | ReleaseCause::ConnectionLost
                 | ReleaseCause::ProtocolViolation
                 | ReleaseCause::Idle,

@@ -78,6 +78,8 @@ impl Mrfc {
             | mp::Event::FloorChanged { .. } => {}
             // Names are no business of calls; whoever owns the shards answers.
             mp::Event::Resolve { .. } => {}
+            // Of the border.
+            mp::Event::ConnectionPointReserved { .. } => {}
             mp::Event::Stopped => self.shard_stopped(turn.now, shard),
         }
     }
@@ -172,6 +174,7 @@ impl Mrfc {
         let refusal = match reason {
             mp::Refusal::ContextFull => Refusal::with_text(486, "The room is full"),
             mp::Refusal::TerminationsExhausted => Refusal::unavailable("Too many sessions"),
+            mp::Refusal::CertificatesExhausted => Refusal::unavailable("No certificate ready"),
             mp::Refusal::Transport => Refusal::unavailable("No media connection"),
             mp::Refusal::Stopping => Refusal::unavailable("Shutting down"),
             mp::Refusal::IdentityInUse => Refusal::unavailable("The key is in use"),

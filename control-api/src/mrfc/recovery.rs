@@ -41,6 +41,7 @@ impl Mrfc {
             ReleaseCause::ConnectionLost | ReleaseCause::PeerClosed => true,
             ReleaseCause::TcpEstablishmentFailure
             | ReleaseCause::TlsEstablishmentFailure
+            | ReleaseCause::PeerNotAuthenticated
             | ReleaseCause::ProtocolViolation
             | ReleaseCause::TooSlow
             | ReleaseCause::Idle => false,

@@ -276,6 +276,7 @@ fn release_name(cause: ReleaseCause) -> &'static str {
     match cause {
         ReleaseCause::TcpEstablishmentFailure => "tcp-establishment-failure",
         ReleaseCause::TlsEstablishmentFailure => "tls-establishment-failure",
+        ReleaseCause::PeerNotAuthenticated => "peer-not-authenticated",
         ReleaseCause::PeerClosed => "peer-closed",
         ReleaseCause::ConnectionLost => "connection-lost",
         ReleaseCause::ProtocolViolation => "protocol-violation",

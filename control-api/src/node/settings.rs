@@ -46,6 +46,7 @@ pub(super) fn media(config: &Config) -> Result<mrfp_core::Config, CertificatePro
         profile: profile(config),
         certificate: config.tls.certificate.as_ref().map(Certificate::load).transpose()?,
         relay: relay::config(config),
+        gateway: None,
     })
 }
 

@@ -24,6 +24,7 @@ fn config() -> Config {
         profile: mrfp_protocol::tls::ProfileConfig::default(),
         certificate: None,
         relay: None,
+        gateway: None,
     }
 }
 

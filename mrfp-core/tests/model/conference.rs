@@ -424,6 +424,7 @@ impl Conference {
                 | Event::Subtracted { .. }
                 | Event::NicknameChanged { .. }
                 | Event::Audited { .. }
+                | Event::ConnectionPointReserved { .. }
                 | Event::Resolve { .. }
                 | Event::Floors { .. }
                 | Event::FloorChanged { .. }

@@ -137,7 +137,7 @@ fn config(listen: SocketAddr, count: u16, sessions: usize, suites: &[String]) ->
     if !suites.is_empty() {
         profile.suites = suites.to_vec();
     }
-    Config { shards, limits, profile, certificate: None, relay: None }
+    Config { shards, limits, profile, certificate: None, relay: None, gateway: None }
 }
 
 /// How often the events of the shards are looked at: what has come in between is handled at once.

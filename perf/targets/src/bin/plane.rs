@@ -138,6 +138,7 @@ impl Plane {
             | Event::Subtracted { .. }
             | Event::NicknameChanged { .. }
             | Event::Audited { .. }
+            | Event::ConnectionPointReserved { .. }
             | Event::Resolve { .. }
             | Event::Floors { .. }
             | Event::FloorChanged { .. }
