@@ -19,7 +19,7 @@ use mrfp_core::mp::{
 };
 use mrfp_core::{GatewayConfig, Interface};
 use mrfp_protocol::tls::Fingerprint;
-use perf_targets::{ASKED_MAX, POLL_INTERVAL, Shards, write_pss};
+use perf_targets::{ASKED_MAX, POLL_INTERVAL, Shards};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -43,10 +43,6 @@ struct Options {
     /// Where to write on which addresses the Contexts are reached.
     #[arg(long, value_name = "FILE")]
     points: PathBuf,
-    /// Where to write how many bytes of memory (proportional set size) it takes before a Context is
-    /// reserved.
-    #[arg(long)]
-    empty_pss_file: Option<PathBuf>,
     /// Prints the counters every so many seconds.
     #[arg(long)]
     report: Option<u64>,
@@ -82,9 +78,6 @@ fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let sessions = 2 * options.contexts as usize;
     let shards = Shards::start(any, 1, sessions, &[], Some(gateway))?;
-    if let Some(file) = &options.empty_pss_file {
-        write_pss(file)?;
-    }
     let mut plane = Plane::new(shards, options);
     let mut ready = false;
     let mut reported = Instant::now();
