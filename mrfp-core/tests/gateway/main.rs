@@ -2,7 +2,11 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod stock;
 mod world;
 
+mod commands;
+mod hostile;
 mod plain;
+mod pressure;
 mod secured;
