@@ -82,6 +82,12 @@ impl Interworking {
         })
     }
 
+    /// Changes the paths from here on, for somebody else who gets what leaves: of the message that is coming
+    /// in nothing more does.
+    pub fn go_on_as(&mut self, other: Self) {
+        *self = Self { framer: std::mem::take(&mut self.framer), ..other };
+    }
+
     /// Whether what has left so far is whole messages, so that one of ours may stand behind it.
     #[must_use]
     pub fn is_between_messages(&self) -> bool {
