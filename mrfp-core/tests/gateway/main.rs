@@ -4,5 +4,6 @@
 mod common;
 mod world;
 
+mod iwf;
 mod plain;
 mod secured;
