@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use mrfp_io::Key;
 
+use super::msrp::are_paths;
 use super::point::{ConnectionPoint, SendingEnd, Stage};
 use crate::mp::{
     Bearer, Establishment, Event, Refusal, RemoteConnectionPoint, ReserveConnectionPoint,
@@ -132,6 +133,7 @@ impl Plane {
 
     /// Takes a subtracted connection point off the tables once its connection is gone.
     pub(super) fn finish_point(&mut self, key: Key) {
+        self.drop_passing(key);
         let Some(point) = self.gateway.remove(key) else { return };
         assert!(point.connection.is_none());
         *self.points_of(point.bearer) -= 1;
@@ -152,6 +154,7 @@ fn check_remote(bearer: Bearer, remote: &RemoteConnectionPoint) -> Result<(), Re
     let has_address = remote.address.is_some_and(|address: SocketAddr| address.port() != 0);
     if (needs_address && !bearer.is_datagrams() && !has_address)
         || (bearer.is_protected() && remote.fingerprints.is_empty())
+        || remote.msrp.as_ref().is_some_and(|msrp| bearer.is_datagrams() || !are_paths(msrp))
     {
         return Err(Refusal::Transport);
     }

@@ -133,7 +133,9 @@ impl Plane {
             return;
         }
         point.connection = None;
-        if point.stage == Stage::Subtracted {
+        let is_subtracted = point.stage == Stage::Subtracted;
+        self.drop_passing(point_key);
+        if is_subtracted {
             self.finish_point(point_key);
         }
     }

@@ -7,6 +7,7 @@ mod world;
 
 mod commands;
 mod hostile;
+mod iwf;
 mod plain;
 mod pressure;
 mod secured;
