@@ -10,7 +10,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::Config;
 use super::check::{Check, Finding, Step, ensure};
-use crate::border::SideRole;
+use crate::border::sdp::Overhead;
+use crate::border::{Nat, SideRole};
 use crate::mrfc::REALM_DEFAULT;
 
 /// Section `[border]`.
@@ -35,6 +36,9 @@ pub struct Border {
     /// Addresses of one side do not appear on the other.
     #[serde(default = "yes")]
     pub hide_topology: bool,
+    /// DTLS associations are named `a=dtls-id` in offers, as they were called before RFC 8842.
+    #[serde(default)]
+    pub dtls_id: bool,
     /// Certificates each shard keeps ready, one for every stream that is protected.
     #[serde(default = "certificates_ready")]
     pub certificates_ready: u32,
@@ -87,6 +91,35 @@ pub enum OtherMedia {
     Refuse,
 }
 
+/// Section `[border.bandwidth]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BorderBandwidth {
+    /// Mean bytes of an MSRP message, heads included.
+    pub msrp_payload_bytes: u32,
+    /// The same of a BFCP message.
+    pub bfcp_payload_bytes: u32,
+    /// The same of a UDPTL datagram.
+    pub t38_payload_bytes: u32,
+    /// What TLS adds to a record.
+    pub tls_record_bytes: u32,
+    /// What DTLS adds to a datagram.
+    pub dtls_record_bytes: u32,
+}
+
+impl Default for BorderBandwidth {
+    fn default() -> Self {
+        let overhead = Overhead::default();
+        Self {
+            msrp_payload_bytes: overhead.msrp_payload_bytes,
+            bfcp_payload_bytes: overhead.bfcp_payload_bytes,
+            t38_payload_bytes: overhead.t38_payload_bytes,
+            tls_record_bytes: overhead.tls_record_bytes,
+            dtls_record_bytes: overhead.dtls_record_bytes,
+        }
+    }
+}
+
 /// One side: `[border.access]`, `[border.core]`, `[border.own]`, `[border.foreign]`.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -115,23 +148,12 @@ pub struct BorderSide {
     /// From where media may come.
     #[serde(default)]
     pub nat: Nat,
+    /// Its parties know CEMA (RFC 6714) as far as is known; otherwise their MSRP paths are always changed.
+    #[serde(default = "yes")]
+    pub cema: bool,
     /// Where its traffic is counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub realm: Option<String>,
-}
-
-/// `nat` of a side.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Nat {
-    /// Peers may be behind a NAT: whoever proves to be the one announced is taken from wherever it comes,
-    /// others from the host that their signalling comes from.
-    Latch,
-    /// Only from the host that the signalling comes from.
-    Host,
-    /// Only from the address in the SDP.
-    #[default]
-    Off,
 }
 
 /// Where requests go: `sip:192.0.2.1:5060;transport=tcp`.
@@ -141,26 +163,6 @@ pub struct NextHop {
     pub address: SocketAddr,
     /// TCP whatever the size of a request; otherwise UDP where it fits.
     pub tcp: bool,
-}
-
-/// What protection adds to the bandwidth of a stream, per TLS or DTLS record.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct BorderBandwidth {
-    /// Mean payload of a TLS record of messages.
-    pub msrp_record_bytes: u32,
-    /// Mean payload of a TLS record of floor control.
-    pub bfcp_record_bytes: u32,
-    /// Mean payload of a UDPTL datagram.
-    pub udptl_datagram_bytes: u32,
-}
-
-impl Default for BorderBandwidth {
-    fn default() -> Self {
-        // A chat message with its head; a floor request; a packet of 14.4 kbit/s every 40 ms with one
-        // before it for redundancy.
-        Self { msrp_record_bytes: 400, bfcp_record_bytes: 40, udptl_datagram_bytes: 150 }
-    }
 }
 
 fn yes() -> bool {
@@ -288,9 +290,11 @@ impl Config {
             )?;
         }
         for (name, bytes) in [
-            ("msrp_record_bytes", border.bandwidth.msrp_record_bytes),
-            ("bfcp_record_bytes", border.bandwidth.bfcp_record_bytes),
-            ("udptl_datagram_bytes", border.bandwidth.udptl_datagram_bytes),
+            ("msrp_payload_bytes", border.bandwidth.msrp_payload_bytes),
+            ("bfcp_payload_bytes", border.bandwidth.bfcp_payload_bytes),
+            ("t38_payload_bytes", border.bandwidth.t38_payload_bytes),
+            ("tls_record_bytes", border.bandwidth.tls_record_bytes),
+            ("dtls_record_bytes", border.bandwidth.dtls_record_bytes),
         ] {
             ensure(
                 (1..=PAYLOAD_BYTES_MAX).contains(&bytes),
