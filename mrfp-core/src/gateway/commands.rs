@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use mrfp_io::Key;
 
+use super::msrp::are_paths;
 use super::point::{ConnectionPoint, SendingEnd, Stage};
 use crate::mp::{
     Bearer, Establishment, Event, Refusal, RemoteConnectionPoint, ReserveConnectionPoint,
@@ -49,7 +50,9 @@ impl Plane {
         };
         let mut point = ConnectionPoint::new(reserve, identity);
         point.listener = Some(listener);
-        self.gateway.insert(reserve.context, point).ok_or(Refusal::TerminationsExhausted)
+        let made = self.gateway.insert(reserve.context, point);
+        *self.points_of(reserve.bearer) += u64::from(made.is_some());
+        made.ok_or(Refusal::TerminationsExhausted)
     }
 
     /// A connection point that is not subtracted.
@@ -104,8 +107,11 @@ impl Plane {
             return None;
         }
         point.stage = Stage::Subtracted;
-        let listener = point.listener.take();
-        match point.connection {
+        let (listener, other) = (point.listener.take(), point.other);
+        let connection = point.connection;
+        self.gateway.unlink(key);
+        other.into_iter().for_each(|other| self.regulate(other));
+        match connection {
             Some(connection) => {
                 self.end(connection, Ending::Graceful);
                 if let Some(connection) = self.connections.get_mut(connection) {
@@ -120,14 +126,17 @@ impl Plane {
     /// Takes a connection point back that could not be completed; nothing of it is left.
     pub(crate) fn unreserve_point(&mut self, key: Key) {
         let events = self.events.len();
+        self.gateway.unlink(key);
         self.finish_point(key);
         self.events.truncate(events);
     }
 
     /// Takes a subtracted connection point off the tables once its connection is gone.
     pub(super) fn finish_point(&mut self, key: Key) {
+        self.drop_passing(key);
         let Some(point) = self.gateway.remove(key) else { return };
         assert!(point.connection.is_none());
+        *self.points_of(point.bearer) -= 1;
         if let Some(mut held) = point.held {
             held.discard(&mut self.send_buffers);
         }
@@ -145,6 +154,7 @@ fn check_remote(bearer: Bearer, remote: &RemoteConnectionPoint) -> Result<(), Re
     let has_address = remote.address.is_some_and(|address: SocketAddr| address.port() != 0);
     if (needs_address && !bearer.is_datagrams() && !has_address)
         || (bearer.is_protected() && remote.fingerprints.is_empty())
+        || remote.msrp.as_ref().is_some_and(|msrp| bearer.is_datagrams() || !are_paths(msrp))
     {
         return Err(Refusal::Transport);
     }

@@ -140,6 +140,7 @@ impl Plane {
         connection.deadline_ns = u64::MAX;
         let source = connection.settle();
         self.settle_unbound(source);
+        self.renew_passing(point_key);
         let Some(other_key) = self.gateway.other(point_key) else { return };
         self.gateway_pass_held(other_key);
         let Some(other) = self.gateway.point(other_key) else { return };

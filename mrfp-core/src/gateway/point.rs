@@ -3,6 +3,7 @@
 use mrfp_io::Key;
 use mrfp_protocol::tls::{Fingerprint, Identity};
 
+use super::msrp::Passing;
 use crate::egress::Egress;
 use crate::mp::{
     Bearer, Establishment, InterfaceId, RealmId, RemoteConnectionPoint, ReserveConnectionPoint,
@@ -33,6 +34,8 @@ pub(crate) struct ConnectionPoint {
     pub(crate) deadline_ns: u64,
     /// What it has received that the other side cannot take yet.
     pub(super) held: Option<Box<Egress>>,
+    /// How what it receives is passed on.
+    pub(super) passing: Passing,
     /// Its peer has ended its direction.
     pub(super) received_end: bool,
     /// Our direction towards its peer is to end once everything has left, or has ended.
@@ -82,6 +85,7 @@ impl ConnectionPoint {
             stage: Stage::Reserved,
             deadline_ns: u64::MAX,
             held: None,
+            passing: Passing::Undecided,
             received_end: false,
             end: SendingEnd::No,
             statistics: TerminationStatistics::default(),

@@ -5,7 +5,7 @@ use mrfp_io::Key;
 
 use super::point::Stage;
 use crate::connection::{Life, Transport};
-use crate::egress::Lane;
+use crate::egress::{Lane, PoolExhausted};
 use crate::mp::ReleaseCause;
 use crate::plane::{Ending, Plane};
 
@@ -20,36 +20,29 @@ impl Plane {
         point.statistics.bytes_received += count;
         self.realms[usize::from(point.realm.0)].received.bytes += count;
         self.metrics.gateway_bytes_received += count;
-        self.gateway_pass(point_key, &[bytes]);
+        self.gateway_pass(point_key, bytes);
         if self.is_pressed() {
             self.press(key);
         }
     }
 
-    /// Passes on what has come in at `source`, in parts; it leaves at the end of the turn. Where the other
-    /// side is not up it is held: no more than was on its way when reading stopped.
-    pub(super) fn gateway_pass(&mut self, source: Key, parts: &[&[u8]]) {
-        let count: usize = parts.iter().map(|part| part.len()).sum();
-        if count == 0 {
+    /// Passes on what has come in at `source`; it leaves at the end of the turn. Where the other side is not
+    /// up it is held: no more than was on its way when reading stopped.
+    fn gateway_pass(&mut self, source: Key, bytes: &[u8]) {
+        if bytes.is_empty() {
             return;
         }
-        let Some(key) = self.open_bearer_of_other(source) else {
-            return self.gateway_hold(source, parts);
+        let Some(taker) = self.open_bearer_of_other(source) else {
+            return self.gateway_hold(source, bytes);
         };
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        if connection.egress.append_to(Lane::First, &mut self.send_buffers, parts).is_err() {
-            // A hole in the stream would be worse than its end.
-            return self.release(key, ReleaseCause::TooSlow, Ending::Abort);
-        }
-        self.count_passed_on(source, count as u64);
-        self.mark(key);
-        self.check_egress(key);
+        let passed = self.pass(source, taker, bytes);
+        self.passed(source, taker, passed);
     }
 
-    fn gateway_hold(&mut self, source: Key, parts: &[&[u8]]) {
+    fn gateway_hold(&mut self, source: Key, bytes: &[u8]) {
         let Some(point) = self.gateway.points.get_mut(source) else { return };
         let held = point.held.get_or_insert_default();
-        if held.append_to(Lane::First, &mut self.send_buffers, parts).is_err()
+        if held.append_to(Lane::First, &mut self.send_buffers, &[bytes]).is_err()
             && let Some(key) = point.connection
         {
             self.release(key, ReleaseCause::TooSlow, Ending::Abort);
@@ -59,14 +52,32 @@ impl Plane {
     /// The other side of `source` is up: it gets what was held for it.
     pub(super) fn gateway_pass_held(&mut self, source: Key) {
         let held = self.gateway.point_mut(source).and_then(|point| point.held.take());
-        let Some(held) = held.filter(|held| !held.is_empty()) else { return };
-        let count = held.bytes() as u64;
-        let Some(key) = self.open_bearer_of_other(source) else { return };
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        connection.egress.adopt(*held);
-        self.count_passed_on(source, count);
-        self.mark(key);
-        self.check_egress(key);
+        let Some(mut held) = held.filter(|held| !held.is_empty()) else { return };
+        let Some(taker) = self.open_bearer_of_other(source) else { return };
+        let mut passed = Ok(held.bytes());
+        if self.is_interworking(source) {
+            passed = Ok(0);
+            while let (Ok(count), Some((buffer, _))) = (passed, held.next()) {
+                passed = self.pass(source, taker, buffer.bytes()).map(|more| count + more);
+                held.lost(&buffer);
+                self.send_buffers.put(buffer);
+            }
+            held.discard(&mut self.send_buffers);
+        } else if let Some(connection) = self.connections.get_mut(taker) {
+            connection.egress.adopt(*held);
+        }
+        self.passed(source, taker, passed);
+    }
+
+    /// So much has been queued for the taker, or there were no buffers for it.
+    fn passed(&mut self, source: Key, taker: Key, count: Result<usize, PoolExhausted>) {
+        let Ok(count) = count else {
+            // A hole in the stream would be worse than its end.
+            return self.release(taker, ReleaseCause::TooSlow, Ending::Abort);
+        };
+        self.count_passed_on(source, count as u64);
+        self.mark(taker);
+        self.check_egress(taker);
     }
 
     fn count_passed_on(&mut self, source: Key, count: u64) {
