@@ -3,6 +3,7 @@
 use mrfp_io::Key;
 use mrfp_protocol::tls::{Fingerprint, Identity};
 
+use super::datagrams::Association;
 use super::msrp::Passing;
 use crate::egress::Egress;
 use crate::mp::{
@@ -40,6 +41,8 @@ pub(crate) struct ConnectionPoint {
     pub(super) received_end: bool,
     /// Our direction towards its peer is to end once everything has left, or has ended.
     pub(super) end: SendingEnd,
+    /// Who it exchanges datagrams with, where it does.
+    pub(super) association: Option<Box<Association>>,
     pub(crate) statistics: TerminationStatistics,
 }
 
@@ -88,6 +91,7 @@ impl ConnectionPoint {
             passing: Passing::Undecided,
             received_end: false,
             end: SendingEnd::No,
+            association: reserve.bearer.is_datagrams().then(Box::default),
             statistics: TerminationStatistics::default(),
         }
     }
