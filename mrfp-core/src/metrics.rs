@@ -241,6 +241,10 @@ shard_metrics! {
     gateway_points_tcp: Gauge,
     /// Connection points of the gateway with TLS that ends there.
     gateway_points_tls: Gauge,
+    /// Connection points of the gateway with UDP.
+    gateway_points_udp: Gauge,
+    /// Connection points of the gateway with DTLS that ends there.
+    gateway_points_dtls: Gauge,
     /// Bearers of the gateway that came up.
     gateway_bearers_established: Counter,
     /// Bearers of the gateway that did not come up for want of a TCP connection.

@@ -289,7 +289,6 @@ impl Plane {
         self.metrics.terminations = self.terminations.len() as u64;
         self.metrics.connections = self.connections.len() as u64;
         self.relay_measure();
-        self.gateway_measure();
         if let Some(floors) = &self.floors.server {
             self.metrics.floor_conferences = floors.conferences() as u64;
             self.metrics.floor_users = floors.users() as u64;

@@ -514,7 +514,7 @@ impl Plane {
             let _ = connection.egress.append_wire(&mut self.send_buffers, &alert);
             connection.close_notify_queued = true;
         }
-        self.release(key, ReleaseCause::ProtocolViolation, Ending::Graceful);
+        self.release(key, self.cause_of_record_error(key, error), Ending::Graceful);
     }
 
     /// Cuts plaintext into pieces of messages.

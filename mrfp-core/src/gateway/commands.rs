@@ -50,7 +50,9 @@ impl Plane {
         };
         let mut point = ConnectionPoint::new(reserve, identity);
         point.listener = Some(listener);
-        self.gateway.insert(reserve.context, point).ok_or(Refusal::TerminationsExhausted)
+        let made = self.gateway.insert(reserve.context, point);
+        *self.points_of(reserve.bearer) += u64::from(made.is_some());
+        made.ok_or(Refusal::TerminationsExhausted)
     }
 
     /// A connection point that is not subtracted.
@@ -105,8 +107,11 @@ impl Plane {
             return None;
         }
         point.stage = Stage::Subtracted;
-        let listener = point.listener.take();
-        match point.connection {
+        let (listener, other) = (point.listener.take(), point.other);
+        let connection = point.connection;
+        self.gateway.unlink(key);
+        other.into_iter().for_each(|other| self.regulate(other));
+        match connection {
             Some(connection) => {
                 self.end(connection, Ending::Graceful);
                 if let Some(connection) = self.connections.get_mut(connection) {
@@ -121,6 +126,7 @@ impl Plane {
     /// Takes a connection point back that could not be completed; nothing of it is left.
     pub(crate) fn unreserve_point(&mut self, key: Key) {
         let events = self.events.len();
+        self.gateway.unlink(key);
         self.finish_point(key);
         self.events.truncate(events);
     }
@@ -130,6 +136,7 @@ impl Plane {
         self.drop_passing(key);
         let Some(point) = self.gateway.remove(key) else { return };
         assert!(point.connection.is_none());
+        *self.points_of(point.bearer) -= 1;
         if let Some(mut held) = point.held {
             held.discard(&mut self.send_buffers);
         }

@@ -3,6 +3,7 @@
 //! 23.334 clause 5.11.2.2.1), on both sides, once what was on its way has left.
 
 use mrfp_io::Key;
+use mrfp_protocol::tls::RecordError;
 
 use super::point::{SendingEnd, Stage};
 use crate::connection::Life;
@@ -65,6 +66,10 @@ impl Plane {
         let Some(point) = current else {
             return self.end(key, ending);
         };
+        if point.stage == Stage::Reserved {
+            // It came early and did not wait; the next one may.
+            point.connection = None;
+        }
         let was_up = point.stage == Stage::Up;
         point.received_end |= was_up && ending == Ending::Graceful;
         let other = point.other;
@@ -72,6 +77,19 @@ impl Plane {
         self.end(key, ending);
         if was_up && let Some(other) = other {
             self.end_with_other(other, ending);
+        }
+    }
+
+    /// Why a bearer is gone whose records cannot be read on. In TLS 1.3 a client has begun to send when
+    /// the server comes to refuse its certificate, so a first word that is an alert ends the establishment.
+    pub(crate) fn cause_of_record_error(&self, key: Key, error: RecordError) -> ReleaseCause {
+        let point = self.connections.get(key).and_then(|connection| connection.point());
+        match (point.and_then(|point| self.gateway.point(point)), error) {
+            (Some(point), RecordError::AlertReceived(_)) => match point.statistics.bytes_received {
+                0 => ReleaseCause::TlsEstablishmentFailure,
+                _ => ReleaseCause::ConnectionLost,
+            },
+            (_, _) => ReleaseCause::ProtocolViolation,
         }
     }
 

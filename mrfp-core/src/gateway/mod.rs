@@ -5,7 +5,8 @@
 //!
 //! `commands`: what the controller asks. `establishment`: how a connection comes to its connection point.
 //! `stream`: what passes between the two, and who waits for whom. `ending`: how one end becomes the
-//! other's. `msrp`: messages whose paths are changed on the way. `certificates`: one for each connection point where TLS ends.
+//! other's. `msrp`: messages whose paths are changed on the way. `certificates`: one for each connection
+//! point where TLS ends.
 
 mod certificates;
 mod commands;
@@ -51,7 +52,6 @@ pub(crate) struct Gateway {
 /// A Context of a gateway.
 struct Pair {
     id: ContextId,
-    /// The connection point made first, while it is there, and the other one.
     points: [Option<Key>; 2],
 }
 
@@ -146,18 +146,23 @@ impl Gateway {
         key
     }
 
+    /// Parts a connection point that is subtracted from its Context; another may take its place at once.
+    fn unlink(&mut self, key: Key) {
+        let Some(point) = self.points.get_mut(key) else { return };
+        let (pair_key, other) = (point.pair, point.other.take());
+        if let Some(other) = other.and_then(|other| self.points.get_mut(other)) {
+            other.other = None;
+        }
+        if let Some(pair) = self.pairs.get_mut(pair_key) {
+            pair.points.iter_mut().filter(|it| **it == Some(key)).for_each(|it| *it = None);
+        }
+        self.drop_pair_if_empty(pair_key);
+    }
+
     /// Takes a connection point off the tables.
     fn remove(&mut self, key: Key) -> Option<ConnectionPoint> {
         self.point_by_id.remove(&self.points, key);
-        let point = self.points.remove(key)?;
-        if let Some(other) = point.other.and_then(|other| self.points.get_mut(other)) {
-            other.other = None;
-        }
-        if let Some(pair) = self.pairs.get_mut(point.pair) {
-            pair.points.iter_mut().filter(|it| **it == Some(key)).for_each(|it| *it = None);
-        }
-        self.drop_pair_if_empty(point.pair);
-        Some(point)
+        self.points.remove(key)
     }
 
     fn drop_pair_if_empty(&mut self, key: Key) {
@@ -174,18 +179,14 @@ impl Gateway {
 }
 
 impl Plane {
-    /// Gauges, for publication.
-    pub(crate) fn gateway_measure(&mut self) {
-        let (mut tcp, mut tls) = (0, 0);
-        for key in self.gateway.points.keys() {
-            match self.gateway.points[key].bearer {
-                Bearer::Tcp => tcp += 1,
-                Bearer::TlsOverTcp => tls += 1,
-                Bearer::Udp | Bearer::DtlsOverUdp => {}
-            }
+    /// How many connection points with that bearer there are.
+    fn points_of(&mut self, bearer: Bearer) -> &mut u64 {
+        match bearer {
+            Bearer::Tcp => &mut self.metrics.gateway_points_tcp,
+            Bearer::TlsOverTcp => &mut self.metrics.gateway_points_tls,
+            Bearer::Udp => &mut self.metrics.gateway_points_udp,
+            Bearer::DtlsOverUdp => &mut self.metrics.gateway_points_dtls,
         }
-        self.metrics.gateway_points_tcp = tcp;
-        self.metrics.gateway_points_tls = tls;
     }
 
     /// The timers of one connection point.

@@ -2,8 +2,12 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod stock;
 mod world;
 
+mod commands;
+mod hostile;
 mod iwf;
 mod plain;
+mod pressure;
 mod secured;

@@ -224,6 +224,15 @@ impl Gateway {
         (a, b)
     }
 
+    /// The ports of the connection points, in the order they were made.
+    pub fn ports(&self) -> Vec<SocketAddr> {
+        let of_it = |event: &Event| match event {
+            Event::ConnectionPointReserved { address, .. } => Some(*address),
+            _ => None,
+        };
+        self.world.seen.iter().filter_map(of_it).collect()
+    }
+
     /// Subtracts both sides; nothing of them is left.
     pub fn subtract_both(&mut self) {
         self.world.subtract_all([ACCESS, CORE]);
