@@ -8,6 +8,8 @@
 //! [`Action::Answer`] says. Which message carries it (INVITE, UPDATE, PRACK, a reliable provisional response,
 //! 200, ACK) is the front's affair.
 
+pub mod b2bua;
+
 use std::net::IpAddr;
 use std::time::Duration;
 
