@@ -8,10 +8,25 @@
 //! [`Action::Answer`] says. Which message carries it (INVITE, UPDATE, PRACK, a reliable provisional response,
 //! 200, ACK) is the front's affair.
 
+mod call;
+mod config;
+mod counters;
+mod ending;
+mod engine;
+mod exchange;
+mod media_plane;
+pub mod sdp;
+
 use std::net::IpAddr;
 use std::time::Duration;
 
 use mrfp_core::mp;
+
+pub use call::PointState;
+pub use config::{BorderConfig, Nat, Side};
+pub use counters::{BorderCounters, Carried};
+pub use ending::release_name;
+pub use engine::Border;
 
 /// One call through the border, named by the front that owns it; unique in the node's life.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
