@@ -122,8 +122,9 @@ impl Plane {
         }
         let point = self.gateway.point_mut(key)?;
         let (listener, other) = (point.listener.take(), point.other);
-        let connection = point.connection;
+        let (connection, early) = (point.connection, point.early.take());
         self.gateway.unlink(key);
+        early.into_iter().for_each(|early| self.end(early, Ending::Abort));
         other.into_iter().for_each(|other| self.regulate(other));
         match connection {
             Some(connection) => {

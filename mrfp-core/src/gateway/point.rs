@@ -28,8 +28,10 @@ pub(crate) struct ConnectionPoint {
     pub(crate) identity: Option<Identity>,
     /// The peer's side, once it is known.
     pub(crate) remote: Option<Box<RemoteConnectionPoint>>,
-    /// Its connection: one that waits to be told what is to become of it, on its way, or up.
+    /// Its connection: on its way, or up.
     pub(crate) connection: Option<Key>,
+    /// One that has come in unasked and unread: its peer may be faster than the answer that announces it.
+    pub(super) early: Option<Key>,
     pub(crate) stage: Stage,
     /// Until when there must be a connection.
     pub(crate) deadline_ns: u64,
@@ -85,6 +87,7 @@ impl ConnectionPoint {
             identity,
             remote: None,
             connection: None,
+            early: None,
             stage: Stage::Reserved,
             deadline_ns: u64::MAX,
             held: None,
