@@ -58,6 +58,10 @@ pub(super) enum Input {
     ClientGone {
         client: u32,
     },
+    /// A provisional response to an INVITE of ours, as it came.
+    Progress {
+        response: Response,
+    },
     /// A 2xx that belongs to no transaction any more.
     LateSuccess {
         response: Response,
@@ -236,6 +240,7 @@ impl Call {
             Input::Cancel { server, request } => self.cancelled(server, &request).await,
             Input::Response { client, response } => self.answered(client, response).await,
             Input::ClientGone { client } => self.client_gone(client).await,
+            Input::Progress { response } => self.progressed(response).await,
             Input::LateSuccess { response } => self.late_success(&response).await,
             Input::Border(Action::Release { reason, .. }) => {
                 if self.over.is_none() {

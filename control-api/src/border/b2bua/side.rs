@@ -100,10 +100,13 @@ impl Front for Side {
         }
         let Ok(message) = self.read(arrival, body) else { return self.not_understood(arrival) };
         if let SipMessage::Response(response) = &message
-            && let Some(call) = self.call_of_unexpected_success(response)
+            && let Some((call, input)) = self.past_the_stack(response)
         {
-            self.tell(call, Input::LateSuccess { response: response.clone() });
-            return None;
+            let is_final = matches!(input, Input::LateSuccess { .. });
+            self.tell(call, input);
+            if is_final {
+                return None;
+            }
         }
         let key = self.new_key(&message);
         if let Some(key) = &key {
@@ -229,18 +232,23 @@ impl Side {
         self.shared.calls().get(&call).is_some_and(|inbox| inbox.send(input).is_ok())
     }
 
-    /// RFC 3261 section 13.2.2.4: a 2xx that comes again, or of another branch, meets no transaction.
-    fn call_of_unexpected_success(&self, response: &Response) -> Option<BorderCallId> {
-        let success = (200..300).contains(&response.status_code.code());
-        let invite = response.cseq_header().ok()?.method() == Ok(Method::Invite);
-        if !success || !invite {
+    /// What a call has to know of the responses to its INVITE and the stack keeps to itself: that a
+    /// provisional one of another branch says what one has said before, and a 2xx that comes again or of
+    /// another branch (RFC 3261 section 13.2.2.4), which meets no transaction any more.
+    fn past_the_stack(&self, response: &Response) -> Option<(BorderCallId, Input)> {
+        if response.cseq_header().ok()?.method() != Ok(Method::Invite) {
             return None;
         }
-        let key = TransactionKey::from_response(response, TransactionRole::Client).ok()?;
-        if self.endpoint.transactions.contains_key(&key) {
-            return None;
+        let call = call_of_tag(response.from_header().ok()?.tag().ok()??.value())?;
+        match response.status_code.code() {
+            101..=199 => Some((call, Input::Progress { response: response.clone() })),
+            200..=299 => {
+                let key = TransactionKey::from_response(response, TransactionRole::Client).ok()?;
+                let known = self.endpoint.transactions.contains_key(&key);
+                (!known).then(|| (call, Input::LateSuccess { response: response.clone() }))
+            }
+            _ => None,
         }
-        call_of_tag(response.from_header().ok()?.tag().ok()??.value())
     }
 
     async fn handle(self: &Arc<Self>, mut transaction: Transaction, source: SocketAddr) {

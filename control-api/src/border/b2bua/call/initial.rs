@@ -165,17 +165,10 @@ impl Call {
         })
     }
 
-    /// A response to the request that began the call.
+    /// A final response to the request that began the call.
     pub(super) async fn first_answered(&mut self, at: usize, response: Response) {
         let status = response.status_code.code();
         match status {
-            100 => self.provisional(at),
-            101..=199 => {
-                self.provisional(at);
-                if self.over.is_none() && !self.passages[at].server.is_answered() {
-                    self.progress(at, response).await;
-                }
-            }
             200..=299 => {
                 self.saw_next_hop(true);
                 self.succeeded(at, response).await;
@@ -193,7 +186,7 @@ impl Call {
         }
     }
 
-    fn provisional(&mut self, at: usize) {
+    pub(super) fn provisional(&mut self, at: usize) {
         self.passages[at].provisional = true;
         if let Some(headers) = self.passages[at].cancel.take() {
             self.cancel_passage(at, headers);
@@ -201,7 +194,7 @@ impl Call {
     }
 
     /// 18x: an early dialog on both legs, perhaps media, perhaps reliable.
-    async fn progress(&mut self, at: usize, mut response: Response) {
+    pub(super) async fn progress(&mut self, at: usize, mut response: Response) {
         let Some(branch) = self.branch_of(at, &response) else {
             // It makes no dialog, or one too many: said is only that there is progress.
             let (headers, body) = (&mut response.headers, &mut response.body);

@@ -226,19 +226,17 @@ impl Call {
     pub(super) async fn answered(&mut self, client: u32, response: Response) {
         let Some(at) = self.passages.iter().position(|it| it.client == client) else { return };
         let status = response.status_code.code();
-        if self.passages[at].branch.is_none() {
-            return self.first_answered(at, response).await;
-        }
         if status < 200 {
-            self.passages[at].provisional = true;
-            if let Some(headers) = self.passages[at].cancel.take() {
-                self.cancel_passage(at, headers);
-            }
-            if status > 100 {
+            self.provisional(at);
+            // Those to an INVITE come another way.
+            if status > 100 && self.passages[at].method != Method::Invite {
                 let passed = self.passed_response(&self.passages[at], &response, None);
                 self.passages[at].server.respond(passed);
             }
             return;
+        }
+        if self.passages[at].branch.is_none() {
+            return self.first_answered(at, response).await;
         }
         match self.passages[at].method {
             Method::Invite if status < 300 => self.change_accepted(at, response).await,
@@ -263,6 +261,26 @@ impl Call {
                 }
             }
         }
+    }
+
+    /// A provisional response to an INVITE.
+    pub(super) async fn progressed(&mut self, response: Response) {
+        let found = self.passages.iter().position(|passage| {
+            let sent = passage.sent.as_ref().map(|sent| &sent.request);
+            passage.method == Method::Invite
+                && passage.client_open
+                && sent.is_some_and(|invite| answers(&response, invite))
+        });
+        let Some(at) = found else { return };
+        self.provisional(at);
+        if self.over.is_some() || self.passages[at].server.is_answered() {
+            return;
+        }
+        if self.passages[at].branch.is_none() && self.has_media {
+            return self.progress(at, response).await;
+        }
+        let passed = self.passed_response(&self.passages[at], &response, None);
+        self.passages[at].server.respond(passed);
     }
 
     /// 2xx to a re-INVITE.
@@ -525,6 +543,14 @@ fn peer_of(call: &Call, branch: usize, leg: Leg) -> &Arc<Peer> {
 
 fn contact_in(response: &Response) -> Option<rsipstack::sip::Uri> {
     contact_of(response.contact_header().ok()?.value())
+}
+
+/// Whether a response belongs to a request of ours.
+fn answers(response: &Response, request: &Request) -> bool {
+    let name = |headers: &rsipstack::sip::Headers, name: &str| {
+        values(headers, name).first().map(ToString::to_string)
+    };
+    ["Call-ID", "CSeq"].iter().all(|it| name(&response.headers, it) == name(&request.headers, it))
 }
 
 fn refused(status: u16) -> Refusal {
