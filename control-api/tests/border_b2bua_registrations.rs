@@ -187,7 +187,7 @@ async fn a_subscription_has_its_notifications() {
     world.network.response_to("NOTIFY", 200).await;
     world.network.reply(&subscribe, "200 OK", "net", "Expires: 600\r\n", "").await;
     let ok = world.ue.response_to("SUBSCRIBE", 200).await;
-    assert_eq!(ok.to_tag(), notify.from_tag());
+    assert_eq!(ok.to_tag(), notify.sender_tag());
     let state = "Event: reg\r\nSubscription-State: terminated\r\n";
     world.network.send(&notifier.request("NOTIFY", state, "")).await;
     let notify = world.ue.request("NOTIFY").await;

@@ -315,7 +315,7 @@ impl Received {
         self.header("To").and_then(|to| to.split_once(";tag=")).expect("a To tag").1
     }
 
-    pub(crate) fn from_tag(&self) -> &str {
+    pub(crate) fn sender_tag(&self) -> &str {
         self.header("From").and_then(|from| from.split_once(";tag=")).expect("a From tag").1
     }
 
@@ -369,7 +369,7 @@ impl Dialog {
             from: without_tag(invite.header("To").expect("mandatory")),
             local_tag: tag.to_owned(),
             to: without_tag(invite.header("From").expect("mandatory")),
-            remote_tag: Some(invite.from_tag().to_owned()),
+            remote_tag: Some(invite.sender_tag().to_owned()),
             target: invite.contact_uri(),
             branch: 0,
         }

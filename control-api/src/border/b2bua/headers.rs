@@ -95,10 +95,7 @@ pub(super) fn cross(headers: &Headers, from: &Side, to: &Side) -> Vec<Header> {
 
 fn cross_one(header: &Header, from: &Side, to: &Side, private: bool) -> Option<Header> {
     let (name, value) = (header.name(), header.value());
-    let (name, rule) = match rule_of(name) {
-        Some((name, rule)) => (name, rule),
-        None => return Some(header.clone()),
-    };
+    let Some((name, rule)) = rule_of(name) else { return Some(header.clone()) };
     let both_trusted = from.trusted && to.trusted;
     let told = to.trusted || (to.role == SideRole::Access && !private);
     let carried = match rule {

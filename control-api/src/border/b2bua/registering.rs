@@ -55,13 +55,13 @@ impl Side {
                     server.refuse(status, &tag, after.into_iter().collect());
                 }
             }
-            finish(transaction).await;
+            finish(&side, transaction).await;
         });
     }
 
     async fn ask_registrar(
         self: &Arc<Self>,
-        other: &Arc<Side>,
+        other: &Arc<Self>,
         request: &Request,
         source: SocketAddr,
     ) -> Result<(Vec<Registering>, Response), u16> {
@@ -138,7 +138,7 @@ impl Side {
             let granted = granted.or(expires_header).unwrap_or(EXPIRES_DEFAULT_SECONDS);
             let asked = contacts.iter().find(|contact| contact.name == name);
             if let Some(contact) = asked.filter(|_| granted > 0) {
-                let security = security.or_else(|| Some(self.known_security(&name)?));
+                let security = security.or_else(|| self.known_security(&name));
                 let made = self.registration(&user, contact, source, &flow, response, granted);
                 let Some(registration) = made else { continue };
                 let security = security.unwrap_or_default();

@@ -39,7 +39,7 @@ pub(super) struct Side {
     pub(super) probe_interval: std::time::Duration,
     pub(super) next_hops: NextHops,
     pub(super) shared: Arc<Shared>,
-    other: OnceLock<Weak<Side>>,
+    other: OnceLock<Weak<Self>>,
     /// Requests refused without a transaction.
     shed: Mutex<(Repeats, Shed)>,
     /// Where requests came from whose transaction is just being made: whoever empties the queue of the stack
@@ -120,7 +120,7 @@ impl Front for Side {
         }
         loop {
             let next = self.incoming.lock().unwrap_or_else(PoisonError::into_inner).try_recv().ok();
-            let Some(transaction) = next else { return None };
+            let transaction = next?;
             let source = self.sources().remove(&transaction.key);
             self.handle(transaction, source.unwrap_or(arrival.source)).await;
         }
@@ -171,12 +171,12 @@ impl Side {
     }
 
     /// Makes the two sides of a B2BUA known to each other.
-    pub(super) fn join(&self, other: &Arc<Side>) {
+    pub(super) fn join(&self, other: &Arc<Self>) {
         let _ = self.other.set(Arc::downgrade(other));
     }
 
     /// The other side; `None` only while the node goes down.
-    pub(super) fn other(&self) -> Option<Arc<Side>> {
+    pub(super) fn other(&self) -> Option<Arc<Self>> {
         self.other.get()?.upgrade()
     }
 
@@ -333,7 +333,7 @@ impl Side {
     //= element before.
     fn has_passed_us(&self, message: &Message<'_>) -> bool {
         let other = self.other();
-        let names = |side: &Side| [side.contact_udp.clone(), side.contact_tcp.clone()];
+        let names = |side: &Self| [side.contact_udp.clone(), side.contact_tcp.clone()];
         let ours: Vec<String> =
             names(self).into_iter().chain(other.iter().flat_map(|it| names(it))).collect();
         message.all(Name::Via).any(|value| {

@@ -241,7 +241,9 @@ impl Call {
             let response = passed.clone();
             let unacknowledged = &mut self.branches[branch].unacknowledged;
             unacknowledged.retain(|earlier| earlier.number != number);
-            unacknowledged.push(Reliable { number, response, interval, next, until });
+            if unacknowledged.len() < UNACKNOWLEDGED_MAX {
+                unacknowledged.push(Reliable { number, response, interval, next, until });
+            }
         }
         self.passages[at].server.respond(passed);
     }
@@ -350,13 +352,13 @@ impl Call {
         }
         if status == 408 && self.passages[at].provisional {
             // The stack's timer C: who rings is told that it is over (RFC 3261 section 16.8).
-            self.passages[at].client_open = true;
             self.cancel_passage(at, Vec::new());
-            self.passages[at].client_open = false;
         } else if !is_answer(status) && self.branches.is_empty() {
             return self.attempt(Some(response)).await;
         }
-        self.shared.metrics.calls_refused.increment();
+        if self.has_media {
+            self.shared.metrics.calls_refused.increment();
+        }
         let passed = self.passed_response(&self.passages[at], &response, Some(&self.tag));
         self.passages[at].server.respond(passed);
         self.end().await;
@@ -515,6 +517,9 @@ pub(super) fn unreadable() -> Refusal {
     let warning = Some((399, "session description not readable".to_owned()));
     Refusal { status: 488, warning, retry_after: None }
 }
+
+/// Reliable responses of one branch that are repeated; RFC 3262 section 3 has a UAS send one at a time.
+const UNACKNOWLEDGED_MAX: usize = 8;
 
 /// Of the INVITE that begins a call.
 const CSEQ_FIRST: u32 = 1;

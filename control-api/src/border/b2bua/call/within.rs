@@ -11,7 +11,10 @@ use super::super::headers::{cross, values};
 use super::super::side::source_of;
 use super::super::transactions::{Server, keep_client, keep_server};
 use super::initial::unreadable;
-use super::{AckDue, Call, Passage, answer, description, refusal_headers, refusal_status};
+use super::{
+    AckDue, Call, PASSAGES_MAX, Passage, answer, description, drop_description, refusal_headers,
+    refusal_status,
+};
 use crate::sip::dialing::Sent;
 use crate::sip::peer::{Peer, RemoteEnd, contact_of};
 
@@ -84,9 +87,15 @@ impl Call {
     fn check_order(&self, from: Leg, branch: usize, request: &Request) -> Result<(), Refusal> {
         let refusal = |status, retry_after| Err(Refusal { status, warning: None, retry_after });
         let retry = Some(std::time::Duration::from_secs(1));
-        let media = matches!(request.method, Method::Invite | Method::Update);
-        if !media {
+        if self.passages.len() >= PASSAGES_MAX && request.method != Method::Bye {
+            return refusal(503, retry);
+        }
+        if !matches!(request.method, Method::Invite | Method::Update) {
             return Ok(());
+        }
+        // A subscription has no session to change.
+        if !self.has_media {
+            return refusal(481, None);
         }
         let inviting = self.passages.iter().find(|passage| passage.method == Method::Invite);
         if request.method == Method::Invite
@@ -223,7 +232,7 @@ impl Call {
     }
 
     /// A response of the leg that was asked.
-    pub(super) async fn answered(&mut self, client: u32, response: Response) {
+    pub(super) async fn answered(&mut self, client: u32, mut response: Response) {
         let Some(at) = self.passages.iter().position(|it| it.client == client) else { return };
         let status = response.status_code.code();
         if status < 200 {
@@ -241,12 +250,13 @@ impl Call {
         match self.passages[at].method {
             Method::Invite if status < 300 => self.change_accepted(at, response).await,
             Method::Update | Method::PRack if status < 300 => {
-                self.update_accepted(at, response).await
+                self.update_accepted(at, response).await;
             }
             _ => {
                 if let Some(exchange) = self.passages[at].offer.take() {
                     self.withdraw(exchange).await;
                 }
+                drop_description(&mut response);
                 let passed = self.passed_response(&self.passages[at], &response, None);
                 let asked = self.passages[at].from.other();
                 let lost = matches!(status, 408 | 481)
