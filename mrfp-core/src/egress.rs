@@ -222,6 +222,13 @@ impl Egress {
         Ok(())
     }
 
+    /// Takes over what waits in another queue, of which nothing is in flight, behind everything else.
+    pub(crate) fn adopt(&mut self, mut other: Self) {
+        assert!(!other.is_in_flight() && other.large.is_empty());
+        self.bytes += other.bytes;
+        self.first.append(&mut other.first);
+    }
+
     /// Queues wire bytes behind everything else.
     pub(crate) fn append_wire(
         &mut self,

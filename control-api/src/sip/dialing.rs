@@ -16,6 +16,7 @@ use super::dialog::Dialog;
 use super::gate::{ALLOW, ALLOW_EVENTS};
 use super::invite::{new_tag, random_u64};
 use super::peer::{Peer, contact_of, unescape_user};
+use super::sending::{connection_to, way_to};
 use crate::mrfc::{CallId, Event};
 
 /// Whom to call, and as whom.
@@ -133,11 +134,11 @@ impl Agent {
         let address = next_hop.get_socketaddr().ok()?;
         let tcp = target.params.iter().any(|p| matches!(p, Param::Transport(Transport::Tcp)));
         if tcp && self.config.outbound_proxy.is_none() {
-            let connection = self.connection_to(address).await?;
+            let connection = connection_to(self, address).await?;
             return Some((connection, SipAddr::new(Transport::Tcp, address.into())));
         }
         let udp = self.udp.get().cloned()?;
-        self.way_to(&udp, next_hop, size).await
+        way_to(self, &udp, next_hop, size).await
     }
 
     async fn provisional(self: &Arc<Self>, call: CallId, status: u16) {
@@ -190,7 +191,7 @@ impl Agent {
     pub(super) async fn acknowledge(self: &Arc<Self>, peer: &Peer, cseq: u32) -> Option<Sent> {
         let request = peer.numbered(Method::Ack, cseq);
         let size = request.to_string().len();
-        let (connection, next_hop) = self.way_to(&peer.connection, peer.next_hop(), size).await?;
+        let (connection, next_hop) = way_to(self, &peer.connection, peer.next_hop(), size).await?;
         let mut request = self.with_via(request, &connection);
         request.headers.push(Header::ContentLength("0".into()));
         let sent = Sent { request, connection, next_hop };

@@ -11,11 +11,12 @@ use tokio::time::Instant;
 
 use super::agent::Agent;
 use super::dialog::{Asked, Dialog, Invitation, Pending, Phase, Within};
-use super::incoming::{Refusal, Reply, is_ack, respond};
+use super::incoming::{Refusal, is_ack, respond};
 use super::peer::{Peer, RemoteEnd, contact_uri, unescape, unescape_user};
 use super::repeats::RequestName;
 use super::reply::{self, Identity};
 use super::session::{IntervalTooSmall, Terms};
+use super::station::Reply;
 use super::way::{self, Arrival, Way};
 use super::wire::{self, Message, Name};
 use crate::mrfc::{CallId, Caller, Event};

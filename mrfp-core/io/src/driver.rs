@@ -1,7 +1,7 @@
 //! The seam between a shard and whatever moves its bytes.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::{SendBuffer, Token};
 
@@ -137,6 +137,14 @@ pub trait Driver {
 
     /// Starts an outgoing connection; [`Completion::Connect`] follows.
     fn connect(&mut self, address: SocketAddr, token: Token) -> io::Result<Socket>;
+
+    /// The same from an address of the host's own; the kernel picks the port. Fails where it is none.
+    fn connect_from(
+        &mut self,
+        source: IpAddr,
+        address: SocketAddr,
+        token: Token,
+    ) -> io::Result<Socket>;
 
     /// Arms a multishot receive.
     fn recv(&mut self, socket: Socket, token: Token);

@@ -136,22 +136,6 @@ impl Ring {
         Ok(ring)
     }
 
-    /// [`Driver::connect`] from an address of the caller's choice; the kernel picks the port.
-    ///
-    /// # Errors
-    ///
-    /// As [`Driver::connect`], and where the source is no address of this machine.
-    pub fn connect_from(
-        &mut self,
-        source: IpAddr,
-        address: SocketAddr,
-        token: Token,
-    ) -> io::Result<Socket> {
-        let socket = sockets::tcp_socket(address)?;
-        socket.bind(&SockAddr::from(SocketAddr::new(source, 0)))?;
-        Ok(self.connect_socket(socket, address, token))
-    }
-
     fn connect_socket(
         &mut self,
         socket: socket2::Socket,
@@ -404,6 +388,17 @@ impl Driver for Ring {
 
     fn connect(&mut self, address: SocketAddr, token: Token) -> io::Result<Socket> {
         Ok(self.connect_socket(sockets::tcp_socket(address)?, address, token))
+    }
+
+    fn connect_from(
+        &mut self,
+        source: IpAddr,
+        address: SocketAddr,
+        token: Token,
+    ) -> io::Result<Socket> {
+        let socket = sockets::tcp_socket(address)?;
+        socket.bind(&SockAddr::from(SocketAddr::new(source, 0)))?;
+        Ok(self.connect_socket(socket, address, token))
     }
 
     fn recv(&mut self, socket: Socket, token: Token) {

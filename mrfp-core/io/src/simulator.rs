@@ -14,7 +14,7 @@ mod random;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::SendBuffer;
 use crate::driver::{Completion, Driver, Listen, RecvBuffer, Socket};
@@ -312,6 +312,15 @@ impl Driver for Simulator {
         let socket = self.insert_socket(Kind::Connecting { address });
         self.start_reading(Operation::Connect, socket, token);
         Ok(socket)
+    }
+
+    fn connect_from(
+        &mut self,
+        _source: IpAddr,
+        address: SocketAddr,
+        token: Token,
+    ) -> io::Result<Socket> {
+        self.connect(address, token)
     }
 
     fn recv(&mut self, socket: Socket, token: Token) {

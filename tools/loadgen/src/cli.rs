@@ -18,7 +18,7 @@ use crate::security::KmsOptions;
 
 pub use self::bfcp::BfcpRun;
 pub use self::spread::{Share, Sources, Spread};
-pub use self::wire::{BulkRun, PlaneRun, RawRun, RelayRun, RelayUri, WireOptions};
+pub use self::wire::{BulkRun, GatewayRun, PlaneRun, RawRun, RelayRun, RelayUri, WireOptions};
 
 /// A fleet of UEs that takes a media node to its limit and checks every message it delivers.
 #[derive(Parser, Debug)]
@@ -94,6 +94,10 @@ pub enum Scenarios {
     /// Pairs through whoever joins two connections and answers SENDs. No SIP, no AUTH.
     #[command(after_help = WIRE_EXAMPLES)]
     Raw(Box<RawRun>),
+    /// Pairs through a gateway: one end over TLS on its access side, with certificates that both know by
+    /// their fingerprints, the other over TCP on its core side. No SIP.
+    #[command(after_help = GATEWAY_EXAMPLES)]
+    Gateway(Box<GatewayRun>),
     /// TLS-PSK connections to a server of it, idle or handshake after handshake. No SIP.
     #[command(after_help = WIRE_EXAMPLES)]
     Plane(Box<PlaneRun>),
@@ -151,6 +155,25 @@ is late for that counts from when it was due.
 Exit status: 0 if every call came up and ended, every primitive was answered by the right status, for the right request and floor, every
 floor asked for was granted, none to more than --holders, and there was at least one; 1 if not; 2 if the
 command line is wrong.";
+
+const GATEWAY_EXAMPLES: &str = "\
+Examples:
+  What a message costs whoever takes TLS off it, here one listener that forwards all connections to our
+  port 9002 (stunnel before haproxy, say), 10 pairs, 8 messages of each end on their way:
+    echo 127.0.0.1:9000 - $(openssl x509 -in server.pem -noout -fingerprint -sha256 |
+        sed 's/.*=/sha-256 /') > points
+    mrf-load run gateway --points points --sink 9002 --certificate ue.pem --key ue-key.pem --pairs 10 \
+        --window 8 --suite TLS_AES_128_GCM_SHA256 --node-pid STUNNEL,HAPROXY
+
+  The same without TLS through haproxy alone:
+    echo 127.0.0.1:9000 - > points
+    mrf-load run gateway --points points --sink 9002 --node-pid HAPROXY
+
+A message is a SEND that passes the gateway, and its 200 back; both ends send. Every byte is compared with
+what was sent. With --sink the pairs come up one after the other.
+
+Exit status: 0 if every connection came up and every message was answered and arrived exactly once, in
+order and unchanged, and there was at least one; 1 if not; 2 if the command line is wrong.";
 
 const WIRE_EXAMPLES: &str = "\
 Examples:

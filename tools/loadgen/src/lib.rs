@@ -130,6 +130,7 @@ pub fn run(command: cli::Command, words: &[String]) -> Result<Outcome, Error> {
         }
         Scenarios::Relay(options) => run_bare(&options.wire, words, |share| options.plan(share)),
         Scenarios::Raw(options) => run_bare(&options.wire, words, |share| options.plan(share)),
+        Scenarios::Gateway(options) => run_bare(&options.wire, words, |share| options.plan(share)),
         Scenarios::Plane(options) => run_bare(&options.wire, words, |share| options.plan(share)),
     }
 }

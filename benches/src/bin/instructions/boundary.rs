@@ -5,7 +5,7 @@
 
 use std::hint::black_box;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use mrfp_io::{Completion, Driver, Listen, RecvBuffer, SendBuffer, Simulator, Socket, Token};
 
@@ -47,6 +47,16 @@ impl Driver for Boundary {
     #[inline(never)]
     fn connect(&mut self, address: SocketAddr, token: Token) -> io::Result<Socket> {
         black_box(self.0.connect(address, token))
+    }
+
+    #[inline(never)]
+    fn connect_from(
+        &mut self,
+        source: IpAddr,
+        address: SocketAddr,
+        token: Token,
+    ) -> io::Result<Socket> {
+        black_box(self.0.connect_from(source, address, token))
     }
 
     #[inline(never)]

@@ -69,9 +69,9 @@ pub struct Peer {
     /// From where its media may come. Anything but [`Source::Address`] means that it may be behind a NAT:
     /// it is made to connect wherever it agrees to.
     pub source: Source,
-    /// An `a=path` that was offered with `a=msrp-cema` is passed to it as it is, expecting that it knows
-    /// CEMA, too; if it does not, the offerer offers again (RFC 6714 section 4.2). Otherwise it always sees
-    /// our path, and messages are changed.
+    /// Where CEMA is offered, this party sees the other one's path as it is, but for its scheme. An answerer
+    /// that may be behind a NAT, and then turns out to know no CEMA, is not reached before the offerer has
+    /// offered again (RFC 6714 section 4.2). Otherwise it always sees our path, and messages are changed.
     pub keeps_path: bool,
 }
 

@@ -81,7 +81,7 @@ impl Exchange<'_> {
             .map(|(media, plan)| Some(self.offered(media, plan, anchored(media, plan)?)))
             .collect();
         let mut writer = self.writer(offer, self.answerer.role);
-        writer.session(&shown);
+        writer.session(&shown, plans);
         for (index, (shown, plan)) in shown.iter().zip(plans).enumerate() {
             match (shown, &plan.profile) {
                 (Some(shown), profile) => writer.media(index, shown, profile),
@@ -129,7 +129,7 @@ impl Exchange<'_> {
             }
         }
         let mut writer = self.writer(answer, self.offerer.role);
-        writer.session(&shown);
+        writer.session(&shown, plans);
         for (index, (shown, plan)) in shown.iter().zip(plans).enumerate() {
             let offered = &offer.media[index];
             match (shown, &plan.profile) {
@@ -147,7 +147,9 @@ impl Exchange<'_> {
     /// What we offer of an m-line.
     fn offered<'e>(&self, media: &Media, plan: &Plan, ends: &'e Ends) -> Shown<'e> {
         let (end, to) = (&ends.answerer, self.answerer);
-        let offered = roles::to_offer(roles::offered(media));
+        let keeps_path = media.msrp.as_ref().is_some_and(|msrp| msrp.cema && to.keeps_path);
+        // Whoever is connected to need not know CEMA to be reached by way of us.
+        let offered = roles::to_offer(roles::offered(media), keeps_path && !to.is_behind_nat());
         let (protocol, setup, protection) = match (&plan.profile, to.role) {
             (Profile::EndToAccessEdge, SideRole::Access) => {
                 let name = if self.rules.dtls_id { DTLS_ID } else { TLS_ID };
@@ -166,18 +168,13 @@ impl Exchange<'_> {
             _ => (media.protocol.clone(), self.setup_passed(media), Protection::Kept),
         };
         let is_protected = matches!(protection, Protection::Added { .. });
-        let path = media.msrp.as_ref().filter(|_| plan.profile != Profile::Passed).map(|msrp| {
-            let keeps = msrp.cema && to.keeps_path;
-            presented(msrp, end, keeps, is_protected)
-        });
+        let path = media.msrp.as_ref().filter(|_| plan.profile != Profile::Passed);
+        let path = path.map(|msrp| presented(msrp, end, keeps_path, is_protected));
         Shown { end, protocol, setup, protection, path, cema: false }
     }
 
     /// Of an offer whose (D)TLS is not ours.
     fn setup_passed(&self, media: &Media) -> SetupLine {
-        if media.kind.is_datagrams() {
-            return SetupLine::Kept;
-        }
         match roles::to_offer_passed(media.setup, self.offerer.is_behind_nat()) {
             Some(setup) if media.setup != Some(setup) => SetupLine::Is(setup),
             _ => SetupLine::Kept,
@@ -226,7 +223,8 @@ impl Exchange<'_> {
             && let (Some(of_offerer), Some(of_answerer)) = (&offered.msrp, &answered.msrp)
         {
             let is_secure = is_protected && self.offerer.role == SideRole::Access;
-            let to_offerer = presented(of_answerer, end, of_offerer.cema, is_secure);
+            let to_offerer =
+                presented(of_answerer, end, of_offerer.cema && self.offerer.keeps_path, is_secure);
             // The path that the answerer was sent leads to the offerer itself, and without CEMA that is
             // where it connects: the offerer has to offer again, and so it must be told.
             let to_answerer = asked.path.unwrap_or_default();
@@ -419,9 +417,13 @@ struct Writer<'w> {
 
 impl Writer<'_> {
     /// The session part, and what of it is not the same for all m-lines any longer.
-    fn session(&mut self, shown: &[Option<Shown<'_>>]) {
+    fn session(&mut self, shown: &[Option<Shown<'_>>], plans: &[Plan]) {
         let media = &self.description.media;
-        let live = || (0..media.len()).filter(|index| media[*index].port != 0);
+        let is_live = |index: &usize| {
+            let refused = plans.get(*index).map(|plan| &plan.profile);
+            media[*index].port != 0 && !matches!(refused, Some(Profile::Refused(_)))
+        };
+        let live = || (0..media.len()).filter(is_live);
         if shown.iter().flatten().any(|shown| shown.protection == Protection::Removed) {
             for kind in ["a=fingerprint", "a=setup", "a=tls-id", "a=dtls-id"] {
                 self.text.push_down(kind, live(), MOVED_DOWN);

@@ -63,9 +63,11 @@ pub(super) fn offered(media: &Media) -> Setup {
 
 /// What we offer to the answerer for a stream that ends here: whatever it can do. We connect and can be
 /// connected to, and who is behind a NAT chooses `active`. But two parties that both only listen would
-/// wait for each other (RFC 4975 section 5.4: who connects sends first).
-pub(super) fn to_offer(offered: Setup) -> Setup {
+/// wait for each other (RFC 4975 section 5.4: who connects sends first). `only_active`: the answerer is not
+/// to connect.
+pub(super) fn to_offer(offered: Setup, only_active: bool) -> Setup {
     match offered {
+        Setup::Active | Setup::ActPass if only_active => Setup::Active,
         Setup::Passive => Setup::Passive,
         Setup::HoldConn => Setup::HoldConn,
         Setup::Active | Setup::ActPass => Setup::ActPass,

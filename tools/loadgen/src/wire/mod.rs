@@ -32,7 +32,7 @@ use mrfp_io::{Ring, RingConfig};
 
 use self::bulk::Bulk;
 use self::lobby::Arrival;
-pub use self::lobby::{Invitation, Lobby};
+pub use self::lobby::{Invitation, Lobby, Stream};
 pub use self::plan::Plan;
 use self::plan::Work;
 pub use self::report::WireReport;

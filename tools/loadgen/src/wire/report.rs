@@ -7,7 +7,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::Plan;
-use super::plan::{Floors, Protection, Work};
+use super::plan::{Floors, Gateway, Protection, Work};
 use super::worker::WorkerFigures;
 use crate::accounting::{Processes, Usage};
 use crate::expectation::{Violation, Violations};
@@ -55,7 +55,8 @@ pub struct WireReport {
 /// The run's parameters.
 #[derive(Clone, Debug, Serialize)]
 pub struct WireConfigReport {
-    /// `relay`, `raw`, `bulk`, `bfcp`, `bfcp --idle`, `plane --idle`, `plane --handshakes`.
+    /// `relay`, `raw`, `bulk`, `bfcp`, `bfcp --idle`, `plane --idle`, `plane --handshakes`,
+    /// `gateway`, `e2ae`.
     pub scenario: String,
     /// Where to.
     pub target: String,
@@ -175,7 +176,9 @@ impl WireReport {
             });
         }
         let (exchanged, what) = match plan.work {
-            Work::Relay { .. } | Work::Raw => (measured.total.messages, "message"),
+            Work::Relay { .. } | Work::Raw | Work::Gateway(_) => {
+                (measured.total.messages, "message")
+            }
             Work::Bulk { .. } => (measured.total.bytes, "byte"),
             Work::Floors(Floors { idle: true, .. }) => (measured.up, "connection"),
             Work::Floors(_) => (measured.total.deliveries, "floor"),
@@ -349,12 +352,14 @@ fn config_report(plan: &Plan, suite: Option<&str>) -> WireConfigReport {
             Work::Floors(_) => "bfcp",
             Work::Idle => "plane --idle",
             Work::Handshakes => "plane --handshakes",
+            Work::Gateway(Gateway { called: true, .. }) => "e2ae",
+            Work::Gateway(_) => "gateway",
         }
         .to_owned(),
         target: plan.targets.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
         security: match plan.protection {
             Protection::Plain => "plain",
-            Protection::Certificate { .. } => "certificate",
+            Protection::Certificate { .. } | Protection::Announced { .. } => "certificate",
             Protection::Psk { .. } => "psk",
         }
         .to_owned(),

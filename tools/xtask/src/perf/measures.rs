@@ -1,7 +1,7 @@
 //! The measures themselves: what runs beside what, and what is asked of it.
 
 use super::goal::Goal;
-use super::peers::Subject;
+use super::peers::{Profile, Subject};
 use super::plan::{Case, Entry, Rate, Round, Value};
 
 /// All of them, in the order of the table.
@@ -19,6 +19,8 @@ pub(crate) fn rounds() -> Vec<Round> {
         first_words(),
         key_exchange(),
         floors(),
+        protection_converted(),
+        bytes_passed_on(),
     ]
 }
 
@@ -459,6 +461,65 @@ fn floors() -> Round {
                      said Hello and been silent for four seconds; the conferences with their floors are \
                      included.",
                 ),
+        ],
+    }
+}
+
+/// G1: TLS with certificates on one side, TCP on the other.
+fn protection_converted() -> Round {
+    let load = "run gateway --points @DIRECTORY@/points --sink @OUT@ \
+                --certificate @DIRECTORY@/client.pem --key @DIRECTORY@/client-key.pem \
+                --suite TLS_AES_128_GCM_SHA256 --pairs 10 --window 8 --duration @TIME@ \
+                --warmup @WARMUP@";
+    let gateway = Subject::Gateway { profile: Profile::E2ae, contexts: 10 };
+    Round {
+        cases: vec![
+            case("e2ae-w8", gateway, load),
+            case("stunnel-haproxy-w8", Subject::StunnelHaproxy, load),
+            case("haproxy-tls-w8", Subject::HaproxyTls, load),
+        ],
+        entries: vec![
+            Entry::new("G1", "e2ae: TLS to TCP, 200 B, 10 pairs, window 8", CPU)
+                .between("e2ae-w8", "stunnel-haproxy-w8")
+                .judged(ratio_max(1.0 / 3.0, "ratio <= 1/3"))
+                .shows(
+                    "A SEND through the gateway and its 200 back, both ends send. The same TLS 1.3 suite, \
+                     certificates on both sides, clients known by their certificate. stunnel takes TLS \
+                     off, haproxy has the address and the second connection; what both use counts.",
+                ),
+            Entry::new("G1-haproxy", "the same beside haproxy alone", CPU)
+                .between("e2ae-w8", "haproxy-tls-w8")
+                .shows(
+                    "haproxy takes TLS off itself, with an authority for clients in place of fingerprints: \
+                     one hop, one process, nothing between.",
+                ),
+        ],
+    }
+}
+
+/// G2: bytes nobody looks at.
+fn bytes_passed_on() -> Round {
+    let copy =
+        "run bulk --target tcp://@IN@ --sink @OUT@ --pairs 1 --duration @TIME@ --warmup @WARMUP@";
+    let gateway = Subject::Gateway { profile: Profile::E2e, contexts: 1 };
+    let rate = Value::Figure("gbit_per_second", "Gbit/s");
+    let cost = Value::Figure("node_gbit_per_cpu_second", "Gbit/CPU-second");
+    Round {
+        cases: vec![
+            case("e2e-bulk", gateway, copy),
+            case("haproxy-splice-e2e-bulk", Subject::Haproxy { splice: true }, copy),
+        ],
+        entries: vec![
+            Entry::new("G2", "e2e: a stream passed on byte by byte", rate)
+                .between("e2e-bulk", "haproxy-splice-e2e-bulk")
+                .judged(ratio_min(1.0, ">= haproxy with splice"))
+                .shows(
+                    "TCP in, TCP out, one connection. The generator writes and checks every byte and may \
+                     be the bottleneck of both; G2-cpu is not touched by that.",
+                ),
+            Entry::new("G2-cpu", "the same by processor time", cost)
+                .between("e2e-bulk", "haproxy-splice-e2e-bulk")
+                .shows("With splice haproxy never sees the bytes: the kernel moves them."),
         ],
     }
 }

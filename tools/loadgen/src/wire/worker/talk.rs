@@ -18,7 +18,7 @@ impl Worker {
         let now = shared.now();
         let pairs = match &shared.plan.work {
             Work::Relay { .. } => pairs_by_relay(links),
-            Work::Raw => neighbours(links),
+            Work::Raw | Work::Gateway(_) => neighbours(links),
             Work::Floors(floors) if !floors.idle => Vec::new(),
             Work::Idle | Work::Handshakes | Work::Bulk { .. } | Work::Floors(_) => return,
         };
