@@ -1,0 +1,294 @@
+//! A whole IMS-ALG with OpenSSL's own programs as the media of UEs: protected up to the access edge, and in
+//! the clear in the core.
+
+mod border_ue;
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use border_ue::{Party, ims_alg, line, media_address, side};
+use control_api::border::SideRole;
+use control_api::node::{Node, Stopped};
+use support::http::request;
+use support::program::{PATIENCE, Program, find, wait_until};
+use tempfile::TempDir;
+
+/// A UE's certificate and the program that uses it.
+struct Media<'a> {
+    openssl: &'a Path,
+    directory: TempDir,
+}
+
+impl<'a> Media<'a> {
+    fn new(openssl: &'a Path) -> Self {
+        let media = Self { openssl, directory: tempfile::tempdir().expect("writable") };
+        let mut command = Command::new(openssl);
+        command.args(["req", "-x509", "-nodes", "-days", "1", "-subj", "/CN=ue", "-newkey", "ec"]);
+        command.args(["-pkeyopt", "ec_paramgen_curve:P-256", "-keyout"]).arg(media.path("key.pem"));
+        let made = command.arg("-out").arg(media.path("cert.pem")).output().expect("runs");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        media
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn fingerprint(&self) -> String {
+        let mut command = Command::new(self.openssl);
+        command.args(["x509", "-noout", "-fingerprint", "-sha256", "-in"]);
+        let output = command.arg(self.path("cert.pem")).output().expect("runs");
+        let text = String::from_utf8(output.stdout).expect("text");
+        let (_, digits) = text.trim().split_once('=').expect("a fingerprint");
+        format!("sha-256 {digits}")
+    }
+
+    /// TLS client: it connects.
+    fn s_client(&self, address: SocketAddr) -> Program {
+        let mut command = Command::new(self.openssl);
+        command.args(["s_client", "-nocommands", "-connect", &address.to_string()]);
+        command.arg("-cert").arg(self.path("cert.pem")).arg("-key").arg(self.path("key.pem"));
+        Program::start(&mut command)
+    }
+
+    /// TLS server, and where it listens.
+    fn s_server(&self) -> (Program, SocketAddr) {
+        let mut command = Command::new(self.openssl);
+        command.args(["s_server", "-accept", "127.0.0.1:0", "-Verify", "1", "-cert"]);
+        command.arg(self.path("cert.pem")).arg("-key").arg(self.path("key.pem"));
+        let server = Program::start(&mut command);
+        let address = |output: &str| {
+            let line = output.lines().find_map(|line| line.strip_prefix("ACCEPT "))?;
+            line.trim().parse().ok()
+        };
+        wait_until(|| address(&server.output()).is_some(), || server.output());
+        let address = address(&server.output()).expect("just seen");
+        (server, address)
+    }
+}
+
+/// What is carried.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    Msrp,
+    Bfcp,
+}
+
+impl Kind {
+    fn sdp(self, name: &str, address: SocketAddr, setup: &str, security: Option<&str>) -> String {
+        let (tls, scheme) = if security.is_some() { ("TLS/", "msrps") } else { ("", "msrp") };
+        let (ip, port) = (address.ip(), address.port());
+        let media = match self {
+            Self::Msrp => format!(
+                "m=message {port} TCP/{tls}MSRP *\r\na=accept-types:*\r\na=msrp-cema\r\n\
+                 a=path:{scheme}://{ip}:{port}/{name}Session1;tcp\r\n"
+            ),
+            Self::Bfcp => format!(
+                "m=application {port} TCP/{tls}BFCP *\r\na=connection:new\r\n\
+                 a=floorctrl:c-s\r\na=bfcpver:1\r\n"
+            ),
+        };
+        let security = security.unwrap_or_default();
+        format!(
+            "v=0\r\no={name} 1 1 IN IP4 {ip}\r\ns=-\r\nc=IN IP4 {ip}\r\nt=0 0\r\n{media}\
+             a=setup:{setup}\r\n{security}"
+        )
+    }
+}
+
+/// A call through a node, both ends of its media up.
+struct World {
+    node: Node,
+    ue: Party,
+    peer: Party,
+}
+
+impl World {
+    async fn new() -> Self {
+        let mut peer = Party::new("peer").await;
+        let node = Node::start(ims_alg(peer.address())).await.expect("starts");
+        let mut ue = Party::new("ue").await;
+        ue.node = side(&node, SideRole::Access);
+        peer.node = side(&node, SideRole::Core);
+        Self { node, ue, peer }
+    }
+
+    /// The UE calls with this offer and the peer takes it with that answer; what each of them was sent.
+    async fn ue_calls(&mut self, offer: &str, answer: &str) -> (String, String) {
+        self.ue.call("sip:peer@example.com", offer).await;
+        let invite = self.peer.called().await;
+        let offered = border_ue::body(&invite).to_owned();
+        self.peer.respond(&invite, "200 OK", "", answer).await;
+        let answered = self.ue.accepted().await;
+        self.peer.receive("ACK ").await;
+        (offered, answered)
+    }
+
+    async fn ue_is_called(&mut self, offer: &str, answer: &str) -> (String, String) {
+        self.ue.register(&mut self.peer, "msrp-tls;mediasec, bfcp-tls;mediasec").await;
+        self.peer.call_registered(&self.ue, offer).await;
+        let invite = self.ue.called().await;
+        let offered = border_ue::body(&invite).to_owned();
+        self.ue.respond(&invite, "200 OK", "", answer).await;
+        let answered = self.peer.accepted().await;
+        self.ue.receive("ACK ").await;
+        (offered, answered)
+    }
+
+    async fn metrics(&self) -> String {
+        request(self.node.addresses().http, "GET", "/metrics").await.text()
+    }
+
+    async fn stop(self) {
+        assert_eq!(self.node.stop().await, Stopped::Drained);
+    }
+}
+
+/// Text from either end comes out at the other.
+fn talk(ue: &mut Program, peer: &mut TcpStream) {
+    peer.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    ue.write(b"from the UE\n");
+    let mut received = Vec::new();
+    let mut byte = [0];
+    while !received.ends_with(b"\n") {
+        assert_eq!(peer.read(&mut byte).expect("readable"), 1, "the connection ended");
+        received.push(byte[0]);
+    }
+    assert_eq!(received, b"from the UE\n");
+    peer.write_all(b"from the core\n").expect("writable");
+    ue.await_output("from the core");
+}
+
+fn requested(media: &Media<'_>) -> String {
+    format!("a=3ge2ae:requested\r\na=fingerprint:{}\r\n", media.fingerprint())
+}
+
+fn announced(media: &Media<'_>) -> String {
+    format!("a=fingerprint:{}\r\n", media.fingerprint())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ue_that_calls_and_connects() {
+    let Some(openssl) = find("openssl", "openssl") else { return };
+    for kind in [Kind::Msrp, Kind::Bfcp] {
+        let media = Media::new(&openssl);
+        let mut world = World::new().await;
+        let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
+        let core = listener.local_addr().expect("bound");
+        // As active it listens nowhere.
+        let own = "127.0.0.1:9".parse().expect("an address");
+        // BFCP: whoever has offered is client of TLS, and so is the active party of MSRP.
+        let offer = kind.sdp("ue", own, "active", Some(&requested(&media)));
+        let answer = kind.sdp("peer", core, "passive", None);
+        let (offered, answered) = world.ue_calls(&offer, &answer).await;
+        assert!(!offered.contains("TLS") && !offered.contains("fingerprint"), "{offered}");
+        assert!(answered.contains("TCP/TLS/") && answered.contains("a=setup:passive"), "{answered}");
+        let mut ue = media.s_client(media_address(&answered));
+        let (mut peer, _) = listener.accept().expect("the gateway connects");
+        talk(&mut ue, &mut peer);
+        world.ue.hang_up().await;
+        world.peer.hung_up().await;
+        world.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ue_that_calls_and_is_connected_to() {
+    let Some(openssl) = find("openssl", "openssl") else { return };
+    let media = Media::new(&openssl);
+    let mut world = World::new().await;
+    let (mut server, address) = media.s_server();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
+    let own = "127.0.0.1:9".parse().expect("an address");
+    let offer = Kind::Msrp.sdp("ue", address, "passive", Some(&requested(&media)));
+    let answer = Kind::Msrp.sdp("peer", own, "active", None);
+    let (offered, answered) = world.ue_calls(&offer, &answer).await;
+    assert!(answered.contains("a=setup:active"), "{answered}");
+    drop(listener);
+    let mut peer = TcpStream::connect(media_address(&offered)).expect("the gateway listens");
+    talk(&mut server, &mut peer);
+    world.peer.hang_up().await;
+    world.ue.hung_up().await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ue_that_is_called() {
+    let Some(openssl) = find("openssl", "openssl") else { return };
+    let own = "127.0.0.1:9".parse().expect("an address");
+    for kind in [Kind::Msrp, Kind::Bfcp] {
+        // MSRP: the UE connects as TLS client. BFCP: it has answered, so it is TLS server, and it listens.
+        let media = Media::new(&openssl);
+        let mut world = World::new().await;
+        let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
+        let core = listener.local_addr().expect("bound");
+        let offer = kind.sdp("peer", core, "passive", None);
+        let (mut program, offered) = match kind {
+            Kind::Msrp => {
+                let answer = kind.sdp("ue", own, "active", Some(&announced(&media)));
+                let (offered, _) = world.ue_is_called(&offer.replace("passive", "actpass"), &answer).await;
+                (media.s_client(media_address(&offered)), offered)
+            }
+            Kind::Bfcp => {
+                let (server, address) = media.s_server();
+                let answer = kind.sdp("ue", address, "passive", Some(&announced(&media)));
+                let offer = offer.replace("passive", "actpass");
+                let (offered, _) = world.ue_is_called(&offer, &answer).await;
+                (server, offered)
+            }
+        };
+        assert!(offered.contains("TCP/TLS/") && offered.contains("a=3ge2ae:applied"), "{offered}");
+        assert!(offered.contains("a=fingerprint:sha-256 "), "{offered}");
+        listener.set_nonblocking(true).expect("a socket");
+        let mut accepted = None;
+        wait_until(
+            || {
+                accepted = listener.accept().ok();
+                accepted.is_some()
+            },
+            || format!("the gateway's connection to the core; the UE said:\n{}", program.output()),
+        );
+        let (mut peer, _) = accepted.expect("just seen");
+        peer.set_nonblocking(false).expect("a socket");
+        talk(&mut program, &mut peer);
+        world.peer.hang_up().await;
+        world.ue.hung_up().await;
+        world.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fingerprint_one_bit_off_ends_the_call_with_the_reason_on_both_legs() {
+    let Some(openssl) = find("openssl", "openssl") else { return };
+    let media = Media::new(&openssl);
+    let mut world = World::new().await;
+    let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
+    let core = listener.local_addr().expect("bound");
+    let right = media.fingerprint();
+    let last = right.chars().last().expect("a digit");
+    let digit = last.to_digit(16).expect("a digit") ^ 1;
+    let wrong = format!("{}{digit:X}", &right[..right.len() - 1]);
+    let own = "127.0.0.1:9".parse().expect("an address");
+    let security = requested(&media).replace(&right, &wrong);
+    let offer = Kind::Msrp.sdp("ue", own, "active", Some(&security));
+    let answer = Kind::Msrp.sdp("peer", core, "passive", None);
+    let (_, answered) = world.ue_calls(&offer, &answer).await;
+    let ue = media.s_client(media_address(&answered));
+    let reason = "Q.850;cause=41;text=\"certificate not as announced (access side)\"";
+    let (bye_ue, bye_peer) = (world.ue.hung_up().await, world.peer.hung_up().await);
+    assert_eq!(line(&bye_ue, "Reason:"), reason);
+    assert_eq!(line(&bye_peer, "Reason:"), reason);
+    ue.await_output("alert");
+    let metrics = world.metrics().await;
+    let expected = "mrf_border_bearers_released_total{side=\"access\",profile=\"end-to-access-edge\",\
+        cause=\"peer-not-authenticated\"} 1\n";
+    assert!(metrics.contains(expected), "{metrics}");
+    assert!(
+        metrics.contains("mrf_border_calls_released_total{reason=\"peer-not-authenticated\"} 1\n"),
+        "{metrics}"
+    );
+    world.stop().await;
+}
