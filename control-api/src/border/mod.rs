@@ -8,6 +8,7 @@
 //! [`Action::Answer`] says. Which message carries it (INVITE, UPDATE, PRACK, a reliable provisional response,
 //! 200, ACK) is the front's affair.
 
+pub mod b2bua;
 mod call;
 mod config;
 mod counters;
