@@ -147,19 +147,49 @@ impl World {
     }
 }
 
-/// Text from either end comes out at the other.
-fn talk(ue: &mut Program, peer: &mut TcpStream) {
+/// What either end says comes out at the other: a message, with the paths that its receiver knows.
+fn talk(kind: Kind, ue: &mut Program, peer: &mut TcpStream, sdp: &Exchange<'_>) {
     peer.set_read_timeout(Some(PATIENCE)).expect("a socket");
-    ue.write(b"from the UE\n");
+    if kind == Kind::Bfcp {
+        ue.write(b"from the UE\n");
+        assert_eq!(read_until(peer, "\n"), "from the UE\n");
+        peer.write_all(b"from the core\n").expect("writable");
+        return ue.await_output("from the core");
+    }
+    ue.write(message("ue1", line(sdp.to_ue, "a=path:"), line(sdp.from_ue, "a=path:")).as_bytes());
+    let (to, from) = (line(sdp.from_peer, "a=path:"), line(sdp.to_peer, "a=path:"));
+    assert_eq!(read_until(peer, "-------ue1$\r\n"), message("ue1", to, from));
+    let (to, from) = (line(sdp.to_peer, "a=path:"), line(sdp.from_peer, "a=path:"));
+    peer.write_all(message("core1", to, from).as_bytes()).expect("writable");
+    ue.await_output("-------core1$");
+    let received = message("core1", line(sdp.from_ue, "a=path:"), line(sdp.to_ue, "a=path:"));
+    assert!(ue.output().contains(&received), "{}", ue.output());
+}
+
+/// What each party has said and was told.
+struct Exchange<'a> {
+    from_ue: &'a str,
+    to_ue: &'a str,
+    from_peer: &'a str,
+    to_peer: &'a str,
+}
+
+fn message(id: &str, to: &str, from: &str) -> String {
+    format!(
+        "MSRP {id} SEND\r\nTo-Path: {to}\r\nFrom-Path: {from}\r\nMessage-ID: {id}\r\n\
+         Byte-Range: 1-5/5\r\nContent-Type: text/plain\r\n\r\nhello\r\n-------{id}$\r\n"
+    )
+}
+
+fn read_until(stream: &mut TcpStream, end: &str) -> String {
     let mut received = Vec::new();
     let mut byte = [0];
-    while !received.ends_with(b"\n") {
-        assert_eq!(peer.read(&mut byte).expect("readable"), 1, "the connection ended");
+    while !received.ends_with(end.as_bytes()) {
+        let read = stream.read(&mut byte).expect("readable");
+        assert_eq!(read, 1, "it ended after {}", String::from_utf8_lossy(&received));
         received.push(byte[0]);
     }
-    assert_eq!(received, b"from the UE\n");
-    peer.write_all(b"from the core\n").expect("writable");
-    ue.await_output("from the core");
+    String::from_utf8(received).expect("text")
 }
 
 fn requested(media: &Media<'_>) -> String {
@@ -188,7 +218,13 @@ async fn a_ue_that_calls_and_connects() {
         assert!(answered.contains("TCP/TLS/") && answered.contains("a=setup:passive"), "{answered}");
         let mut ue = media.s_client(media_address(&answered));
         let (mut peer, _) = listener.accept().expect("the gateway connects");
-        talk(&mut ue, &mut peer);
+        let sdp = Exchange {
+            from_ue: &offer,
+            to_ue: &answered,
+            from_peer: &answer,
+            to_peer: &offered,
+        };
+        talk(kind, &mut ue, &mut peer, &sdp);
         world.ue.hang_up().await;
         world.peer.hung_up().await;
         world.stop().await;
@@ -209,7 +245,9 @@ async fn a_ue_that_calls_and_is_connected_to() {
     assert!(answered.contains("a=setup:active"), "{answered}");
     drop(listener);
     let mut peer = TcpStream::connect(media_address(&offered)).expect("the gateway listens");
-    talk(&mut server, &mut peer);
+    let sdp =
+        Exchange { from_ue: &offer, to_ue: &answered, from_peer: &answer, to_peer: &offered };
+    talk(Kind::Msrp, &mut server, &mut peer, &sdp);
     world.peer.hang_up().await;
     world.ue.hung_up().await;
     world.stop().await;
@@ -238,7 +276,13 @@ async fn a_ue_that_is_called() {
         };
         // Who can do both is made to connect.
         let mut peer = TcpStream::connect(media_address(&answered)).expect("the gateway listens");
-        talk(&mut program, &mut peer);
+        let sdp = Exchange {
+            from_ue: &answer,
+            to_ue: &offered,
+            from_peer: &offer,
+            to_peer: &answered,
+        };
+        talk(kind, &mut program, &mut peer, &sdp);
         world.peer.hang_up().await;
         world.ue.hung_up().await;
         world.stop().await;

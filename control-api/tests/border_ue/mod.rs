@@ -129,11 +129,12 @@ impl Party {
                 if text.starts_with(start) {
                     return (text, from);
                 }
-                assert!(!text.starts_with("SIP/2.0 4"), "{text}");
+                let refused = ["SIP/2.0 4", "SIP/2.0 5", "SIP/2.0 6"];
+                assert!(!refused.iter().any(|refused| text.starts_with(refused)), "{text}");
             }
         };
         let (text, from) =
-            timeout(PATIENCE, next).await.unwrap_or_else(|_| panic!("{start:?} in time"));
+            timeout(PATIENCE, next).await.unwrap_or_else(|_| panic!("{start:?} in time: {}", self.uri));
         self.node = from;
         text
     }

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod bfcp;
+mod border;
 mod spread;
 mod wire;
 
@@ -17,6 +18,7 @@ use crate::scenario::{Churn, ROOM_MEMBERS_MAX, Rooms, Scenario};
 use crate::security::KmsOptions;
 
 pub use self::bfcp::BfcpRun;
+pub use self::border::{E2aeRun, ThroughBorder};
 pub use self::spread::{Share, Sources, Spread};
 pub use self::wire::{BulkRun, GatewayRun, PlaneRun, RawRun, RelayRun, RelayUri, WireOptions};
 
@@ -94,6 +96,11 @@ pub enum Scenarios {
     /// Pairs through whoever joins two connections and answers SENDs. No SIP, no AUTH.
     #[command(after_help = WIRE_EXAMPLES)]
     Raw(Box<RawRun>),
+    /// Calls through a border (IMS-ALG with IMS-AGW), between UEs that protect their messages up to the
+    /// access edge (TLS, certificates known by fingerprint) and peers in the core that do not. The
+    /// generator is both.
+    #[command(after_help = E2AE_EXAMPLES)]
+    E2ae(Box<E2aeRun>),
     /// Pairs through a gateway: one end over TLS on its access side, with certificates that both know by
     /// their fingerprints, the other over TCP on its core side. No SIP.
     #[command(after_help = GATEWAY_EXAMPLES)]
@@ -155,6 +162,40 @@ is late for that counts from when it was due.
 Exit status: 0 if every call came up and ended, every primitive was answered by the right status, for the right request and floor, every
 floor asked for was granted, none to more than --holders, and there was at least one; 1 if not; 2 if the
 command line is wrong.";
+
+const E2AE_EXAMPLES: &str = "\
+The border's configuration names us as next hop of its core side, and where it listens for UEs:
+    [border]
+    role = \"ims-alg\"
+    [border.access]
+    udp = \"127.0.0.1:5070\"
+    tcp = \"127.0.0.1:5070\"
+    media = \"127.0.0.1\"
+    [border.core]
+    udp = \"127.0.0.1:5080\"
+    tcp = \"127.0.0.1:5080\"
+    media = \"127.0.0.1\"
+    next_hops = [\"sip:127.0.0.1:5090\"]
+
+Examples, with that border:
+  Ten UEs call peers in the core and chat, eight messages of each end on their way:
+    mrf-load run e2ae --target sip:peer@127.0.0.1:5070 --core 127.0.0.1:5090 --node-pid $(pidof mrf)
+
+  A thousand UEs, of which half register and are called, each end with two messages a second:
+    mrf-load run e2ae --target sip:peer@127.0.0.1:5070 --core 5090 --sessions 1000 --rate 50/s \\
+        --direction both --message-rate 2 --duration 30s --node-pid $(pidof mrf)
+
+  Without CEMA (the default) the border changes the paths in every message; with it, it need not:
+    mrf-load run e2ae --target sip:peer@127.0.0.1:5070 --core 5090 --cema
+
+A UE offers TCP/TLS/MSRP with its certificate's fingerprint and a=3ge2ae:requested, or answers so; a peer
+in the core knows TCP/MSRP alone. UEs that are called register first (Security-Client with mediasec); the
+registrar they reach through the border is ours. Whoever is called answers at once, and both ends connect.
+A message is a SEND that passes the border, and its 200 back; every byte is compared with what was sent.
+
+Exit status: 0 if every call came up and ended, every connection came up, and every message was answered and
+arrived exactly once, in order and unchanged, and there was at least one; 1 if not, or if the border is not
+there; 2 if the command line is wrong.";
 
 const GATEWAY_EXAMPLES: &str = "\
 Examples:

@@ -126,7 +126,7 @@ pub struct GatewayRun {
 
     /// Where we listen for what the gateway connects to on its core side, `HOST:PORT` or a port of
     /// 127.0.0.1.
-    #[arg(long, value_name = "ADDRESS", value_parser = parse_sink)]
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_address)]
     pub sink: Option<SocketAddr>,
 
     /// Pairs: an end on each side of the gateway, both send.
@@ -156,7 +156,7 @@ pub struct GatewayRun {
 pub struct BulkRun {
     /// Where we listen for what the target forwards, `HOST:PORT` or a port of 127.0.0.1; makes
     /// --target a `tcp://HOST:PORT`.
-    #[arg(long, value_name = "ADDRESS", value_parser = parse_sink)]
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_address)]
     pub sink: Option<SocketAddr>,
 
     /// Connections through a `tcp://` target.
@@ -234,7 +234,7 @@ const MSRP_PORT: u16 = 2855;
 
 impl WireOptions {
     /// `links` are the numbers of this process's connections.
-    fn plan(
+    pub(super) fn plan(
         &self,
         share: Share,
         targets: Vec<SocketAddr>,
@@ -434,7 +434,7 @@ fn parse_relay(text: &str) -> Result<RelayUri, String> {
     Ok(RelayUri { uri: text.to_owned(), secure, host: host.to_owned(), address })
 }
 
-fn parse_sink(text: &str) -> Result<SocketAddr, String> {
+pub(super) fn parse_address(text: &str) -> Result<SocketAddr, String> {
     match text.parse::<u16>() {
         Ok(port) => Ok((Ipv4Addr::LOCALHOST, port).into()),
         Err(_) => resolve(text),
