@@ -156,13 +156,15 @@ fn talk(kind: Kind, ue: &mut Program, peer: &mut TcpStream, sdp: &Exchange<'_>) 
         peer.write_all(b"from the core\n").expect("writable");
         return ue.await_output("from the core");
     }
-    ue.write(message("ue1", line(sdp.to_ue, "a=path:"), line(sdp.from_ue, "a=path:")).as_bytes());
+    ue.write(
+        message("ueua1234", line(sdp.to_ue, "a=path:"), line(sdp.from_ue, "a=path:")).as_bytes(),
+    );
     let (to, from) = (line(sdp.from_peer, "a=path:"), line(sdp.to_peer, "a=path:"));
-    assert_eq!(read_until(peer, "-------ue1$\r\n"), message("ue1", to, from));
+    assert_eq!(read_until(peer, "-------ueua1234$\r\n"), message("ueua1234", to, from));
     let (to, from) = (line(sdp.to_peer, "a=path:"), line(sdp.from_peer, "a=path:"));
-    peer.write_all(message("core1", to, from).as_bytes()).expect("writable");
-    ue.await_output("-------core1$");
-    let received = message("core1", line(sdp.from_ue, "a=path:"), line(sdp.to_ue, "a=path:"));
+    peer.write_all(message("core1234", to, from).as_bytes()).expect("writable");
+    ue.await_output("-------core1234$");
+    let received = message("core1234", line(sdp.from_ue, "a=path:"), line(sdp.to_ue, "a=path:"));
     assert!(ue.output().contains(&received), "{}", ue.output());
 }
 
@@ -215,15 +217,14 @@ async fn a_ue_that_calls_and_connects() {
         let answer = kind.sdp("peer", core, "passive", None);
         let (offered, answered) = world.ue_calls(&offer, &answer).await;
         assert!(!offered.contains("TLS") && !offered.contains("fingerprint"), "{offered}");
-        assert!(answered.contains("TCP/TLS/") && answered.contains("a=setup:passive"), "{answered}");
+        assert!(
+            answered.contains("TCP/TLS/") && answered.contains("a=setup:passive"),
+            "{answered}"
+        );
         let mut ue = media.s_client(media_address(&answered));
         let (mut peer, _) = listener.accept().expect("the gateway connects");
-        let sdp = Exchange {
-            from_ue: &offer,
-            to_ue: &answered,
-            from_peer: &answer,
-            to_peer: &offered,
-        };
+        let sdp =
+            Exchange { from_ue: &offer, to_ue: &answered, from_peer: &answer, to_peer: &offered };
         talk(kind, &mut ue, &mut peer, &sdp);
         world.ue.hang_up().await;
         world.peer.hung_up().await;
@@ -245,8 +246,7 @@ async fn a_ue_that_calls_and_is_connected_to() {
     assert!(answered.contains("a=setup:active"), "{answered}");
     drop(listener);
     let mut peer = TcpStream::connect(media_address(&offered)).expect("the gateway listens");
-    let sdp =
-        Exchange { from_ue: &offer, to_ue: &answered, from_peer: &answer, to_peer: &offered };
+    let sdp = Exchange { from_ue: &offer, to_ue: &answered, from_peer: &answer, to_peer: &offered };
     talk(Kind::Msrp, &mut server, &mut peer, &sdp);
     world.peer.hang_up().await;
     world.ue.hung_up().await;
@@ -276,12 +276,8 @@ async fn a_ue_that_is_called() {
         };
         // Who can do both is made to connect.
         let mut peer = TcpStream::connect(media_address(&answered)).expect("the gateway listens");
-        let sdp = Exchange {
-            from_ue: &answer,
-            to_ue: &offered,
-            from_peer: &offer,
-            to_peer: &answered,
-        };
+        let sdp =
+            Exchange { from_ue: &answer, to_ue: &offered, from_peer: &offer, to_peer: &answered };
         talk(kind, &mut program, &mut peer, &sdp);
         world.peer.hang_up().await;
         world.ue.hung_up().await;

@@ -63,11 +63,7 @@ impl BorderFront {
         self.act(command);
     }
 
-    pub(super) fn handle_timeout(
-        &mut self,
-        now_ns: u64,
-        command: impl FnMut(ShardId, Command),
-    ) {
+    pub(super) fn handle_timeout(&mut self, now_ns: u64, command: impl FnMut(ShardId, Command)) {
         self.border.handle_timeout(now_ns, &mut random::fill);
         self.act(command);
     }
@@ -136,7 +132,8 @@ impl BorderFront {
             values.iter().map(|(name, value)| sample([(label, *name)], *value)).collect()
         };
         let refused = counters.refused.iter();
-        let refused = refused.map(|(status, value)| sample([("status", status.to_string())], *value));
+        let refused =
+            refused.map(|(status, value)| sample([("status", status.to_string())], *value));
         let established = counters.bearers_established.iter().map(|((side, profile), value)| {
             sample([("side", side.name()), ("profile", profile)], *value)
         });
@@ -261,11 +258,7 @@ impl BorderFront {
                 "Answered calls never acknowledged",
                 metrics.acks_missing.get(),
             ),
-            counter(
-                "border_reroutes",
-                "Calls that took another next hop",
-                metrics.reroutes.get(),
-            ),
+            counter("border_reroutes", "Calls that took another next hop", metrics.reroutes.get()),
             counter("border_registers", "REGISTERs passed on", metrics.registers.get()),
             counter(
                 "border_requests_passed",
@@ -329,10 +322,7 @@ fn counters_of(name: &'static str, help: &'static str, samples: Vec<Sample>) -> 
     Family { name, help, kind: MetricKind::Counter, samples }
 }
 
-fn sample<const N: usize>(
-    labels: [(&'static str, impl Into<String>); N],
-    value: u64,
-) -> Sample {
+fn sample<const N: usize>(labels: [(&'static str, impl Into<String>); N], value: u64) -> Sample {
     Sample { labels: labels.into_iter().map(|(name, it)| (name, it.into())).collect(), value }
 }
 

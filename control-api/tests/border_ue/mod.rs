@@ -133,8 +133,9 @@ impl Party {
                 assert!(!refused.iter().any(|refused| text.starts_with(refused)), "{text}");
             }
         };
-        let (text, from) =
-            timeout(PATIENCE, next).await.unwrap_or_else(|_| panic!("{start:?} in time: {}", self.uri));
+        let (text, from) = timeout(PATIENCE, next)
+            .await
+            .unwrap_or_else(|_| panic!("{start:?} in time: {}", self.uri));
         self.node = from;
         text
     }
