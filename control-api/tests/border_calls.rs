@@ -263,6 +263,24 @@ fn of_several_answers_the_last_one_holds() {
 }
 
 #[test]
+fn what_one_branch_of_a_fork_declines_another_may_take() {
+    let mut world = World::new(config());
+    world.begin(CALL, access(), core());
+    world.offer(1, Leg::Caller, &protected(1)).expect("goes on");
+    let answer = world.answer(1, &switched_off(&plain(1, "passive"))).expect("goes back");
+    assert!(answer.contains("m=message 0 "), "{answer}");
+    let answer = world.answer(1, &plain(1, "passive")).expect("goes back");
+    assert!(answer.contains("203.0.113.1") && !answer.contains("m=message 0 "), "{answer}");
+    assert!(world.points.values().all(|point| point.configured == 1));
+    // What nobody has taken is given back with the next offer.
+    world.answer(1, &switched_off(&plain(1, "passive"))).expect("goes back");
+    world.offer(2, Leg::Caller, &switched_off(&protected(2))).expect("goes on");
+    world.answer(2, &switched_off(&plain(2, "passive"))).expect("goes back");
+    assert!(world.points.is_empty());
+    world.end();
+}
+
+#[test]
 fn answers_wait_for_the_shard() {
     let mut world = World::new(config());
     world.begin(CALL, access(), core());

@@ -1,4 +1,5 @@
 //! A border with shards that do as they are told.
+#![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -16,37 +17,37 @@ use mrfp_core::mp::{
 };
 use mrfp_protocol::tls::Fingerprint;
 
-pub const SECOND_NS: u64 = 1_000_000_000;
-pub const CALL: BorderCallId = BorderCallId(1);
-pub const UE: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 7));
+pub(crate) const SECOND_NS: u64 = 1_000_000_000;
+pub(crate) const CALL: BorderCallId = BorderCallId(1);
+pub(crate) const UE: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 7));
 
 /// What a peer's or our certificate is known by, in SDP.
-pub const FINGERPRINT: &str = "sha-256 00:01:02:03:04:05:06:07:08:09:0A:0B:0C:0D:0E:0F:\
+pub(crate) const FINGERPRINT: &str = "sha-256 00:01:02:03:04:05:06:07:08:09:0A:0B:0C:0D:0E:0F:\
     10:11:12:13:14:15:16:17:18:19:1A:1B:1C:1D:1E:1F";
 
-pub struct World {
-    pub border: Border,
-    pub now_ns: u64,
+pub(crate) struct World {
+    pub(crate) border: Border,
+    pub(crate) now_ns: u64,
     /// What the border has asked of the shards and they have not answered.
-    pub asked: VecDeque<(ShardId, Command)>,
+    pub(crate) asked: VecDeque<(ShardId, Command)>,
     /// Everything else it wanted, in order.
-    pub wanted: VecDeque<Action>,
+    pub(crate) wanted: VecDeque<Action>,
     /// What is reserved, and how it was configured last.
-    pub points: BTreeMap<TerminationId, Point>,
-    pub stopped: BTreeSet<ShardId>,
+    pub(crate) points: BTreeMap<TerminationId, Point>,
+    pub(crate) stopped: BTreeSet<ShardId>,
     random: u8,
 }
 
-pub struct Point {
-    pub shard: ShardId,
-    pub reserved: ReserveConnectionPoint,
-    pub remote: Option<RemoteConnectionPoint>,
+pub(crate) struct Point {
+    pub(crate) shard: ShardId,
+    pub(crate) reserved: ReserveConnectionPoint,
+    pub(crate) remote: Option<RemoteConnectionPoint>,
     /// The last configuration asked for a new connection.
-    pub afresh: bool,
-    pub configured: usize,
+    pub(crate) afresh: bool,
+    pub(crate) configured: usize,
 }
 
-pub fn config() -> BorderConfig {
+pub(crate) fn config() -> BorderConfig {
     let shard = |id| ShardDescription {
         id: ShardId(id),
         address: SocketAddr::from((Ipv4Addr::LOCALHOST, 2855)),
@@ -67,17 +68,17 @@ pub fn config() -> BorderConfig {
     }
 }
 
-pub fn access() -> Party {
+pub(crate) fn access() -> Party {
     let security = MediaSecurity { msrp_tls: true, bfcp_tls: true, udptl_dtls: true };
     Party { side: SideRole::Access, signalling: Some(UE), security }
 }
 
-pub fn core() -> Party {
+pub(crate) fn core() -> Party {
     Party { side: SideRole::Core, signalling: None, security: MediaSecurity::default() }
 }
 
 impl World {
-    pub fn new(config: BorderConfig) -> Self {
+    pub(crate) fn new(config: BorderConfig) -> Self {
         Self {
             border: Border::new(config),
             now_ns: 0,
@@ -89,7 +90,7 @@ impl World {
         }
     }
 
-    pub fn event(&mut self, event: Event) {
+    pub(crate) fn event(&mut self, event: Event) {
         let random = &mut self.random;
         let fill = &mut |bytes: &mut [u8]| {
             *random = random.wrapping_add(1);
@@ -99,7 +100,7 @@ impl World {
         self.drain();
     }
 
-    pub fn wait(&mut self, seconds: u64) {
+    pub(crate) fn wait(&mut self, seconds: u64) {
         self.now_ns += seconds * SECOND_NS;
         self.border.handle_timeout(self.now_ns, &mut |bytes| bytes.fill(7));
         self.drain();
@@ -118,7 +119,7 @@ impl World {
     }
 
     /// Answers the command that was given first; with `refuse` the shard cannot do it.
-    pub fn shard_answers(&mut self, refuse: Option<MpRefusal>) -> bool {
+    pub(crate) fn shard_answers(&mut self, refuse: Option<MpRefusal>) -> bool {
         let Some((shard, command)) = self.asked.pop_front() else { return false };
         let event = match command {
             Command::ReserveConnectionPoint(reserved) => {
@@ -172,16 +173,16 @@ impl World {
     }
 
     /// Until nothing is asked any more.
-    pub fn shards_answer(&mut self) {
+    pub(crate) fn shards_answer(&mut self) {
         while self.shard_answers(None) {}
     }
 
-    pub fn begin(&mut self, call: BorderCallId, caller: Party, callee: Party) {
+    pub(crate) fn begin(&mut self, call: BorderCallId, caller: Party, callee: Party) {
         self.event(Event::Begun { call, caller, callee });
     }
 
     /// An offer, until it goes on.
-    pub fn offer(&mut self, exchange: u32, from: Leg, sdp: &str) -> Result<String, Refusal> {
+    pub(crate) fn offer(&mut self, exchange: u32, from: Leg, sdp: &str) -> Result<String, Refusal> {
         let exchange = ExchangeId(exchange);
         self.event(Event::Offer { call: CALL, exchange, from, sdp: sdp.into() });
         self.shards_answer();
@@ -194,7 +195,7 @@ impl World {
     }
 
     /// The answer, until it goes back.
-    pub fn answer(&mut self, exchange: u32, sdp: &str) -> Result<String, Refusal> {
+    pub(crate) fn answer(&mut self, exchange: u32, sdp: &str) -> Result<String, Refusal> {
         let exchange = ExchangeId(exchange);
         self.event(Event::Answer { call: CALL, exchange, sdp: sdp.into() });
         self.shards_answer();
@@ -207,26 +208,26 @@ impl World {
     }
 
     /// The connection points on a side, oldest first.
-    pub fn on(&self, side: SideRole) -> Vec<(TerminationId, &Point)> {
+    pub(crate) fn on(&self, side: SideRole) -> Vec<(TerminationId, &Point)> {
         let interface = InterfaceId(u16::from(side == SideRole::Core));
         let points = self.points.iter().filter(|(_, it)| it.reserved.interface == interface);
         points.map(|(termination, point)| (*termination, point)).collect()
     }
 
-    pub fn bound(&mut self, side: SideRole) {
+    pub(crate) fn bound(&mut self, side: SideRole) {
         let (termination, point) = self.on(side)[0];
         let shard = point.shard;
         self.event(Event::Mp { shard, event: Mp::Bound { termination } });
     }
 
-    pub fn released(&mut self, side: SideRole, cause: ReleaseCause) {
+    pub(crate) fn released(&mut self, side: SideRole, cause: ReleaseCause) {
         let (termination, point) = self.on(side)[0];
         let shard = point.shard;
         self.event(Event::Mp { shard, event: Mp::BearerReleased { termination, cause } });
     }
 
     /// The reason with which both legs are released.
-    pub fn release(&mut self) -> Option<String> {
+    pub(crate) fn release(&mut self) -> Option<String> {
         match self.wanted.pop_front() {
             Some(Action::Release { call: CALL, reason }) => Some(reason),
             None => None,
@@ -235,7 +236,7 @@ impl World {
     }
 
     /// The front has ended the call; nothing is left of it.
-    pub fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         self.event(Event::Ended { call: CALL });
         self.shards_answer();
         assert!(self.wanted.is_empty(), "{:?}", self.wanted);
