@@ -5,7 +5,7 @@ mod border_ue;
 mod support;
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -35,6 +35,26 @@ impl<'a> Media<'a> {
 
     fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
+    }
+
+    /// DTLS client.
+    fn dtls_client(&self, address: SocketAddr) -> Program {
+        let mut command = Command::new(self.openssl);
+        command.args(["s_client", "-dtls1_2", "-connect", &address.to_string()]);
+        command.arg("-cert").arg(self.path("cert.pem")).arg("-key").arg(self.path("key.pem"));
+        Program::start(&mut command)
+    }
+
+    /// DTLS server, and where it listens: over UDP it does not say which port it was given.
+    fn dtls_server(&self) -> (Program, SocketAddr) {
+        let free = UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
+        let address = free.expect("a free port");
+        let mut command = Command::new(self.openssl);
+        command.args(["s_server", "-dtls1_2", "-Verify", "1", "-accept", &address.to_string()]);
+        command.arg("-cert").arg(self.path("cert.pem")).arg("-key").arg(self.path("key.pem"));
+        let server = Program::start(&mut command);
+        server.await_output("ACCEPT");
+        (server, address)
     }
 
     fn fingerprint(&self) -> String {
@@ -70,7 +90,10 @@ impl<'a> Media<'a> {
     }
 }
 
-/// What is carried.
+/// What the UE agrees on at its registration.
+const MECHANISMS: &str = "msrp-tls;mediasec, bfcp-tls;mediasec, udptl-dtls;mediasec";
+
+/// What is carried over TCP.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Kind {
     Msrp,
@@ -128,7 +151,7 @@ impl World {
     }
 
     async fn ue_is_called(&mut self, offer: &str, answer: &str) -> (String, String) {
-        self.ue.register(&mut self.peer, "msrp-tls;mediasec, bfcp-tls;mediasec").await;
+        self.ue.register(&mut self.peer, MECHANISMS).await;
         self.peer.call_registered(&self.ue, offer).await;
         let invite = self.ue.called().await;
         let offered = border_ue::body(&invite).to_owned();
@@ -192,6 +215,26 @@ fn read_until(stream: &mut TcpStream, end: &str) -> String {
         received.push(byte[0]);
     }
     String::from_utf8(received).expect("text")
+}
+
+/// The description of a fax machine.
+fn fax(port: u16, protocol: &str, security: &str) -> String {
+    format!(
+        "v=0\r\no=fax 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n\
+         m=image {port} {protocol} t38\r\na=T38FaxVersion:0\r\na=T38MaxBitRate:14400\r\n\
+         a=T38FaxUdpEC:t38UDPRedundancy\r\n{security}"
+    )
+}
+
+/// Datagrams from either end come out at the other.
+fn fax_talks(ue: &mut Program, core: &UdpSocket, gateway: SocketAddr) {
+    core.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    ue.write(b"from the UE\n");
+    let mut datagram = [0; 2048];
+    let length = core.recv(&mut datagram).expect("a datagram");
+    assert_eq!(&datagram[..length], b"from the UE\n");
+    core.send_to(b"from the core\n", gateway).expect("sent");
+    ue.await_output("from the core");
 }
 
 fn requested(media: &Media<'_>) -> String {
@@ -317,3 +360,69 @@ async fn a_fingerprint_one_bit_off_ends_the_call_with_the_reason_on_both_legs() 
     );
     world.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fax_of_a_ue_that_calls() {
+    let Some(openssl) = find("openssl", "openssl") else { return };
+    for is_client in [true, false] {
+        let media = Media::new(&openssl);
+        let mut world = World::new().await;
+        let core = UdpSocket::bind("127.0.0.1:0").expect("binds");
+        let core_port = core.local_addr().expect("bound").port();
+        let server = (!is_client).then(|| media.dtls_server());
+        let port = server.as_ref().map_or(9, |(_, address)| address.port());
+        let setup = if is_client { "active" } else { "passive" };
+        let security = format!("{}a=setup:{setup}\r\n{TLS_ID}", requested(&media));
+        let offer = fax(port, "UDP/TLS/UDPTL", &security);
+        let answer = fax(core_port, "udptl", "");
+        let (offered, answered) = world.ue_calls(&offer, &answer).await;
+        assert!(!offered.contains("setup") && !offered.contains("TLS"), "{offered}");
+        assert!(answered.contains(" UDP/TLS/UDPTL t38\r\n"), "{answered}");
+        assert!(
+            answered.contains("a=fingerprint:") && answered.contains("a=tls-id:"),
+            "{answered}"
+        );
+        let ours = if is_client { "a=setup:passive" } else { "a=setup:active" };
+        assert!(answered.contains(ours), "{answered}");
+        let mut ue = match server {
+            Some((server, _)) => server,
+            None => media.dtls_client(media_address(&answered)),
+        };
+        fax_talks(&mut ue, &core, media_address(&offered));
+        world.ue.hang_up().await;
+        world.peer.hung_up().await;
+        world.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fax_to_a_ue() {
+    let Some(openssl) = find("openssl", "openssl") else { return };
+    for is_client in [true, false] {
+        let media = Media::new(&openssl);
+        let mut world = World::new().await;
+        let core = UdpSocket::bind("127.0.0.1:0").expect("binds");
+        let offer = fax(core.local_addr().expect("bound").port(), "udptl", "");
+        let server = (!is_client).then(|| media.dtls_server());
+        let port = server.as_ref().map_or(9, |(_, address)| address.port());
+        let setup = if is_client { "active" } else { "passive" };
+        let security = format!("{}a=setup:{setup}\r\n{TLS_ID}", announced(&media));
+        let answer = fax(port, "UDP/TLS/UDPTL", &security);
+        let (offered, answered) = world.ue_is_called(&offer, &answer).await;
+        assert!(offered.contains(" UDP/TLS/UDPTL t38\r\n"), "{offered}");
+        for inserted in ["a=3ge2ae:applied", "a=fingerprint:", "a=tls-id:", "a=setup:actpass"] {
+            assert!(offered.contains(inserted), "{inserted}: {offered}");
+        }
+        assert!(!answered.contains("TLS") && !answered.contains("setup"), "{answered}");
+        let mut ue = match server {
+            Some((server, _)) => server,
+            None => media.dtls_client(media_address(&offered)),
+        };
+        fax_talks(&mut ue, &core, media_address(&answered));
+        world.peer.hang_up().await;
+        world.ue.hung_up().await;
+        world.stop().await;
+    }
+}
+
+const TLS_ID: &str = "a=tls-id:abc3de65cddef001be82\r\n";

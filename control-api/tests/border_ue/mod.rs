@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use control_api::border::SideRole;
+use control_api::border::b2bua::Addresses;
 use control_api::config::{Config, Shards};
 use control_api::node::Node;
 use tokio::net::UdpSocket;
@@ -15,12 +16,21 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// An IMS-ALG on ports of the kernel's choice, whose core is that next hop.
 pub(crate) fn ims_alg(core: SocketAddr) -> Config {
-    border("ims-alg", ["access", "core"], ["", &format!("\"sip:{core}\"")], "nat = \"latch\"\n")
+    ims_alg_to(&format!("\"sip:{core}\""))
 }
 
-/// An IBCF between two next hops.
+/// The same with a next hop over TCP.
+pub(crate) fn ims_alg_over_tcp(core: SocketAddr) -> Config {
+    ims_alg_to(&format!("\"sip:{core};transport=tcp\""))
+}
+
+fn ims_alg_to(core: &str) -> Config {
+    border("ims-alg", ["access", "core"], ["", core], "nat = \"latch\"\n")
+}
+
+/// An IBCF between two next hops over TCP.
 pub(crate) fn ibcf(own: SocketAddr, foreign: SocketAddr) -> Config {
-    let next_hops = [format!("\"sip:{own}\""), format!("\"sip:{foreign}\"")];
+    let next_hops = [own, foreign].map(|address| format!("\"sip:{address};transport=tcp\""));
     border("ibcf", ["own", "foreign"], [&next_hops[0], &next_hops[1]], "")
 }
 
@@ -53,8 +63,17 @@ fn border(role: &str, sides: [&str; 2], next_hops: [&str; 2], of_first: &str) ->
 
 /// Where a side takes SIP over UDP.
 pub(crate) fn side(node: &Node, role: SideRole) -> SocketAddr {
+    addresses(node, role).udp
+}
+
+/// The same over TCP.
+pub(crate) fn side_over_tcp(node: &Node, role: SideRole) -> SocketAddr {
+    addresses(node, role).tcp
+}
+
+fn addresses(node: &Node, role: SideRole) -> Addresses {
     let sides = &node.addresses().border;
-    sides.iter().find(|(side, _)| *side == role).expect("a side of this node").1.udp
+    sides.iter().find(|(side, _)| *side == role).expect("a side of this node").1
 }
 
 /// A party with one call.
