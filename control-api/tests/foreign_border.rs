@@ -58,12 +58,16 @@ impl<'a> Media<'a> {
     }
 
     fn fingerprint(&self) -> String {
+        self.fingerprint_by("sha256")
+    }
+
+    fn fingerprint_by(&self, hash: &str) -> String {
         let mut command = Command::new(self.openssl);
-        command.args(["x509", "-noout", "-fingerprint", "-sha256", "-in"]);
+        command.args(["x509", "-noout", "-fingerprint", &format!("-{hash}"), "-in"]);
         let output = command.arg(self.path("cert.pem")).output().expect("runs");
         let text = String::from_utf8(output.stdout).expect("text");
         let (_, digits) = text.trim().split_once('=').expect("a fingerprint");
-        format!("sha-256 {digits}")
+        format!("sha-{} {digits}", &hash[3..])
     }
 
     /// TLS client: it connects.
@@ -336,9 +340,7 @@ async fn a_fingerprint_one_bit_off_ends_the_call_with_the_reason_on_both_legs() 
     let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
     let core = listener.local_addr().expect("bound");
     let right = media.fingerprint();
-    let last = right.chars().last().expect("a digit");
-    let digit = last.to_digit(16).expect("a digit") ^ 1;
-    let wrong = format!("{}{digit:X}", &right[..right.len() - 1]);
+    let wrong = one_bit_off(&right);
     let own = "127.0.0.1:9".parse().expect("an address");
     let security = requested(&media).replace(&right, &wrong);
     let offer = Kind::Msrp.sdp("ue", own, "active", Some(&security));
@@ -423,6 +425,124 @@ async fn a_fax_to_a_ue() {
         world.ue.hung_up().await;
         world.stop().await;
     }
+}
+
+/// RFC 8122 section 5: of the fingerprints announced those of the strongest hash count, and one of them
+/// has to be that of the certificate, which has to be shown.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ue_is_who_its_strongest_fingerprints_say() {
+    let Some(openssl) = find("openssl", "openssl") else { return };
+    let media = Media::new(&openssl);
+    let by = |hash| media.fingerprint_by(hash);
+    let cases = [
+        (vec![by("sha1")], true, true),
+        (vec![by("sha384")], true, true),
+        (vec![by("sha512")], true, true),
+        (vec![one_bit_off(&by("sha256")), by("sha256")], true, true),
+        (vec![one_bit_off(&by("sha1")), by("sha512")], true, true),
+        (vec![by("sha1"), one_bit_off(&by("sha256"))], true, false),
+        (vec![by("sha256")], false, false),
+    ];
+    for (fingerprints, shows_certificate, is_known) in cases {
+        let mut world = World::new().await;
+        let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
+        let core = listener.local_addr().expect("bound");
+        let own = "127.0.0.1:9".parse().expect("an address");
+        let announced: String =
+            fingerprints.iter().map(|it| format!("a=fingerprint:{it}\r\n")).collect();
+        let security = format!("a=3ge2ae:requested\r\n{announced}");
+        let offer = Kind::Bfcp.sdp("ue", own, "active", Some(&security));
+        let answer = Kind::Bfcp.sdp("peer", core, "passive", None);
+        let (offered, answered) = world.ue_calls(&offer, &answer).await;
+        let mut ue = match shows_certificate {
+            true => media.s_client(media_address(&answered)),
+            false => {
+                let address = media_address(&answered).to_string();
+                let mut command = Command::new(&openssl);
+                Program::start(command.args(["s_client", "-nocommands", "-connect", &address]))
+            }
+        };
+        if is_known {
+            let (mut peer, _) = listener.accept().expect("the gateway connects");
+            let sdp = Exchange {
+                from_ue: &offer,
+                to_ue: &answered,
+                from_peer: &answer,
+                to_peer: &offered,
+            };
+            talk(Kind::Bfcp, &mut ue, &mut peer, &sdp);
+            world.ue.hang_up().await;
+        } else {
+            let bye = world.ue.hung_up().await;
+            let reason = line(&bye, "Reason:");
+            assert!(reason.contains("certificate not as announced"), "{announced}: {reason}");
+        }
+        world.peer.hung_up().await;
+        world.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_sees_calls_next_hops_and_registrations() {
+    let Some(openssl) = find("openssl", "openssl") else { return };
+    let media = Media::new(&openssl);
+    let mut world = World::new().await;
+    let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
+    let core = listener.local_addr().expect("bound");
+    let own = "127.0.0.1:9".parse().expect("an address");
+    let answer = Kind::Msrp.sdp("ue", own, "active", Some(&announced(&media)));
+    let offer = Kind::Msrp.sdp("peer", core, "passive", None);
+    let (offered, _) = world.ue_is_called(&offer, &answer).await;
+    let _ue = media.s_client(media_address(&offered));
+    let http = world.node.addresses().http;
+    let shown = |path: &'static str| async move {
+        let text = request(http, "GET", path).await.text();
+        serde_json::from_str::<serde_json::Value>(&text).expect("JSON")
+    };
+    let mut stream = serde_json::Value::Null;
+    while stream["callee"]["state"] != "established" || stream["caller"]["state"] != "established" {
+        let calls = shown("/api/v1/border/calls").await;
+        let call = &calls["calls"][0];
+        assert_eq!((&call["caller"], &call["callee"]), (&"core".into(), &"access".into()));
+        assert_eq!(call["state"], "agreed");
+        stream = call["streams"][0].clone();
+        assert_eq!(stream["kind"], "msrp");
+        assert_eq!(stream["profile"], "end-to-access-edge");
+        assert_eq!(stream["callee"]["address"], media_address(&offered).to_string());
+        assert_eq!(stream["caller"]["remote"], core.to_string());
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let next_hops = shown("/api/v1/border/next-hops").await;
+    let next_hop = &next_hops["next_hops"][0];
+    assert_eq!(next_hop["address"], world.peer.address().to_string());
+    assert_eq!((&next_hop["side"], &next_hop["alive"]), (&"core".into(), &true.into()));
+    assert_eq!(shown("/api/v1/border/registrations").await["registrations"], 1);
+    let metrics = world.metrics().await;
+    for expected in [
+        "mrf_border_calls 1\n",
+        "mrf_border_connection_points 2\n",
+        "mrf_border_registrations 1\n",
+        "mrf_border_streams_total{profile=\"end-to-access-edge\"} 1\n",
+        "mrf_border_bearers_established_total{side=\"access\",profile=\"end-to-access-edge\"} 1\n",
+    ] {
+        assert!(metrics.contains(expected), "{expected}: {metrics}");
+    }
+    let ready = world.node.ready_line();
+    assert!(ready.contains(" access=udp:") && ready.contains(" core=udp:"), "{ready}");
+    // The node is stopped while the call stands: both parties hear of it.
+    let World { node, mut ue, mut peer } = world;
+    let stopping = tokio::spawn(node.stop());
+    for bye in [ue.hung_up().await, peer.hung_up().await] {
+        assert_eq!(line(&bye, "Reason:"), "SIP;cause=503;text=\"shutting down\"");
+    }
+    assert_eq!(stopping.await.expect("ends"), Stopped::Drained);
+}
+
+/// The last digit of a fingerprint with its lowest bit turned.
+fn one_bit_off(fingerprint: &str) -> String {
+    let last = fingerprint.chars().last().expect("a digit");
+    let digit = last.to_digit(16).expect("a digit") ^ 1;
+    format!("{}{digit:X}", &fingerprint[..fingerprint.len() - 1])
 }
 
 const TLS_ID: &str = "a=tls-id:abc3de65cddef001be82\r\n";
