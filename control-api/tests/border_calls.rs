@@ -1,8 +1,8 @@
 //! The media logic of the border: what the shards are told of offers and answers, and how calls end.
 
-mod border_world;
+mod border_shards;
 
-use border_world::*;
+use border_shards::*;
 use control_api::border::sdp::Start;
 use control_api::border::{BorderCallId, Event, ExchangeId, Leg, MediaSecurity, Party, SideRole};
 use mrfp_core::mp::{

@@ -1,11 +1,11 @@
 //! Random event sequences: nothing panics, every offer and every answer gets exactly one word back, the
 //! shards are asked only for what they have, and nothing is left at the end.
 
-mod border_world;
+mod border_shards;
 
 use std::collections::BTreeMap;
 
-use border_world::*;
+use border_shards::*;
 use control_api::border::{Action, BorderCallId, Event, ExchangeId, Leg};
 use mrfp_core::mp::{Event as Mp, Refusal, ReleaseCause, ShardId};
 use proptest::prelude::*;
