@@ -1,8 +1,8 @@
 //! Calls through the B2BUA: every message comes out on the other side, its description marked by the border.
 
-mod b2bua_world;
+mod border_world;
 
-use b2bua_world::{
+use border_world::{
     ACCESS_HOST, ANSWER, CORE_HOST, Dialog, Heard, NETWORK_HOST, OFFER, Received, Refuses, UE_HOST,
     World,
 };

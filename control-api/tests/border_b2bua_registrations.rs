@@ -1,8 +1,8 @@
 //! REGISTER and what follows from it, other requests outside of calls, and what is refused.
 
-mod b2bua_world;
+mod border_world;
 
-use b2bua_world::{
+use border_world::{
     ACCESS_HOST, ANSWER, CORE_HOST, Dialog, Heard, NETWORK_HOST, OFFER, Received, Refuses, UE_HOST,
     World,
 };

@@ -1,13 +1,13 @@
 //! SIPp at both ends of the B2BUA: it knows nothing of this node but RFC 3261 and what builds on it.
 
-mod b2bua_world;
+mod border_world;
 mod support;
 
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use b2bua_world::{ACCESS_HOST, CORE_HOST, NETWORK_HOST, Refuses, UE_HOST, World};
+use border_world::{ACCESS_HOST, CORE_HOST, NETWORK_HOST, Refuses, UE_HOST, World};
 use control_api::border::SideRole;
 use control_api::border::b2bua::{NextHop, Transport};
 use support::program::{Program, find, wait_until};
