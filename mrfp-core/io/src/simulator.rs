@@ -21,7 +21,7 @@ use crate::driver::{Completion, Driver, Listen, RecvBuffer, Socket};
 use crate::token::{Operation, Token};
 pub use datagrams::DatagramFaults;
 use datagrams::Datagrams;
-use network::{Kind, Reading, Sending, SimulatedSocket};
+use network::{Kind, Reading, Senders, Sending, SimulatedSocket};
 use peers::Peer;
 pub use peers::PeerId;
 use random::Random;
@@ -119,6 +119,8 @@ pub struct Simulator {
     datagrams: Datagrams,
     recv_memory: Vec<u8>,
     recv_states: Vec<BufferState>,
+    /// Where the datagrams in them came from.
+    recv_sources: Vec<Option<SocketAddr>>,
     /// With the socket each belongs to.
     ready: VecDeque<(u32, Completion)>,
     doorbell_ringing: bool,
@@ -158,6 +160,7 @@ impl Simulator {
             datagrams: Datagrams::default(),
             recv_memory: vec![0; count * config.recv_buffer_size_bytes],
             recv_states: vec![BufferState::Free; count],
+            recv_sources: vec![None; count],
             ready: VecDeque::new(),
             doorbell_ringing: false,
             doorbell_rang: false,
@@ -301,10 +304,20 @@ impl Driver for Simulator {
     }
 
     fn connect_datagram(&mut self, socket: Socket, remote: SocketAddr) -> io::Result<()> {
-        let Kind::Datagram { remote: peer, .. } = &mut self.socket(socket).kind else {
+        let Kind::Datagram { from, .. } = &mut self.socket(socket).kind else {
             panic!("no datagram socket");
         };
-        assert!(peer.replace(remote).is_none(), "connected once");
+        assert_eq!(*from, Senders::None, "connected once");
+        *from = Senders::One(remote);
+        Ok(())
+    }
+
+    fn open_datagram(&mut self, socket: Socket) -> io::Result<()> {
+        let Kind::Datagram { from, .. } = &mut self.socket(socket).kind else {
+            panic!("no datagram socket");
+        };
+        assert_eq!(*from, Senders::None, "opened once");
+        *from = Senders::Anybody;
         Ok(())
     }
 
@@ -397,10 +410,15 @@ impl Driver for Simulator {
         &mut self.recv_memory[start..][..length as usize]
     }
 
+    fn recv_source(&mut self, buffer: &RecvBuffer) -> Option<SocketAddr> {
+        self.recv_sources[usize::from(buffer.id)]
+    }
+
     fn recv_release(&mut self, buffer: RecvBuffer) {
         // What outlives its turn is caught red-handed.
         self.recv_bytes(&buffer).fill(0xdb);
         self.recv_states[usize::from(buffer.id)] = BufferState::Free;
+        self.recv_sources[usize::from(buffer.id)] = None;
     }
 
     fn recv_buffers_free(&self) -> (usize, usize) {
