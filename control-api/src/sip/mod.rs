@@ -9,13 +9,13 @@
 //! that is refused or cancelled gets its transaction then.
 
 mod agent;
-mod dialing;
+pub(crate) mod dialing;
 mod dialog;
 pub mod framer;
 pub mod gate;
 mod in_dialog;
 mod incoming;
-mod invite;
+pub(crate) mod invite;
 mod metrics;
 pub(crate) mod multipart;
 mod outgoing;
@@ -23,7 +23,7 @@ mod overload;
 pub(crate) mod peer;
 mod received;
 mod reinviting;
-mod repeats;
+pub(crate) mod repeats;
 pub(crate) mod reply;
 pub(crate) mod sending;
 mod session;

@@ -92,7 +92,7 @@ fn refuses_requests_of_strangers_and_drops_what_else_they_say() {
         let answer = [b"dkei38sd", hop.from, hop.to].join(&b' ');
         for step in [1, 7, stream.len()] {
             let outcome = convert(way_in(), stream.as_bytes().chunks(step));
-            assert_eq!(outcome.refused, [answer.clone()]);
+            assert_eq!(outcome.refused, std::slice::from_ref(&answer));
             assert_eq!(text(&outcome.left), conversation(FAR));
         }
     }

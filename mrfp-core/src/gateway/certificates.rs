@@ -26,6 +26,8 @@ struct MakerHandle {
 /// The thread that makes certificates, for all shards.
 pub(crate) struct CertificateMaker {
     customers: Vec<Customer>,
+    /// One for which there was no room.
+    spare: Option<Identity>,
 }
 
 struct Customer {
@@ -60,8 +62,8 @@ impl Drop for Certificates {
 }
 
 impl CertificateMaker {
-    /// Starts the thread; it ends with the last of the shards. Each of them finds `ready` certificates
-    /// when it looks for one, unless they are asked for faster than they can be made.
+    /// Starts the thread, once each shard has `ready` certificates; it ends with the last of them. A shard
+    /// finds so many whenever it looks, unless they are asked for faster than they can be made.
     pub(crate) fn start(shards: usize, ready: usize) -> io::Result<Vec<Certificates>> {
         let (mut customers, mut consumers) = (Vec::new(), Vec::new());
         for _ in 0..shards {
@@ -70,7 +72,8 @@ impl CertificateMaker {
             customers.push(Customer { ready: producer, given_up: Arc::clone(&given_up) });
             consumers.push((consumer, given_up));
         }
-        let maker = Self { customers };
+        let mut maker = Self { customers, spare: None };
+        while maker.serve()? {}
         let thread = std::thread::Builder::new()
             .name("certificates".to_owned())
             .spawn(move || maker.run())?
@@ -84,26 +87,32 @@ impl CertificateMaker {
     }
 
     fn run(mut self) {
-        let mut spare = None;
         while !self.customers.is_empty() {
             self.customers.retain(|customer| !customer.given_up.load(Ordering::Relaxed));
-            let mut given = false;
-            for customer in &mut self.customers {
-                let Some(identity) = spare.take().or_else(made) else { continue };
-                match customer.ready.push(identity) {
-                    Ok(()) => given = true,
-                    Err(identity) => spare = Some(identity),
+            match self.serve() {
+                Ok(true) => {}
+                Ok(false) => std::thread::park(),
+                Err(error) => {
+                    tracing::error!(%error, "no certificate can be made");
+                    std::thread::park();
                 }
-            }
-            if !given {
-                std::thread::park();
             }
         }
     }
-}
 
-fn made() -> Option<Identity> {
-    Identity::self_signed()
-        .inspect_err(|error| tracing::error!(%error, "no certificate can be made"))
-        .ok()
+    /// Gives each shard that has room for it one more certificate. False: none has.
+    fn serve(&mut self) -> io::Result<bool> {
+        let mut given = false;
+        for customer in &mut self.customers {
+            let identity = match self.spare.take() {
+                Some(identity) => identity,
+                None => Identity::self_signed().map_err(io::Error::other)?,
+            };
+            match customer.ready.push(identity) {
+                Ok(()) => given = true,
+                Err(identity) => self.spare = Some(identity),
+            }
+        }
+        Ok(given)
+    }
 }

@@ -166,7 +166,7 @@ fn the_strongest_hash_decides_and_any_of_its_fingerprints_will_do() {
         ("several certificates", vec![other.clone(), sha256.clone()], true),
         ("a weak one that is wrong", vec![wrong1, sha256.clone()], true),
         ("a weak one that is right", vec![sha1, other], false),
-        ("all of one certificate", vec![sha256.clone(), sha384, sha512.clone()], true),
+        ("all of one certificate", vec![sha256.clone(), sha384, sha512], true),
         ("the strongest is wrong", vec![sha256, wrong512], false),
     ];
     for (case, announced, verified) in cases {

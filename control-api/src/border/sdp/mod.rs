@@ -15,7 +15,7 @@ mod read;
 mod rewriting;
 mod roles;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -120,6 +120,7 @@ pub struct End {
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Sent {
     version: u64,
+    origin: Option<IpAddr>,
     sdp: Vec<u8>,
 }
 
@@ -143,7 +144,8 @@ impl Rewritten {
     }
 }
 
-/// How the connection points of one media stream are configured.
+/// How the connection points of one media stream are configured. Where the connection of a BFCP stream stays
+/// ([`is_afresh`]), so does its role in TLS, whoever has offered this time (RFC 8856 section 8).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Configured {
     /// The offerer's side.

@@ -58,7 +58,7 @@ impl Exchange<'_> {
         if media.kind == Kind::Other {
             if self.rules.refuse_other_media {
                 return Profile::Refused(not_acceptable(format!(
-                    "Media line {}: {} {} does not pass here",
+                    "Line {}: {} {} does not pass here",
                     media.line_number, media.media, media.protocol
                 )));
             }
@@ -68,7 +68,7 @@ impl Exchange<'_> {
         let needs_path = media.kind == Kind::Msrp && profile != Profile::Passed;
         if needs_path && media.msrp.is_none() && profile.is_anchored() {
             return Profile::Refused(not_acceptable(format!(
-                "Media line {}: no valid a=path",
+                "Line {}: no valid a=path",
                 media.line_number
             )));
         }
@@ -111,7 +111,7 @@ impl Exchange<'_> {
         let is_meant = is_expected && !media.key_management && !media.fingerprints.is_empty();
         if (is_requested || is_kept) && media.fingerprints.is_empty() {
             return Profile::Refused(not_acceptable(format!(
-                "Media line {}: e2ae security needs a=fingerprint with a hash that is taken",
+                "Line {}: e2ae security needs a=fingerprint with a hash that is taken",
                 media.line_number
             )));
         }

@@ -160,7 +160,9 @@ pub fn is_afresh(before: &Description, now: &Description, index: usize) -> bool 
     // Whoever only connects is nowhere. Over DTLS an unchanged identifier keeps the association.
     let is_found_by_address =
         if new.kind.is_datagrams() { true } else { new.setup == Some(Setup::Passive) };
+    let is_somewhere = !old.is_held_by_address() && !new.is_held_by_address();
     let has_moved = is_found_by_address
+        && is_somewhere
         && new.tls_id.is_none()
         && (old.address, old.port) != (new.address, new.port);
     is_other_media || has_other_path || has_other_association || wants_new || has_moved
@@ -174,7 +176,7 @@ impl Media {
     ) -> Result<Self, Refusal> {
         let is_word = |text: &str| !text.is_empty() && text.bytes().all(|it| it.is_ascii_graphic());
         if !is_word(&media.media) || !is_word(&media.proto) {
-            return Err(not_acceptable(format!("Media line {line_number} is malformed")));
+            return Err(not_acceptable(format!("Line {line_number}: malformed media line")));
         }
         let (kind, protected) = Kind::of(&media.media, &media.proto);
         let both = [&media.attributes, &session.attributes];

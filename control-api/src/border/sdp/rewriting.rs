@@ -1,6 +1,6 @@
 //! Writes what the other party reads.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use mrfp_core::mp::{MsrpPaths, RemoteConnectionPoint, Source, TlsRole};
 
@@ -82,14 +82,14 @@ impl Exchange<'_> {
             .collect();
         let mut writer = self.writer(offer, self.answerer.role);
         writer.session(&shown, plans);
-        for (index, (shown, plan)) in shown.iter().zip(plans).enumerate() {
-            match (shown, &plan.profile) {
-                (Some(shown), profile) => writer.media(index, shown, profile),
+        for (index, (line, plan)) in shown.iter().zip(plans).enumerate() {
+            match (line, &plan.profile) {
+                (Some(line), profile) => writer.media(index, line, profile),
                 (None, Profile::Refused(_)) => writer.switch_off(index, None, REFUSED),
                 (None, _) => (),
             }
         }
-        Ok(writer.finish(sent))
+        Ok(writer.finish(&shown, sent))
     }
 
     /// What the offerer is sent, and how the connection points are configured.
@@ -130,10 +130,10 @@ impl Exchange<'_> {
         }
         let mut writer = self.writer(answer, self.offerer.role);
         writer.session(&shown, plans);
-        for (index, (shown, plan)) in shown.iter().zip(plans).enumerate() {
+        for (index, (line, plan)) in shown.iter().zip(plans).enumerate() {
             let offered = &offer.media[index];
-            match (shown, &plan.profile) {
-                (Some(shown), profile) => writer.media(index, shown, profile),
+            match (line, &plan.profile) {
+                (Some(line), profile) => writer.media(index, line, profile),
                 // An m-line that is refused looks like the one that was offered.
                 (None, _) if plan.ends.is_some() || matches!(plan.profile, Profile::Refused(_)) => {
                     writer.switch_off(index, Some(offered), AS_OFFERED);
@@ -141,7 +141,7 @@ impl Exchange<'_> {
                 (None, _) => (),
             }
         }
-        Ok(Answered { rewritten: writer.finish(sent), media: configured })
+        Ok(Answered { rewritten: writer.finish(&shown, sent), media: configured })
     }
 
     /// What we offer of an m-line.
@@ -278,18 +278,18 @@ impl Exchange<'_> {
             || !answered.protocol.eq_ignore_ascii_case(&asked.protocol)
         {
             return Err(not_acceptable(format!(
-                "Media line {line}: {} {} does not answer {} {}",
+                "Line {line}: {} {} does not answer {} {}",
                 answered.media, answered.protocol, offered.media, asked.protocol
             )));
         }
         let is_added = matches!(asked.protection, Protection::Added { .. });
         if is_added && answered.fingerprints.is_empty() {
             return Err(not_acceptable(format!(
-                "Media line {line}: e2ae security needs a=fingerprint with a hash that is taken"
+                "Line {line}: e2ae security needs a=fingerprint with a hash that is taken"
             )));
         }
         if asked.path.is_some() && answered.msrp.is_none() && plan.profile != Profile::Passed {
-            return Err(not_acceptable(format!("Media line {line}: no valid a=path")));
+            return Err(not_acceptable(format!("Line {line}: no valid a=path")));
         }
         Ok(())
     }
@@ -448,20 +448,6 @@ impl Writer<'_> {
             }
             self.text.set(Section::Session, "c=", &line, self.anchoring());
         }
-        let end = shown.iter().flatten().next().map(|shown| shown.end);
-        if let Some(end) = end
-            && self.exchange.rules.hide_topology
-        {
-            let family = family(end.address);
-            let hide = |line: &str| {
-                let mut words: Vec<&str> = line.split(' ').filter(|it| !it.is_empty()).collect();
-                let address = end.address.ip().to_string();
-                let [.., old_family, old_address] = words.as_mut_slice() else { return None };
-                (*old_family, *old_address) = (family, &address);
-                Some(words.join(" "))
-            };
-            self.text.change_each(Section::Session, "o=", HIDDEN, hide);
-        }
         // What is said of the whole session is about its only stream.
         let mut live = live();
         if let (Some(only), None) = (live.next(), live.next())
@@ -581,8 +567,20 @@ impl Writer<'_> {
         self.text.set(Section::Media(index), "m=", &line, clause);
     }
 
-    /// The text with its version, which is taken down.
-    fn finish(mut self, sent: &mut Sent) -> Rewritten {
+    /// The text with its origin, which is taken down: but for the version it is the same in every
+    /// description that a party is sent.
+    fn finish(mut self, shown: &[Option<Shown<'_>>], sent: &mut Sent) -> Rewritten {
+        let first = shown.iter().flatten().next().map(|shown| shown.end.address.ip());
+        let origin = sent.origin.or(first.filter(|_| self.exchange.rules.hide_topology));
+        if let Some(origin) = origin {
+            let (family, address) = (family(origin), origin.to_string());
+            self.text.change_each(Section::Session, "o=", HIDDEN, |line| {
+                let mut words = words(line);
+                let [.., old_family, old_address] = words.as_mut_slice() else { return None };
+                (*old_family, *old_address) = (family, &address);
+                Some(words.join(" "))
+            });
+        }
         let mut version = self.description.version;
         if !sent.sdp.is_empty() {
             self.version(sent.version);
@@ -593,13 +591,13 @@ impl Writer<'_> {
             };
         }
         self.version(version);
-        *sent = Sent { version, sdp: self.text.written() };
+        *sent = Sent { version, origin, sdp: self.text.written() };
         Rewritten { text: self.text }
     }
 
     fn version(&mut self, version: u64) {
         self.text.change_each(Section::Session, "o=", VERSION, |line| {
-            let mut words: Vec<&str> = line.split(' ').filter(|it| !it.is_empty()).collect();
+            let mut words = words(line);
             let old = words.get_mut(2)?;
             if old.parse() == Ok(version) {
                 return None;
@@ -634,10 +632,14 @@ fn connection_line(end: &End, media: &Media) -> String {
             _ => "c=IN IP4 0.0.0.0".to_owned(),
         };
     }
-    format!("c=IN {} {}", family(end.address), end.address.ip())
+    format!("c=IN {} {}", family(end.address.ip()), end.address.ip())
 }
 
-fn family(address: SocketAddr) -> &'static str {
+fn words(line: &str) -> Vec<&str> {
+    line.split(' ').filter(|word| !word.is_empty()).collect()
+}
+
+fn family(address: IpAddr) -> &'static str {
     if address.is_ipv6() { "IP6" } else { "IP4" }
 }
 

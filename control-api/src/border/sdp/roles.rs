@@ -121,7 +121,7 @@ pub(super) fn answered(media: &Media, offered: Setup) -> Result<Setup, Refusal> 
         return Ok(answered);
     }
     Err(not_acceptable(format!(
-        "Media line {}: a=setup:{} does not answer a=setup:{}",
+        "Line {}: a=setup:{} does not answer a=setup:{}",
         media.line_number,
         answered.as_str(),
         offered.as_str()
