@@ -173,6 +173,7 @@ pub(crate) struct Fleet<M> {
     up: u32,
     over: u32,
     next_to_end: u32,
+    over_since: Option<Instant>,
     book: CallBook,
     display: Display,
 }
@@ -218,6 +219,8 @@ enum CallState {
 const PENDING_CALLS_MAX: u32 = 1000;
 /// A border that has not said a word by then is not there.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(8);
+/// A BYE has reached the callee so long after it was answered.
+const BYE_GRACE: Duration = Duration::from_secs(4);
 /// How often phases are looked after.
 const INTERVAL: Duration = Duration::from_millis(2);
 const MESSAGES_PER_TURN_MAX: usize = 64;
@@ -290,6 +293,7 @@ impl<M: Media> Fleet<M> {
             up: 0,
             over: 0,
             next_to_end: 0,
+            over_since: None,
             book: CallBook::default(),
             display: Display::new(calls),
             options,
@@ -606,8 +610,18 @@ impl<M: Media> Fleet<M> {
                 CallState::Ending | CallState::Over => {}
             }
         }
-        if self.over == self.options.sessions {
-            self.enter(Phase::Over, now);
+        if self.over < self.options.sessions {
+            return;
         }
+        // A border answers a BYE before it has passed it on.
+        let over_since = *self.over_since.get_or_insert(now);
+        let missing = self.book.byes_missing();
+        if missing > 0 && now < over_since + BYE_GRACE {
+            return;
+        }
+        self.book.add_many(Violation::ByeUnanswered, missing, || {
+            format!("{missing} callees were never told that their calls had ended")
+        });
+        self.enter(Phase::Over, now);
     }
 }
