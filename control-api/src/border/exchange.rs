@@ -251,6 +251,8 @@ impl Border {
             call.awaiting.insert(termination);
             self.command(shard, Command::ReserveConnectionPoint(Box::new(reservation)));
         }
+        // What was declined by all of those who answered the last one.
+        self.drop_exchange(turn, call);
         let before = call.agreed.clone();
         call.exchange =
             Some(Exchange { id: exchange, from, offer, lines, stage: Stage::Reserving, before });
@@ -392,6 +394,7 @@ impl Border {
             unreachable!("the caller has seen it");
         };
         let Configuring { answer, sdp, sent, exists } = *configuring;
+        let is_first = exchange.before.side(exchange.from).said.is_none();
         for (index, exists) in exists.into_iter().enumerate() {
             let line = &mut exchange.lines[index];
             let place = std::mem::replace(&mut line.place, Place::Nowhere);
@@ -400,7 +403,13 @@ impl Border {
                     line.place = Place::Kept;
                     call.agreed.streams.insert(index, *stream)
                 }
+                // Another branch of a fork may take what this one has declined (RFC 3261 section 13.2.2.4).
+                Place::New(stream) if is_first => {
+                    line.place = Place::New(stream);
+                    call.agreed.streams.remove(&index)
+                }
                 Place::New(stream) => {
+                    line.profile = declined();
                     self.give_back_stream(turn, call, &stream);
                     call.agreed.streams.remove(&index)
                 }
@@ -409,7 +418,11 @@ impl Border {
                     None
                 }
                 // Declined, or switched off by the offer.
-                Place::Kept | Place::Nowhere => call.agreed.streams.remove(&index),
+                Place::Kept => {
+                    line.profile = declined();
+                    call.agreed.streams.remove(&index)
+                }
+                Place::Nowhere => call.agreed.streams.remove(&index),
             };
             if let Some(former) = former {
                 self.give_back_stream(turn, call, &former);
@@ -608,6 +621,11 @@ fn security(call: &Call) -> MediaSecurity {
         bfcp_tls: caller.bfcp_tls || callee.bfcp_tls,
         udptl_dtls: caller.udptl_dtls || callee.udptl_dtls,
     }
+}
+
+/// An m-line of an offer that the other party does not take.
+fn declined() -> Profile {
+    Profile::Refused(Refusal::with_text(488, "The media was declined"))
 }
 
 /// Its name in metrics and views.
