@@ -135,11 +135,11 @@ impl Carrier {
                     self.machine.connect(from).expect("an address");
                     self.is_there = true;
                 }
-                self.to_gateway(&memory[2..length]);
+                self.pass_out(&memory[2..length]);
             }
             while let Ok(length) = self.gateway.recv(&mut memory) {
                 is_idle = false;
-                self.from_gateway(&mut memory[..length]);
+                self.pass_in(&mut memory[..length]);
             }
             if self.is_there {
                 self.waiting.drain(..).for_each(|packet| drop(self.machine.send(&packet)));
@@ -151,7 +151,7 @@ impl Carrier {
         self.heard
     }
 
-    fn to_gateway(&mut self, packet: &[u8]) {
+    fn pass_out(&mut self, packet: &[u8]) {
         let mut datagram = Vec::new();
         self.sender.write(packet, &mut datagram);
         if let Some(session) = &mut self.session {
@@ -171,7 +171,7 @@ impl Carrier {
         }
     }
 
-    fn from_gateway(&mut self, datagram: &mut [u8]) {
+    fn pass_in(&mut self, datagram: &mut [u8]) {
         let datagram = match &mut self.session {
             None => &*datagram,
             Some(session) => match session.open(datagram) {
