@@ -1,6 +1,8 @@
-//! The gateway in the kernel, between OpenSSL's own programs as fax machines with DTLS and plain sockets in
-//! the core.
+//! The gateway in the kernel, between OpenSSL's own programs and plain sockets in the core, and between two
+//! fax machines of libspandsp.
 
+#[path = "foreign/line.rs"]
+mod line;
 #[path = "../../control-api/tests/support/program.rs"]
 mod program;
 
@@ -8,14 +10,15 @@ use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command as Process;
 
+use line::Line;
 use mrfp_core::mp::{
     Bearer, Command, ContextId, Establishment, Event, InterfaceId, RealmId, ReleaseCause,
     RemoteConnectionPoint, ReserveConnectionPoint, Source, TerminationId, TlsRole,
 };
 use mrfp_core::{Config, GatewayConfig, Interface, Limits, Mrfp, Port, ShardConfig};
 use mrfp_io::{Doorbell, DoorbellReceiver, doorbell};
-use mrfp_protocol::tls::{Fingerprint, ProfileConfig};
-use program::{PATIENCE, Program, find, wait_until};
+use mrfp_protocol::tls::{Fingerprint, Identity, ProfileConfig};
+use program::{PATIENCE, Program, compiled, find, wait_until};
 use tempfile::TempDir;
 
 const ACCESS: u64 = 1;
@@ -94,7 +97,93 @@ fn whoever_has_no_certificate_is_refused() {
     gateway.stop();
 }
 
-/// A fax machine that is a program: its self-signed certificate and its key.
+/// An image on its way from the UE to the core and from the core to the UE, over lines that lose one datagram in
+/// a hundred and let others overtake.
+#[test]
+fn a_fax_arrives_as_it_was_sent() {
+    let options = ["-lspandsp", "-ltiff"];
+    let header = "/usr/include/spandsp/t38_terminal.h";
+    let Some(machine) = compiled("fax_machine.c", header, "libspandsp-dev", &options) else {
+        return;
+    };
+    let directory = tempfile::tempdir().expect("writable");
+    let original = directory.path().join("original.tif");
+    let run = |verb: &str, file: &Path| {
+        let output = Process::new(&machine.program).arg(verb).arg(file).output().expect("runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("text")
+    };
+    run("draw", &original);
+    let expected = run("dump", &original);
+    assert_eq!(expected.lines().count(), 400);
+    for from_ue in [true, false] {
+        let copy = directory.path().join(format!("copy-{from_ue}.tif"));
+        let fax = |verb: &str, file: &Path, line: &Line| {
+            let mut command = Process::new(&machine.program);
+            command.arg(verb).arg(file).arg(line.port().to_string());
+            Program::start(&mut command)
+        };
+        let mut gateway = Gateway::start();
+        let core = gateway.core();
+        let identity = Identity::self_signed().expect("made");
+        let known = RemoteConnectionPoint {
+            fingerprints: vec![identity.fingerprint()],
+            ..remote(Source::Any, None)
+        };
+        let access = gateway.reserve(ACCESS, Bearer::DtlsOverUdp, known);
+        let announced = gateway.fingerprint(ACCESS);
+        let ue = Line::secured(access, &identity, &announced);
+        gateway.await_bound(ACCESS);
+        let core = Line::plain(core.0);
+        let (caller, called) = if from_ue { (&ue, &core) } else { (&core, &ue) };
+        let answering = fax("answer", &copy, called);
+        let calling = fax("call", &original, caller);
+        calling.await_output("RESULT 0");
+        answering.await_output("RESULT 0");
+        assert_eq!(run("dump", &copy), expected);
+        // The answering machine says little.
+        assert!(caller.lost() > 0);
+        drop(ue.end());
+        tshark_knows(&core.end());
+        gateway.stop();
+    }
+}
+
+/// What has come out of the gateway in the clear is T.38, and nothing of it is malformed.
+fn tshark_knows(datagrams: &[Vec<u8>]) {
+    let (Some(tshark), Some(text2pcap)) =
+        (find("tshark", "tshark"), find("text2pcap", "wireshark-common"))
+    else {
+        return;
+    };
+    let directory = tempfile::tempdir().expect("a directory");
+    let (text, file) = (directory.path().join("hex"), directory.path().join("pcap"));
+    let mut dump = String::new();
+    for datagram in datagrams {
+        dump.push_str("000000");
+        datagram.iter().for_each(|byte| dump.push_str(&format!(" {byte:02x}")));
+        dump.push('\n');
+    }
+    std::fs::write(&text, dump).expect("written");
+    let mut converted = Process::new(text2pcap);
+    converted.args(["-q", "-u", "40000,6004"]).arg(&text).arg(&file);
+    assert!(converted.status().expect("runs").success());
+    let read = |arguments: &[&str]| {
+        let mut command = Process::new(&tshark);
+        command.arg("-r").arg(&file).args(["-d", "udp.port==6004,t38"]).args(arguments);
+        let output = command.output().expect("runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let seen = read(&["-Y", "t38", "-T", "fields", "-e", "t38.seq_number"]);
+    let number = |it: &Vec<u8>| u16::from_be_bytes([it[0], it[1]]).to_string();
+    let expected: Vec<_> = datagrams.iter().map(number).collect();
+    assert_eq!(seen.lines().collect::<Vec<_>>(), expected);
+    assert!(expected.len() > 10, "{}", expected.len());
+    assert_eq!(read(&["-Y", "_ws.malformed", "-V"]), "");
+}
+
+/// A UE that is a program: its self-signed certificate and its key.
 struct Ue<'a> {
     openssl: &'a Path,
     directory: TempDir,
@@ -215,6 +304,16 @@ impl Gateway {
                 (id.0 == termination).then_some(*address)
             }
             Event::Refused { reason, .. } => panic!("{reason:?}"),
+            _ => None,
+        })
+    }
+
+    /// Of the certificate of a connection point.
+    fn fingerprint(&mut self, termination: u64) -> Fingerprint {
+        self.wait_for("the fingerprint", |event| match event {
+            Event::ConnectionPointReserved { termination: id, fingerprint, .. } => {
+                fingerprint.clone().filter(|_| id.0 == termination)
+            }
             _ => None,
         })
     }

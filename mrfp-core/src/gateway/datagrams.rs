@@ -134,6 +134,8 @@ impl Plane {
         };
         association.candidates.push(Candidate { source, handshake, deadline_ns });
         let last = association.candidates.len() - 1;
+        // The flight that costs most.
+        self.handshake_flights += 1;
         self.advance_candidate(key, last, None);
     }
 

@@ -552,3 +552,53 @@ fn what_the_network_loses_doubles_and_delays_stays_so() {
         assert!(arrived.into_iter().eq(0..5_000));
     }
 }
+
+/// The network loses our first flight; OpenSSL's timers know no time but the system's.
+#[test]
+fn what_a_peer_does_not_answer_is_sent_again() {
+    let mut world = Gateway::calm();
+    let (address, fingerprint) = world.reserve(ACCESS, Bearer::DtlsOverUdp, None);
+    let mut ue = Machine::secured(1, address, &fingerprint.unwrap());
+    let configured = secured(TlsRole::Client, Source::Address, Some(ue.own), ue.fingerprint());
+    world.configure(ACCESS, configured);
+    let lost = world.world.shard.driver_mut().peer_datagrams(ue.own);
+    assert_eq!(lost.len(), 1);
+    let begun = std::time::Instant::now();
+    while !ue.is_secured() && begun.elapsed().as_secs() < 20 {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        // Far less than the time there is.
+        for _ in 0..16 {
+            world.world.shard.driver_mut().advance_ns(2_000_000);
+            world.world.shard.turn().unwrap();
+        }
+        work(&mut world, &mut [&mut ue]);
+    }
+    assert!(ue.is_secured() && world.is_bound(ACCESS));
+}
+
+#[test]
+fn many_wrong_certificates_at_once_are_each_reported() {
+    const POINTS: u64 = 300;
+    let mut world = Gateway::calm();
+    let wrong = Identity::self_signed().unwrap().fingerprint();
+    let mut machines = Vec::new();
+    for number in 0..POINTS {
+        let termination = ACCESS + 2 * number + 2;
+        let (address, fingerprint) =
+            world.reserve_in(number + 10, termination, Bearer::DtlsOverUdp, None);
+        let mut ue = Machine::secured(number as u16, address, &fingerprint.unwrap());
+        let known = secured(TlsRole::Server, Source::Address, Some(ue.own), wrong.clone());
+        world.configure(termination, known);
+        ue.says_hello();
+        machines.push((termination, ue));
+    }
+    for _ in 0..8 {
+        machines.iter_mut().for_each(|(_, ue)| ue.read(&mut world));
+        world.world.settle();
+    }
+    for (termination, _) in &machines {
+        assert_eq!(world.causes(*termination), [ReleaseCause::PeerNotAuthenticated]);
+        world.subtract(*termination);
+    }
+    assert_eq!(world.world.shard.driver_mut().sockets_open(), 1);
+}

@@ -9,6 +9,7 @@
 mod bfcp;
 #[path = "../../../mrfp-core/protocol/tests/bfcp_support/mod.rs"]
 mod bfcp_support;
+mod dtls;
 mod exchange;
 mod floor;
 mod mikey;
@@ -105,6 +106,14 @@ pub const TARGETS: &[Target] = &[
         mutate: None,
     },
     Target { name: "tls_record", run: tls::record, seeds: seeds::tls_record, mutate: None },
+    Target {
+        name: "dtls_handshake",
+        run: dtls::handshake,
+        seeds: dtls::handshake_seeds,
+        mutate: None,
+    },
+    Target { name: "dtls_record", run: dtls::record, seeds: dtls::record_seeds, mutate: None },
+    Target { name: "udptl", run: dtls::udptl, seeds: dtls::udptl_seeds, mutate: None },
 ];
 
 /// The target of this name.

@@ -133,7 +133,7 @@ impl Handshake {
         self.step(output)
     }
 
-    /// To be called first, and then several times a second: what the peer should have answered by now leaves
+    /// To be called first, and then about once a second: what the peer should have answered by now leaves
     /// once more, when its time has come (RFC 6347 section 4.2.4.1: after a second, then twice that, …).
     pub fn pass_time(&mut self, output: &mut Vec<Vec<u8>>) -> Result<Progress, HandshakeError> {
         self.step(output)
