@@ -118,6 +118,13 @@ impl Exchange<'_> {
                 offer.media.len()
             )));
         }
+        for (offered, answered) in offer.media.iter().zip(&answer.media) {
+            if !answered.media.eq_ignore_ascii_case(&offered.media) {
+                let (line, media) = (answered.line_number, &answered.media);
+                let what = format!("Line {line}: {media} does not answer {}", offered.media);
+                return Err(not_acceptable(what));
+            }
+        }
         let mut shown = Vec::with_capacity(plans.len());
         let mut configured = Vec::with_capacity(plans.len());
         for ((offered, answered), plan) in offer.media.iter().zip(&answer.media).zip(plans) {
@@ -195,7 +202,7 @@ impl Exchange<'_> {
         ends: &'e Ends,
     ) -> Result<(Shown<'e>, Configured), Refusal> {
         let asked = self.offered(offered, plan, ends);
-        self.check(offered, answered, plan, &asked)?;
+        check(answered, plan, &asked)?;
         let parties = parties(offered, answered, plan, &asked)?;
         let is_protected = plan.profile == Profile::EndToAccessEdge;
         let end = &ends.offerer;
@@ -276,35 +283,6 @@ impl Exchange<'_> {
         Ok((shown, Configured { offerer, answerer }))
     }
 
-    /// Whether an answer is one to what was asked.
-    fn check(
-        &self,
-        offered: &Media,
-        answered: &Media,
-        plan: &Plan,
-        asked: &Shown<'_>,
-    ) -> Result<(), Refusal> {
-        let line = answered.line_number;
-        if !answered.media.eq_ignore_ascii_case(&offered.media)
-            || !answered.protocol.eq_ignore_ascii_case(&asked.protocol)
-        {
-            return Err(not_acceptable(format!(
-                "Line {line}: {} {} does not answer {} {}",
-                answered.media, answered.protocol, offered.media, asked.protocol
-            )));
-        }
-        let is_added = matches!(asked.protection, Protection::Added { .. });
-        if is_added && answered.fingerprints.is_empty() {
-            return Err(not_acceptable(format!(
-                "Line {line}: e2ae security needs a=fingerprint with a hash that is taken"
-            )));
-        }
-        if asked.path.is_some() && answered.msrp.is_none() && plan.profile != Profile::Passed {
-            return Err(not_acceptable(format!("Line {line}: no valid a=path")));
-        }
-        Ok(())
-    }
-
     fn writer<'w>(&'w self, description: &'w Description, to: SideRole) -> Writer<'w> {
         Writer { exchange: self, description, text: description.text.clone(), to }
     }
@@ -314,6 +292,27 @@ impl Peer {
     fn is_behind_nat(&self) -> bool {
         self.source != Source::Address
     }
+}
+
+/// Whether an answer is one to what was asked.
+fn check(answered: &Media, plan: &Plan, asked: &Shown<'_>) -> Result<(), Refusal> {
+    let line = answered.line_number;
+    if !answered.protocol.eq_ignore_ascii_case(&asked.protocol) {
+        return Err(not_acceptable(format!(
+            "Line {line}: {} does not answer {}",
+            answered.protocol, asked.protocol
+        )));
+    }
+    let is_added = matches!(asked.protection, Protection::Added { .. });
+    if is_added && answered.fingerprints.is_empty() {
+        return Err(not_acceptable(format!(
+            "Line {line}: e2ae security needs a=fingerprint with a hash that is taken"
+        )));
+    }
+    if asked.path.is_some() && answered.msrp.is_none() && plan.profile != Profile::Passed {
+        return Err(not_acceptable(format!("Line {line}: no valid a=path")));
+    }
+    Ok(())
 }
 
 /// What each party does: `Active` connects to us, `Passive` is connected to.
