@@ -1,8 +1,8 @@
 //! The media logic of the border: what the shards are told of offers and answers, and how calls end.
 
-mod border_world;
+mod border_shards;
 
-use border_world::*;
+use border_shards::*;
 use control_api::border::sdp::Start;
 use control_api::border::{BorderCallId, Event, ExchangeId, Leg, MediaSecurity, Party, SideRole};
 use mrfp_core::mp::{
@@ -259,6 +259,24 @@ fn of_several_answers_the_last_one_holds() {
     assert_eq!(address, Some("192.0.2.10:50210".parse().expect("an address")));
     assert!(peer.afresh);
     assert!(!world.on(SideRole::Access)[0].1.afresh, "the UE does not notice");
+    world.end();
+}
+
+#[test]
+fn what_one_branch_of_a_fork_declines_another_may_take() {
+    let mut world = World::new(config());
+    world.begin(CALL, access(), core());
+    world.offer(1, Leg::Caller, &protected(1)).expect("goes on");
+    let answer = world.answer(1, &switched_off(&plain(1, "passive"))).expect("goes back");
+    assert!(answer.contains("m=message 0 "), "{answer}");
+    let answer = world.answer(1, &plain(1, "passive")).expect("goes back");
+    assert!(answer.contains("203.0.113.1") && !answer.contains("m=message 0 "), "{answer}");
+    assert!(world.points.values().all(|point| point.configured == 1));
+    // What nobody has taken is given back with the next offer.
+    world.answer(1, &switched_off(&plain(1, "passive"))).expect("goes back");
+    world.offer(2, Leg::Caller, &switched_off(&protected(2))).expect("goes on");
+    world.answer(2, &switched_off(&plain(2, "passive"))).expect("goes back");
+    assert!(world.points.is_empty());
     world.end();
 }
 

@@ -257,6 +257,11 @@ shard_metrics! {
     gateway_bytes_received: Counter,
     /// Bytes of media the gateway has passed on.
     gateway_bytes_sent: Counter,
+    /// Datagrams the gateway has passed on.
+    gateway_datagrams_passed: Counter,
+    /// Datagrams of a peer that the gateway could not pass on: the other side was not there yet, or too much
+    /// waited for it.
+    gateway_datagrams_dropped: Counter,
     /// Certificates given to connection points.
     gateway_certificates_used: Counter,
     /// Connection points refused because no certificate was ready.

@@ -716,8 +716,12 @@ impl<D: Driver> Shard<D> {
         }
         match result {
             Ok(Some(buffer)) => {
+                let source = self.driver.recv_source(&buffer);
                 let bytes = self.driver.recv_bytes(&buffer);
-                self.plane.receive(key, bytes);
+                match source {
+                    Some(source) => self.plane.gateway_datagram(key, source, bytes),
+                    None => self.plane.receive(key, bytes),
+                }
                 self.driver.recv_release(buffer);
             }
             Ok(None) => self.plane.received_end(key),

@@ -124,7 +124,8 @@ impl Call {
 
     /// A bearer that stood is no more.
     pub(super) fn has_lost_bearer(&self) -> bool {
-        let points = self.agreed.streams.values().flat_map(|stream| [&stream.caller, &stream.callee]);
+        let points =
+            self.agreed.streams.values().flat_map(|stream| [&stream.caller, &stream.callee]);
         points.into_iter().any(|point| point.state == PointState::Lost)
     }
 }

@@ -186,16 +186,15 @@ impl Border {
         let offer = sdp::read(sdp)?;
         let shard = match call.shard {
             Some(shard) => shard,
-            None => {
-                self.shards.choose().ok_or_else(|| Refusal::unavailable("No media plane"))?
-            }
+            None => self.shards.choose().ok_or_else(|| Refusal::unavailable("No media plane"))?,
         };
         let said = call.agreed.side(from).said.as_ref();
         let terms = self.config.terms(call, from);
         let mut lines = Vec::with_capacity(offer.media.len());
         let mut reservations = Vec::new();
         for (index, media) in offer.media.iter().enumerate() {
-            let present = call.agreed.streams.get(&index).filter(|stream| stream.kind == media.kind);
+            let present =
+                call.agreed.streams.get(&index).filter(|stream| stream.kind == media.kind);
             let previous = present.map(|stream| &stream.profile);
             let profile = terms.decide(media, security(call), previous);
             if !profile.is_anchored() {
@@ -252,6 +251,8 @@ impl Border {
             call.awaiting.insert(termination);
             self.command(shard, Command::ReserveConnectionPoint(Box::new(reservation)));
         }
+        // What was declined by all of those who answered the last one.
+        self.drop_exchange(turn, call);
         let before = call.agreed.clone();
         call.exchange =
             Some(Exchange { id: exchange, from, offer, lines, stage: Stage::Reserving, before });
@@ -345,13 +346,17 @@ impl Border {
                 let nat = self.config.side(call.party(leg).side).nat;
                 let stream = match &mut exchange.lines[index].place {
                     Place::New(stream) => stream.as_mut(),
-                    _ => call.agreed.streams.get_mut(&index).expect("an m-line with ends has its stream"),
+                    _ => call
+                        .agreed
+                        .streams
+                        .get_mut(&index)
+                        .expect("an m-line with ends has its stream"),
                 };
                 let point = stream.point_mut(leg);
                 let remote = placed(remote, point.bearer, nat);
                 // Where nothing was before there is nothing to give up.
-                let is_afresh = point.remote.is_some()
-                    && is_afresh.unwrap_or_else(|| point.tls_id != tls_id);
+                let is_afresh =
+                    point.remote.is_some() && is_afresh.unwrap_or_else(|| point.tls_id != tls_id);
                 point.tls_id = tls_id;
                 if is_afresh || point.remote.as_ref() != Some(&remote) {
                     let shard = call.shard.expect("a call with streams has its shard");
@@ -376,8 +381,7 @@ impl Border {
             point.state = PointState::Waiting;
         }
         awaiting.insert(point.termination);
-        let configure =
-            ConfigureConnectionPoint { termination: point.termination, remote, afresh };
+        let configure = ConfigureConnectionPoint { termination: point.termination, remote, afresh };
         self.command(shard, Command::ConfigureConnectionPoint(Box::new(configure)));
     }
 
@@ -390,6 +394,7 @@ impl Border {
             unreachable!("the caller has seen it");
         };
         let Configuring { answer, sdp, sent, exists } = *configuring;
+        let is_first = exchange.before.side(exchange.from).said.is_none();
         for (index, exists) in exists.into_iter().enumerate() {
             let line = &mut exchange.lines[index];
             let place = std::mem::replace(&mut line.place, Place::Nowhere);
@@ -398,7 +403,13 @@ impl Border {
                     line.place = Place::Kept;
                     call.agreed.streams.insert(index, *stream)
                 }
+                // Another branch of a fork may take what this one has declined (RFC 3261 section 13.2.2.4).
+                Place::New(stream) if is_first => {
+                    line.place = Place::New(stream);
+                    call.agreed.streams.remove(&index)
+                }
                 Place::New(stream) => {
+                    line.profile = declined();
                     self.give_back_stream(turn, call, &stream);
                     call.agreed.streams.remove(&index)
                 }
@@ -407,7 +418,11 @@ impl Border {
                     None
                 }
                 // Declined, or switched off by the offer.
-                Place::Kept | Place::Nowhere => call.agreed.streams.remove(&index),
+                Place::Kept => {
+                    line.profile = declined();
+                    call.agreed.streams.remove(&index)
+                }
+                Place::Nowhere => call.agreed.streams.remove(&index),
             };
             if let Some(former) = former {
                 self.give_back_stream(turn, call, &former);
@@ -418,7 +433,11 @@ impl Border {
         call.agreed.side_mut(from).sent = sent;
         call.agreed.side_mut(from.other()).said = Some(answer);
         count(&mut self.counters.answers, call.party(from.other()).side);
-        self.actions.push_back(Action::Answer { call: id, exchange: exchange.id, outcome: Ok(sdp) });
+        self.actions.push_back(Action::Answer {
+            call: id,
+            exchange: exchange.id,
+            outcome: Ok(sdp),
+        });
         call.exchange = Some(exchange);
         if call.lost.is_some() && !call.has_lost_bearer() {
             call.lost = None;
@@ -454,8 +473,13 @@ impl Border {
         // What was sent stays what was sent last: its version has been used.
         call.agreed.caller.said = before.caller.said;
         call.agreed.callee.said = before.callee.said;
-        let added: Vec<usize> =
-            call.agreed.streams.keys().filter(|index| !before.streams.contains_key(index)).copied().collect();
+        let added: Vec<usize> = call
+            .agreed
+            .streams
+            .keys()
+            .filter(|index| !before.streams.contains_key(index))
+            .copied()
+            .collect();
         for index in added {
             let stream = call.agreed.streams.remove(&index).expect("just seen");
             self.give_back_stream(turn, call, &stream);
@@ -520,9 +544,9 @@ impl Border {
             mp::Refusal::Transport => Refusal::unavailable("No port for media"),
             mp::Refusal::Stopping => Refusal::unavailable("Shutting down"),
             mp::Refusal::Busy => Refusal::overlapping(),
-            mp::Refusal::ContextFull
-            | mp::Refusal::IdentityInUse
-            | mp::Refusal::TerminationId => Refusal::with_text(500, "Media plane error"),
+            mp::Refusal::ContextFull | mp::Refusal::IdentityInUse | mp::Refusal::TerminationId => {
+                Refusal::with_text(500, "Media plane error")
+            }
         };
         self.timers.clear(Timer::Shard(id));
         call.awaiting.clear();
@@ -562,11 +586,7 @@ impl BorderConfig {
             let side = self.side(party.side);
             Peer { role: party.side, source: source(party, side.nat), keeps_path: side.cema }
         };
-        sdp::Exchange {
-            rules: &self.rules,
-            offerer: peer(from),
-            answerer: peer(from.other()),
-        }
+        sdp::Exchange { rules: &self.rules, offerer: peer(from), answerer: peer(from.other()) }
     }
 }
 
@@ -601,6 +621,11 @@ fn security(call: &Call) -> MediaSecurity {
         bfcp_tls: caller.bfcp_tls || callee.bfcp_tls,
         udptl_dtls: caller.udptl_dtls || callee.udptl_dtls,
     }
+}
+
+/// An m-line of an offer that the other party does not take.
+fn declined() -> Profile {
+    Profile::Refused(Refusal::with_text(488, "The media was declined"))
 }
 
 /// Its name in metrics and views.

@@ -29,9 +29,9 @@ impl Border {
             mp::Event::Refused { termination, reason } => {
                 let Some((id, mut call)) = self.take(shard, termination) else { return };
                 if call.awaiting.contains(&termination) {
-                    let is_new = call.point_mut(termination).is_some_and(|(_, point, _)| {
-                        point.address.is_none()
-                    });
+                    let is_new = call
+                        .point_mut(termination)
+                        .is_some_and(|(_, point, _)| point.address.is_none());
                     if is_new {
                         // Nothing is left on the shard, so there is nothing to subtract.
                         self.forget_termination(shard, termination);

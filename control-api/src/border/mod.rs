@@ -17,6 +17,7 @@ mod engine;
 mod exchange;
 mod media_plane;
 pub mod sdp;
+mod view;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -28,6 +29,7 @@ pub use config::{BorderConfig, Nat, Side};
 pub use counters::{BorderCounters, Carried};
 pub use ending::release_name;
 pub use engine::Border;
+pub use view::{CallState, CallView, PointView, StreamView};
 
 /// One call through the border, named by the front that owns it; unique in the node's life.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

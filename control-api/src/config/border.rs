@@ -186,9 +186,7 @@ impl Border {
     #[must_use]
     pub fn sides(&self) -> Vec<(SideRole, &BorderSide)> {
         let sides = match self.role {
-            BorderRole::ImsAlg => {
-                [(SideRole::Access, &self.access), (SideRole::Core, &self.core)]
-            }
+            BorderRole::ImsAlg => [(SideRole::Access, &self.access), (SideRole::Core, &self.core)],
             BorderRole::Ibcf => [(SideRole::Own, &self.own), (SideRole::Foreign, &self.foreign)],
         };
         sides.into_iter().filter_map(|(role, side)| Some((role, side.as_ref()?))).collect()
@@ -278,10 +276,9 @@ impl Config {
                 || "an \"ims-alg\" has access and core, an \"ibcf\" own and foreign".to_owned(),
             )?;
         }
-        for (name, count) in [
-            ("calls_max", border.calls_max),
-            ("certificates_ready", border.certificates_ready),
-        ] {
+        for (name, count) in
+            [("calls_max", border.calls_max), ("certificates_ready", border.certificates_ready)]
+        {
             ensure(
                 count >= 1,
                 &["border", name],

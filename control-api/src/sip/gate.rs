@@ -126,12 +126,15 @@ pub(crate) fn check_to_pass(
     judge(message, bytes, transport, source, check_request_to_pass)
 }
 
+/// Where the body of a request is that may be taken.
+type CheckRequest = fn(&Message<'_>, &[u8], Transport) -> Result<Range<usize>, Refusal>;
+
 fn judge(
     message: &Message<'_>,
     bytes: &[u8],
     transport: Transport,
     source: SocketAddr,
-    check_request: fn(&Message<'_>, &[u8], Transport) -> Result<Range<usize>, Refusal>,
+    check_request: CheckRequest,
 ) -> Verdict {
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Verdict::Ignore(Ignored::KeepAlive);

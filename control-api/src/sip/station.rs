@@ -180,6 +180,7 @@ impl Station {
     }
 
     /// What the stack reads a message as; a request says where it came from.
+    #[expect(clippy::result_large_err, reason = "it is what the stack says of what it cannot read")]
     pub(crate) fn read(&self, arrival: Arrival<'_>, body: &[u8]) -> rsipstack::Result<SipMessage> {
         let mut message = SipMessage::try_from(arrival.bytes)?;
         // Without a Content-Length the stack takes no body; the gate knows better.

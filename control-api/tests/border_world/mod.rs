@@ -1,244 +1,413 @@
-//! A border with shards that do as they are told.
+//! A B2BUA between two sides of loopback, with a border that marks what goes through it, and user agents that
+//! say what they are told.
+#![allow(dead_code, reason = "each test file uses a part of it")]
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use control_api::border::sdp::Rules;
-use control_api::border::{
-    Action, Border, BorderCallId, BorderConfig, Event, ExchangeId, Leg, MediaSecurity, Nat, Party,
-    Refusal, Side, SideRole,
-};
-use control_api::mrfc::ShardDescription;
-use mrfp_core::mp::{
-    Command, Event as Mp, InterfaceId, RealmId, Refusal as MpRefusal, ReleaseCause,
-    RemoteConnectionPoint, ReserveConnectionPoint, ShardId, TerminationId, TerminationStatistics,
-};
-use mrfp_protocol::tls::Fingerprint;
+use control_api::border::b2bua::{B2buaConfig, B2buaHandle, NextHop, SideConfig, Transport, start};
+use control_api::border::{Action, BorderCallId, Event, Leg, Party, Refusal, SideRole};
+use control_api::sip::SipConfig;
+use tokio::net::UdpSocket;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
 
-pub const SECOND_NS: u64 = 1_000_000_000;
-pub const CALL: BorderCallId = BorderCallId(1);
-pub const UE: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 7));
+/// Far longer than anything takes: only a hang reaches it.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What a peer's or our certificate is known by, in SDP.
-pub const FINGERPRINT: &str = "sha-256 00:01:02:03:04:05:06:07:08:09:0A:0B:0C:0D:0E:0F:\
-    10:11:12:13:14:15:16:17:18:19:1A:1B:1C:1D:1E:1F";
+/// Long enough for a message on loopback that must not come.
+pub(crate) const SILENCE: Duration = Duration::from_millis(300);
 
-pub struct World {
-    pub border: Border,
-    pub now_ns: u64,
-    /// What the border has asked of the shards and they have not answered.
-    pub asked: VecDeque<(ShardId, Command)>,
-    /// Everything else it wanted, in order.
-    pub wanted: VecDeque<Action>,
-    /// What is reserved, and how it was configured last.
-    pub points: BTreeMap<TerminationId, Point>,
-    pub stopped: BTreeSet<ShardId>,
-    random: u8,
+/// Every party has an address of its own, so that one of the other side shows wherever it is.
+pub(crate) const UE_HOST: &str = "127.0.11.1";
+pub(crate) const ACCESS_HOST: &str = "127.0.11.2";
+pub(crate) const CORE_HOST: &str = "127.0.12.2";
+pub(crate) const NETWORK_HOST: &str = "127.0.12.1";
+
+pub(crate) const OFFER: &str = "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n";
+pub(crate) const ANSWER: &str = "v=0\r\no=- 2 2 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n";
+
+/// What the border hears, in words.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Heard {
+    Begun { caller: Party, callee: Party },
+    Rerouted(Party),
+    Offer(Leg),
+    Answer,
+    Withdrawn,
+    Ended,
 }
 
-pub struct Point {
-    pub shard: ShardId,
-    pub reserved: ReserveConnectionPoint,
-    pub remote: Option<RemoteConnectionPoint>,
-    /// The last configuration asked for a new connection.
-    pub afresh: bool,
-    pub configured: usize,
+pub(crate) struct World {
+    pub(crate) b2bua: Arc<B2buaHandle>,
+    pub(crate) heard: mpsc::UnboundedReceiver<(BorderCallId, Heard)>,
+    /// An access UE.
+    pub(crate) ue: Ua,
+    /// The first next hop of the core.
+    pub(crate) network: Ua,
+    /// The second.
+    pub(crate) spare: Ua,
 }
 
-pub fn config() -> BorderConfig {
-    let shard = |id| ShardDescription {
-        id: ShardId(id),
-        address: SocketAddr::from((Ipv4Addr::LOCALHOST, 2855)),
-    };
-    let side = |role, interface, nat| Side {
-        role,
-        interface: InterfaceId(interface),
-        realm: RealmId(interface),
-        nat,
-        cema: true,
-    };
-    BorderConfig {
-        shards: vec![shard(0), shard(1)],
-        sides: [side(SideRole::Access, 0, Nat::Latch), side(SideRole::Core, 1, Nat::Off)],
-        calls_max: 4,
-        rules: Rules::default(),
-        recovery: Duration::ZERO,
-    }
+/// What the border refuses.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Refuses {
+    pub(crate) offers: bool,
+    pub(crate) answers: bool,
 }
 
-pub fn access() -> Party {
-    let security = MediaSecurity { msrp_tls: true, bfcp_tls: true, udptl_dtls: true };
-    Party { side: SideRole::Access, signalling: Some(UE), security }
+fn address(host: &str) -> SocketAddr {
+    format!("{host}:0").parse().expect("an address")
 }
 
-pub fn core() -> Party {
-    Party { side: SideRole::Core, signalling: None, security: MediaSecurity::default() }
+fn side(role: SideRole, host: &str) -> SideConfig {
+    let (udp, tcp) = (address(host), address(host));
+    let sip = SipConfig { udp, tcp, t1: Duration::from_millis(100), ..SipConfig::default() };
+    SideConfig { sip, probe_interval: Duration::ZERO, ..SideConfig::new(role) }
 }
 
 impl World {
-    pub fn new(config: BorderConfig) -> Self {
+    pub(crate) async fn start() -> Self {
+        Self::start_with(|_| {}, Refuses::default()).await
+    }
+
+    pub(crate) async fn start_with(
+        change: impl FnOnce(&mut B2buaConfig),
+        refuses: Refuses,
+    ) -> Self {
+        let (network, spare) = (Ua::bind(NETWORK_HOST).await, Ua::bind(NETWORK_HOST).await);
+        let next_hops =
+            [&network, &spare].map(|ua| NextHop { address: ua.local(), transport: Transport::Udp });
+        let core = SideConfig { next_hops: next_hops.into(), ..side(SideRole::Core, CORE_HOST) };
+        let sides = [side(SideRole::Access, ACCESS_HOST), core];
+        let mut config = B2buaConfig { sides, ..B2buaConfig::default() };
+        change(&mut config);
+        let (events, received) = mpsc::channel(64);
+        let b2bua = Arc::new(start(config, events).await.expect("loopback can be bound"));
+        let (tell, heard) = mpsc::unbounded_channel();
+        tokio::spawn(be_border(Arc::clone(&b2bua), received, tell, refuses));
+        let mut ue = Ua::bind(UE_HOST).await;
+        ue.peer = b2bua.addresses(SideRole::Access).expect("configured").udp;
+        Self { b2bua, heard, ue, network, spare }
+    }
+
+    /// The next that the border hears.
+    pub(crate) async fn heard(&mut self) -> (BorderCallId, Heard) {
+        timeout(PATIENCE, self.heard.recv()).await.expect("in time").expect("runs")
+    }
+
+    /// Until it hears that.
+    pub(crate) async fn hears(&mut self, wanted: &Heard) -> BorderCallId {
+        loop {
+            let (call, heard) = self.heard().await;
+            if heard == *wanted {
+                return call;
+            }
+        }
+    }
+
+    /// Waits until nothing is left of any call.
+    pub(crate) async fn await_empty(&self) {
+        let until = Instant::now() + PATIENCE;
+        let roles = [SideRole::Access, SideRole::Core];
+        loop {
+            let transactions = roles.map(|role| self.b2bua.transactions(role));
+            let left = (self.b2bua.calls(), transactions, self.b2bua.metrics().requests_open.get());
+            if left == (0, [0, 0], 0) {
+                return;
+            }
+            assert!(Instant::now() < until, "calls, transactions, requests: {left:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// INVITE with an offer, 200 with an answer, ACK; what the network got, and what the UE got.
+    pub(crate) async fn establish(&mut self, call: &mut Dialog) -> (Received, Received) {
+        self.ue.send(&call.request("INVITE", "", OFFER)).await;
+        let invite = self.network.request("INVITE").await;
+        self.network.reply(&invite, "200 OK", "net", "", ANSWER).await;
+        let ok = self.ue.response(200).await;
+        call.remote_tag = Some(ok.to_tag().to_owned());
+        call.target = ok.contact_uri();
+        self.ue.send(&call.request("ACK", "", "")).await;
+        self.network.request("ACK").await;
+        (invite, ok)
+    }
+}
+
+/// Marks descriptions with what they were taken for.
+async fn be_border(
+    b2bua: Arc<B2buaHandle>,
+    mut events: mpsc::Receiver<Event>,
+    tell: mpsc::UnboundedSender<(BorderCallId, Heard)>,
+    refuses: Refuses,
+) {
+    let refusal = || Refusal {
+        status: 488,
+        warning: Some((399, "not with us".to_owned())),
+        retry_after: None,
+    };
+    while let Some(event) = events.recv().await {
+        let (call, heard) = match event {
+            Event::Begun { call, caller, callee } => (call, Heard::Begun { caller, callee }),
+            Event::Rerouted { call, callee } => (call, Heard::Rerouted(callee)),
+            Event::Offer { call, exchange, from, mut sdp } => {
+                sdp.extend_from_slice(format!("a=offered:{from:?} {}\r\n", exchange.0).as_bytes());
+                let outcome = if refuses.offers { Err(refusal()) } else { Ok(sdp) };
+                b2bua.act(Action::Offer { call, exchange, outcome });
+                (call, Heard::Offer(from))
+            }
+            Event::Answer { call, exchange, mut sdp } => {
+                sdp.extend_from_slice(format!("a=answered:{}\r\n", exchange.0).as_bytes());
+                let outcome = if refuses.answers { Err(refusal()) } else { Ok(sdp) };
+                b2bua.act(Action::Answer { call, exchange, outcome });
+                (call, Heard::Answer)
+            }
+            Event::Withdrawn { call, .. } => (call, Heard::Withdrawn),
+            Event::Ended { call } => (call, Heard::Ended),
+            Event::Mp { .. } | Event::Shutdown => unreachable!("not of the front"),
+        };
+        let _ = tell.send((call, heard));
+    }
+}
+
+/// A socket that speaks SIP.
+pub(crate) struct Ua {
+    socket: UdpSocket,
+    /// Where requests go.
+    pub(crate) peer: SocketAddr,
+    /// What came while something else was waited for.
+    kept: Vec<Received>,
+}
+
+impl Ua {
+    pub(crate) async fn bind(host: &str) -> Self {
+        let socket = UdpSocket::bind(address(host)).await.expect("loopback");
+        let peer = socket.local_addr().expect("bound");
+        Self { socket, peer, kept: Vec::new() }
+    }
+
+    pub(crate) fn local(&self) -> SocketAddr {
+        self.socket.local_addr().expect("bound")
+    }
+
+    pub(crate) async fn send(&self, message: &str) {
+        self.socket.send_to(message.as_bytes(), self.peer).await.expect("sends");
+    }
+
+    pub(crate) async fn send_bytes(&self, message: &[u8]) {
+        self.socket.send_to(message, self.peer).await.expect("sends");
+    }
+
+    pub(crate) async fn receive_within(&mut self, patience: Duration) -> Option<Received> {
+        let mut buffer = vec![0; 65_536];
+        let received = timeout(patience, self.socket.recv_from(&mut buffer)).await.ok()?;
+        let (length, source) = received.expect("receives");
+        Some(Received::new(&buffer[..length], source))
+    }
+
+    async fn until(&mut self, what: &str, wanted: impl Fn(&Received) -> bool) -> Received {
+        if let Some(at) = self.kept.iter().position(&wanted) {
+            return self.kept.remove(at);
+        }
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let received = self.receive_within(left).await;
+            let received = received.unwrap_or_else(|| panic!("no {what}, but {:#?}", self.kept));
+            if wanted(&received) {
+                return received;
+            }
+            self.kept.push(received);
+        }
+    }
+
+    /// The next request of that method; others are kept for later.
+    pub(crate) async fn request(&mut self, method: &str) -> Received {
+        let line = format!("{method} ");
+        self.until(method, |it| it.head.starts_with(&line)).await
+    }
+
+    /// The next response with that status; others are kept for later.
+    pub(crate) async fn response(&mut self, status: u16) -> Received {
+        self.until(&status.to_string(), |it| it.status() == status).await
+    }
+
+    /// The next response to that method with that status.
+    pub(crate) async fn response_to(&mut self, method: &str, status: u16) -> Received {
+        let wanted = |it: &Received| {
+            it.status() == status && it.header("CSeq").is_some_and(|cseq| cseq.ends_with(method))
+        };
+        self.until(&format!("{status} to {method}"), wanted).await
+    }
+
+    /// Nothing of that kind comes any more.
+    pub(crate) async fn gets_no(&mut self, start: &str) {
+        while let Some(received) = self.receive_within(SILENCE).await {
+            self.kept.push(received);
+        }
+        let found = self.kept.iter().find(|it| it.head.starts_with(start));
+        assert!(found.is_none(), "{found:#?}");
+    }
+
+    /// Answers a request; further headers are whole lines.
+    pub(crate) async fn reply(
+        &self,
+        request: &Received,
+        status: &str,
+        tag: &str,
+        headers: &str,
+        body: &str,
+    ) {
+        let mut reply = format!("SIP/2.0 {status}\r\n");
+        for via in request.all("Via") {
+            reply.push_str(&format!("Via: {via}\r\n"));
+        }
+        for name in ["From", "To", "Call-ID", "CSeq"] {
+            let mut value = request.header(name).expect("mandatory").to_owned();
+            if name == "To" && !value.contains(";tag=") && !tag.is_empty() {
+                value.push_str(&format!(";tag={tag}"));
+            }
+            reply.push_str(&format!("{name}: {value}\r\n"));
+        }
+        let contact = !headers.contains("Contact:") && !status.starts_with('4');
+        if contact {
+            reply.push_str(&format!("Contact: <sip:peer@{}>\r\n", self.local()));
+        }
+        let content = if body.is_empty() { "" } else { "Content-Type: application/sdp\r\n" };
+        reply.push_str(&format!("{headers}{content}Content-Length: {}\r\n\r\n{body}", body.len()));
+        self.socket.send_to(reply.as_bytes(), request.source).await.expect("sends");
+    }
+}
+
+/// A message that came.
+#[derive(Clone, Debug)]
+pub(crate) struct Received {
+    pub(crate) head: String,
+    pub(crate) body: String,
+    pub(crate) source: SocketAddr,
+}
+
+impl Received {
+    fn new(bytes: &[u8], source: SocketAddr) -> Self {
+        let text = String::from_utf8_lossy(bytes).into_owned();
+        let (head, body) = text.split_once("\r\n\r\n").expect("a message");
+        Self { head: head.to_owned(), body: body.to_owned(), source }
+    }
+
+    /// 0 for a request.
+    pub(crate) fn status(&self) -> u16 {
+        let status = self.head.strip_prefix("SIP/2.0 ").and_then(|rest| rest.get(..3));
+        status.map_or(0, |status| status.parse().expect("a number"))
+    }
+
+    pub(crate) fn all(&self, name: &str) -> Vec<&str> {
+        let fields = self.head.lines().skip(1).filter_map(|line| line.split_once(':'));
+        fields.filter(|(it, _)| it.eq_ignore_ascii_case(name)).map(|(_, it)| it.trim()).collect()
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.all(name).first().copied()
+    }
+
+    pub(crate) fn to_tag(&self) -> &str {
+        self.header("To").and_then(|to| to.split_once(";tag=")).expect("a To tag").1
+    }
+
+    pub(crate) fn sender_tag(&self) -> &str {
+        self.header("From").and_then(|from| from.split_once(";tag=")).expect("a From tag").1
+    }
+
+    pub(crate) fn contact_uri(&self) -> String {
+        let contact = self.header("Contact").expect("a Contact");
+        contact.split(['<', '>']).nth(1).expect("brackets").to_owned()
+    }
+
+    pub(crate) fn text(&self) -> String {
+        format!("{}\r\n\r\n{}", self.head, self.body)
+    }
+}
+
+/// One end of a dialog.
+#[derive(Clone)]
+pub(crate) struct Dialog {
+    pub(crate) local: SocketAddr,
+    pub(crate) call_id: String,
+    pub(crate) cseq: u32,
+    pub(crate) from: String,
+    pub(crate) local_tag: String,
+    pub(crate) to: String,
+    pub(crate) remote_tag: Option<String>,
+    pub(crate) target: String,
+    branch: u32,
+}
+
+impl Dialog {
+    /// Of a call of a UE to somebody in the network.
+    pub(crate) fn new(ue: &Ua, call_id: &str) -> Self {
         Self {
-            border: Border::new(config),
-            now_ns: 0,
-            asked: VecDeque::new(),
-            wanted: VecDeque::new(),
-            points: BTreeMap::new(),
-            stopped: BTreeSet::new(),
-            random: 0,
+            local: ue.local(),
+            call_id: format!("{call_id}@{UE_HOST}"),
+            cseq: 0,
+            from: format!("\"Alice\" <sip:alice@{}>", ue.local()),
+            local_tag: "ue-tag".to_owned(),
+            to: "<sip:bob@ims.example>".to_owned(),
+            remote_tag: None,
+            target: "sip:bob@ims.example".to_owned(),
+            branch: 0,
         }
     }
 
-    pub fn event(&mut self, event: Event) {
-        let random = &mut self.random;
-        let fill = &mut |bytes: &mut [u8]| {
-            *random = random.wrapping_add(1);
-            bytes.fill(*random);
+    /// The callee's end of it, by the INVITE it got and the tag it answered with.
+    pub(crate) fn of_callee(ua: &Ua, invite: &Received, tag: &str) -> Self {
+        let without_tag = |value: &str| value.split(";tag=").next().expect("some").to_owned();
+        Self {
+            local: ua.local(),
+            call_id: invite.header("Call-ID").expect("mandatory").to_owned(),
+            cseq: 100,
+            from: without_tag(invite.header("To").expect("mandatory")),
+            local_tag: tag.to_owned(),
+            to: without_tag(invite.header("From").expect("mandatory")),
+            remote_tag: Some(invite.sender_tag().to_owned()),
+            target: invite.contact_uri(),
+            branch: 0,
+        }
+    }
+
+    /// The next request; ACK and CANCEL have the number of the one before, and CANCEL its branch.
+    pub(crate) fn request(&mut self, method: &str, headers: &str, body: &str) -> String {
+        if !matches!(method, "ACK" | "CANCEL") {
+            self.cseq += 1;
+        }
+        if method != "CANCEL" {
+            self.branch += 1;
+        }
+        let tag = self.remote_tag.as_ref().map(|tag| format!(";tag={tag}")).unwrap_or_default();
+        let tag = if method == "CANCEL" { String::new() } else { tag };
+        let content = if body.is_empty() || headers.contains("Content-Type:") {
+            ""
+        } else {
+            "Content-Type: application/sdp\r\n"
         };
-        self.border.handle(self.now_ns, fill, event);
-        self.drain();
-    }
-
-    pub fn wait(&mut self, seconds: u64) {
-        self.now_ns += seconds * SECOND_NS;
-        self.border.handle_timeout(self.now_ns, &mut |bytes| bytes.fill(7));
-        self.drain();
-    }
-
-    fn drain(&mut self) {
-        while let Some(action) = self.border.poll_action() {
-            match action {
-                Action::Command { shard, command } => {
-                    assert!(!self.stopped.contains(&shard), "a shard that has stopped is asked");
-                    self.asked.push_back((shard, command));
-                }
-                other => self.wanted.push_back(other),
-            }
-        }
-    }
-
-    /// Answers the command that was given first; with `refuse` the shard cannot do it.
-    pub fn shard_answers(&mut self, refuse: Option<MpRefusal>) -> bool {
-        let Some((shard, command)) = self.asked.pop_front() else { return false };
-        let event = match command {
-            Command::ReserveConnectionPoint(reserved) => {
-                let termination = reserved.termination;
-                match refuse {
-                    Some(reason) => Mp::Refused { termination, reason },
-                    None => self.reserve(shard, *reserved),
-                }
-            }
-            Command::ConfigureConnectionPoint(configure) => {
-                let termination = configure.termination;
-                match refuse {
-                    Some(reason) => Mp::Refused { termination, reason },
-                    None => {
-                        let point = self.points.get_mut(&termination).expect("reserved");
-                        assert_eq!(point.shard, shard);
-                        point.remote = Some(configure.remote);
-                        point.afresh = configure.afresh;
-                        point.configured += 1;
-                        Mp::Modified { termination }
-                    }
-                }
-            }
-            Command::Subtract { termination } => {
-                self.points.remove(&termination);
-                let statistics = TerminationStatistics {
-                    bytes_received: 10,
-                    bytes_sent: 20,
-                    ..TerminationStatistics::default()
-                };
-                Mp::Subtracted { termination, statistics }
-            }
-            other => panic!("{other:?} is not the border's"),
-        };
-        self.event(Event::Mp { shard, event });
-        true
-    }
-
-    fn reserve(&mut self, shard: ShardId, reserved: ReserveConnectionPoint) -> Mp {
-        let termination = reserved.termination;
-        assert!(Border::owns(termination));
-        let protected = reserved.bearer.is_protected();
-        let address = SocketAddr::from((
-            Ipv4Addr::new(203, 0, 113, reserved.interface.0 as u8 + 1),
-            40_000 + (termination.0 & 0xff) as u16,
-        ));
-        let point = Point { shard, reserved, remote: None, afresh: false, configured: 0 };
-        assert!(self.points.insert(termination, point).is_none(), "names are used once");
-        let fingerprint = protected.then(|| Fingerprint::parse(FINGERPRINT).expect("valid"));
-        Mp::ConnectionPointReserved { termination, address, fingerprint }
-    }
-
-    /// Until nothing is asked any more.
-    pub fn shards_answer(&mut self) {
-        while self.shard_answers(None) {}
-    }
-
-    pub fn begin(&mut self, call: BorderCallId, caller: Party, callee: Party) {
-        self.event(Event::Begun { call, caller, callee });
-    }
-
-    /// An offer, until it goes on.
-    pub fn offer(&mut self, exchange: u32, from: Leg, sdp: &str) -> Result<String, Refusal> {
-        let exchange = ExchangeId(exchange);
-        self.event(Event::Offer { call: CALL, exchange, from, sdp: sdp.into() });
-        self.shards_answer();
-        match self.wanted.pop_front() {
-            Some(Action::Offer { call: CALL, exchange: told, outcome }) if told == exchange => {
-                outcome.map(|sdp| String::from_utf8(sdp).expect("text"))
-            }
-            other => panic!("{other:?}"),
-        }
-    }
-
-    /// The answer, until it goes back.
-    pub fn answer(&mut self, exchange: u32, sdp: &str) -> Result<String, Refusal> {
-        let exchange = ExchangeId(exchange);
-        self.event(Event::Answer { call: CALL, exchange, sdp: sdp.into() });
-        self.shards_answer();
-        match self.wanted.pop_front() {
-            Some(Action::Answer { call: CALL, exchange: told, outcome }) if told == exchange => {
-                outcome.map(|sdp| String::from_utf8(sdp).expect("text"))
-            }
-            other => panic!("{other:?}"),
-        }
-    }
-
-    /// The connection points on a side, oldest first.
-    pub fn on(&self, side: SideRole) -> Vec<(TerminationId, &Point)> {
-        let interface = InterfaceId(u16::from(side == SideRole::Core));
-        let points = self.points.iter().filter(|(_, it)| it.reserved.interface == interface);
-        points.map(|(termination, point)| (*termination, point)).collect()
-    }
-
-    pub fn bound(&mut self, side: SideRole) {
-        let (termination, point) = self.on(side)[0];
-        let shard = point.shard;
-        self.event(Event::Mp { shard, event: Mp::Bound { termination } });
-    }
-
-    pub fn released(&mut self, side: SideRole, cause: ReleaseCause) {
-        let (termination, point) = self.on(side)[0];
-        let shard = point.shard;
-        self.event(Event::Mp { shard, event: Mp::BearerReleased { termination, cause } });
-    }
-
-    /// The reason with which both legs are released.
-    pub fn release(&mut self) -> Option<String> {
-        match self.wanted.pop_front() {
-            Some(Action::Release { call: CALL, reason }) => Some(reason),
-            None => None,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    /// The front has ended the call; nothing is left of it.
-    pub fn end(&mut self) {
-        self.event(Event::Ended { call: CALL });
-        self.shards_answer();
-        assert!(self.wanted.is_empty(), "{:?}", self.wanted);
-        assert!(self.border.is_empty() && self.points.is_empty());
+        let forwards = if headers.contains("Max-Forwards:") { "" } else { "Max-Forwards: 70\r\n" };
+        format!(
+            "{method} {} SIP/2.0\r\n\
+             Via: SIP/2.0/UDP {local};branch=z9hG4bK{}x{}x{};rport\r\n\
+             {forwards}From: {};tag={}\r\nTo: {}{tag}\r\nCall-ID: {}\r\nCSeq: {} {method}\r\n\
+             Contact: <sip:alice@{local}>;+sip.instance=\"<urn:x>\"\r\n\
+             {headers}{content}Content-Length: {}\r\n\r\n{body}",
+            self.target,
+            self.branch,
+            self.local_tag,
+            self.call_id.split('@').next().unwrap_or_default(),
+            self.from,
+            self.local_tag,
+            self.to,
+            self.call_id,
+            self.cseq,
+            body.len(),
+            local = self.local,
+        )
     }
 }

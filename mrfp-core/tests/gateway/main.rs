@@ -6,6 +6,7 @@ mod stock;
 mod world;
 
 mod commands;
+mod datagrams;
 mod hostile;
 mod iwf;
 mod plain;

@@ -58,6 +58,10 @@ pub(super) enum Input {
     ClientGone {
         client: u32,
     },
+    /// A provisional response to an INVITE of ours, as it came.
+    Progress {
+        response: Response,
+    },
     /// A 2xx that belongs to no transaction any more.
     LateSuccess {
         response: Response,
@@ -236,6 +240,7 @@ impl Call {
             Input::Cancel { server, request } => self.cancelled(server, &request).await,
             Input::Response { client, response } => self.answered(client, response).await,
             Input::ClientGone { client } => self.client_gone(client).await,
+            Input::Progress { response } => self.progressed(response).await,
             Input::LateSuccess { response } => self.late_success(&response).await,
             Input::Border(Action::Release { reason, .. }) => {
                 if self.over.is_none() {
@@ -516,7 +521,10 @@ pub(super) fn contact(uri: &str, of: &Headers) -> Header {
 }
 
 /// Where the session description is in a body.
-fn description(headers: &Headers, body: &[u8]) -> Result<Option<Range<usize>>, Unreadable> {
+pub(super) fn description(
+    headers: &Headers,
+    body: &[u8],
+) -> Result<Option<Range<usize>>, Unreadable> {
     if body.is_empty() {
         return Ok(None);
     }
@@ -529,6 +537,13 @@ fn description(headers: &Headers, body: &[u8]) -> Result<Option<Range<usize>>, U
     let encoding = value("Content-Encoding").or_else(|| value("e")).unwrap_or_default();
     let plain = encoding.is_empty() || encoding.eq_ignore_ascii_case("identity");
     if found.is_some() && !plain { Err(Unreadable) } else { Ok(found) }
+}
+
+/// What answers no offer describes nothing that the border knows, so it does not go on: the 200 to an OPTIONS.
+pub(super) fn drop_description(response: &mut Response) {
+    if !matches!(description(&response.headers, &response.body), Ok(None)) {
+        response.body.clear();
+    }
 }
 
 /// Headers of a refusal by the border.
@@ -555,6 +570,9 @@ const FORWARDS_DEFAULT: u32 = 69;
 
 /// The border asks a shard at most, which answers within milliseconds.
 const BORDER_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Requests under way in one call, either way.
+const PASSAGES_MAX: usize = 32;
 
 /// Early dialogs of one call that are passed through.
 const BRANCHES_MAX: usize = 32;

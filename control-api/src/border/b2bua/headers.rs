@@ -95,10 +95,7 @@ pub(super) fn cross(headers: &Headers, from: &Side, to: &Side) -> Vec<Header> {
 
 fn cross_one(header: &Header, from: &Side, to: &Side, private: bool) -> Option<Header> {
     let (name, value) = (header.name(), header.value());
-    let (name, rule) = match rule_of(name) {
-        Some((name, rule)) => (name, rule),
-        None => return Some(header.clone()),
-    };
+    let Some((name, rule)) = rule_of(name) else { return Some(header.clone()) };
     let both_trusted = from.trusted && to.trusted;
     let told = to.trusted || (to.role == SideRole::Access && !private);
     let carried = match rule {
@@ -191,19 +188,23 @@ pub(super) fn contact_parameters(headers: &Headers) -> String {
         Header::Contact(contact) => Some(contact.value()),
         _ => None,
     });
-    let Some((_, parameters)) = contact.and_then(|value| value.rsplit_once('>')) else {
-        return String::new();
-    };
     // A second Contact is none that we answer for.
-    let parameters = split_unquoted(parameters, ',').into_iter().next().unwrap_or_default();
-    let kept = split_unquoted(parameters, ';').into_iter().filter(|parameter| {
+    let first = contact.and_then(|value| split_unquoted(value, ',').into_iter().next());
+    let kept = parameters(first.unwrap_or_default()).into_iter().filter(|parameter| {
         let name = parameter.split('=').next().unwrap_or_default().trim();
-        !name.is_empty()
-            && !["pub-gruu", "temp-gruu", "expires", "q"]
-                .iter()
-                .any(|it| name.eq_ignore_ascii_case(it))
+        let own = ["pub-gruu", "temp-gruu", "expires", "q"];
+        !name.is_empty() && !own.iter().any(|it| name.eq_ignore_ascii_case(it))
     });
-    kept.fold(String::new(), |text, parameter| text + ";" + parameter.trim())
+    kept.fold(String::new(), |text, parameter| text + ";" + parameter)
+}
+
+/// The parameters of a name-addr; without brackets they are those of its URI.
+pub(super) fn parameters(value: &str) -> Vec<&str> {
+    let mut parts = split_unquoted(value, ';').into_iter();
+    match parts.next() {
+        Some(address) if address.contains('<') => parts.map(str::trim).collect(),
+        _ => Vec::new(),
+    }
 }
 
 /// The parts between separators that are in no quoted string and no brackets.

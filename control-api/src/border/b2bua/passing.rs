@@ -9,7 +9,7 @@ use rsipstack::transaction::transaction::Transaction;
 use rsipstack::transport::{SipAddr, SipConnection};
 
 use super::super::{MediaSecurity, Party, SideRole};
-use super::call::{bare_value, contact, forwards_left};
+use super::call::{bare_value, contact, drop_description, forwards_left};
 use super::dialogs::cseq_of;
 use super::headers::{cross, hide_host, made, values};
 use super::next_hops::{NextHop, is_answer};
@@ -57,7 +57,7 @@ impl Side {
     /// where there is no way.
     pub(super) fn targets(
         &self,
-        from: &Side,
+        from: &Self,
         request: &Request,
         source: SocketAddr,
     ) -> Result<Vec<Target>, u16> {
@@ -128,21 +128,22 @@ impl Side {
                 has.then(|| contact(&uri, &request.headers)).into_iter().collect()
             };
             match side.forward(&other, request, source, contact).await {
-                Ok(response) => {
+                Ok(mut response) => {
+                    drop_description(&mut response);
                     let tag = other.name_for(response.to_header().map(|to| to.value()).ok());
                     let passed = server.passed(&response, &other, &side, Some(&tag));
                     server.respond(passed);
                 }
                 Err(status) => server.refuse(status, &other.name_for(status), Vec::new()),
             }
-            finish(transaction).await;
+            finish(&side, transaction).await;
         });
     }
 
     /// Sends a request on, to one target after the other; the final response, or the status of ours.
     pub(super) async fn forward(
         self: &Arc<Self>,
-        other: &Arc<Side>,
+        other: &Arc<Self>,
         request: &Request,
         source: SocketAddr,
         contacts: impl Fn(&Request, &Target) -> Vec<Header> + Send,
@@ -171,7 +172,7 @@ impl Side {
     /// the same request, so that who gets several of one kind (a registrar) sees their order.
     fn passed_outside(
         &self,
-        other: &Side,
+        other: &Self,
         request: &Request,
         target: &Target,
         contacts: Vec<Header>,
@@ -216,9 +217,10 @@ impl Side {
     }
 }
 
-/// Lets a transaction send the response it was given.
-pub(super) async fn finish(mut transaction: Transaction) {
-    while transaction.receive().await.is_some() {}
+/// Lets a transaction send the response it was given; a broken connection takes none.
+pub(super) async fn finish(side: &Side, mut transaction: Transaction) {
+    let sent = async { while transaction.receive().await.is_some() {} };
+    let _ = tokio::time::timeout(side.config.t1 * 64, sent).await;
 }
 
 /// The URI of a name-addr, without parameters.

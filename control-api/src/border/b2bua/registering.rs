@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::super::MediaSecurity;
 use super::call::bare_value;
-use super::headers::{made, split_unquoted, values};
+use super::headers::{made, parameters, values};
 use super::mediasec::{self, SECURITY_SERVER};
 use super::passing::{Target, finish};
 use super::registrations::{NoRoom, Registration};
@@ -55,13 +55,13 @@ impl Side {
                     server.refuse(status, &tag, after.into_iter().collect());
                 }
             }
-            finish(transaction).await;
+            finish(&side, transaction).await;
         });
     }
 
     async fn ask_registrar(
         self: &Arc<Self>,
-        other: &Arc<Side>,
+        other: &Arc<Self>,
         request: &Request,
         source: SocketAddr,
     ) -> Result<(Vec<Registering>, Response), u16> {
@@ -138,7 +138,7 @@ impl Side {
             let granted = granted.or(expires_header).unwrap_or(EXPIRES_DEFAULT_SECONDS);
             let asked = contacts.iter().find(|contact| contact.name == name);
             if let Some(contact) = asked.filter(|_| granted > 0) {
-                let security = security.or_else(|| Some(self.known_security(&name)?));
+                let security = security.or_else(|| self.known_security(&name));
                 let made = self.registration(&user, contact, source, &flow, response, granted);
                 let Some(registration) = made else { continue };
                 let security = security.unwrap_or_default();
@@ -151,8 +151,9 @@ impl Side {
             };
             // What was registered elsewhere would say where that is.
             if let Some(uri) = uri.filter(|_| granted > 0) {
-                let parameters = value.rsplit_once('>').map_or("", |(_, parameters)| parameters);
-                headers.push(made("Contact", format!("<{uri}>{parameters}")));
+                let kept = parameters(value).join(";");
+                let separator = if kept.is_empty() { "" } else { ";" };
+                headers.push(made("Contact", format!("<{uri}>{separator}{kept}")));
                 listed.push(name);
             }
         }
@@ -204,8 +205,7 @@ fn user_of(request: &Request) -> Option<String> {
 }
 
 fn parameter<'a>(value: &'a str, name: &str) -> Option<&'a str> {
-    let (_, parameters) = value.rsplit_once('>')?;
-    split_unquoted(parameters, ';').into_iter().find_map(|parameter| {
+    parameters(value).into_iter().find_map(|parameter| {
         let (key, value) = parameter.split_once('=')?;
         key.trim().eq_ignore_ascii_case(name).then(|| value.trim())
     })

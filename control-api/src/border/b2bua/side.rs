@@ -39,7 +39,7 @@ pub(super) struct Side {
     pub(super) probe_interval: std::time::Duration,
     pub(super) next_hops: NextHops,
     pub(super) shared: Arc<Shared>,
-    other: OnceLock<Weak<Side>>,
+    other: OnceLock<Weak<Self>>,
     /// Requests refused without a transaction.
     shed: Mutex<(Repeats, Shed)>,
     /// Where requests came from whose transaction is just being made: whoever empties the queue of the stack
@@ -100,10 +100,13 @@ impl Front for Side {
         }
         let Ok(message) = self.read(arrival, body) else { return self.not_understood(arrival) };
         if let SipMessage::Response(response) = &message
-            && let Some(call) = self.call_of_unexpected_success(response)
+            && let Some((call, input)) = self.past_the_stack(response)
         {
-            self.tell(call, Input::LateSuccess { response: response.clone() });
-            return None;
+            let is_final = matches!(input, Input::LateSuccess { .. });
+            self.tell(call, input);
+            if is_final {
+                return None;
+            }
         }
         let key = self.new_key(&message);
         if let Some(key) = &key {
@@ -117,7 +120,7 @@ impl Front for Side {
         }
         loop {
             let next = self.incoming.lock().unwrap_or_else(PoisonError::into_inner).try_recv().ok();
-            let Some(transaction) = next else { return None };
+            let transaction = next?;
             let source = self.sources().remove(&transaction.key);
             self.handle(transaction, source.unwrap_or(arrival.source)).await;
         }
@@ -168,12 +171,12 @@ impl Side {
     }
 
     /// Makes the two sides of a B2BUA known to each other.
-    pub(super) fn join(&self, other: &Arc<Side>) {
+    pub(super) fn join(&self, other: &Arc<Self>) {
         let _ = self.other.set(Arc::downgrade(other));
     }
 
     /// The other side; `None` only while the node goes down.
-    pub(super) fn other(&self) -> Option<Arc<Side>> {
+    pub(super) fn other(&self) -> Option<Arc<Self>> {
         self.other.get()?.upgrade()
     }
 
@@ -229,18 +232,23 @@ impl Side {
         self.shared.calls().get(&call).is_some_and(|inbox| inbox.send(input).is_ok())
     }
 
-    /// RFC 3261 section 13.2.2.4: a 2xx that comes again, or of another branch, meets no transaction.
-    fn call_of_unexpected_success(&self, response: &Response) -> Option<BorderCallId> {
-        let success = (200..300).contains(&response.status_code.code());
-        let invite = response.cseq_header().ok()?.method() == Ok(Method::Invite);
-        if !success || !invite {
+    /// What a call has to know of the responses to its INVITE and the stack keeps to itself: that a
+    /// provisional one of another branch says what one has said before, and a 2xx that comes again or of
+    /// another branch (RFC 3261 section 13.2.2.4), which meets no transaction any more.
+    fn past_the_stack(&self, response: &Response) -> Option<(BorderCallId, Input)> {
+        if response.cseq_header().ok()?.method() != Ok(Method::Invite) {
             return None;
         }
-        let key = TransactionKey::from_response(response, TransactionRole::Client).ok()?;
-        if self.endpoint.transactions.contains_key(&key) {
-            return None;
+        let call = call_of_tag(response.from_header().ok()?.tag().ok()??.value())?;
+        match response.status_code.code() {
+            101..=199 => Some((call, Input::Progress { response: response.clone() })),
+            200..=299 => {
+                let key = TransactionKey::from_response(response, TransactionRole::Client).ok()?;
+                let known = self.endpoint.transactions.contains_key(&key);
+                (!known).then(|| (call, Input::LateSuccess { response: response.clone() }))
+            }
+            _ => None,
         }
-        call_of_tag(response.from_header().ok()?.tag().ok()??.value())
     }
 
     async fn handle(self: &Arc<Self>, mut transaction: Transaction, source: SocketAddr) {
@@ -325,7 +333,7 @@ impl Side {
     //= element before.
     fn has_passed_us(&self, message: &Message<'_>) -> bool {
         let other = self.other();
-        let names = |side: &Side| [side.contact_udp.clone(), side.contact_tcp.clone()];
+        let names = |side: &Self| [side.contact_udp.clone(), side.contact_tcp.clone()];
         let ours: Vec<String> =
             names(self).into_iter().chain(other.iter().flat_map(|it| names(it))).collect();
         message.all(Name::Via).any(|value| {

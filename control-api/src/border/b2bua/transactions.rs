@@ -7,6 +7,7 @@ use rsipstack::transaction::endpoint::EndpointInnerRef;
 use rsipstack::transaction::transaction::{Transaction, TransactionEvent, TransactionEventSender};
 use rsipstack::transport::SipConnection;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::{Instant, timeout_at};
 
 use super::call::{Input, contact};
 use super::headers::cross;
@@ -121,8 +122,10 @@ pub(super) fn keep_server(
     number: u32,
     inbox: UnboundedSender<Input>,
 ) {
+    // A response that a broken connection does not take leaves the transaction as it was, without a timer.
+    let until = Instant::now() + side.shared.config.unanswered_max + side.config.t1 * 128;
     side.spawn(async move {
-        while let Some(message) = transaction.receive().await {
+        while let Ok(Some(message)) = timeout_at(until, transaction.receive()).await {
             let SipMessage::Request(request) = message else { continue };
             // A call that is over needs neither.
             let _ = match request.method {

@@ -146,7 +146,9 @@ impl Simulator {
             let (from, bytes) = self.incoming(id).pop_front()?;
             let start = buffer * self.config.recv_buffer_size_bytes;
             self.recv_memory[start..][..bytes.len()].copy_from_slice(&bytes);
-            self.recv_sources[buffer] = Some(from);
+            let tells =
+                matches!(self.sockets[&id].kind, Kind::Datagram { from: Senders::Anybody, .. });
+            self.recv_sources[buffer] = tells.then_some(from);
             let length = bytes.len() as u32;
             let buffer = RecvBuffer { id: buffer as u16, is_large: false, start: 0, length };
             completions.push_back(Completion::Recv { token, result: Ok(Some(buffer)), more: true });

@@ -165,17 +165,10 @@ impl Call {
         })
     }
 
-    /// A response to the request that began the call.
+    /// A final response to the request that began the call.
     pub(super) async fn first_answered(&mut self, at: usize, response: Response) {
         let status = response.status_code.code();
         match status {
-            100 => self.provisional(at),
-            101..=199 => {
-                self.provisional(at);
-                if self.over.is_none() && !self.passages[at].server.is_answered() {
-                    self.progress(at, response).await;
-                }
-            }
             200..=299 => {
                 self.saw_next_hop(true);
                 self.succeeded(at, response).await;
@@ -193,7 +186,7 @@ impl Call {
         }
     }
 
-    fn provisional(&mut self, at: usize) {
+    pub(super) fn provisional(&mut self, at: usize) {
         self.passages[at].provisional = true;
         if let Some(headers) = self.passages[at].cancel.take() {
             self.cancel_passage(at, headers);
@@ -201,7 +194,7 @@ impl Call {
     }
 
     /// 18x: an early dialog on both legs, perhaps media, perhaps reliable.
-    async fn progress(&mut self, at: usize, mut response: Response) {
+    pub(super) async fn progress(&mut self, at: usize, mut response: Response) {
         let Some(branch) = self.branch_of(at, &response) else {
             // It makes no dialog, or one too many: said is only that there is progress.
             let (headers, body) = (&mut response.headers, &mut response.body);
@@ -248,7 +241,9 @@ impl Call {
             let response = passed.clone();
             let unacknowledged = &mut self.branches[branch].unacknowledged;
             unacknowledged.retain(|earlier| earlier.number != number);
-            unacknowledged.push(Reliable { number, response, interval, next, until });
+            if unacknowledged.len() < UNACKNOWLEDGED_MAX {
+                unacknowledged.push(Reliable { number, response, interval, next, until });
+            }
         }
         self.passages[at].server.respond(passed);
     }
@@ -357,13 +352,13 @@ impl Call {
         }
         if status == 408 && self.passages[at].provisional {
             // The stack's timer C: who rings is told that it is over (RFC 3261 section 16.8).
-            self.passages[at].client_open = true;
             self.cancel_passage(at, Vec::new());
-            self.passages[at].client_open = false;
         } else if !is_answer(status) && self.branches.is_empty() {
             return self.attempt(Some(response)).await;
         }
-        self.shared.metrics.calls_refused.increment();
+        if self.has_media {
+            self.shared.metrics.calls_refused.increment();
+        }
         let passed = self.passed_response(&self.passages[at], &response, Some(&self.tag));
         self.passages[at].server.respond(passed);
         self.end().await;
@@ -522,6 +517,9 @@ pub(super) fn unreadable() -> Refusal {
     let warning = Some((399, "session description not readable".to_owned()));
     Refusal { status: 488, warning, retry_after: None }
 }
+
+/// Reliable responses of one branch that are repeated; RFC 3262 section 3 has a UAS send one at a time.
+const UNACKNOWLEDGED_MAX: usize = 8;
 
 /// Of the INVITE that begins a call.
 const CSEQ_FIRST: u32 = 1;

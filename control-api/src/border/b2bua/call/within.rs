@@ -11,7 +11,10 @@ use super::super::headers::{cross, values};
 use super::super::side::source_of;
 use super::super::transactions::{Server, keep_client, keep_server};
 use super::initial::unreadable;
-use super::{AckDue, Call, Passage, answer, description, refusal_headers, refusal_status};
+use super::{
+    AckDue, Call, PASSAGES_MAX, Passage, answer, description, drop_description, refusal_headers,
+    refusal_status,
+};
 use crate::sip::dialing::Sent;
 use crate::sip::peer::{Peer, RemoteEnd, contact_of};
 
@@ -84,9 +87,15 @@ impl Call {
     fn check_order(&self, from: Leg, branch: usize, request: &Request) -> Result<(), Refusal> {
         let refusal = |status, retry_after| Err(Refusal { status, warning: None, retry_after });
         let retry = Some(std::time::Duration::from_secs(1));
-        let media = matches!(request.method, Method::Invite | Method::Update);
-        if !media {
+        if self.passages.len() >= PASSAGES_MAX && request.method != Method::Bye {
+            return refusal(503, retry);
+        }
+        if !matches!(request.method, Method::Invite | Method::Update) {
             return Ok(());
+        }
+        // A subscription has no session to change.
+        if !self.has_media {
+            return refusal(481, None);
         }
         let inviting = self.passages.iter().find(|passage| passage.method == Method::Invite);
         if request.method == Method::Invite
@@ -223,32 +232,31 @@ impl Call {
     }
 
     /// A response of the leg that was asked.
-    pub(super) async fn answered(&mut self, client: u32, response: Response) {
+    pub(super) async fn answered(&mut self, client: u32, mut response: Response) {
         let Some(at) = self.passages.iter().position(|it| it.client == client) else { return };
         let status = response.status_code.code();
-        if self.passages[at].branch.is_none() {
-            return self.first_answered(at, response).await;
-        }
         if status < 200 {
-            self.passages[at].provisional = true;
-            if let Some(headers) = self.passages[at].cancel.take() {
-                self.cancel_passage(at, headers);
-            }
-            if status > 100 {
+            self.provisional(at);
+            // Those to an INVITE come another way.
+            if status > 100 && self.passages[at].method != Method::Invite {
                 let passed = self.passed_response(&self.passages[at], &response, None);
                 self.passages[at].server.respond(passed);
             }
             return;
         }
+        if self.passages[at].branch.is_none() {
+            return self.first_answered(at, response).await;
+        }
         match self.passages[at].method {
             Method::Invite if status < 300 => self.change_accepted(at, response).await,
             Method::Update | Method::PRack if status < 300 => {
-                self.update_accepted(at, response).await
+                self.update_accepted(at, response).await;
             }
             _ => {
                 if let Some(exchange) = self.passages[at].offer.take() {
                     self.withdraw(exchange).await;
                 }
+                drop_description(&mut response);
                 let passed = self.passed_response(&self.passages[at], &response, None);
                 let asked = self.passages[at].from.other();
                 let lost = matches!(status, 408 | 481)
@@ -263,6 +271,26 @@ impl Call {
                 }
             }
         }
+    }
+
+    /// A provisional response to an INVITE.
+    pub(super) async fn progressed(&mut self, response: Response) {
+        let found = self.passages.iter().position(|passage| {
+            let sent = passage.sent.as_ref().map(|sent| &sent.request);
+            passage.method == Method::Invite
+                && passage.client_open
+                && sent.is_some_and(|invite| answers(&response, invite))
+        });
+        let Some(at) = found else { return };
+        self.provisional(at);
+        if self.over.is_some() || self.passages[at].server.is_answered() {
+            return;
+        }
+        if self.passages[at].branch.is_none() && self.has_media {
+            return self.progress(at, response).await;
+        }
+        let passed = self.passed_response(&self.passages[at], &response, None);
+        self.passages[at].server.respond(passed);
     }
 
     /// 2xx to a re-INVITE.
@@ -525,6 +553,14 @@ fn peer_of(call: &Call, branch: usize, leg: Leg) -> &Arc<Peer> {
 
 fn contact_in(response: &Response) -> Option<rsipstack::sip::Uri> {
     contact_of(response.contact_header().ok()?.value())
+}
+
+/// Whether a response belongs to a request of ours.
+fn answers(response: &Response, request: &Request) -> bool {
+    let name = |headers: &rsipstack::sip::Headers, name: &str| {
+        values(headers, name).first().map(ToString::to_string)
+    };
+    ["Call-ID", "CSeq"].iter().all(|it| name(&response.headers, it) == name(&request.headers, it))
 }
 
 fn refused(status: u16) -> Refusal {
