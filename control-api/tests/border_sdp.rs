@@ -107,16 +107,36 @@ fn a_description_that_nothing_is_done_to_stays_byte_for_byte() {
 
 proptest! {
     #[test]
-    fn garbage_is_refused_and_never_a_panic(
+    fn garbage_is_refused_or_passes_whole(
         text in prop::collection::vec(prop::sample::select(WORDS), 0..60),
         other in prop::collection::vec(prop::sample::select(WORDS), 0..60),
-        is_from_ue: bool,
+        head in prop::sample::select(HEADS),
     ) {
-        let mut call = Call::read("offerer: access\nanswerer: core\nsecurity: msrp-tls bfcp-tls udptl-dtls\n");
         let (text, other) = (format!("v=0\r\n{}", text.concat()), format!("v=0\r\n{}", other.concat()));
-        if let Ok((_, offer, plans)) = call.offer(usize::from(!is_from_ue), &text) {
-            let _ = call.answer(usize::from(!is_from_ue), &offer, &plans, &other);
-        }
+        exchange_is_sound(head, &text, &other);
+    }
+
+    #[test]
+    fn damaged_descriptions_are_refused_or_pass_whole(
+        file in any::<prop::sample::Index>(),
+        damages in prop::collection::vec(damage(), 0..6),
+        damages_of_answer in prop::collection::vec(damage(), 0..3),
+    ) {
+        let files = golden_files();
+        let golden = Golden::load(&files[file.index(files.len())]);
+        let of = |name: &str| {
+            let found = golden.sections.iter().find(|(own, _)| own.starts_with(name));
+            found.map_or_else(String::new, |(_, text)| crlf(text))
+        };
+        let damaged = |text: String, damages: &[Damage]| {
+            damages.iter().fold(text, |text, damage| damage.done_to(&text))
+        };
+        let (offer, answer) = (of("offer in"), of("answer in"));
+        exchange_is_sound(
+            &golden.head,
+            &damaged(offer, &damages),
+            &damaged(answer, &damages_of_answer),
+        );
     }
 
     #[test]
@@ -129,6 +149,107 @@ proptest! {
         let (rewritten, ..) = call.offer(0, &crlf(&(lines.join("\n") + "\n"))).expect("passes");
         let written = String::from_utf8(rewritten.sdp()).expect("text");
         prop_assert!(written.split("\r\n").any(|line| line == unknown));
+    }
+}
+
+/// Something that happens to a description's lines.
+#[derive(Clone, Debug)]
+enum Damage {
+    Lost(prop::sample::Index),
+    Twice(prop::sample::Index),
+    Moved(prop::sample::Index, prop::sample::Index),
+    Strange(prop::sample::Index, &'static str),
+    Cut(prop::sample::Index, prop::sample::Index),
+}
+
+fn damage() -> impl Strategy<Value = Damage> {
+    let place = any::<prop::sample::Index>;
+    prop_oneof![
+        place().prop_map(Damage::Lost),
+        place().prop_map(Damage::Twice),
+        (place(), place()).prop_map(|(from, to)| Damage::Moved(from, to)),
+        (place(), prop::sample::select(WORDS)).prop_map(|(at, word)| Damage::Strange(at, word)),
+        (place(), place()).prop_map(|(at, length)| Damage::Cut(at, length)),
+    ]
+}
+
+impl Damage {
+    fn done_to(&self, text: &str) -> String {
+        let mut lines: Vec<&str> = text.split_inclusive('\n').collect();
+        if lines.is_empty() {
+            return String::new();
+        }
+        let count = lines.len();
+        match self {
+            Self::Lost(at) => drop(lines.remove(at.index(count))),
+            Self::Twice(at) => lines.insert(at.index(count), lines[at.index(count)]),
+            Self::Moved(from, to) => {
+                let line = lines.remove(from.index(count));
+                lines.insert(to.index(count), line);
+            }
+            Self::Strange(at, word) => lines.insert(at.index(count), word),
+            Self::Cut(at, length) => {
+                let line = &mut lines[at.index(count)];
+                *line = &line[..length.index(line.len())];
+            }
+        }
+        lines.concat()
+    }
+}
+
+/// Whatever is offered and answered: what passes is a description of the same streams, every stream that is
+/// anchored is at our address, protection is where it belongs, and the same again is the same again.
+fn exchange_is_sound(head: &str, offer: &str, answer: &str) {
+    let mut call = Call::read(head);
+    let Ok((rewritten, offer, plans)) = call.offer(0, offer) else { return };
+    is_sound(&rewritten, &offer, &offer, &plans, call.callee);
+    let exchange = Exchange { rules: &call.rules, offerer: call.caller, answerer: call.callee };
+    let again = exchange.offer(&offer, &plans, &mut call.sent[1]).expect("as before");
+    assert_eq!(again.sdp(), rewritten.sdp());
+    let Ok(answer) = read(answer.as_bytes()) else { return };
+    if let Ok(answered) = exchange.answer(&offer, &plans, &answer, &mut call.sent[0]) {
+        is_sound(&answered.rewritten, &answer, &offer, &plans, call.caller);
+        for (configured, plan) in answered.media.iter().zip(&plans) {
+            let Some(configured) = configured else { continue };
+            assert!(plan.profile.is_anchored());
+            for (point, peer) in
+                [(&configured.offerer, call.caller), (&configured.answerer, call.callee)]
+            {
+                let is_protected =
+                    plan.profile == Profile::EndToAccessEdge && peer.role == SideRole::Access;
+                assert_eq!(is_protected, !point.fingerprints.is_empty());
+            }
+        }
+    }
+}
+
+fn is_sound(
+    rewritten: &Rewritten,
+    from: &Description,
+    offer: &Description,
+    plans: &[Plan],
+    to: Peer,
+) {
+    let text = String::from_utf8_lossy(&rewritten.sdp()).into_owned();
+    let read = read(text.as_bytes()).unwrap_or_else(|refusal| panic!("{refusal:?}:\n{text}"));
+    assert_eq!(read.media.len(), from.media.len(), "{text}");
+    for (index, (new, old)) in read.media.iter().zip(&from.media).enumerate() {
+        let plan = &plans[index];
+        assert_eq!((new.kind, &new.format), (old.kind, &old.format), "{text}");
+        let is_live = offer.media[index].port != 0 && old.port != 0;
+        if !is_live || !plan.profile.is_anchored() {
+            let is_off = new.port == 0 || plan.profile == Profile::Untouched;
+            assert!(is_off, "{text}");
+            continue;
+        }
+        let is_ours = new.address.is_some_and(|it| OURS.contains(&it.to_string().as_str()));
+        assert!(is_ours || new.address.is_some_and(|it| it.is_unspecified()), "{text}");
+        if plan.profile == Profile::EndToAccessEdge {
+            let is_protected = to.role == SideRole::Access;
+            assert_eq!(new.protected, is_protected, "{text}");
+            assert_eq!(new.fingerprints.len(), usize::from(is_protected), "{text}");
+            assert!(is_protected || (new.e2ae, &new.tls_id) == (None, &None), "{text}");
+        }
     }
 }
 
@@ -437,6 +558,14 @@ const OURS: [&str; 2] = ["203.0.113.1", "192.0.2.1"];
 
 const FINGERPRINT: &str = "sha-256 00:11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF:\
     00:11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF";
+
+/// Calls that garbage is offered in.
+const HEADS: &[&str] = &[
+    "offerer: access\nanswerer: core\nsecurity: msrp-tls bfcp-tls udptl-dtls\n",
+    "offerer: core\nanswerer: access\nsecurity: msrp-tls bfcp-tls udptl-dtls\n",
+    "offerer: core\nanswerer: access\npath: ours\nrules: rcs_compat, refuse_other_media\n",
+    "offerer: own\nanswerer: foreign\n",
+];
 
 /// What garbage is made of.
 const WORDS: &[&str] = &[

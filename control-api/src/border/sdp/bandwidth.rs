@@ -67,7 +67,7 @@ impl Overhead {
         let protected = plain + u128::from(record);
         let value = u128::from(value.trim().parse::<u64>().ok()?);
         let value = match towards {
-            Towards::Protected => (value * protected).div_ceil(plain),
+            Towards::Protected => (value * protected).div_ceil(plain).min(u64::MAX.into()),
             Towards::Plain => (value * plain / protected).max(1),
         };
         Some(format!("b={modifier}:{value}"))

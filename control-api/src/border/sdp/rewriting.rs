@@ -76,7 +76,8 @@ impl Exchange<'_> {
         }
         for (media, plan) in offer.media.iter().zip(plans) {
             if plan.profile.is_anchored() {
-                check_place(media, roles::offered(media))?;
+                let is_protected = plan.profile == Profile::EndToAccessEdge;
+                self.offerer.check_place(media, roles::offered(media), is_protected)?;
             }
         }
         let shown: Vec<Option<Shown<'_>>> = offer
@@ -117,6 +118,13 @@ impl Exchange<'_> {
                 answer.media.len(),
                 offer.media.len()
             )));
+        }
+        for (offered, answered) in offer.media.iter().zip(&answer.media) {
+            if !answered.media.eq_ignore_ascii_case(&offered.media) {
+                let (line, media) = (answered.line_number, &answered.media);
+                let what = format!("Line {line}: {media} does not answer {}", offered.media);
+                return Err(not_acceptable(what));
+            }
         }
         let mut shown = Vec::with_capacity(plans.len());
         let mut configured = Vec::with_capacity(plans.len());
@@ -195,7 +203,7 @@ impl Exchange<'_> {
         ends: &'e Ends,
     ) -> Result<(Shown<'e>, Configured), Refusal> {
         let asked = self.offered(offered, plan, ends);
-        self.check(offered, answered, plan, &asked)?;
+        check(answered, plan, &asked)?;
         let parties = parties(offered, answered, plan, &asked)?;
         let is_protected = plan.profile == Profile::EndToAccessEdge;
         let end = &ends.offerer;
@@ -252,13 +260,16 @@ impl Exchange<'_> {
         let point = |peer: Peer, media: &Media, setup: Setup, establishment, msrp| {
             let is_offerer = peer.role == self.offerer.role;
             let address = connect_to(media);
-            // Nobody connects to what is on hold.
-            let establishment =
-                if media.is_held_by_address() { Establishment::Incoming } else { establishment };
+            // Nobody connects to what is on hold, nor begins DTLS with it.
+            let is_held = media.is_held_by_address();
+            let establishment = if is_held { Establishment::Incoming } else { establishment };
             RemoteConnectionPoint {
                 address,
                 establishment,
-                tls_role: tls_role(media.kind, setup, is_offerer),
+                tls_role: match is_held {
+                    true => TlsRole::Server,
+                    false => tls_role(media.kind, setup, is_offerer),
+                },
                 fingerprints: if is_protected && peer.role == SideRole::Access {
                     media.fingerprints.clone()
                 } else {
@@ -268,41 +279,11 @@ impl Exchange<'_> {
                 msrp,
             }
         };
-        for (media, setup) in [(offered, parties.offerer), (answered, parties.answerer)] {
-            check_place(media, setup)?;
-        }
+        self.offerer.check_place(offered, parties.offerer, is_protected)?;
+        self.answerer.check_place(answered, parties.answerer, is_protected)?;
         let offerer = point(self.offerer, offered, parties.offerer, first, paths.0);
         let answerer = point(self.answerer, answered, parties.answerer, second, paths.1);
         Ok((shown, Configured { offerer, answerer }))
-    }
-
-    /// Whether an answer is one to what was asked.
-    fn check(
-        &self,
-        offered: &Media,
-        answered: &Media,
-        plan: &Plan,
-        asked: &Shown<'_>,
-    ) -> Result<(), Refusal> {
-        let line = answered.line_number;
-        if !answered.media.eq_ignore_ascii_case(&offered.media)
-            || !answered.protocol.eq_ignore_ascii_case(&asked.protocol)
-        {
-            return Err(not_acceptable(format!(
-                "Line {line}: {} {} does not answer {} {}",
-                answered.media, answered.protocol, offered.media, asked.protocol
-            )));
-        }
-        let is_added = matches!(asked.protection, Protection::Added { .. });
-        if is_added && answered.fingerprints.is_empty() {
-            return Err(not_acceptable(format!(
-                "Line {line}: e2ae security needs a=fingerprint with a hash that is taken"
-            )));
-        }
-        if asked.path.is_some() && answered.msrp.is_none() && plan.profile != Profile::Passed {
-            return Err(not_acceptable(format!("Line {line}: no valid a=path")));
-        }
-        Ok(())
     }
 
     fn writer<'w>(&'w self, description: &'w Description, to: SideRole) -> Writer<'w> {
@@ -314,6 +295,38 @@ impl Peer {
     fn is_behind_nat(&self) -> bool {
         self.source != Source::Address
     }
+
+    /// Whether a party that we begin with, over TCP or DTLS, says where it is, without a resolver.
+    fn check_place(&self, media: &Media, setup: Setup, is_protected: bool) -> Result<(), Refusal> {
+        let begins = !media.kind.is_datagrams() || (is_protected && self.role == SideRole::Access);
+        let is_somewhere = connect_to(media).is_some() || media.is_held_by_address();
+        if begins && setup == Setup::Passive && !is_somewhere {
+            let line = media.line_number;
+            return Err(not_acceptable(format!("Line {line}: no address to connect to")));
+        }
+        Ok(())
+    }
+}
+
+/// Whether an answer is one to what was asked.
+fn check(answered: &Media, plan: &Plan, asked: &Shown<'_>) -> Result<(), Refusal> {
+    let line = answered.line_number;
+    if !answered.protocol.eq_ignore_ascii_case(&asked.protocol) {
+        return Err(not_acceptable(format!(
+            "Line {line}: {} does not answer {}",
+            answered.protocol, asked.protocol
+        )));
+    }
+    let is_added = matches!(asked.protection, Protection::Added { .. });
+    if is_added && answered.fingerprints.is_empty() {
+        return Err(not_acceptable(format!(
+            "Line {line}: e2ae security needs a=fingerprint with a hash that is taken"
+        )));
+    }
+    if asked.path.is_some() && answered.msrp.is_none() && plan.profile != Profile::Passed {
+        return Err(not_acceptable(format!("Line {line}: no valid a=path")));
+    }
+    Ok(())
 }
 
 /// What each party does: `Active` connects to us, `Passive` is connected to.
@@ -393,16 +406,6 @@ fn presented(msrp: &Msrp, end: &End, keeps: bool, is_secure: bool) -> String {
 fn connect_to(media: &Media) -> Option<SocketAddr> {
     let by_path = media.msrp.as_ref().filter(|msrp| !msrp.cema).and_then(|it| it.first.address());
     by_path.or_else(|| media.connection_address())
-}
-
-/// Whether a party that is to be connected to says where, without a resolver.
-fn check_place(media: &Media, setup: Setup) -> Result<(), Refusal> {
-    let is_connected_to = setup == Setup::Passive && !media.kind.is_datagrams();
-    if is_connected_to && connect_to(media).is_none() && !media.is_held_by_address() {
-        let line = media.line_number;
-        return Err(not_acceptable(format!("Line {line}: no address to connect to")));
-    }
-    Ok(())
 }
 
 fn tls_role(kind: Kind, peer: Setup, is_offerer: bool) -> TlsRole {
