@@ -41,6 +41,7 @@ impl World {
             events: shard_events,
             doorbell: doorbell().expect("a descriptor").0,
             relay: None,
+            gateway: None,
             metrics: Arc::new(PublishedMetrics::default()),
         };
         let shard = Shard::new(Simulator::without_faults(), parts).expect("a shard");

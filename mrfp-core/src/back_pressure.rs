@@ -19,6 +19,9 @@ impl Plane {
         if connection.relay.is_some() {
             return self.relay_check_egress(key);
         }
+        if let Some(point) = connection.point() {
+            return self.gateway_check_egress(key, point);
+        }
         let keeps_up = connection.egress.bytes() <= self.limits.egress_bytes_max
             && connection.outstanding.len() <= OUTSTANDING_MAX;
         if keeps_up || connection.lagging_since_ns.is_some() {
@@ -83,6 +86,9 @@ impl Plane {
             return;
         }
         self.lagging.retain(|&lagging| lagging != key);
+        if let Some(point) = connection.point() {
+            return self.regulate_other(point);
+        }
         if connection.spoken == Spoken::Bfcp {
             connection.paused -= 1;
             let session = connection.only_session();

@@ -36,7 +36,8 @@ pub(crate) struct Connection {
     passage: Option<Box<Passage>>,
     /// Since when the egress is above its limit.
     pub(crate) lagging_since_ns: Option<u64>,
-    /// Contexts in which receivers must catch up before anything more is read.
+    /// Contexts in which receivers must catch up before anything more is read; at a gateway 1 where the
+    /// other side must.
     pub(crate) paused: u32,
     /// Nothing is read until the shard has buffers to spare.
     pub(crate) pressed: bool,
@@ -125,6 +126,8 @@ pub(crate) enum Sessions {
     None,
     One(Key),
     Several(Box<Several>),
+    /// It is the bearer of a connection point of a gateway, and carries no sessions.
+    OfGateway(Key),
 }
 
 /// As many as it takes; behind one pointer, since it is rare.
@@ -140,13 +143,14 @@ impl Sessions {
                 *self = Self::Several(Box::new(Several { keys: vec![*first, session] }));
             }
             Self::Several(several) => several.keys.push(session),
+            Self::OfGateway(_) => unreachable!("sessions are bound to what came in by other ports"),
         }
     }
 
     pub(crate) fn remove(&mut self, session: Key) {
         match self {
             Self::One(only) if *only == session => *self = Self::None,
-            Self::None | Self::One(_) => {}
+            Self::None | Self::One(_) | Self::OfGateway(_) => {}
             Self::Several(several) => several.keys.retain(|&other| other != session),
         }
     }
@@ -157,7 +161,7 @@ impl Deref for Sessions {
 
     fn deref(&self) -> &[Key] {
         match self {
-            Self::None => &[],
+            Self::None | Self::OfGateway(_) => &[],
             Self::One(session) => std::slice::from_ref(session),
             Self::Several(several) => &several.keys,
         }
@@ -245,6 +249,18 @@ impl Connection {
             received_ns: now_ns,
             sent_ns: now_ns,
         }
+    }
+
+    /// The bearer of a connection point. Nothing is read before it is known what becomes of it.
+    pub(crate) fn of_gateway(mut self, point: Key) -> Self {
+        self.sessions = Sessions::OfGateway(point);
+        self.paused = 1;
+        self
+    }
+
+    /// The socket of a connection point for datagrams. Whatever comes is looked at.
+    pub(crate) fn of_datagram_point(self, point: Key) -> Self {
+        Self { transport: Transport::Datagrams, paused: 0, ..self.of_gateway(point) }
     }
 
     /// How it came about, as far as it still matters.
@@ -344,6 +360,15 @@ impl Connection {
         match *self.sessions {
             [session] => Some(session),
             [] | [_, ..] => None,
+        }
+    }
+
+    /// The connection point of a gateway whose bearer it is, or was.
+    #[inline(always)]
+    pub(crate) fn point(&self) -> Option<Key> {
+        match self.sessions {
+            Sessions::OfGateway(point) => Some(point),
+            Sessions::None | Sessions::One(_) | Sessions::Several(_) => None,
         }
     }
 

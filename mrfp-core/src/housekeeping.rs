@@ -17,6 +17,9 @@ impl Plane {
         for index in (slice..self.terminations.slots()).step_by(HOUSEKEEPING_SLICES as usize) {
             self.check_termination(index);
         }
+        for index in (slice..self.gateway.slots()).step_by(HOUSEKEEPING_SLICES as usize) {
+            self.check_connection_point(index);
+        }
         self.relay_housekeeping(slice);
     }
 
@@ -45,8 +48,15 @@ impl Plane {
             && self.now_ns - connection.sent_ns >= self.limits.send_stall_timeout_ns;
         // Floors may be held in silence: BFCP has no keep-alive.
         let may_be_silent = connection.spoken == Spoken::Bfcp && connection.is_between_messages();
-        let idle =
-            self.now_ns - connection.received_ns >= self.limits.idle_timeout_ns && !may_be_silent;
+        // Through a gateway bytes may go one way for long.
+        let last_ns = match connection.point() {
+            Some(_) => connection.received_ns.max(connection.sent_ns),
+            None => connection.received_ns,
+        };
+        // And datagrams make no connection that could be gone.
+        let may_be_silent =
+            may_be_silent || (connection.is_of_datagrams() && connection.point().is_some());
+        let idle = self.now_ns - last_ns >= self.limits.idle_timeout_ns && !may_be_silent;
         match connection.life {
             Life::Connecting if overdue => {
                 self.release(key, ReleaseCause::TcpEstablishmentFailure, Ending::Abort);

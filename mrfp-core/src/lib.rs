@@ -23,6 +23,7 @@
 //! `rekeying`: a session goes over to a connection under a new key.
 //!
 //! `relay` does the same between connections that belong to no Context (RFC 4976).
+//! `gateway` passes bytes between the two connections of a Context of its own (TS 23.334).
 //! [`floor`] decides who may speak (RFC 8855); `floor_control` is between it and the connections.
 //!
 //! # Control
@@ -41,6 +42,7 @@ mod delivery;
 mod egress;
 pub mod floor;
 mod floor_control;
+mod gateway;
 mod housekeeping;
 mod identifiers;
 mod incoming;
@@ -64,6 +66,7 @@ mod termination;
 mod whole;
 
 pub use config::{Config, GatewayConfig, Interface, Limits, ShardConfig};
+pub use gateway::{Certificates, GatewayParts};
 pub use mrfp_protocol::tls::Psk;
 pub use port::{Mrfp, Port, StartError};
 pub use relay::{RelayConfig, RelayLimits, RelayUser};

@@ -237,6 +237,35 @@ shard_metrics! {
     relay_refused_limit: Counter,
     /// Requests refused because they lead where clients may not have the relay connect.
     relay_refused_target: Counter,
+    /// Connection points of the gateway with TCP.
+    gateway_points_tcp: Gauge,
+    /// Connection points of the gateway with TLS that ends there.
+    gateway_points_tls: Gauge,
+    /// Connection points of the gateway with UDP.
+    gateway_points_udp: Gauge,
+    /// Connection points of the gateway with DTLS that ends there.
+    gateway_points_dtls: Gauge,
+    /// Bearers of the gateway that came up.
+    gateway_bearers_established: Counter,
+    /// Bearers of the gateway that did not come up for want of a TCP connection.
+    gateway_failures_tcp: Counter,
+    /// Bearers of the gateway that did not come up because the TLS handshake failed.
+    gateway_failures_tls: Counter,
+    /// Bearers of the gateway whose peer has not shown the certificate that was announced.
+    gateway_failures_authentication: Counter,
+    /// Bytes of media the gateway has received.
+    gateway_bytes_received: Counter,
+    /// Bytes of media the gateway has passed on.
+    gateway_bytes_sent: Counter,
+    /// Datagrams the gateway has passed on.
+    gateway_datagrams_passed: Counter,
+    /// Datagrams of a peer that the gateway could not pass on: the other side was not there yet, or too much
+    /// waited for it.
+    gateway_datagrams_dropped: Counter,
+    /// Certificates given to connection points.
+    gateway_certificates_used: Counter,
+    /// Connection points refused because no certificate was ready.
+    gateway_certificates_exhausted: Counter,
     /// Looks at the timers.
     housekeepings: Counter,
     /// Turns of the shard.

@@ -14,6 +14,7 @@ use crate::config::{
 use crate::connection::{Connection, Life};
 use crate::context::Context;
 use crate::floor_control::FloorControls;
+use crate::gateway::Gateway;
 use crate::identifiers::Identifiers;
 use crate::incoming::Incoming;
 use crate::message::{Message, Routes};
@@ -74,6 +75,7 @@ pub(crate) struct Plane {
     pub(crate) floors: FloorControls,
     /// The relay, where there is one.
     pub(crate) relay: Option<Box<Relay>>,
+    pub(crate) gateway: Gateway,
     pub(crate) scratch: Scratch,
 }
 
@@ -147,6 +149,7 @@ impl Plane {
             identifiers: Identifiers::new(seed),
             floors: FloorControls::default(),
             relay: None,
+            gateway: Gateway::none(),
             scratch: Scratch::default(),
         }
     }
@@ -192,6 +195,9 @@ impl Plane {
         let Some(connection) = self.connections.get(key) else { return };
         if connection.life >= Life::Draining {
             return;
+        }
+        if let Some(point) = connection.point() {
+            return self.release_bearer(key, point, cause, ending);
         }
         if let Some(session) = self.session_beside(key) {
             return self.release_beside(key, session, cause, ending);
@@ -249,6 +255,7 @@ impl Plane {
         self.settle_unbound(source);
         self.mark(key);
         self.relay_ended(key);
+        self.gateway_ended(key);
     }
 
     /// The descriptor is gone: frees the slot and whatever waited for it.
@@ -261,6 +268,9 @@ impl Plane {
             && self.connected_to.get(&remote) == Some(&key)
         {
             self.connected_to.remove(&remote);
+        }
+        if let Some(point) = connection.point() {
+            return self.bearer_closed(key, point);
         }
         for &session in connection.sessions.iter() {
             let Some(termination) = self.terminations.get_mut(session) else { continue };

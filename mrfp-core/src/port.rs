@@ -14,6 +14,7 @@ use mrfp_io::{
 use mrfp_protocol::tls::{CertificateConfig, Profile, ProfileConfig, ProfileError};
 
 use crate::config::{Config, Limits, QUEUE_CAPACITY, ShardConfig};
+use crate::gateway::{CertificateMaker, GatewayParts};
 use crate::metrics::PublishedMetrics;
 use crate::mp::{Command, Event, ShardId};
 use crate::relay::RelayConfig;
@@ -81,9 +82,11 @@ impl Mrfp {
     pub fn start(config: &Config, controller_bell: &Doorbell) -> Result<Vec<Port>, StartError> {
         let mut ports = Vec::with_capacity(config.shards.len());
         let mut relay = config.relay.clone();
+        let mut gateways = gateways_parts(config).map_err(StartError::System)?.into_iter();
         for (shard, id) in config.shards.iter().zip(0..) {
             let parts = relay.as_ref().map(|relay| relay_parts(relay, id));
-            match start_shard(ShardId(id), *shard, config, parts, controller_bell.clone()) {
+            let services = (parts, gateways.next());
+            match start_shard(ShardId(id), *shard, config, services, controller_bell.clone()) {
                 Ok(port) => {
                     // The first one picks the port all of them share.
                     if let (Some(relay), Some(address)) = (&mut relay, port.relay_address) {
@@ -168,6 +171,15 @@ fn relay_parts(config: &RelayConfig, shard: u16) -> RelayParts {
     RelayParts { config: config.clone(), own_listen }
 }
 
+/// One for each shard, where the node is a gateway.
+fn gateways_parts(config: &Config) -> io::Result<Vec<GatewayParts>> {
+    let Some(gateway) = &config.gateway else { return Ok(Vec::new()) };
+    let made = CertificateMaker::start(config.shards.len(), gateway.certificates_ready)?;
+    let of_shard =
+        |certificates| GatewayParts { interfaces: gateway.interfaces.clone(), certificates };
+    Ok(made.into_iter().map(of_shard).collect())
+}
+
 /// Stops a shard that has only just started.
 fn give_up(mut port: Port) {
     if port.send(Command::Stop).is_ok() {
@@ -180,7 +192,7 @@ fn start_shard(
     id: ShardId,
     shard: ShardConfig,
     config: &Config,
-    relay: Option<RelayParts>,
+    (relay, gateway): (Option<RelayParts>, Option<GatewayParts>),
     controller_bell: Doorbell,
 ) -> Result<Port, StartError> {
     let (commands, shard_commands) = queue(QUEUE_CAPACITY);
@@ -194,6 +206,7 @@ fn start_shard(
         profile: config.profile.clone(),
         certificate: config.certificate.clone(),
         relay,
+        gateway,
         commands: shard_commands,
         events: shard_events,
         controller_bell,
@@ -228,6 +241,7 @@ struct Seat {
     profile: ProfileConfig,
     certificate: Option<CertificateConfig>,
     relay: Option<RelayParts>,
+    gateway: Option<GatewayParts>,
     commands: Consumer<Command>,
     events: Producer<Event>,
     controller_bell: Doorbell,
@@ -261,6 +275,7 @@ impl Seat {
             listen: self.shard.listen,
             advertise: self.shard.advertise,
             relay: self.relay,
+            gateway: self.gateway,
             seed,
             commands: self.commands,
             events: self.events,

@@ -41,7 +41,10 @@ impl Plane {
         match &connection.transport {
             Transport::Tls(_) => self.receive_records(key, &mut bytes[handshake_end..]),
             Transport::Plain => self.receive_messages(key, bytes),
-            Transport::Datagrams => self.floor_datagram(key, bytes),
+            Transport::Datagrams if connection.point().is_none() => {
+                self.floor_datagram(key, bytes);
+            }
+            Transport::Datagrams => {}
             Transport::Unknown | Transport::Handshaking(_) => {}
         }
     }
@@ -323,6 +326,9 @@ impl Plane {
         connection.of_handshake = true;
         let secured = Transport::Tls(session);
         let handshaking = std::mem::replace(&mut connection.transport, secured);
+        if let Some(point) = connection.point() {
+            return self.bearer_up(key, point);
+        }
         if connection.relay.is_some() {
             let certificate = match handshaking {
                 Transport::Handshaking(mut handshake) => handshake.take_peer_certificate(),
@@ -415,7 +421,12 @@ impl Plane {
                 }
             }
         }
-        self.release(key, ReleaseCause::TlsEstablishmentFailure, Ending::Graceful);
+        let of_gateway = self.connections.get(key).is_some_and(|it| it.point().is_some());
+        let cause = match error {
+            HandshakeError::Certificate(_) if of_gateway => ReleaseCause::PeerNotAuthenticated,
+            _ => ReleaseCause::TlsEstablishmentFailure,
+        };
+        self.release(key, cause, Ending::Graceful);
     }
 
     /// Opens record after record in place.
@@ -506,12 +517,15 @@ impl Plane {
             let _ = connection.egress.append_wire(&mut self.send_buffers, &alert);
             connection.close_notify_queued = true;
         }
-        self.release(key, ReleaseCause::ProtocolViolation, Ending::Graceful);
+        self.release(key, self.cause_of_record_error(key, error), Ending::Graceful);
     }
 
     /// Cuts plaintext into pieces of messages.
     fn receive_messages(&mut self, key: Key, bytes: &[u8]) {
         let Some(connection) = self.connections.get_mut(key) else { return };
+        if let Some(point) = connection.point() {
+            return self.gateway_bytes(key, point, bytes);
+        }
         let Some(mut carry) = connection.carry_message.take() else {
             let taken = self.frames(key, bytes);
             return self.carry_message(key, &bytes[taken..]);

@@ -1,6 +1,7 @@
 //! One thread, one driver, one set of tables: the turn, and the one match on completions.
 
 mod datagrams;
+mod gateway;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -17,11 +18,12 @@ use crate::config::{
 };
 use crate::connection::{Connection, Life, Origin, Recv, Transport};
 use crate::egress::Form;
+use crate::gateway::{Gateway, GatewayParts};
 use crate::metrics::PublishedMetrics;
 use crate::mp::{
-    Command, Event, FloorTransport, Modify, ModifyFloorControl, NextKey, Refusal, Rekey,
-    ReleaseCause, ReplaceFloorControl, ReplaceSession, ReserveAndConfigure, ReserveFloorControl,
-    TerminationId, TlsRole,
+    Command, ConfigureConnectionPoint, Event, FloorTransport, Modify, ModifyFloorControl, NextKey,
+    Refusal, Rekey, ReleaseCause, ReplaceFloorControl, ReplaceSession, ReserveAndConfigure,
+    ReserveFloorControl, TerminationId, TlsRole,
 };
 use crate::plane::{Ending, Plane};
 use crate::relay::{Link, PROBATION_NS, Relay, RelayConfig};
@@ -30,8 +32,8 @@ use crate::termination::{OwnPort, remote_address};
 
 /// The kernel's queue of connections that are not accepted yet; it cuts to its own maximum.
 const LISTEN_BACKLOG: i32 = 4_096;
-/// Listeners beside the shared one: one per Termination with a port of its own.
-const LISTENERS_MAX: usize = 4_096;
+/// Listeners of no Termination: the shared one, and the two of the relay.
+const LISTENERS_SHARED_MAX: usize = 3;
 
 /// What a shard is made of, beside its driver.
 pub struct ShardParts {
@@ -45,6 +47,8 @@ pub struct ShardParts {
     pub advertise: Option<IpAddr>,
     /// The relay, where there is one.
     pub relay: Option<RelayParts>,
+    /// The gateway, where the node is one.
+    pub gateway: Option<GatewayParts>,
     /// Random and secret in production, fixed in a simulation.
     pub seed: [u8; 32],
     /// Commands from the controller.
@@ -87,6 +91,8 @@ struct Listener {
     socket: Socket,
     /// The Termination whose own port this is; `None` for the shared ports.
     termination: Option<Key>,
+    /// The connection point of the gateway whose port this is.
+    point: Option<Key>,
     /// Whether it is a port of the relay.
     relay: bool,
     accepting: bool,
@@ -95,7 +101,7 @@ struct Listener {
 
 impl Listener {
     fn new(socket: Socket, relay: bool) -> Self {
-        Self { socket, termination: None, relay, accepting: true, ending: false }
+        Self { socket, termination: None, point: None, relay, accepting: true, ending: false }
     }
 }
 
@@ -109,7 +115,12 @@ enum Stopping {
 impl<D: Driver> Shard<D> {
     /// Listens on the shared port. Fails as `bind` and `listen` do.
     pub fn new(mut driver: D, parts: ShardParts) -> std::io::Result<Self> {
-        let mut listeners = Table::new(LISTENERS_MAX);
+        // Beside the shared ones, one for each Termination and connection point with a port of its own.
+        let own_ports_max = match parts.gateway {
+            Some(_) => 2 * parts.limits.terminations_max,
+            None => parts.limits.terminations_max,
+        };
+        let mut listeners = Table::new(LISTENERS_SHARED_MAX + own_ports_max);
         let key = Key { index: 0, generation: 0 };
         let options = Listen { backlog: LISTEN_BACKLOG, reuse_port: false };
         let token = Token::new(Operation::Accept, key);
@@ -118,6 +129,9 @@ impl<D: Driver> Shard<D> {
         assert!(listeners.insert(listener).is_ok_and(|made| made == key));
         let reached_at = advertised(parts.advertise, address);
         let mut plane = Plane::new(parts.limits, parts.profile, reached_at, parts.seed);
+        if let Some(gateway) = parts.gateway {
+            plane.gateway = Gateway::new(gateway, &parts.limits);
+        }
         let mut relay_address = None;
         if let Some(relay) = parts.relay {
             let own = listen_relay(&mut driver, &mut listeners, relay.own_listen, false)?;
@@ -191,6 +205,7 @@ impl<D: Driver> Shard<D> {
         self.plane.drop_unserved();
         self.plane.relieve();
         self.start_connects();
+        self.start_gateway_connects();
         self.attend_dirty();
         self.report();
         if self.stopping == Stopping::Reported && self.plane.events.is_empty() {
@@ -242,7 +257,11 @@ impl<D: Driver> Shard<D> {
                 }
             }
             Command::Subtract { termination } => {
-                if let Some(listener) = self.plane.subtract(termination) {
+                let listener = match self.plane.gateway.named(termination) {
+                    Some(point) => self.plane.subtract_point(point),
+                    None => self.plane.subtract(termination),
+                };
+                if let Some(listener) = listener {
                     self.end_listener(listener);
                 }
             }
@@ -263,12 +282,19 @@ impl<D: Driver> Shard<D> {
             }
             Command::ReserveConnectionPoint(reserve) => {
                 let termination = reserve.termination;
-                let reason = Refusal::Transport;
-                self.plane.events.push_back(Event::Refused { termination, reason });
+                let event = match self.reserve_connection_point(*reserve) {
+                    Ok((address, fingerprint)) => {
+                        Event::ConnectionPointReserved { termination, address, fingerprint }
+                    }
+                    Err(reason) => Event::Refused { termination, reason },
+                };
+                self.plane.events.push_back(event);
             }
             Command::ConfigureConnectionPoint(configure) => {
-                let done = Err(Refusal::TerminationId);
-                self.plane.events.push_back(modified(configure.termination, done));
+                let ConfigureConnectionPoint { termination, remote, afresh } = *configure;
+                let point = self.plane.living_point(termination);
+                let done = point.and_then(|it| self.plane.configure_point(it, remote, afresh));
+                self.plane.events.push_back(modified(termination, done));
             }
             Command::Floors { context, action } => {
                 let answer = self.plane.floors(context, *action);
@@ -535,7 +561,8 @@ impl<D: Driver> Shard<D> {
             }
             return;
         };
-        let (socket, own_port_of, relay) = (listener.socket, listener.termination, listener.relay);
+        let by = Listener { ..*listener };
+        let socket = by.socket;
         if !more {
             listener.accepting = false;
             if listener.ending {
@@ -549,7 +576,7 @@ impl<D: Driver> Shard<D> {
             // are looked at.
         }
         if let Ok(accepted) = result {
-            self.admit(accepted, own_port_of, relay);
+            self.admit(accepted, &by);
         }
     }
 
@@ -565,7 +592,7 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    fn admit(&mut self, accepted: AcceptedSocket, own_port_of: Option<Key>, relay: bool) {
+    fn admit(&mut self, accepted: AcceptedSocket, by: &Listener) {
         self.plane.metrics.connections_accepted += 1;
         let source = accepted.peer.ip();
         if self.stopping != Stopping::No || !self.plane.admit_unbound(source) {
@@ -573,16 +600,23 @@ impl<D: Driver> Shard<D> {
             return self.refuse_socket(accepted.socket);
         }
         let now_ns = self.plane.now_ns;
-        let timeout_ns = if relay { PROBATION_NS } else { self.plane.limits.unbound_timeout_ns };
+        let timeout_ns = if by.relay { PROBATION_NS } else { self.plane.limits.unbound_timeout_ns };
         let deadline_ns = now_ns + timeout_ns;
         let mut connection = Connection::new(accepted.socket, Life::Unbound, now_ns, deadline_ns);
-        connection.relay = relay.then(|| Box::new(Link::accepted()));
+        connection.relay = by.relay.then(|| Box::new(Link::accepted()));
+        let own_port_of = by.termination;
         let unbound_source = Some(source);
         *connection.origin_mut() = Origin { own_port_of, unbound_source, ..Origin::default() };
+        if let Some(point) = by.point {
+            connection = connection.of_gateway(point);
+        }
         match self.plane.connections.insert(connection) {
             Ok(key) => {
                 self.plane.mark(key);
-                self.plane.greet(key);
+                match by.point {
+                    Some(point) => self.plane.bearer_came_in(key, point),
+                    None => self.plane.greet(key),
+                }
             }
             Err(_) => {
                 self.plane.settle_unbound(Some(source));
@@ -618,6 +652,9 @@ impl<D: Driver> Shard<D> {
             return self.plane.release(key, cause, Ending::Abort);
         }
         connection.life = Life::Unbound;
+        if let Some(point) = connection.point() {
+            return self.plane.begin_bearer(key, point);
+        }
         if connection.relay.is_some() {
             return self.plane.relay_connected(key);
         }
@@ -679,11 +716,15 @@ impl<D: Driver> Shard<D> {
         }
         match result {
             Ok(Some(buffer)) => {
+                let source = self.driver.recv_source(&buffer);
                 let bytes = self.driver.recv_bytes(&buffer);
-                self.plane.receive(key, bytes);
+                match source {
+                    Some(source) => self.plane.gateway_datagram(key, source, bytes),
+                    None => self.plane.receive(key, bytes),
+                }
                 self.driver.recv_release(buffer);
             }
-            Ok(None) => self.plane.release(key, ReleaseCause::PeerClosed, Ending::Graceful),
+            Ok(None) => self.plane.received_end(key),
             Err(Errno::NO_BUFFERS) => self.plane.metrics.recv_buffers_exhausted += 1,
             Err(Errno::CANCELED) => {}
             Err(_) => self.plane.release(key, ReleaseCause::ConnectionLost, Ending::Abort),
@@ -736,6 +777,11 @@ impl<D: Driver> Shard<D> {
 
     fn attend(&mut self, key: Key) {
         self.flush(key);
+        if self.plane.take_end_of_direction(key)
+            && let Some(socket) = self.plane.connections.get(key).and_then(|it| it.socket)
+        {
+            self.driver.shutdown_write(socket);
+        }
         let Some(connection) = self.plane.connections.get_mut(key) else { return };
         match (connection.recv, connection.wants_recv()) {
             (Recv::Idle, true) => {
@@ -750,16 +796,18 @@ impl<D: Driver> Shard<D> {
             }
             (Recv::Idle | Recv::Armed | Recv::Cancelling | Recv::Ended, _) => {}
         }
-        if connection.life == Life::Draining
+        let has_drained = connection.life == Life::Draining
             && connection.egress.is_empty()
-            && !connection.egress.is_in_flight()
-        {
-            connection.life = Life::Terminating;
-        }
-        if connection.life == Life::Terminating {
+            && !connection.egress.is_in_flight();
+        // Through a gateway an end of stream would say that everything has come.
+        let breaks_off =
+            !has_drained && connection.point().is_some() && !connection.is_of_datagrams();
+        if has_drained || connection.life == Life::Terminating {
             connection.life = Life::Joining;
-            if let Some(socket) = connection.socket {
-                self.driver.shutdown(socket);
+            match connection.socket {
+                Some(socket) if breaks_off => self.driver.reset(socket),
+                Some(socket) => self.driver.shutdown(socket),
+                None => {}
             }
             if connection.connect_in_flight {
                 self.driver.cancel(Token::new(Operation::Connect, key));

@@ -477,7 +477,7 @@ impl Protection {
 }
 
 /// A realm that is none counts as the first.
-fn known_realm(realm: RealmId) -> RealmId {
+pub(crate) fn known_realm(realm: RealmId) -> RealmId {
     if usize::from(realm.0) < REALMS_MAX { realm } else { RealmId::default() }
 }
 

@@ -189,6 +189,7 @@ fn shard() -> (Shard<Ring>, Controller) {
         listen: "127.0.0.1:0".parse().expect("an address"),
         advertise: None,
         relay: None,
+        gateway: None,
         seed: [7; 32],
         commands: shard_commands,
         events: shard_events,

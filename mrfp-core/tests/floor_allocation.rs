@@ -105,6 +105,7 @@ fn shard() -> (Shard<Ring>, Commands, Consumer<Event>, Arc<PublishedMetrics>) {
         listen: "127.0.0.1:0".parse().expect("an address"),
         advertise: None,
         relay: None,
+        gateway: None,
         seed: [7; 32],
         commands: shard_commands,
         events: shard_events,

@@ -91,6 +91,7 @@ impl Relay {
             listen: any,
             advertise: None,
             relay: Some(RelayParts { config, own_listen: any }),
+            gateway: None,
             seed: [7; 32],
             commands: queue(16).1,
             events: queue(16).0,

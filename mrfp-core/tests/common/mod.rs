@@ -120,6 +120,7 @@ impl World {
             listen: "127.0.0.1:2855".parse().unwrap(),
             advertise: None,
             relay: None,
+            gateway: None,
             seed: [7; 32],
             commands: shard_commands,
             events: shard_events,

@@ -18,6 +18,8 @@ mod mikey_certificates;
 mod mikey_plain;
 #[path = "../../../control-api/tests/mikey_world/mod.rs"]
 mod mikey_world;
+#[path = "../../../mrfp-core/protocol/tests/msrp_interworking_support/mod.rs"]
+mod msrp_interworking_support;
 #[allow(dead_code, reason = "a part of it is needed here")]
 #[path = "../../../mrfp-core/protocol/tests/msrp_support/mod.rs"]
 mod msrp_support;
@@ -91,6 +93,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "sdp", run: text::sdp, seeds: seeds::sdp, mutate: None },
     Target { name: "sip", run: text::sip, seeds: seeds::sip, mutate: None },
     Target { name: "msrp", run: text::msrp, seeds: seeds::msrp, mutate: None },
+    Target { name: "msrp_iwf", run: text::msrp_iwf, seeds: seeds::msrp_iwf, mutate: None },
     Target { name: "cpim", run: text::cpim, seeds: seeds::cpim, mutate: None },
     Target { name: "bfcp_codec", run: bfcp::codec, seeds: bfcp::codec_seeds, mutate: None },
     Target { name: "bfcp_inspect", run: bfcp::inspect, seeds: bfcp::inspect_seeds, mutate: None },

@@ -8,6 +8,7 @@ use crate::mikey_plain::{self as plain, Way};
 use crate::mikey_world::{
     World, alice_key, node_key, now, room_tpk, seconds_later, session_key, tpk, usual_flags,
 };
+use crate::msrp_interworking_support::NEAR;
 use crate::{public_key, tls};
 
 const EXCHANGES: [u8; 6] = [
@@ -302,6 +303,17 @@ pub(crate) fn msrp() -> Vec<Vec<u8>> {
     ]
     .map(String::into_bytes)
     .to_vec()
+}
+
+/// The same between the two parties.
+pub(crate) fn msrp_iwf() -> Vec<Vec<u8>> {
+    let text = |path| str::from_utf8(path).expect("URIs");
+    let between = |message: Vec<u8>| {
+        let message = String::from_utf8(message).expect("text");
+        let message = message.replace("msrp://b.example.com:8888/9di4eae923wzd;tcp", text(NEAR.to));
+        message.replace("msrp://a.example.com:7654/iau39soe2843z;tcp", text(NEAR.from))
+    };
+    msrp().into_iter().map(|message| between(message).into_bytes()).collect()
 }
 
 pub(crate) fn cpim() -> Vec<Vec<u8>> {

@@ -9,6 +9,7 @@ use control_api::sip::gate::{self, Transport, Verdict};
 use mrfp_protocol::cpim;
 
 use crate::mikey_world::{World, now};
+use crate::msrp_interworking_support::{convert, way_back, way_in};
 use crate::msrp_support::{Event, in_steps, whole};
 
 const RULES: OfferRules = OfferRules {
@@ -119,6 +120,20 @@ pub(crate) fn msrp(bytes: &[u8]) -> bool {
         assert_eq!(in_steps(bytes, step), events, "in steps of {step}");
     }
     matches!(events.last(), Some(Event::End(_)))
+}
+
+/// What leaves does not depend on how the stream was cut, has no other paths than it should, and is the
+/// same after a way back and in again.
+pub(crate) fn msrp_iwf(bytes: &[u8]) -> bool {
+    let once = convert(way_in(), [bytes]);
+    for step in [1, 7, 64] {
+        assert_eq!(convert(way_in(), bytes.chunks(step)), once, "in steps of {step}");
+    }
+    let back = convert(way_back(), [&once.left[..]]);
+    assert_eq!((back.refused.len(), back.malformed), (0, 0), "only what can be read leaves");
+    let again = convert(way_in(), [&back.left[..]]);
+    assert!(once.left.starts_with(&again.left), "the same, but for what is incomplete");
+    !once.left.is_empty()
 }
 
 /// Two messages behind each other with a NUL between: the second may be like the first.

@@ -63,6 +63,7 @@ impl World {
             listen: "127.0.0.1:2855".parse().expect("an address"),
             advertise: None,
             relay,
+            gateway: None,
             seed: [7; 32],
             commands: shard_commands,
             events: shard_events,

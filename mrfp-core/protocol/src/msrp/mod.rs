@@ -7,12 +7,15 @@
 //! The way out is `write.rs`: [`RequestHead`], [`write_end_line`], [`write_response`] and
 //! [`Report`] put text into a buffer of the caller, with ids from `id.rs`.
 //!
+//! [`Interworking`] (`interworking.rs`) is between the two: messages go on with other paths.
+//!
 //! Bodies are never assembled: the framer hands out what is there.
 
 pub mod auth;
 mod framer;
 mod head;
 mod id;
+mod interworking;
 mod malformed;
 mod nickname;
 mod range;
@@ -25,6 +28,7 @@ pub use id::{
     IDENT_BYTES_MAX, IDENT_BYTES_MIN, MESSAGE_ID_BYTES_MAX, MessageId, TransactionId, is_ident,
     is_message_id,
 };
+pub use interworking::{Interworking, Passage, Refusal, Step};
 pub use malformed::{Malformed, MalformedAnswer, MalformedReason};
 pub use nickname::{MalformedNickname, NICKNAME_BYTES_MAX, UseNickname};
 pub use range::ByteRange;

@@ -16,8 +16,10 @@ use rustls::{
     ClientConfig, DigitallySignedStruct, DistinguishedName, InconsistentKeys, RootCertStore,
     ServerConfig, SignatureScheme, SupportedCipherSuite,
 };
+use zeroize::Zeroizing;
 
 use super::certificate_handshake::suite_of;
+use super::dtls::Credentials;
 use super::fingerprint::Fingerprint;
 
 /// What TLS with certificates needs to know.
@@ -29,9 +31,10 @@ pub struct CertificateConfig {
     pub authorities: Authorities,
 }
 
-/// Our certificate with its chain, and its key.
+/// Our certificate with its chain, and its key; that a second time as it was read, for whoever has no use
+/// for rustls's.
 #[derive(Clone)]
-pub struct Identity(Arc<CertifiedKey>);
+pub struct Identity(Arc<CertifiedKey>, Arc<Zeroizing<Vec<u8>>>);
 
 /// Certificate authorities whose word we take.
 #[derive(Clone, Debug)]
@@ -66,13 +69,45 @@ impl Identity {
         for certificate in &chain {
             ParsedCertificate::try_from(certificate).map_err(|_| CertificateError::Certificate)?;
         }
+        let bytes = Zeroizing::new(key.secret_der().to_vec());
         match CertifiedKey::from_der(chain, key, &PROVIDER) {
-            Ok(key) => Ok(Self(Arc::new(key))),
+            Ok(key) => Ok(Self(Arc::new(key), Arc::new(bytes))),
             Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
                 Err(CertificateError::KeyMismatch)
             }
             Err(error) => Err(CertificateError::Key(error.to_string())),
         }
+    }
+
+    /// A new key and a certificate that it has signed itself: what a media stream is protected with whose
+    /// SDP carries the fingerprint (RFC 8122 section 5). Names and times mean nothing in it; a
+    /// peer that looks at them all the same finds it valid.
+    pub fn self_signed() -> Result<Self, CertificateError> {
+        let refused = |error: rcgen::Error| CertificateError::Key(error.to_string());
+        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(refused)?;
+        let mut parameters = rcgen::CertificateParams::default();
+        let mut serial = [0; SERIAL_BYTES];
+        aws_lc_rs::rand::fill(&mut serial).map_err(|_| CertificateError::Key(NO_RANDOM.into()))?;
+        // Positive, and none of its bytes is left out (RFC 5280 section 4.1.2.2).
+        serial[0] = serial[0] & 0x7f | 0x40;
+        parameters.serial_number = Some(serial.to_vec().into());
+        parameters.distinguished_name = rcgen::DistinguishedName::new();
+        parameters.distinguished_name.push(rcgen::DnType::CommonName, "media");
+        parameters.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        parameters.not_after = rcgen::date_time_ymd(2049, 12, 31);
+        let certificate = parameters.self_signed(&key).map_err(refused)?;
+        let bytes = Zeroizing::new(key.serialize_der());
+        let key = PrivateKeyDer::Pkcs8(bytes.as_slice().into());
+        let key = key.clone_key();
+        let key = CertifiedKey::from_der(vec![certificate.der().clone()], key, &PROVIDER)
+            .map_err(|error| CertificateError::Key(error.to_string()))?;
+        Ok(Self(Arc::new(key), Arc::new(bytes)))
+    }
+
+    /// The same certificate and key for DTLS.
+    pub fn for_datagrams(&self) -> Result<Credentials, CertificateError> {
+        let certificate = self.0.end_entity_cert().map_err(|_| CertificateError::NoCertificate)?;
+        Credentials::from_der(certificate, &self.1)
     }
 
     /// Whether the certificate carries this name (DNS name or IP address).
@@ -89,6 +124,10 @@ impl Identity {
         Fingerprint::of(self.0.end_entity_cert().map_or(&[], |certificate| certificate))
     }
 }
+
+/// Half as many as are allowed, and enough never to come twice.
+const SERIAL_BYTES: usize = 10;
+const NO_RANDOM: &str = "no randomness can be had";
 
 impl std::fmt::Debug for Identity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -299,9 +338,90 @@ impl ClientCertVerifier for AnyClient {
     }
 }
 
-/// Takes the certificate that was announced and no other (RFC 4975 section 14.4).
+/// What a stream is protected with whose ends know each other by fingerprint alone (RFC 8122 section 5), as
+/// server: whoever has no certificate, or another one, is refused within the handshake.
+pub(super) fn announced_server(
+    identity: &Identity,
+    fingerprints: &[Fingerprint],
+) -> Result<ServerConfig, rustls::Error> {
+    let mut server = ServerConfig::builder_with_provider(Arc::clone(&PROVIDER))
+        .with_safe_default_protocol_versions()?
+        .with_client_cert_verifier(Arc::new(Announced(fingerprints.to_vec())))
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(&identity.0))));
+    // A ticket would let a peer into another stream.
+    server.session_storage = Arc::new(NoServerSessionStorage {});
+    server.send_tls13_tickets = 0;
+    server.enable_secret_extraction = true;
+    Ok(server)
+}
+
+/// The same as client.
+pub(super) fn announced_client(
+    identity: &Identity,
+    fingerprints: &[Fingerprint],
+) -> Result<ClientConfig, rustls::Error> {
+    let mut client = ClientConfig::builder_with_provider(Arc::clone(&PROVIDER))
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Announced(fingerprints.to_vec())))
+        .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(&identity.0))));
+    client.resumption = Resumption::disabled();
+    client.enable_secret_extraction = true;
+    Ok(client)
+}
+
+/// Takes the certificate that was announced and no other (RFC 4975 section 14.4, RFC 8122 section 5).
 #[derive(Debug)]
 pub(super) struct Announced(pub(super) Vec<Fingerprint>);
+
+impl Announced {
+    fn verify(&self, certificate: &CertificateDer<'_>) -> Result<(), rustls::Error> {
+        if Fingerprint::any_is_of(&self.0, certificate) {
+            Ok(())
+        } else {
+            // Of the reasons there are the one that tells the peer `bad_certificate`, which RFC 8122 section
+            // 6.2 asks for.
+            Err(rustls::CertificateError::NotValidForName.into())
+        }
+    }
+}
+
+impl ClientCertVerifier for Announced {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        self.verify(end_entity).map(|()| ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &PROVIDER.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &PROVIDER.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        PROVIDER.signature_verification_algorithms.supported_schemes()
+    }
+}
 
 impl ServerCertVerifier for Announced {
     fn verify_server_cert(
@@ -312,11 +432,7 @@ impl ServerCertVerifier for Announced {
         _ocsp_response: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        if Fingerprint::any_is_of(&self.0, end_entity) {
-            Ok(ServerCertVerified::assertion())
-        } else {
-            Err(rustls::CertificateError::ApplicationVerificationFailure.into())
-        }
+        self.verify(end_entity).map(|()| ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(

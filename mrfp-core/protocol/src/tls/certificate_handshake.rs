@@ -1,15 +1,20 @@
 //! The handshake with certificates: rustls, driven in memory one record at a time. It takes no record
 //! behind its own, so no application data ever lie in its buffers; at the end it hands over its keys.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rustls::pki_types::ServerName;
 use rustls::{
     AlertDescription, CipherSuite, ClientConnection, Connection, ConnectionTrafficSecrets,
     ExtractedSecrets, KeyLog, ProtocolVersion, ServerConnection,
 };
 
 use super::Session;
-use super::certificate::{Announced, Certificates, PeerCertificate, server_name};
+use super::certificate::{
+    Announced, Certificates, Identity, PeerCertificate, announced_client, announced_server,
+    server_name,
+};
 use super::fingerprint::Fingerprint;
 use super::handshake::{CertificateFault, HandshakeError, Progress, front_record};
 use super::keys::{DirectionKeys, Role, TrafficKeys, TrafficSecrets};
@@ -24,9 +29,41 @@ pub(super) struct CertificateHandshake {
     /// Server role: to judge what the client presents.
     certificates: Option<Certificates>,
     peer_certificate: Option<PeerCertificate>,
+    /// The peer is known by fingerprints, whatever the names in its certificate.
+    by_fingerprint: bool,
 }
 
 impl CertificateHandshake {
+    /// We answer, and both ends are known by fingerprint.
+    pub(super) fn announced_server(
+        identity: &Identity,
+        fingerprints: &[Fingerprint],
+    ) -> Result<Self, HandshakeError> {
+        let secrets = Arc::<SecretLog>::default();
+        let made = announced_server(identity, fingerprints).and_then(|mut config| {
+            config.key_log = Arc::clone(&secrets) as _;
+            ServerConnection::new(Arc::new(config))
+        });
+        let connection = made.map_err(|error| reason_of(&error))?;
+        Ok(Self { by_fingerprint: true, ..Self::new(connection.into(), secrets, None) })
+    }
+
+    /// We begin, and both ends are known by fingerprint.
+    pub(super) fn announced_client(
+        identity: &Identity,
+        fingerprints: &[Fingerprint],
+    ) -> Result<Self, HandshakeError> {
+        let secrets = Arc::<SecretLog>::default();
+        // The name of an address is never sent, and nobody compares it.
+        let nobody = ServerName::from(IpAddr::from(Ipv4Addr::UNSPECIFIED));
+        let made = announced_client(identity, fingerprints).and_then(|mut config| {
+            config.key_log = Arc::clone(&secrets) as _;
+            ClientConnection::new(Arc::new(config), nobody)
+        });
+        let connection = made.map_err(|error| reason_of(&error))?;
+        Ok(Self { by_fingerprint: true, ..Self::new(connection.into(), secrets, None) })
+    }
+
     /// We answer.
     pub(super) fn server(certificates: &Certificates) -> Result<Self, HandshakeError> {
         let secrets = Arc::<SecretLog>::default();
@@ -53,7 +90,8 @@ impl CertificateHandshake {
         }
         let connection =
             ClientConnection::new(Arc::new(config), name).map_err(|error| reason_of(&error))?;
-        Ok(Self::new(connection.into(), secrets, None))
+        let by_fingerprint = !fingerprints.is_empty();
+        Ok(Self { by_fingerprint, ..Self::new(connection.into(), secrets, None) })
     }
 
     fn new(
@@ -61,7 +99,13 @@ impl CertificateHandshake {
         secrets: Arc<SecretLog>,
         certificates: Option<Certificates>,
     ) -> Self {
-        Self { connection: Some(connection), secrets, certificates, peer_certificate: None }
+        Self {
+            connection: Some(connection),
+            secrets,
+            certificates,
+            peer_certificate: None,
+            by_fingerprint: false,
+        }
     }
 
     /// See [`Handshake::advance`](super::Handshake::advance).
@@ -95,7 +139,12 @@ impl CertificateHandshake {
         let result = connection.process_new_packets();
         // After an error that is the alert.
         write_out(connection, output)?;
-        result.map_err(|error| reason_of(&error))?;
+        result.map_err(|error| match reason_of(&error) {
+            HandshakeError::Certificate(CertificateFault::NameMismatch) if self.by_fingerprint => {
+                HandshakeError::Certificate(CertificateFault::Fingerprint)
+            }
+            reason => reason,
+        })?;
         Ok(!connection.is_handshaking())
     }
 
@@ -265,7 +314,6 @@ fn fault_of(error: &rustls::CertificateError) -> CertificateFault {
         E::NotValidForName | E::NotValidForNameContext { .. } => CertificateFault::NameMismatch,
         E::InvalidPurpose | E::InvalidPurposeContext { .. } => CertificateFault::Purpose,
         E::BadSignature => CertificateFault::Signature,
-        E::ApplicationVerificationFailure => CertificateFault::Fingerprint,
         _ => CertificateFault::Unusable,
     }
 }

@@ -2,7 +2,7 @@
 //! and for the suites it has, OpenSSL otherwise) or with certificates (rustls), whichever the client
 //! asks for.
 
-use super::certificate::PeerCertificate;
+use super::certificate::{Identity, PeerCertificate};
 use super::certificate_handshake::CertificateHandshake;
 use super::client_hello::{Front, front};
 use super::psk_handshake::PskHandshake;
@@ -119,6 +119,26 @@ impl Handshake {
     ) -> Result<Self, HandshakeError> {
         let certificates = profile.certificates.as_ref().ok_or(HandshakeError::NotConfigured)?;
         let handshake = CertificateHandshake::client(certificates, host, fingerprints)?;
+        Ok(Self::new(Engine::Certificate(Box::new(handshake))))
+    }
+
+    /// We answer, and each end is known by the fingerprint of its certificate, ours being `identity`: the
+    /// client is asked for one, and it is one of those that were announced or the handshake fails, before
+    /// a byte of data has passed (RFC 8122 section 6.2).
+    pub fn announced_server(
+        identity: &Identity,
+        fingerprints: &[Fingerprint],
+    ) -> Result<Self, HandshakeError> {
+        let handshake = CertificateHandshake::announced_server(identity, fingerprints)?;
+        Ok(Self::new(Engine::Certificate(Box::new(handshake))))
+    }
+
+    /// The same where we begin.
+    pub fn announced_client(
+        identity: &Identity,
+        fingerprints: &[Fingerprint],
+    ) -> Result<Self, HandshakeError> {
+        let handshake = CertificateHandshake::announced_client(identity, fingerprints)?;
         Ok(Self::new(Engine::Certificate(Box::new(handshake))))
     }
 
