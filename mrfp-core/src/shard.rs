@@ -796,16 +796,18 @@ impl<D: Driver> Shard<D> {
             }
             (Recv::Idle | Recv::Armed | Recv::Cancelling | Recv::Ended, _) => {}
         }
-        if connection.life == Life::Draining
+        let has_drained = connection.life == Life::Draining
             && connection.egress.is_empty()
-            && !connection.egress.is_in_flight()
-        {
-            connection.life = Life::Terminating;
-        }
-        if connection.life == Life::Terminating {
+            && !connection.egress.is_in_flight();
+        // Through a gateway an end of stream would say that everything has come.
+        let breaks_off =
+            !has_drained && connection.point().is_some() && !connection.is_of_datagrams();
+        if has_drained || connection.life == Life::Terminating {
             connection.life = Life::Joining;
-            if let Some(socket) = connection.socket {
-                self.driver.shutdown(socket);
+            match connection.socket {
+                Some(socket) if breaks_off => self.driver.reset(socket),
+                Some(socket) => self.driver.shutdown(socket),
+                None => {}
             }
             if connection.connect_in_flight {
                 self.driver.cancel(Token::new(Operation::Connect, key));

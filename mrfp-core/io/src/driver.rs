@@ -170,6 +170,10 @@ pub trait Driver {
     /// ends as by [`Driver::cancel`], and so does the receive of a datagram socket, whose sends still leave.
     fn shutdown(&mut self, socket: Socket);
 
+    /// The same at once and by force: what is in flight is lost, and the peer sees a reset. Not for
+    /// datagram sockets.
+    fn reset(&mut self, socket: Socket);
+
     /// Ends our direction only (the peer sees EOF, its bytes still arrive). Not for datagram sockets.
     fn shutdown_write(&mut self, socket: Socket);
 

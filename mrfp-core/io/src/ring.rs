@@ -486,6 +486,19 @@ impl Driver for Ring {
         }
     }
 
+    fn reset(&mut self, socket: Socket) {
+        let open = self.sockets.get_mut(socket);
+        assert!(!open.is_datagram());
+        match open.reading {
+            Some((Operation::Accept | Operation::Connect, token)) => self.cancel(token),
+            _ => {
+                sockets::reset(open.descriptor());
+                // Where the kernel would not, and for what has not reached it yet.
+                self.shutdown_now(socket, Shutdown::Both);
+            }
+        }
+    }
+
     fn shutdown_write(&mut self, socket: Socket) {
         assert!(!self.sockets.get_mut(socket).is_datagram());
         self.shutdown_now(socket, Shutdown::Write);

@@ -377,6 +377,15 @@ impl Driver for Simulator {
         }
     }
 
+    fn reset(&mut self, socket: Socket) {
+        let broken = self.socket(socket);
+        match broken.kind {
+            Kind::Stream { peer } => self.peers[peer.0].break_off(),
+            Kind::Datagram { .. } => panic!("a datagram socket has no connection"),
+            Kind::Connecting { .. } | Kind::Listener { .. } | Kind::Dead => self.shutdown(socket),
+        }
+    }
+
     fn shutdown_write(&mut self, socket: Socket) {
         self.flush_before_shutdown(socket);
         match self.socket(socket).kind {

@@ -49,7 +49,7 @@ fn a_reset_on_one_side_ends_the_other_at_once() {
             gateway.work(&mut [&mut b]);
             assert_eq!(gateway.causes(ACCESS), [ReleaseCause::ConnectionLost]);
             assert!(gateway.causes(CORE).is_empty());
-            assert!(b.saw_end(&mut gateway));
+            assert!(b.was_reset(&mut gateway), "nobody takes it for the end");
             gateway.subtract_both();
         }
     }

@@ -224,6 +224,7 @@ fn goodbye_on_one_side_ends_both_when_everything_has_left() {
         assert!(b.received == long, "what was on its way arrives");
         assert!(a.was_told_goodbye);
         assert!(a.saw_end(&mut gateway) && b.saw_end(&mut gateway), "TCP goes with TLS");
+        assert!(!a.was_reset(&mut gateway) && !b.was_reset(&mut gateway));
         assert_eq!(gateway.causes(ACCESS), [ReleaseCause::PeerClosed]);
         assert!(gateway.causes(CORE).is_empty(), "it has not ended it");
         gateway.subtract_both();

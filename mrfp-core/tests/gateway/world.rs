@@ -299,6 +299,10 @@ impl Party {
         gateway.world.shard.driver_mut().peer_saw_end(self.peer)
     }
 
+    pub fn was_reset(&self, gateway: &mut Gateway) -> bool {
+        gateway.world.shard.driver_mut().peer_was_reset(self.peer)
+    }
+
     pub fn take_received(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.received)
     }

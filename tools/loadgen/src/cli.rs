@@ -18,7 +18,7 @@ use crate::scenario::{Churn, ROOM_MEMBERS_MAX, Rooms, Scenario};
 use crate::security::KmsOptions;
 
 pub use self::bfcp::BfcpRun;
-pub use self::border::{E2aeRun, ThroughBorder};
+pub use self::border::{E2aeRun, FaxRun, ThroughBorder};
 pub use self::spread::{Share, Sources, Spread};
 pub use self::wire::{BulkRun, GatewayRun, PlaneRun, RawRun, RelayRun, RelayUri, WireOptions};
 
@@ -101,6 +101,10 @@ pub enum Scenarios {
     /// generator is both.
     #[command(after_help = E2AE_EXAMPLES)]
     E2ae(Box<E2aeRun>),
+    /// Fax at its real pace (T.38, UDPTL), between UEs that protect it (DTLS) and peers in the core that do
+    /// not: through a border (`sip:`), or through a gateway alone (--points). The generator is both.
+    #[command(after_help = FAX_EXAMPLES)]
+    Fax(Box<FaxRun>),
     /// Pairs through a gateway: one end over TLS on its access side, with certificates that both know by
     /// their fingerprints, the other over TCP on its core side. No SIP.
     #[command(after_help = GATEWAY_EXAMPLES)]
@@ -196,6 +200,29 @@ A message is a SEND that passes the border, and its 200 back; every byte is comp
 Exit status: 0 if every call came up and ended, every connection came up, and every message was answered and
 arrived exactly once, in order and unchanged, and there was at least one; 1 if not, or if the border is not
 there; 2 if the command line is wrong.";
+
+const FAX_EXAMPLES: &str = "\
+Examples:
+  Ten faxes at 33.6 kbit/s, a packet of 40 ms with copies of the two before it, through a border that
+  listens for UEs on 5070 and has us as next hop of its core side (`mrf-load run e2ae --help` shows its
+  configuration):
+    mrf-load run fax --target sip:fax@127.0.0.1:5070 --core 127.0.0.1:5090 --node-pid $(pidof mrf)
+
+  A hundred that come in from the core, in packets of 30 ms without copies:
+    mrf-load run fax --target sip:fax@127.0.0.1:5070 --core 5090 --sessions 100 \\
+        --direction terminating --packet 30ms --redundancy 0 --duration 60s
+
+  5,000 at once through a gateway whose addresses and fingerprints are in a file:
+    mrf-load run fax --points points --certificate ue.pem --key ue-key.pem --sessions 5000 --node-pid PID
+
+A message is a packet that was sent, a delivery one that came; latency counts from the moment a packet was
+due. Lost are packets that never came, late those that came after a later one; jitter is how much more or less
+time than 40 ms lay between two that came. On this machine whatever is lost was lost by the border, or for
+lack of time to read it. In place of an image there are numbers, so that every byte can be compared.
+
+Exit status: 0 if every call came up and ended, every end came up, and every packet arrived once and
+unchanged, and there was at least one; 1 if not, or if the border is not there; 2 if the command line is
+wrong.";
 
 const GATEWAY_EXAMPLES: &str = "\
 Examples:

@@ -137,6 +137,7 @@ pub fn run(command: cli::Command, words: &[String]) -> Result<Outcome, Error> {
         Scenarios::Relay(options) => run_bare(&options.wire, words, |share| options.plan(share)),
         Scenarios::Raw(options) => run_bare(&options.wire, words, |share| options.plan(share)),
         Scenarios::E2ae(options) => run_e2ae(&options),
+        Scenarios::Fax(options) => run_fax(&options),
         Scenarios::Gateway(options) => run_bare(&options.wire, words, |share| options.plan(share)),
         Scenarios::Plane(options) => run_bare(&options.wire, words, |share| options.plan(share)),
     }
@@ -204,31 +205,8 @@ pub struct BorderReport {
     pub passed: bool,
     /// Of the calls.
     pub calls: border::report::CallsThrough,
-    /// Of what they carried; its figures are those of the run.
-    #[serde(flatten)]
-    pub media: BorderMedia,
-}
-
-/// What calls through a border have carried.
-#[derive(Clone, Debug, serde::Serialize)]
-#[serde(untagged)]
-pub enum BorderMedia {
-    /// Messages.
-    Messages(wire::WireReport),
-}
-
-impl BorderMedia {
-    fn passed(&self) -> bool {
-        match self {
-            Self::Messages(report) => report.passed,
-        }
-    }
-
-    fn to_text(&self) -> String {
-        match self {
-            Self::Messages(report) => report.to_text(),
-        }
-    }
+    /// Of what they carried.
+    pub media: wire::WireReport,
 }
 
 /// Messages through a border.
@@ -241,8 +219,33 @@ fn run_e2ae(options: &cli::E2aeRun) -> Result<Outcome, Error> {
     let run = border::run_e2ae(options, plan, &identities, &record.node);
     let (calls, mut media) = runtime.block_on(run)?;
     media.commit.clone_from(&recording.commit);
-    let media = BorderMedia::Messages(media);
-    let report = BorderReport { passed: calls.passed && media.passed(), calls, media };
+    finish_border(record, calls, media)
+}
+
+/// Faxes, through a border or a gateway alone.
+fn run_fax(options: &cli::FaxRun) -> Result<Outcome, Error> {
+    let plan = options.plan().map_err(Error::Usage)?;
+    check_descriptors(plan.links)?;
+    let record = Record::open(&options.recording, None)?;
+    let commit = &options.recording.commit;
+    let Some(through) = options.border() else {
+        let mut report = wire::run(plan, &record.node)?;
+        report.commit.clone_from(commit);
+        return record.finish(report, |report| Outcome::Wire(Box::new(report)));
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let run = border::run_fax(&through, options.bit_rate, plan, &record.node);
+    let (calls, mut media) = runtime.block_on(run)?;
+    media.commit.clone_from(commit);
+    finish_border(record, calls, media)
+}
+
+fn finish_border(
+    record: Record,
+    calls: border::report::CallsThrough,
+    media: wire::WireReport,
+) -> Result<Outcome, Error> {
+    let report = BorderReport { passed: calls.passed && media.passed, calls, media };
     record.finish(report, |report| Outcome::Border(Box::new(report)))
 }
 

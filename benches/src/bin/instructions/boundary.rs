@@ -89,6 +89,12 @@ impl Driver for Boundary {
     }
 
     #[inline(never)]
+    fn reset(&mut self, socket: Socket) {
+        self.0.reset(socket);
+        black_box(());
+    }
+
+    #[inline(never)]
     fn shutdown_write(&mut self, socket: Socket) {
         self.0.shutdown_write(socket);
         black_box(());

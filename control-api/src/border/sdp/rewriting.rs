@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use mrfp_core::mp::{MsrpPaths, RemoteConnectionPoint, Source, TlsRole};
+use mrfp_core::mp::{Establishment, MsrpPaths, RemoteConnectionPoint, Source, TlsRole};
 
 use super::super::{Refusal, SideRole};
 use super::bandwidth::Towards;
@@ -73,6 +73,11 @@ impl Exchange<'_> {
             && !offer.media.iter().zip(plans).any(is_left)
         {
             return Err(refusal.clone());
+        }
+        for (media, plan) in offer.media.iter().zip(plans) {
+            if plan.profile.is_anchored() {
+                check_place(media, roles::offered(media))?;
+            }
         }
         let shown: Vec<Option<Shown<'_>>> = offer
             .media
@@ -247,6 +252,9 @@ impl Exchange<'_> {
         let point = |peer: Peer, media: &Media, setup: Setup, establishment, msrp| {
             let is_offerer = peer.role == self.offerer.role;
             let address = connect_to(media);
+            // Nobody connects to what is on hold.
+            let establishment =
+                if media.is_held_by_address() { Establishment::Incoming } else { establishment };
             RemoteConnectionPoint {
                 address,
                 establishment,
@@ -260,6 +268,9 @@ impl Exchange<'_> {
                 msrp,
             }
         };
+        for (media, setup) in [(offered, parties.offerer), (answered, parties.answerer)] {
+            check_place(media, setup)?;
+        }
         let offerer = point(self.offerer, offered, parties.offerer, first, paths.0);
         let answerer = point(self.answerer, answered, parties.answerer, second, paths.1);
         Ok((shown, Configured { offerer, answerer }))
@@ -382,6 +393,16 @@ fn presented(msrp: &Msrp, end: &End, keeps: bool, is_secure: bool) -> String {
 fn connect_to(media: &Media) -> Option<SocketAddr> {
     let by_path = media.msrp.as_ref().filter(|msrp| !msrp.cema).and_then(|it| it.first.address());
     by_path.or_else(|| media.connection_address())
+}
+
+/// Whether a party that is to be connected to says where, without a resolver.
+fn check_place(media: &Media, setup: Setup) -> Result<(), Refusal> {
+    let is_connected_to = setup == Setup::Passive && !media.kind.is_datagrams();
+    if is_connected_to && connect_to(media).is_none() && !media.is_held_by_address() {
+        let line = media.line_number;
+        return Err(not_acceptable(format!("Line {line}: no address to connect to")));
+    }
+    Ok(())
 }
 
 fn tls_role(kind: Kind, peer: Setup, is_offerer: bool) -> TlsRole {

@@ -298,6 +298,16 @@ pub(super) fn tcp_socket(address: SocketAddr) -> io::Result<socket2::Socket> {
     Ok(socket)
 }
 
+/// Breaks a TCP connection off: the peer gets a reset, and whatever waits on the socket an error. It is
+/// done by connecting to nobody; closing with `SO_LINGER` would have to wait for those who wait.
+pub(super) fn reset(socket: &socket2::Socket) {
+    let nobody =
+        libc::sockaddr { sa_family: libc::AF_UNSPEC as libc::sa_family_t, sa_data: [0; 14] };
+    let length = size_of::<libc::sockaddr>() as libc::socklen_t;
+    // SAFETY: the address is a whole one and outlives the call, which keeps nothing of it.
+    let _ = unsafe { libc::connect(socket.as_raw_fd(), &raw const nobody, length) };
+}
+
 pub(super) fn internet_address(address: &SockAddr) -> io::Result<SocketAddr> {
     address.as_socket().ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
 }

@@ -96,7 +96,7 @@ fn any_of_several_fingerprints_of_the_strongest_hash_will_do() {
     let sha1 = |it: &Certified| it.fingerprint_by("sha-1", MessageDigest::sha1());
     let sha384 = |it: &Certified| it.fingerprint_by("sha-384", MessageDigest::sha384());
     let sha512 = |it: &Certified| it.fingerprint_by("sha-512", MessageDigest::sha512());
-    let mut outcome = |fingerprints: &[Fingerprint]| {
+    let outcome = |fingerprints: &[Fingerprint]| {
         let mut ours = End::client(client.credentials(), fingerprints);
         let mut theirs = End::server(server.credentials(), &[client.fingerprint()]);
         converse(&mut ours, &mut theirs);

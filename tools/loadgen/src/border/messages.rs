@@ -27,7 +27,8 @@ pub(crate) fn identities(sessions: u32) -> Vec<Identity> {
     (0..sessions.min(CERTIFICATES_MAX)).map(|_| own_identity()).collect()
 }
 
-const CERTIFICATES_MAX: u32 = 256;
+/// More are no other load.
+pub(crate) const CERTIFICATES_MAX: u32 = 256;
 /// Both ends connect and listen nowhere: RFC 4145 section 4.1.
 const DISCARD_PORT: u16 = 9;
 

@@ -5,10 +5,12 @@
 //! - `endpoint`: the sockets of a side; `callee`: who is called there, and the registrar of the core;
 //!   `registration`: the UEs' REGISTERs. Who calls is a [`UserAgents`], as everywhere.
 //! - `messages`: MSRP, over TLS on the access side.
+//! - `fax`: UDPTL, over DTLS on the access side.
 //! - [`report`]: what became of the calls.
 
 mod callee;
 mod endpoint;
+mod fax;
 pub(crate) mod messages;
 mod registration;
 pub mod report;
@@ -20,10 +22,12 @@ use std::time::{Duration, Instant};
 
 use self::callee::{Callees, Event as CalleeEvent};
 use self::endpoint::{Endpoint, Reply};
+use self::fax::Fax;
 use self::messages::Messages;
 use self::registration::Registrations;
 use self::report::{CallBook, CallsThrough};
 use mrfp_protocol::tls::Identity;
+use mrfp_protocol::tls::dtls::Credentials;
 
 use crate::accounting::Processes;
 use crate::cli::{E2aeRun, ThroughBorder};
@@ -31,6 +35,7 @@ use crate::display::{Display, Figures};
 use crate::expectation::Violation;
 use crate::signalling::message::{Message, Start};
 use crate::signalling::{Config, Event as CallEvent, Invite, UserAgents};
+use crate::wire::plan::Protection;
 use crate::wire::{self, Plan, WireReport};
 
 /// Messages through a border. An error means that it could not be run; what the border did wrong is in the
@@ -47,6 +52,26 @@ pub(crate) async fn run_e2ae(
     let addresses = (through.access.ip(), through.core.ip());
     let media = Messages::new(lobby, identities, run, addresses, options.cema);
     let fleet = Fleet::new(through, media).await?;
+    tokio::try_join!(fleet.drive(), links.drive())
+}
+
+/// The same with faxes.
+pub(crate) async fn run_fax(
+    through: &ThroughBorder,
+    bit_rate: u32,
+    plan: Plan,
+    node: &Processes,
+) -> io::Result<(CallsThrough, WireReport)> {
+    let fingerprints = match &plan.protection {
+        Protection::Datagrams { credentials, .. } => {
+            credentials.iter().map(Credentials::fingerprint).collect()
+        }
+        _ => Vec::new(),
+    };
+    let (links, lobby) = wire::Run::with_lobby(plan, node)?;
+    let run = getrandom::u32().map_err(io::Error::other)?;
+    let media = Fax::new(lobby, fingerprints, run, bit_rate);
+    let fleet = Fleet::new(Options::of(through)?, media).await?;
     tokio::try_join!(fleet.drive(), links.drive())
 }
 
@@ -108,24 +133,28 @@ pub(crate) struct Options {
 impl Options {
     fn of(through: &ThroughBorder) -> io::Result<Self> {
         let ThroughBorder { target, core, sessions, rate, direction } = through;
-        // Where the kernel would send from is where we are for the border.
-        let unspecified: IpAddr = match target.address {
-            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-        };
-        let probe = std::net::UdpSocket::bind((unspecified, 0))?;
-        probe.connect(target.address)?;
         Ok(Self {
             border: target.address,
             user: target.user.clone(),
             domain: target.host_port.clone(),
             core: *core,
-            access: (probe.local_addr()?.ip(), 0).into(),
+            access: (address_towards(target.address)?, 0).into(),
             sessions: *sessions,
             rate_per_second: *rate,
             direction: *direction,
         })
     }
+}
+
+/// Our address where the kernel would send from.
+pub(crate) fn address_towards(peer: SocketAddr) -> io::Result<IpAddr> {
+    let unspecified: IpAddr = match peer {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let probe = std::net::UdpSocket::bind((unspecified, 0))?;
+    probe.connect(peer)?;
+    Ok(probe.local_addr()?.ip())
 }
 
 /// All calls.
@@ -144,6 +173,7 @@ pub(crate) struct Fleet<M> {
     up: u32,
     over: u32,
     next_to_end: u32,
+    over_since: Option<Instant>,
     book: CallBook,
     display: Display,
 }
@@ -189,6 +219,8 @@ enum CallState {
 const PENDING_CALLS_MAX: u32 = 1000;
 /// A border that has not said a word by then is not there.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(8);
+/// A BYE has reached the callee so long after it was answered.
+const BYE_GRACE: Duration = Duration::from_secs(4);
 /// How often phases are looked after.
 const INTERVAL: Duration = Duration::from_millis(2);
 const MESSAGES_PER_TURN_MAX: usize = 64;
@@ -261,6 +293,7 @@ impl<M: Media> Fleet<M> {
             up: 0,
             over: 0,
             next_to_end: 0,
+            over_since: None,
             book: CallBook::default(),
             display: Display::new(calls),
             options,
@@ -577,8 +610,18 @@ impl<M: Media> Fleet<M> {
                 CallState::Ending | CallState::Over => {}
             }
         }
-        if self.over == self.options.sessions {
-            self.enter(Phase::Over, now);
+        if self.over < self.options.sessions {
+            return;
         }
+        // A border answers a BYE before it has passed it on.
+        let over_since = *self.over_since.get_or_insert(now);
+        let missing = self.book.byes_missing();
+        if missing > 0 && now < over_since + BYE_GRACE {
+            return;
+        }
+        self.book.add_many(Violation::ByeUnanswered, missing, || {
+            format!("{missing} callees were never told that their calls had ended")
+        });
+        self.enter(Phase::Over, now);
     }
 }

@@ -93,6 +93,20 @@ impl CallBook {
         self.calls.violations.add(violation, describe);
     }
 
+    pub(super) fn add_many(
+        &mut self,
+        violation: Violation,
+        count: u64,
+        describe: impl FnOnce() -> String,
+    ) {
+        self.calls.violations.add_many(violation, count, describe);
+    }
+
+    /// Calls that the caller has ended and the callee has not heard of.
+    pub(super) fn byes_missing(&self) -> u64 {
+        self.calls.ended.saturating_sub(self.calls.byes_passed_on).into()
+    }
+
     pub(super) fn answered(&self) -> u32 {
         self.calls.answered
     }

@@ -307,16 +307,7 @@ impl RawRun {
 impl GatewayRun {
     /// What it comes to for one process. An error is the user's.
     pub fn plan(&self, share: Share) -> Result<Plan, String> {
-        let text = read(&self.points, "--points")?;
-        let text = String::from_utf8_lossy(&text);
-        let points: Vec<Point> = text
-            .lines()
-            .map(Point::parse)
-            .collect::<Result<_, _>>()
-            .map_err(|error| format!("--points {}: {error}", self.points.display()))?;
-        if points.is_empty() {
-            return Err(format!("--points {}: there is no line", self.points.display()));
-        }
+        let points = read_points(&self.points)?;
         let connects = points.iter().all(|point| point.core.is_some());
         if !connects && self.sink.is_none() {
             return Err("without an address on the core side it takes a --sink".to_owned());
@@ -410,7 +401,19 @@ impl PlaneRun {
     }
 }
 
-fn read(file: &Path, option: &str) -> Result<Zeroizing<Vec<u8>>, String> {
+/// A line for each session.
+pub(super) fn read_points(file: &Path) -> Result<Vec<Point>, String> {
+    let text = read(file, "--points")?;
+    let points: Result<Vec<Point>, String> =
+        String::from_utf8_lossy(&text).lines().map(Point::parse).collect();
+    let points = points.map_err(|error| format!("--points {}: {error}", file.display()))?;
+    if points.is_empty() {
+        return Err(format!("--points {}: there is no line", file.display()));
+    }
+    Ok(points)
+}
+
+pub(super) fn read(file: &Path, option: &str) -> Result<Zeroizing<Vec<u8>>, String> {
     let bytes = std::fs::read(file);
     bytes.map(Zeroizing::new).map_err(|error| format!("{option} {}: {error}", file.display()))
 }

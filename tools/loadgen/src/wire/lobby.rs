@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, PoisonError, mpsc};
 
 use mrfp_protocol::tls::{Fingerprint, Psk};
 
@@ -55,6 +55,8 @@ pub enum Stream {
         /// Our own.
         from_path: String,
     },
+    /// Fax.
+    Fax,
 }
 
 impl Lobby {
@@ -66,6 +68,12 @@ impl Lobby {
     /// It will not come.
     pub fn dismiss(&self, link: u32) {
         self.arrive(Arrival { link, invitation: None });
+    }
+
+    /// Where the participant with that number is reached, where it listens.
+    #[must_use]
+    pub fn bound(&self, link: u32) -> Option<SocketAddr> {
+        self.control.bound.lock().unwrap_or_else(PoisonError::into_inner).get(&link).copied()
     }
 
     /// All is said: the calls may end.

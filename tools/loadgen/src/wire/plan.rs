@@ -8,7 +8,7 @@ use std::time::Duration;
 use mrfp_io::SendBuffersConfig;
 use mrfp_protocol::tls::{
     self, Authorities, CertificateConfig, Fingerprint, Handshake, HandshakeError, Identity,
-    Profile, ProfileConfig, Psk,
+    Profile, ProfileConfig, Psk, dtls,
 };
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
@@ -78,6 +78,23 @@ pub enum Work {
     Floors(Floors),
     /// Pairs of an end on the access side of a gateway and one on its core side.
     Gateway(Gateway),
+    /// Such pairs that send datagrams, at the pace of a fax.
+    Fax(Fax),
+}
+
+/// Ends of a gateway that send each other images.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Fax {
+    /// Where the gateway is, as for [`Gateway`].
+    pub points: Vec<Point>,
+    /// Calls bring the ends, and say where they send to.
+    pub called: bool,
+    /// Our addresses.
+    pub access: IpAddr,
+    /// On the other side.
+    pub core: IpAddr,
+    /// Of how many packets before it each has a copy.
+    pub redundancy: u8,
 }
 
 /// Where a gateway is reached. Even links are on its access side and connect to it; odd ones are on its core
@@ -172,6 +189,13 @@ pub enum Protection {
     Announced {
         /// Of the links in turn: each has a certificate of its own.
         profiles: Vec<Profile>,
+    },
+    /// The same over datagrams.
+    Datagrams {
+        /// The suites.
+        profile: dtls::Profile,
+        /// Of the pairs in turn.
+        credentials: Vec<dtls::Credentials>,
     },
     /// TLS with a pre-shared key.
     Psk {
@@ -312,8 +336,11 @@ impl Plan {
     }
 
     /// Where a pair meets the gateway, if that is known beforehand.
-    fn point(&self, number: u32) -> Option<&Point> {
-        let Work::Gateway(Gateway { points, .. }) = &self.work else { return None };
+    pub(super) fn point(&self, number: u32) -> Option<&Point> {
+        let (Work::Gateway(Gateway { points, .. }) | Work::Fax(Fax { points, .. })) = &self.work
+        else {
+            return None;
+        };
         points.get(((self.first_number + number) / 2) as usize % points.len().max(1))
     }
 
@@ -340,7 +367,9 @@ impl Plan {
     pub(super) fn is_called(&self) -> bool {
         matches!(
             self.work,
-            Work::Floors(Floors { called: true, .. }) | Work::Gateway(Gateway { called: true, .. })
+            Work::Floors(Floors { called: true, .. })
+                | Work::Gateway(Gateway { called: true, .. })
+                | Work::Fax(Fax { called: true, .. })
         )
     }
 
@@ -353,7 +382,7 @@ impl Plan {
         let number = self.first_number + number;
         let brought = invitation.and_then(|invitation| invitation.psk.as_ref());
         match &self.protection {
-            Protection::Plain => Ok(None),
+            Protection::Plain | Protection::Datagrams { .. } => Ok(None),
             Protection::Certificate { profile, host } => {
                 Handshake::certificate_client(profile, host).map(Some)
             }
@@ -414,6 +443,7 @@ impl Plan {
             Protection::Plain => "msrp",
             Protection::Certificate { .. }
             | Protection::Announced { .. }
+            | Protection::Datagrams { .. }
             | Protection::Psk { .. } => "msrps",
         };
         // Nobody connects to it: what is for a client leaves by the client's connection.

@@ -104,6 +104,9 @@ pub(super) struct WorkerFigures {
     /// Processor time of the thread while it was measured, and that time.
     pub(super) cpu_ns: u64,
     pub(super) measured_ns: u64,
+    /// Of a fax: how much later or earlier after the one before a packet came than it was due.
+    pub(super) jitter: Histogram<u64>,
+    pub(super) fax: Option<super::fax::Counts>,
     /// The suite in use.
     pub(super) suite: Option<&'static str>,
 }
@@ -394,14 +397,17 @@ impl WorkerFigures {
             pairs: Vec::new(),
             cpu_ns: 0,
             measured_ns: 0,
+            jitter: latency_histogram(),
+            fax: None,
             suite: None,
         }
     }
 
-    fn begin_measuring(&mut self) {
+    pub(super) fn begin_measuring(&mut self) {
         self.delivery.reset();
         self.answer.reset();
         self.slip.reset();
         self.handshake.reset();
+        self.jitter.reset();
     }
 }

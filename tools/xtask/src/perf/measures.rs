@@ -21,6 +21,7 @@ pub(crate) fn rounds() -> Vec<Round> {
         floors(),
         protection_converted(),
         bytes_passed_on(),
+        faxes(),
     ]
 }
 
@@ -520,6 +521,38 @@ fn bytes_passed_on() -> Round {
             Entry::new("G2-cpu", "the same by processor time", cost)
                 .between("e2e-bulk", "haproxy-splice-e2e-bulk")
                 .shows("With splice haproxy never sees the bytes: the kernel moves them."),
+        ],
+    }
+}
+
+/// G3: faxes at their real pace, as many as a core is to carry.
+fn faxes() -> Round {
+    let load = "run fax --points @DIRECTORY@/points --certificate @DIRECTORY@/client.pem \
+                --key @DIRECTORY@/client-key.pem --sessions 5000 --packet 40ms --redundancy 2 \
+                --duration 8s --warmup 2s";
+    let gateway = Subject::Gateway { profile: Profile::T38, contexts: 5_000 };
+    let lost = Value::Figure("fax.lost", "packets");
+    // Loss is what is looked for.
+    let faxes = Case { counts_when_failed: true, ..case("faxes", gateway, load) };
+    Round {
+        cases: vec![faxes],
+        entries: vec![
+            Entry::new("G3", "5,000 faxes, DTLS to UDP, 33.6 kbit/s: packets lost", lost)
+                .alone("faxes")
+                .judged(ours_max(0.0, "none"))
+                .shows(
+                    "125,000 packets of image a second and 5,000 of those who listen, half of them in \
+                     each direction, on one core. Every packet sent is to come, once and unchanged.",
+                ),
+            Entry::new("G3-cpu", "the same: processor time per packet", CPU)
+                .alone("faxes")
+                .shows("One datagram in, opened or sealed, one out."),
+            Entry::new("G3-jitter", "the same: jitter, p99", Value::Figure("fax.jitter_us.p99", "us"))
+                .alone("faxes")
+                .shows(
+                    "How much more or less than 40 ms lay between two packets; the generator's own \
+                     lateness is part of it.",
+                ),
         ],
     }
 }

@@ -51,6 +51,8 @@ pub(crate) enum Profile {
     E2ae,
     /// TCP with TCP.
     E2e,
+    /// DTLS over UDP with UDP.
+    T38,
 }
 
 /// It runs, until this is dropped.
@@ -311,13 +313,18 @@ impl Stage {
         let contexts = contexts.to_string();
         let (points, core_peer) = (self.path(POINTS).display().to_string(), far_end.to_string());
         let fingerprint = self.read(CLIENT_FINGERPRINT)?;
+        // Who sends datagrams is known when one comes.
+        let is_datagrams = profile == Profile::T38;
         let profile = match profile {
             Profile::E2ae => "e2ae",
             Profile::E2e => "e2e",
+            Profile::T38 => "t38",
         };
         let mut arguments = vec!["--profile", profile, "--contexts", &contexts];
-        arguments.extend(["--points", &points, "--core-peer", &core_peer]);
-        arguments.extend(["--peer-fingerprint", &fingerprint]);
+        arguments.extend(["--points", &points, "--peer-fingerprint", &fingerprint]);
+        if !is_datagrams {
+            arguments.extend(["--core-peer", &core_peer]);
+        }
         let (program, processors) = (&self.binaries.gateway, &self.processors.node);
         let mut running = self.target("gateway ready", program, &arguments, processors)?;
         running.addresses.insert("OUT", far_end);

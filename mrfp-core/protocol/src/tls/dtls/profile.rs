@@ -51,6 +51,18 @@ impl Credentials {
         let certificate = X509::from_der(certificate).map_err(|_| CertificateError::Certificate)?;
         let key = PKey::private_key_from_der(key)
             .map_err(|error| CertificateError::Key(error.to_string()))?;
+        Self::new(certificate, key)
+    }
+
+    /// The same of texts (PEM).
+    pub fn from_pem(certificate: &[u8], key: &[u8]) -> Result<Self, CertificateError> {
+        let certificate = X509::from_pem(certificate).map_err(|_| CertificateError::Certificate)?;
+        let key = PKey::private_key_from_pem(key)
+            .map_err(|error| CertificateError::Key(error.to_string()))?;
+        Self::new(certificate, key)
+    }
+
+    fn new(certificate: X509, key: PKey<Private>) -> Result<Self, CertificateError> {
         let public = certificate.public_key().map_err(|_| CertificateError::Certificate)?;
         if !public.public_eq(&key) {
             return Err(CertificateError::KeyMismatch);

@@ -24,7 +24,8 @@ impl Worker {
             | Work::Idle
             | Work::Bulk { .. }
             | Work::Floors(_)
-            | Work::Gateway(_) => shared.phase == Phase::SettingUp,
+            | Work::Gateway(_)
+            | Work::Fax(_) => shared.phase == Phase::SettingUp,
         };
         if !may {
             return;
@@ -45,7 +46,8 @@ impl Worker {
             | Work::Idle
             | Work::Bulk { .. }
             | Work::Floors(_)
-            | Work::Gateway(_) => BEGINNING_MAX,
+            | Work::Gateway(_)
+            | Work::Fax(_) => BEGINNING_MAX,
         };
         while self.shared.beginning < beginning_max {
             let Some(index) = self.shared.waiting.pop_front() else { break };
@@ -402,7 +404,7 @@ fn secured(links: &mut [Link], shared: &mut Shared, index: u32) -> Result<(), Fa
             link.deadline_ns = now + BEGIN_TIMEOUT_NS;
             introduce(links, shared, index)
         }
-        Work::Raw | Work::Idle | Work::Bulk { .. } | Work::Gateway(_) => {
+        Work::Raw | Work::Idle | Work::Bulk { .. } | Work::Gateway(_) | Work::Fax(_) => {
             link.stage = Stage::Ready;
             shared.counts.up += 1;
             Ok(())
@@ -431,7 +433,12 @@ fn introduce(links: &mut [Link], shared: &mut Shared, index: u32) -> Result<(), 
             link.participant = Some(Box::new(participant));
             link.channel.append(&shared.scratch, &mut shared.pool)
         }
-        Work::Raw | Work::Bulk { .. } | Work::Idle | Work::Handshakes | Work::Gateway(_) => Ok(()),
+        Work::Raw
+        | Work::Bulk { .. }
+        | Work::Idle
+        | Work::Handshakes
+        | Work::Gateway(_)
+        | Work::Fax(_) => Ok(()),
     }
 }
 
