@@ -528,7 +528,10 @@ async fn an_operator_sees_calls_next_hops_and_registrations() {
     let next_hop = &next_hops["next_hops"][0];
     assert_eq!(next_hop["address"], world.peer.address().to_string());
     assert_eq!((&next_hop["side"], &next_hop["alive"]), (&"core".into(), &true.into()));
-    assert_eq!(shown("/api/v1/border/registrations").await["registrations"], 1);
+    let registrations = shown("/api/v1/border/registrations").await;
+    let registration = &registrations["registrations"][0];
+    assert_eq!(registration["source"], world.ue.address().to_string());
+    assert_eq!(registration["mechanisms"][2], "udptl-dtls", "{registrations}");
     let metrics = world.metrics().await;
     for expected in [
         "mrf_border_calls 1\n",
