@@ -50,21 +50,19 @@ pub(super) enum Input {
     ServerGone {
         server: u32,
     },
+    /// A response to a request of ours, as it came.
     Response {
+        response: Response,
+    },
+    /// A request of ours had none, or its connection broke: what the stack makes of that (RFC 3261 section
+    /// 8.1.3.1).
+    Failed {
         client: u32,
         response: Response,
     },
     /// The transaction of a request of ours is over.
     ClientGone {
         client: u32,
-    },
-    /// A provisional response to an INVITE of ours, as it came.
-    Progress {
-        response: Response,
-    },
-    /// A 2xx that belongs to no transaction any more.
-    LateSuccess {
-        response: Response,
     },
     Border(Action),
 }
@@ -85,6 +83,8 @@ struct Passage {
     sent: Option<Sent>,
     /// Something but a final response has come.
     provisional: bool,
+    /// A final one has.
+    concluded: bool,
     /// It is to be cancelled, with these headers, as soon as that may be.
     cancel: Option<Vec<Header>>,
     cancelled: bool,
@@ -238,10 +238,9 @@ impl Call {
             Input::Ack { server, request } => self.acknowledged(server, Some(&request)).await,
             Input::ServerGone { server } => self.server_gone(server).await,
             Input::Cancel { server, request } => self.cancelled(server, &request).await,
-            Input::Response { client, response } => self.answered(client, response).await,
+            Input::Response { response } => self.responded(response).await,
+            Input::Failed { client, response } => self.failed_to_send(client, response).await,
             Input::ClientGone { client } => self.client_gone(client).await,
-            Input::Progress { response } => self.progressed(response).await,
-            Input::LateSuccess { response } => self.late_success(&response).await,
             Input::Border(Action::Release { reason, .. }) => {
                 if self.over.is_none() {
                     self.shared.metrics.calls_released.increment();
@@ -432,7 +431,8 @@ impl Call {
     /// Cancels an INVITE of ours, as soon as that may be.
     fn cancel_passage(&mut self, at: usize, headers: Vec<Header>) {
         let passage = &mut self.passages[at];
-        if passage.method != Method::Invite || !passage.client_open || passage.cancelled {
+        let open = passage.client_open && !passage.concluded;
+        if passage.method != Method::Invite || !open || passage.cancelled {
             return;
         }
         //= RFC 3261 section 9.1: If no provisional response has been received, the CANCEL request MUST

@@ -100,13 +100,9 @@ impl Front for Side {
         }
         let Ok(message) = self.read(arrival, body) else { return self.not_understood(arrival) };
         if let SipMessage::Response(response) = &message
-            && let Some((call, input)) = self.past_the_stack(response)
+            && let Some(call) = call_of(response)
         {
-            let is_final = matches!(input, Input::LateSuccess { .. });
-            self.tell(call, input);
-            if is_final {
-                return None;
-            }
+            self.tell(call, Input::Response { response: response.clone() });
         }
         let key = self.new_key(&message);
         if let Some(key) = &key {
@@ -232,25 +228,6 @@ impl Side {
         self.shared.calls().get(&call).is_some_and(|inbox| inbox.send(input).is_ok())
     }
 
-    /// What a call has to know of the responses to its INVITE and the stack keeps to itself: that a
-    /// provisional one of another branch says what one has said before, and a 2xx that comes again or of
-    /// another branch (RFC 3261 section 13.2.2.4), which meets no transaction any more.
-    fn past_the_stack(&self, response: &Response) -> Option<(BorderCallId, Input)> {
-        if response.cseq_header().ok()?.method() != Ok(Method::Invite) {
-            return None;
-        }
-        let call = call_of_tag(response.from_header().ok()?.tag().ok()??.value())?;
-        match response.status_code.code() {
-            101..=199 => Some((call, Input::Progress { response: response.clone() })),
-            200..=299 => {
-                let key = TransactionKey::from_response(response, TransactionRole::Client).ok()?;
-                let known = self.endpoint.transactions.contains_key(&key);
-                (!known).then(|| (call, Input::LateSuccess { response: response.clone() }))
-            }
-            _ => None,
-        }
-    }
-
     async fn handle(self: &Arc<Self>, mut transaction: Transaction, source: SocketAddr) {
         let request = &transaction.original;
         let to_tag = request.to_header().and_then(|to| to.tag()).ok().flatten();
@@ -352,6 +329,13 @@ fn begins_something(message: &Message<'_>) -> bool {
     !within
         && !matches!(message.method(), b"ACK" | b"CANCEL")
         && !message.start_line.starts_with(b"SIP/")
+}
+
+/// The call that has asked. It gets each response in the order of arrival, past the stack: that has a task for
+/// each transaction, keeps to itself what a branch of a fork says after another one, and knows no INVITE any more
+/// whose 2xx comes again.
+fn call_of(response: &Response) -> Option<BorderCallId> {
+    call_of_tag(response.from_header().ok()?.tag().ok()??.value())
 }
 
 /// Our tags begin with the number of the call.

@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::call::{Input, contact};
 use super::headers::cross;
+use super::next_hops::is_answer;
 use super::side::{Side, transport_of};
 
 /// A request that waits for our answer.
@@ -148,8 +149,11 @@ pub(super) fn keep_client(
     side.spawn(async move {
         if transaction.send().await.is_ok() {
             while let Some(message) = transaction.receive().await {
-                if let SipMessage::Response(response) = message {
-                    let _ = inbox.send(Input::Response { client: number, response });
+                // The call has what comes from the network already.
+                if let SipMessage::Response(response) = message
+                    && !is_answer(response.status_code.code())
+                {
+                    let _ = inbox.send(Input::Failed { client: number, response });
                 }
             }
         }

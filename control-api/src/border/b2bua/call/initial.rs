@@ -47,6 +47,7 @@ impl Call {
             server,
             sent: None,
             provisional: false,
+            concluded: false,
             cancel: None,
             cancelled: false,
             offer: None,
@@ -134,6 +135,7 @@ impl Call {
         passage.client = number;
         passage.client_open = true;
         passage.provisional = false;
+        passage.concluded = false;
         self.target = Some(target.clone());
         keep_client(&side, transaction, number, self.myself.clone());
         true
@@ -352,6 +354,7 @@ impl Call {
         }
         if status == 408 && self.passages[at].provisional {
             // The stack's timer C: who rings is told that it is over (RFC 3261 section 16.8).
+            self.passages[at].concluded = false;
             self.cancel_passage(at, Vec::new());
         } else if !is_answer(status) && self.branches.is_empty() {
             return self.attempt(Some(response)).await;
@@ -366,6 +369,9 @@ impl Call {
 
     /// A 2xx that belongs to no transaction: it comes again, or from another branch of a fork.
     pub(super) async fn late_success(&mut self, response: &Response) {
+        if response.cseq_header().and_then(|cseq| cseq.method()).ok() != Some(Method::Invite) {
+            return;
+        }
         let tag = |tag: rsipstack::Result<Option<rsipstack::sip::param::Tag>>| {
             tag.ok().flatten().map(|tag| tag.value().to_owned())
         };

@@ -65,6 +65,7 @@ impl Call {
             server,
             sent: None,
             provisional: false,
+            concluded: false,
             cancel: None,
             cancelled: false,
             offer: None,
@@ -231,19 +232,44 @@ impl Call {
         self.end().await;
     }
 
-    /// A response of the leg that was asked.
-    pub(super) async fn answered(&mut self, client: u32, mut response: Response) {
-        let Some(at) = self.passages.iter().position(|it| it.client == client) else { return };
+    /// A response of the leg that was asked, as it came.
+    pub(super) async fn responded(&mut self, response: Response) {
+        let found = self.passages.iter().position(|passage| {
+            let sent = passage.sent.as_ref().map(|sent| &sent.request);
+            passage.client_open
+                && !passage.concluded
+                && sent.is_some_and(|request| answers(&response, request))
+        });
+        let status = response.status_code.code();
+        match found {
+            Some(at) => self.answered(at, response).await,
+            None if (200..300).contains(&status) => self.late_success(&response).await,
+            None => {}
+        }
+    }
+
+    /// What the stack says for one that does not come.
+    pub(super) async fn failed_to_send(&mut self, client: u32, response: Response) {
+        let found = self.passages.iter().position(|it| it.client == client && !it.concluded);
+        if let Some(at) = found {
+            self.answered(at, response).await;
+        }
+    }
+
+    async fn answered(&mut self, at: usize, mut response: Response) {
         let status = response.status_code.code();
         if status < 200 {
             self.provisional(at);
-            // Those to an INVITE come another way.
-            if status > 100 && self.passages[at].method != Method::Invite {
-                let passed = self.passed_response(&self.passages[at], &response, None);
-                self.passages[at].server.respond(passed);
+            if status == 100 || self.over.is_some() || self.passages[at].server.is_answered() {
+                return;
             }
-            return;
+            if self.passages[at].branch.is_none() && self.has_media {
+                return self.progress(at, response).await;
+            }
+            let passed = self.passed_response(&self.passages[at], &response, None);
+            return self.passages[at].server.respond(passed);
         }
+        self.passages[at].concluded = true;
         if self.passages[at].branch.is_none() {
             return self.first_answered(at, response).await;
         }
@@ -271,26 +297,6 @@ impl Call {
                 }
             }
         }
-    }
-
-    /// A provisional response to an INVITE.
-    pub(super) async fn progressed(&mut self, response: Response) {
-        let found = self.passages.iter().position(|passage| {
-            let sent = passage.sent.as_ref().map(|sent| &sent.request);
-            passage.method == Method::Invite
-                && passage.client_open
-                && sent.is_some_and(|invite| answers(&response, invite))
-        });
-        let Some(at) = found else { return };
-        self.provisional(at);
-        if self.over.is_some() || self.passages[at].server.is_answered() {
-            return;
-        }
-        if self.passages[at].branch.is_none() && self.has_media {
-            return self.progress(at, response).await;
-        }
-        let passed = self.passed_response(&self.passages[at], &response, None);
-        self.passages[at].server.respond(passed);
     }
 
     /// 2xx to a re-INVITE.
