@@ -214,8 +214,8 @@ fn read_until(stream: &mut TcpStream, end: &str) -> String {
     let mut received = Vec::new();
     let mut byte = [0];
     while !received.ends_with(end.as_bytes()) {
-        let read = stream.read(&mut byte).expect("readable");
-        assert_eq!(read, 1, "it ended after {}", String::from_utf8_lossy(&received));
+        let read = stream.read_exact(&mut byte);
+        read.unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&received)));
         received.push(byte[0]);
     }
     String::from_utf8(received).expect("text")
@@ -272,6 +272,18 @@ async fn a_ue_that_calls_and_connects() {
         let (mut peer, _) = listener.accept().expect("the gateway connects");
         let sdp =
             Exchange { from_ue: &offer, to_ue: &answered, from_peer: &answer, to_peer: &offered };
+        talk(kind, &mut ue, &mut peer, &sdp);
+        // The peer refreshes the session: who has offered first stays client of TLS (RFC 8856 section 8), and
+        // the connections stay.
+        let refreshed = answer.replace("connection:new", "connection:existing");
+        world.peer.request("INVITE", "", &refreshed).await;
+        let invite = world.ue.receive("INVITE ").await;
+        assert!(invite.contains("TCP/TLS/"), "{invite}");
+        let again = offer.replace("a=3ge2ae:requested\r\n", "");
+        let again = again.replace("connection:new", "connection:existing");
+        world.ue.respond(&invite, "200 OK", "", &again).await;
+        world.peer.accepted().await;
+        world.ue.receive("ACK ").await;
         talk(kind, &mut ue, &mut peer, &sdp);
         world.ue.hang_up().await;
         world.peer.hung_up().await;
@@ -516,7 +528,10 @@ async fn an_operator_sees_calls_next_hops_and_registrations() {
     let next_hop = &next_hops["next_hops"][0];
     assert_eq!(next_hop["address"], world.peer.address().to_string());
     assert_eq!((&next_hop["side"], &next_hop["alive"]), (&"core".into(), &true.into()));
-    assert_eq!(shown("/api/v1/border/registrations").await["registrations"], 1);
+    let registrations = shown("/api/v1/border/registrations").await;
+    let registration = &registrations["registrations"][0];
+    assert_eq!(registration["source"], world.ue.address().to_string());
+    assert_eq!(registration["mechanisms"][2], "udptl-dtls", "{registrations}");
     let metrics = world.metrics().await;
     for expected in [
         "mrf_border_calls 1\n",

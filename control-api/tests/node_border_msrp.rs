@@ -4,7 +4,7 @@
 mod border_ue;
 mod support;
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 
@@ -60,7 +60,12 @@ impl Msrp {
 
     fn fill(&mut self) {
         let mut chunk = [0; 64 * 1024];
-        let length = self.stream.read(&mut chunk).expect("readable");
+        let length = loop {
+            match self.stream.read(&mut chunk) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                read => break read.expect("readable"),
+            }
+        };
         assert_ne!(length, 0, "it ended after {}", String::from_utf8_lossy(&self.input));
         self.input.extend_from_slice(&chunk[..length]);
     }

@@ -21,10 +21,10 @@ struct NextHops {
     next_hops: Vec<super::NextHopDetail>,
 }
 
-/// What `/api/v1/border/registrations` tells.
+/// The list of `/api/v1/border/registrations`.
 #[derive(Serialize)]
 struct Registrations {
-    registrations: usize,
+    registrations: Vec<super::RegistrationDetail>,
 }
 
 pub(super) async fn calls(State(admin): State<Admin>) -> Response {

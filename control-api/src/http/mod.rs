@@ -159,8 +159,23 @@ pub struct BorderDetail {
     pub calls: Vec<BorderCallDetail>,
     /// Where its requests go.
     pub next_hops: Vec<NextHopDetail>,
-    /// Contacts of UEs that are registered through it.
-    pub registrations: usize,
+    /// UEs that are registered through it.
+    pub registrations: Vec<RegistrationDetail>,
+}
+
+/// A registration through the border as the API shows it.
+#[derive(Clone, Debug, Serialize)]
+pub struct RegistrationDetail {
+    /// Address of record.
+    pub user: String,
+    /// The contact, as the UE wrote it.
+    pub contact: String,
+    /// Where the UE is.
+    pub source: std::net::SocketAddr,
+    /// What was agreed of media security: `msrp-tls`, `bfcp-tls`, `udptl-dtls`.
+    pub mechanisms: Vec<&'static str>,
+    /// How long it lasts.
+    pub expires_seconds: u64,
 }
 
 /// A call through the border as the API shows it.

@@ -8,14 +8,14 @@ use mrfp_core::mp::{Command, Event as MpEvent, ShardId};
 use tokio::sync::mpsc;
 
 use super::counters::{counter, gauge};
-use crate::border::b2bua::{Addresses, B2buaHandle, Transport};
+use crate::border::b2bua::{Addresses, B2buaHandle, RegistrationView, Transport};
 use crate::border::{
     Action, Border, CallState, CallView, Event, PointState, PointView, SideRole, StreamView,
     release_name,
 };
 use crate::http::{
     BorderCallDetail, BorderDetail, BorderPointDetail, BorderStreamDetail, Family, NextHopDetail,
-    Sample,
+    RegistrationDetail, Sample,
 };
 use crate::random;
 
@@ -97,9 +97,14 @@ impl BorderFront {
 
     pub(super) fn detail(&self) -> BorderDetail {
         BorderDetail {
-            calls: self.border.views().take(CALLS_SHOWN_MAX).map(call_detail).collect(),
+            calls: self.border.views().take(SHOWN_MAX).map(call_detail).collect(),
             next_hops: self.sides.iter().flat_map(|side| self.next_hops(*side)).collect(),
-            registrations: self.b2bua.registrations(),
+            registrations: self
+                .b2bua
+                .registration_views(SHOWN_MAX)
+                .into_iter()
+                .map(registration_detail)
+                .collect(),
         }
     }
 
@@ -318,6 +323,22 @@ fn point_detail(view: PointView) -> BorderPointDetail {
     }
 }
 
+fn registration_detail(view: RegistrationView) -> RegistrationDetail {
+    let security = view.security;
+    let mechanisms = [
+        ("msrp-tls", security.msrp_tls),
+        ("bfcp-tls", security.bfcp_tls),
+        ("udptl-dtls", security.udptl_dtls),
+    ];
+    RegistrationDetail {
+        user: view.user,
+        contact: view.contact,
+        source: view.source,
+        mechanisms: mechanisms.into_iter().filter(|it| it.1).map(|(name, _)| name).collect(),
+        expires_seconds: view.expires.as_secs(),
+    }
+}
+
 fn counters_of(name: &'static str, help: &'static str, samples: Vec<Sample>) -> Family {
     Family { name, help, kind: MetricKind::Counter, samples }
 }
@@ -326,5 +347,5 @@ fn sample<const N: usize>(labels: [(&'static str, impl Into<String>); N], value:
     Sample { labels: labels.into_iter().map(|(name, it)| (name, it.into())).collect(), value }
 }
 
-/// Calls in one answer of the API, so that a question never holds up calls for long.
-const CALLS_SHOWN_MAX: usize = 10_000;
+/// Calls and registrations in one answer of the API, so that a question never holds up calls for long.
+const SHOWN_MAX: usize = 10_000;

@@ -221,7 +221,7 @@ impl Party {
     }
 
     /// Registers through the node, with what is agreed of media security.
-    pub(crate) async fn register(&mut self, registrar: &mut Party, mechanisms: &str) {
+    pub(crate) async fn register(&mut self, registrar: &mut Self, mechanisms: &str) {
         self.target = "sip:example.com".to_owned();
         self.other = format!("<{}>", self.uri);
         let headers = format!(
@@ -255,7 +255,7 @@ impl Party {
     }
 
     /// Calls the UE that has registered with it.
-    pub(crate) async fn call_registered(&mut self, ue: &Party, sdp: &str) {
+    pub(crate) async fn call_registered(&mut self, ue: &Self, sdp: &str) {
         self.other = format!("<{}>", ue.uri);
         self.request("INVITE", "", sdp).await;
     }

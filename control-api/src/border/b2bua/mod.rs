@@ -35,6 +35,7 @@ use crate::sip::{SipConfig, SipMetrics};
 use call::Input;
 pub use metrics::B2buaMetrics;
 pub use next_hops::{NextHop, NextHopState, Transport};
+pub use registrations::RegistrationView;
 use registrations::Registrations;
 use side::Side;
 
@@ -201,6 +202,11 @@ impl B2buaHandle {
     /// Contacts of UEs that are registered.
     pub fn registrations(&self) -> usize {
         self.shared.registrations().len()
+    }
+
+    /// So many of them as an operator sees them.
+    pub fn registration_views(&self, max: usize) -> Vec<RegistrationView> {
+        self.shared.registrations().views(tokio::time::Instant::now(), max)
     }
 
     /// Transactions of a side that are not over yet.

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use rsipstack::sip::Uri;
 use rsipstack::transport::{SipAddr, SipConnection};
@@ -30,6 +31,21 @@ pub(super) struct Registration {
     /// The route the network wants its requests to take (RFC 3608).
     pub(super) service_route: Vec<String>,
     pub(super) expires: Instant,
+}
+
+/// One contact as an operator sees it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RegistrationView {
+    /// Address of record.
+    pub user: String,
+    /// Its Contact, as it wrote it.
+    pub contact: String,
+    /// Where its REGISTER came from.
+    pub source: SocketAddr,
+    /// What was agreed of media security.
+    pub security: MediaSecurity,
+    /// How long it lasts.
+    pub expires: Duration,
 }
 
 /// All of them, by the user part of the contact that the network knows.
@@ -63,6 +79,18 @@ impl Registrations {
 
     pub(super) fn len(&self) -> usize {
         self.by_name.len()
+    }
+
+    /// So many of them as an operator sees them, in no particular order.
+    pub(super) fn views(&self, now: Instant, max: usize) -> Vec<RegistrationView> {
+        let view = |registration: &Registration| RegistrationView {
+            user: registration.user.clone(),
+            contact: registration.contact.clone(),
+            source: registration.source,
+            security: registration.security,
+            expires: registration.expires.saturating_duration_since(now),
+        };
+        self.by_name.values().take(max).map(view).collect()
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&Registration> {

@@ -103,3 +103,82 @@ fn next_hop(next_hop: &NextHop) -> b2bua::NextHop {
         transport: if next_hop.tcp { Transport::Tcp } else { Transport::Udp },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::border::Nat;
+
+    #[test]
+    fn every_setting_of_a_border_reaches_its_part() {
+        let text = "[[realm]]\nname = \"lab\"\nnetworks = [\"192.0.2.0/24\"]\n\
+            [timers]\nrecovery_seconds = 7\n\
+            [border]\nrole = \"ibcf\"\ncalls_max = 5\nrcs_compat = true\n\
+            establishment = \"incoming-triggers\"\nother_media = \"refuse\"\n\
+            hide_topology = false\ndtls_id = true\ncertificates_ready = 3\n\
+            [border.own]\nudp = \"127.0.0.1:5070\"\ntcp = \"127.0.0.1:5071\"\n\
+            contact_host = \"own.example.com\"\nmedia = \"127.0.0.2\"\n\
+            media_advertised = \"192.0.2.2\"\nnext_hops = [\"sip:192.0.2.1\"]\ntrusted = true\n\
+            [border.foreign]\nudp = \"127.0.0.1:5080\"\ntcp = \"127.0.0.1:5081\"\n\
+            media = \"127.0.0.3\"\nnext_hops = [\"sip:[2001:db8::1]:5065;transport=tcp\"]\n\
+            probe_seconds = 3\nnat = \"host\"\ncema = false\nrealm = \"lab\"\n\
+            [border.bandwidth]\nmsrp_payload_bytes = 1\nbfcp_payload_bytes = 2\n\
+            t38_payload_bytes = 3\ntls_record_bytes = 4\ndtls_record_bytes = 5\n";
+        let config = Config::parse("mrf.toml", text).expect("valid");
+        let (media, signalling) = border(&config, &[]).expect("it is one");
+        let side = |role, interface, realm, nat, cema| Side {
+            role,
+            interface: InterfaceId(interface),
+            realm: RealmId(realm),
+            nat,
+            cema,
+        };
+        let sides = [
+            side(SideRole::Own, 0, 0, Nat::Off, true),
+            side(SideRole::Foreign, 1, 1, Nat::Host, false),
+        ];
+        assert_eq!(media.sides, sides);
+        assert_eq!((media.calls_max, media.recovery), (5, Duration::from_secs(7)));
+        let rules = Rules {
+            rcs_compat: true,
+            refuse_other_media: true,
+            hide_topology: false,
+            start: Start::IncomingTriggers,
+            dtls_id: true,
+            overhead: Overhead {
+                msrp_payload_bytes: 1,
+                bfcp_payload_bytes: 2,
+                t38_payload_bytes: 3,
+                tls_record_bytes: 4,
+                dtls_record_bytes: 5,
+            },
+        };
+        assert_eq!(media.rules, rules);
+        assert_eq!(signalling.calls_max, 5);
+        let [own, foreign] = &signalling.sides;
+        assert_eq!((own.role, own.trusted), (SideRole::Own, true));
+        assert_eq!(own.sip.udp.port(), 5070);
+        assert_eq!(own.sip.tcp.port(), 5071);
+        assert_eq!(own.sip.contact_host.as_deref(), Some("own.example.com"));
+        let next_hop = |address: &str, transport| b2bua::NextHop {
+            address: address.parse().expect("an address"),
+            transport,
+        };
+        assert_eq!(own.next_hops, [next_hop("192.0.2.1:5060", Transport::Udp)]);
+        assert_eq!(foreign.next_hops, [next_hop("[2001:db8::1]:5065", Transport::Tcp)]);
+        assert_eq!((foreign.trusted, foreign.probe_interval), (false, Duration::from_secs(3)));
+        let gateway = gateway(&config).expect("it is one");
+        assert_eq!(gateway.certificates_ready, 3);
+        let address = |text: &str| text.parse().expect("an address");
+        let [first, second] = gateway.interfaces.as_slice() else { panic!("one for each side") };
+        assert_eq!(first.listen, address("127.0.0.2"));
+        assert_eq!(first.advertise, Some(address("192.0.2.2")));
+        assert_eq!((second.listen, second.advertise), (address("127.0.0.3"), None));
+    }
+
+    #[test]
+    fn a_node_without_the_section_is_no_border() {
+        assert!(border(&Config::default(), &[]).is_none());
+        assert!(gateway(&Config::default()).is_none());
+    }
+}
