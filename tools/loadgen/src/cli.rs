@@ -180,6 +180,7 @@ The border's configuration names us as next hop of its core side, and where it l
     tcp = \"127.0.0.1:5080\"
     media = \"127.0.0.1\"
     next_hops = [\"sip:127.0.0.1:5090\"]
+    nat = \"latch\"
 
 Examples, with that border:
   Ten UEs call peers in the core and chat, eight messages of each end on their way:
@@ -194,7 +195,8 @@ Examples, with that border:
 
 A UE offers TCP/TLS/MSRP with its certificate's fingerprint and a=3ge2ae:requested, or answers so; a peer
 in the core knows TCP/MSRP alone. UEs that are called register first (Security-Client with mediasec); the
-registrar they reach through the border is ours. Whoever is called answers at once, and both ends connect.
+registrar they reach through the border is ours. Whoever is called answers at once. Both ends connect and
+listen nowhere: `nat` has the border offer that to peers that know CEMA, too.
 A message is a SEND that passes the border, and its 200 back; every byte is compared with what was sent.
 
 Exit status: 0 if every call came up and ended, every connection came up, and every message was answered and

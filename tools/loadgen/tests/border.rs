@@ -12,6 +12,9 @@ use loadgen::cli::Cli;
 use loadgen::{BorderReport, Error, Outcome};
 use tokio_util::sync::CancellationToken;
 
+/// Peers that are latched onto are offered to connect; the generator's do not listen.
+const LATCH: &str = "nat = \"latch\"\n";
+
 /// An IMS-ALG; it is drained when its test is over.
 struct Border {
     access: SocketAddr,
@@ -31,7 +34,7 @@ impl Border {
             )
         };
         let text = format!(
-            "[border]\nrole = \"ims-alg\"\ncertificates_ready = 16\n{}nat = \"latch\"\n{}",
+            "[border]\nrole = \"ims-alg\"\ncertificates_ready = 16\n{}{LATCH}{}{LATCH}",
             side("access", ""),
             side("core", &format!("\"sip:{core}\""))
         );
@@ -126,6 +129,18 @@ fn ues_that_have_registered_are_called() {
     assert_eq!((report.calls.registered, report.calls.registering), (6, 6));
     let report = Border::start().run("e2ae", &["--sessions", "6", "--direction", "both"]);
     assert_good(&report, 6);
+}
+
+#[test]
+fn faxes_go_through_the_border_whoever_calls() {
+    for direction in ["originating", "terminating"] {
+        let options = ["--sessions", "4", "--direction", direction, "--packet", "20ms"];
+        let report = Border::start().run("fax", &options);
+        assert_good(&report, 4);
+        let fax = report.media.figures.fax.unwrap();
+        assert!(fax.sent > 4 * 20 && fax.lost == 0, "{}", text(&report));
+        assert!(report.media.config.suite.is_some());
+    }
 }
 
 #[test]

@@ -75,7 +75,7 @@ impl Messages {
     fn admit(&self, call: u32, side: Side, said: &[u8]) -> Result<(), String> {
         let described = sdp::read(said)?;
         if described.setup.as_deref() == Some("active") {
-            return Err("the border wants to connect as well".to_owned());
+            return Err("the border wants to connect as well (nat of that side is off?)".to_owned());
         }
         let fingerprint = match side {
             Side::Access => Some(described.fingerprint.ok_or("no fingerprint that can be read")?),
