@@ -394,3 +394,27 @@ async fn of_several_branches_the_first_that_answers_has_the_call() {
     let ack = world.network.request("ACK").await;
     assert!(ack.header("To").is_some_and(|it| it.ends_with(";tag=two")));
 }
+
+#[tokio::test]
+async fn a_description_among_other_parts_is_exchanged_and_the_others_are_carried() {
+    let mut world = World::start().await;
+    let mut call = Dialog::new(&world.ue, "parts");
+    call.target = "tel:+4912345".to_owned();
+    call.to = "<tel:+4912345>".to_owned();
+    let body = format!(
+        "--cut\r\nContent-Type: application/sdp\r\n\r\n{OFFER}\r\n--cut\r\n\
+         Content-Type: application/vnd.3gpp.cw+xml\r\n\r\n<x/>\r\n--cut--\r\n"
+    );
+    let parts = "Content-Type: multipart/mixed;boundary=cut\r\n";
+    world.ue.send(&call.request("INVITE", parts, &body)).await;
+    let invite = world.network.request("INVITE").await;
+    assert!(invite.head.starts_with("INVITE tel:+4912345 SIP/2.0\r\n"), "{}", invite.head);
+    assert_eq!(invite.header("Content-Type"), Some("multipart/mixed;boundary=cut"));
+    assert!(invite.body.contains("a=offered:Caller 1\r\n"), "{}", invite.body);
+    assert!(invite.body.ends_with("<x/>\r\n--cut--\r\n"), "{}", invite.body);
+    // One that cannot be told from the rest does not pass by the border.
+    let mut call = Dialog::new(&world.ue, "nested");
+    let nested = body.replace("application/vnd.3gpp.cw+xml", "multipart/mixed;boundary=inner");
+    world.ue.send(&call.request("INVITE", parts, &nested)).await;
+    world.ue.response(415).await;
+}
