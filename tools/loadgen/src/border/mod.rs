@@ -1,7 +1,7 @@
 //! Calls through a border (IMS-ALG, IBCF), of which the generator is both ends: UEs on its access side,
 //! peers on its core side, where it is the border's next hop.
 //!
-//! - [`Fleet`]: registrations, calls, and their end; what they carry is a [`Media`]'s affair.
+//! - `Fleet`: registrations, calls, and their end; what they carry is a `Media`'s affair.
 //! - `endpoint`: the sockets of a side; `callee`: who is called there, and the registrar of the core;
 //!   `registration`: the UEs' REGISTERs. Who calls is a [`UserAgents`], as everywhere.
 //! - `messages`: MSRP, over TLS on the access side.

@@ -679,11 +679,20 @@ fn primary(link: u32, number: u32, bytes: usize) -> Vec<u8> {
     primary
 }
 
+/// Whether that is what [`primary`] makes, which it need not make for that.
+fn is_primary(found: &[u8], link: u32, number: u32, bytes: usize) -> bool {
+    let Some((stamp, rest)) = found.split_first_chunk::<STAMP_BYTES>() else { return false };
+    let expected = u64::from(link) << 32 | u64::from(number);
+    found.len() == bytes
+        && *stamp == expected.to_be_bytes()
+        && (0..).zip(rest).all(|(at, byte)| *byte == (number as usize + at) as u8)
+}
+
 /// Number of a packet that is one of this link's, unchanged, with copies of those before it.
 fn number_of(datagram: &[u8], link: u32, bytes: impl Fn(u32) -> usize) -> Option<u32> {
     let packet = Packet::parse(datagram).ok()?;
     let number = u32::from_be_bytes(packet.primary.get(4..STAMP_BYTES)?.try_into().ok()?);
-    let is_own = |number: u32, found: &[u8]| found == primary(link, number, bytes(number));
+    let is_own = |number: u32, found: &[u8]| is_primary(found, link, number, bytes(number));
     if packet.sequence != number as u16 || !is_own(number, packet.primary) {
         return None;
     }
