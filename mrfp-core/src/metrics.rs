@@ -257,6 +257,8 @@ shard_metrics! {
     gateway_bytes_received: Counter,
     /// Bytes of media the gateway has passed on.
     gateway_bytes_sent: Counter,
+    /// Those of them that have passed inside the kernel.
+    gateway_bytes_spliced: Counter,
     /// Certificates given to connection points.
     gateway_certificates_used: Counter,
     /// Connection points refused because no certificate was ready.

@@ -5,9 +5,10 @@
 //!
 //! `commands`: what the controller asks. `establishment`: how a connection comes to its connection point.
 //! `stream`: what passes between the two, and who waits for whom. `ending`: how one end becomes the
-//! other's. `msrp`: messages whose paths are changed on the way. `certificates`: one for each connection
-//! point where TLS ends.
+//! other's. `bulk`: what passes inside the kernel. `msrp`: messages whose paths are changed on the way.
+//! `certificates`: one for each connection point where TLS ends.
 
+mod bulk;
 mod certificates;
 mod commands;
 mod ending;

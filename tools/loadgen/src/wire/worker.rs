@@ -220,7 +220,7 @@ impl Worker {
             Completion::Send { token, result, buffer } => self.sent(token, result, buffer),
             Completion::Close { token } => self.closed(token),
             // Nothing is accepted here, and nobody rings.
-            Completion::Accept { .. } | Completion::Doorbell => {}
+            Completion::Accept { .. } | Completion::Readable { .. } | Completion::Doorbell => {}
         }
     }
 
