@@ -1,8 +1,9 @@
 //! The command line of `mrf`.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// A media node for conferences over MSRP: SIP in front, media on pinned threads behind.
 #[derive(Clone, PartialEq, Eq, Debug, Parser)]
@@ -60,18 +61,10 @@ pub enum Command {
 /// What `mrf inspect` can read.
 #[derive(Clone, PartialEq, Eq, Debug, Subcommand)]
 pub enum Inspect {
-    /// An SDP offer: what is understood of it, and what an INVITE with it would be answered.
-    Sdp {
-        /// Configuration file (TOML); without it the embedded defaults.
-        #[arg(long, value_name = "FILE")]
-        config: Option<PathBuf>,
-        /// The room that is called.
-        #[arg(long, value_name = "NAME", default_value = "room")]
-        room: String,
-        /// File with the offer; without it standard input.
-        #[arg(value_name = "FILE")]
-        file: Option<PathBuf>,
-    },
+    /// An SDP offer: what is understood of it, and what an INVITE with it would be answered; or what the
+    /// border makes of it.
+    #[command(after_help = SDP_HELP)]
+    Sdp(InspectSdp),
     /// MIKEY messages: every field; with keys, whether the MACs are right and what the TEK is.
     #[command(after_help = MIKEY_HELP)]
     Mikey(InspectMikey),
@@ -91,6 +84,85 @@ pub enum Inspect {
         #[arg(value_name = "FILE")]
         file: Option<PathBuf>,
     },
+}
+
+/// What `mrf inspect sdp` is told.
+#[derive(Clone, PartialEq, Eq, Debug, Args)]
+pub struct InspectSdp {
+    /// Configuration file (TOML); without it the embedded defaults.
+    #[arg(long, value_name = "FILE", conflicts_with = "border")]
+    pub config: Option<PathBuf>,
+    /// The room that is called.
+    #[arg(long, value_name = "NAME", default_value = "room", conflicts_with = "border")]
+    pub room: String,
+    /// Not a room is called: the offer passes a border of this role.
+    #[arg(long, value_enum, value_name = "ROLE")]
+    pub border: Option<InspectBorder>,
+    /// The side that offers [default: access, or own].
+    #[arg(long, value_enum, value_name = "SIDE", requires = "border")]
+    pub from: Option<InspectSide>,
+    /// File with the answer to the offer, which passes the border the other way.
+    #[arg(long, value_name = "FILE", requires = "border")]
+    pub answer: Option<PathBuf>,
+    /// What the registration of the UE has agreed: msrp-tls, bfcp-tls, udptl-dtls.
+    #[arg(long, value_enum, value_name = "MECHANISM", value_delimiter = ',', requires = "border")]
+    pub mediasec: Vec<InspectMediasec>,
+    /// As border.rcs_compat = true: MSRP is protected without a registration that says so.
+    #[arg(long, requires = "border")]
+    pub rcs_compat: bool,
+    /// UEs are where their SDP says, and not behind a NAT.
+    #[arg(long, requires = "border")]
+    pub no_nat: bool,
+    /// Paths are never left to CEMA.
+    #[arg(long, requires = "border")]
+    pub no_cema: bool,
+    /// Our address on the side that offers, with the port of the first m-line [default: 203.0.113.1:30001
+    /// for access and foreign, 192.0.2.1:40001 for core and own].
+    #[arg(long, value_name = "ADDRESS:PORT", requires = "border")]
+    pub offerer_end: Option<SocketAddr>,
+    /// The same on the side that answers.
+    #[arg(long, value_name = "ADDRESS:PORT", requires = "border")]
+    pub answerer_end: Option<SocketAddr>,
+    /// Fingerprint of our certificate, as in a=fingerprint [default: sha-256
+    /// 00:11:22:...].
+    #[arg(long, value_name = "HASH XX:XX:...", requires = "border")]
+    pub fingerprint: Option<String>,
+    /// File with the offer; without it standard input.
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+}
+
+/// What a border is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum InspectBorder {
+    /// Between an access network and the core (TS 23.334).
+    ImsAlg,
+    /// Between the own network and another one (TS 29.162).
+    Ibcf,
+}
+
+/// A side of a border.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum InspectSide {
+    /// Where the UEs are.
+    Access,
+    /// The network that serves them.
+    Core,
+    /// The own network.
+    Own,
+    /// Another one.
+    Foreign,
+}
+
+/// A mechanism of media security (`mediasec`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum InspectMediasec {
+    /// MSRP over TLS.
+    MsrpTls,
+    /// BFCP over TLS.
+    BfcpTls,
+    /// UDPTL over DTLS.
+    UdptlDtls,
 }
 
 /// What `mrf inspect mikey` is told.
@@ -151,6 +223,7 @@ Examples:
   RUST_LOG=debug mrf               more on stderr (error, warn, info, debug, trace)
   mrf credential alice example.com >> mrf.toml    a user of the relay; the password comes from stdin
   mrf inspect sdp offer.sdp        what is understood of an offer, and the answer to it
+  mrf inspect sdp --border ims-alg offer.sdp      what a border makes of it, line by line
   mrf inspect msrp < trace         one side of an MSRP connection, message by message
   mrf inspect mikey call.sip       a key exchange, field by field; with keys, verified
   mrf inspect bfcp trace.hex       floor control messages, field by field
@@ -182,6 +255,23 @@ Exit codes:
              or what was inspected would be refused
   2          the command line or the configuration is wrong
   130, 143   a second SIGINT or SIGTERM";
+
+const SDP_HELP: &str = "\
+Without --border: the offer calls a room of the conference.
+
+With --border: each line as it came and as it goes on, where that is not the same, with the clause that
+asks for it; before that the profile of every m-line and what carries it on both sides. With --answer
+also the way back, and how the connections of both sides come about.
+
+  mrf inspect sdp --border ims-alg offer.sdp                 a UE calls
+  mrf inspect sdp --border ims-alg --from core --mediasec msrp-tls offer.sdp
+                                                             a UE is called that has agreed on TLS for MSRP
+  mrf inspect sdp --border ims-alg --answer answer.sdp offer.sdp
+  mrf inspect sdp --border ibcf --from foreign offer.sdp     another network calls
+
+Lines: two blanks, as it was; '-', as it came; '+', as it goes on. docs/border.md says more.
+
+Exit code 1: it would be refused.";
 
 const MIKEY_HELP: &str = "\
 The input may be base64, hex, an SDP body, a SIP message, an HTTP message of the KMS, the message

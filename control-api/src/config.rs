@@ -6,6 +6,7 @@
 //! rules between the values. `docs/mrf.toml` shows every setting with its default; a test keeps the
 //! two equal.
 
+mod border;
 mod certificate;
 mod check;
 mod conference;
@@ -27,6 +28,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use border::{
+    Border, BorderBandwidth, BorderEstablishment, BorderRole, BorderSide, NextHop, OtherMedia,
+};
 pub use certificate::{Certificate, CertificateProblem};
 pub use conference::{Conference, Referrers, Subscribers};
 pub use events::Events;
@@ -84,6 +88,9 @@ pub struct Config {
     pub conference: Conference,
     /// What an application is told.
     pub events: Events,
+    /// IMS-ALG or IBCF, where the node is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub border: Option<Border>,
 }
 
 /// Section `[sip]`.

@@ -4,6 +4,7 @@
 pub mod border;
 pub mod cli;
 pub mod config;
+mod deadlines;
 pub mod http;
 pub mod inspect;
 pub mod kms;

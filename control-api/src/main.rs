@@ -6,15 +6,19 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
+use control_api::border::sdp::Rules;
+use control_api::border::{MediaSecurity, SideRole};
 use control_api::cli::{
-    Cli, Command, EXIT_FAILURE, EXIT_OK, EXIT_SIGNAL_BASE, EXIT_USAGE, Inspect, InspectMikey,
+    Cli, Command, EXIT_FAILURE, EXIT_OK, EXIT_SIGNAL_BASE, EXIT_USAGE, Inspect, InspectBorder,
+    InspectMediasec, InspectMikey, InspectSdp, InspectSide,
 };
 use control_api::config::{Config, KmsMode, Shards};
 use control_api::http::Reload;
-use control_api::inspect::{BfcpOptions, Keys, MikeyOptions, Purpose};
+use control_api::inspect::{self, BfcpOptions, BorderOptions, Keys, MikeyOptions, Purpose};
 use control_api::node::{Node, StandaloneKms, Stopped};
 use control_api::systemd;
 use mrfp_protocol::msrp::auth::{Algorithm, Credentials};
+use mrfp_protocol::tls::Fingerprint;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -83,22 +87,73 @@ fn inspect(what: &Inspect) -> u8 {
         Inspect::Mikey(options) => inspect_mikey(options),
         Inspect::Bfcp { json, files } => read_inputs(files).and_then(|inputs| {
             let how = BfcpOptions { json: *json, colour: wants_colour() };
-            written(control_api::inspect::bfcp(&inputs, &how, &mut stdout().lock()))
+            written(inspect::bfcp(&inputs, &how, &mut stdout().lock()))
         }),
         Inspect::Msrp { file } => read_input(file.as_deref())
-            .and_then(|input| written(control_api::inspect::msrp(&input, &mut stdout().lock()))),
-        Inspect::Sdp { config, room, file } => read_input(file.as_deref()).and_then(|input| {
-            let config = config.as_deref().map_or_else(|| Ok(Config::default()), Config::load);
-            let config = config.map_err(usage)?;
-            let mut out = stdout().lock();
-            written(control_api::inspect::sdp(&input, &config, room, &mut out))
-        }),
+            .and_then(|input| written(inspect::msrp(&input, &mut stdout().lock()))),
+        Inspect::Sdp(options) => inspect_sdp(options),
     };
     match told {
         Ok(true) => EXIT_OK,
         Ok(false) => EXIT_FAILURE,
         Err(code) => code,
     }
+}
+
+fn inspect_sdp(options: &InspectSdp) -> Result<bool, u8> {
+    let input = read_input(options.file.as_deref())?;
+    if let Some(border) = options.border {
+        let told = border_options(border, options).map_err(usage)?;
+        let answer = options.answer.as_deref().map(|file| read_input(Some(file))).transpose()?;
+        let mut out = stdout().lock();
+        let done = inspect::sdp_through_border(&input, answer.as_deref(), &told, &mut out);
+        return written(done);
+    }
+    let config = options.config.as_deref().map_or_else(|| Ok(Config::default()), Config::load);
+    let config = config.map_err(usage)?;
+    written(inspect::sdp(&input, &config, &options.room, &mut stdout().lock()))
+}
+
+fn border_options(border: InspectBorder, options: &InspectSdp) -> Result<BorderOptions, String> {
+    let sides = match border {
+        InspectBorder::ImsAlg => [InspectSide::Access, InspectSide::Core],
+        InspectBorder::Ibcf => [InspectSide::Own, InspectSide::Foreign],
+    };
+    let from = options.from.unwrap_or(sides[0]);
+    let to = match sides.iter().position(|side| *side == from) {
+        Some(0) => sides[1],
+        Some(_) => sides[0],
+        None => return Err(format!("--from {from:?}: not a side of that border").to_lowercase()),
+    };
+    let [from, to] = [from, to].map(|side| match side {
+        InspectSide::Access => SideRole::Access,
+        InspectSide::Core => SideRole::Core,
+        InspectSide::Own => SideRole::Own,
+        InspectSide::Foreign => SideRole::Foreign,
+    });
+    let fingerprint = match &options.fingerprint {
+        None => inspect::example_fingerprint(),
+        Some(text) => Fingerprint::parse(text)
+            .map_err(|_| "--fingerprint: not of the form 'sha-256 4A:AD:...'".to_owned())?,
+    };
+    let has = |mechanism| options.mediasec.contains(&mechanism);
+    Ok(BorderOptions {
+        rules: Rules { rcs_compat: options.rcs_compat, ..Rules::default() },
+        from,
+        to,
+        security: MediaSecurity {
+            msrp_tls: has(InspectMediasec::MsrpTls),
+            bfcp_tls: has(InspectMediasec::BfcpTls),
+            udptl_dtls: has(InspectMediasec::UdptlDtls),
+        },
+        nat: !options.no_nat,
+        cema: !options.no_cema,
+        ends: [
+            options.offerer_end.unwrap_or_else(|| inspect::example_end(from)),
+            options.answerer_end.unwrap_or_else(|| inspect::example_end(to)),
+        ],
+        fingerprint,
+    })
 }
 
 fn inspect_mikey(options: &InspectMikey) -> Result<bool, u8> {
@@ -128,7 +183,7 @@ fn inspect_mikey(options: &InspectMikey) -> Result<bool, u8> {
         json: options.json,
         colour: wants_colour(),
     };
-    written(control_api::inspect::mikey(&inputs, &how, &mut stdout().lock()))
+    written(inspect::mikey(&inputs, &how, &mut stdout().lock()))
 }
 
 fn wants_colour() -> bool {

@@ -5,6 +5,7 @@
 //! have a single thread. One task (`control`) owns the MRFC, the shards' ports and the SIP front;
 //! HTTP handlers put questions to it over a bounded queue. The shards have threads of their own.
 
+mod border;
 mod control;
 mod counters;
 mod error;
@@ -29,6 +30,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::border::b2bua;
+use crate::border::{Border, SideRole};
 use crate::config::{Config, KmsMode};
 use crate::http::{
     AdminServices, HttpServer, HttpServerConfig, Readiness, ReadinessState, Reload, admin_router,
@@ -63,6 +66,8 @@ pub struct Addresses {
     pub media: Vec<SocketAddr>,
     /// The relay, where there is one, as announced to its clients.
     pub relay: Option<SocketAddr>,
+    /// The sides of the border, where the node is one.
+    pub border: Vec<(SideRole, b2bua::Addresses)>,
     /// Health, metrics, API.
     pub http: SocketAddr,
     /// The KMS, where it is in the node.
@@ -154,7 +159,12 @@ impl Node {
             Ok(initiator) => initiator,
             Err(why) => return Err((StartError::Kms(why), ports)),
         };
+        let border = match start_border(config, &ports).await {
+            Ok(border) => border,
+            Err(error) => return Err((error, ports)),
+        };
         let addresses = Addresses {
+            border: border.iter().flat_map(border::BorderFront::addresses).collect(),
             sip_udp: sip.udp_address(),
             sip_tcp: sip.tcp_address(),
             media: ports.iter().map(Port::address).collect(),
@@ -190,6 +200,7 @@ impl Node {
                 realm_names,
             ),
             floors,
+            border,
             stop: stop.clone(),
             server: http,
             questions: kms::Questions::new(client),
@@ -209,12 +220,16 @@ impl Node {
     /// The line that scripts wait for: `mrf ready` and every address.
     #[must_use]
     pub fn ready_line(&self) -> String {
-        let Addresses { sip_udp, sip_tcp, media, relay, http, kms } = &self.addresses;
+        let Addresses { sip_udp, sip_tcp, media, relay, border, http, kms } = &self.addresses;
         let media: Vec<_> = media.iter().map(SocketAddr::to_string).collect();
         let relay = relay.map_or_else(String::new, |relay| format!(" relay={relay}"));
+        let border: String = border
+            .iter()
+            .map(|(side, it)| format!(" {}=udp:{},tcp:{}", side.name(), it.udp, it.tcp))
+            .collect();
         let kms = kms.map_or_else(|| "remote".to_owned(), |kms| kms.to_string());
         format!(
-            "mrf ready sip=udp:{sip_udp},tcp:{sip_tcp} media={}{relay} http={http} kms={kms} shards={}",
+            "mrf ready sip=udp:{sip_udp},tcp:{sip_tcp} media={}{relay}{border} http={http} kms={kms} shards={}",
             media.join(","),
             media.len()
         )
@@ -267,6 +282,18 @@ struct StartParts {
     bell: AsyncFd<DoorbellReceiver>,
     kms: Option<KmsFront>,
     client: Option<KmsClient>,
+}
+
+/// Starts the B2BUA with the media logic behind it, where the node is a border.
+async fn start_border(
+    config: &Config,
+    ports: &[Port],
+) -> Result<Option<border::BorderFront>, StartError> {
+    let Some((media, signalling)) = settings::border(config, ports) else { return Ok(None) };
+    let (sender, events) = mpsc::channel(SIP_EVENTS_MAX);
+    let b2bua = b2bua::start(signalling, sender).await.map_err(StartError::Border)?;
+    let sides = media.sides.map(|side| side.role);
+    Ok(Some(border::BorderFront::new(Border::new(media), b2bua, events, sides)))
 }
 
 /// Stops the shards of a node that does not start. The first error is the one to tell.

@@ -182,3 +182,42 @@ fn control_characters_of_a_peer_do_not_reach_the_terminal() {
     let (_, text) = inspect(&["sdp"], hostile.as_bytes());
     assert!(!text.contains('\u{1b}'), "{text}");
 }
+
+const FAX: &str = "v=0\no=ue 1 1 IN IP4 10.0.0.7\ns=-\nc=IN IP4 10.0.0.7\nt=0 0\n\
+    m=image 6800 UDP/TLS/UDPTL t38\na=T38FaxVersion:0\na=setup:passive\n\
+    a=fingerprint:SHA-1 4A:AD:B9:B1:3F:82:18:3B:54:02:12:DF:3E:5D:49:6B:19:E5:7C:AB\n\
+    a=3ge2ae:requested\n";
+
+#[test]
+fn shows_each_line_that_a_border_changes_and_the_clause() {
+    let mut answer = tempfile::NamedTempFile::new().expect("a file");
+    let text = "v=0\no=core 1 1 IN IP4 192.0.2.77\ns=-\nc=IN IP4 192.0.2.77\nt=0 0\n\
+        m=image 7000 UDPTL t38\n";
+    answer.write_all(text.as_bytes()).expect("written");
+    let answer = answer.path().to_str().expect("text").to_owned();
+    let (code, text) =
+        inspect(&["sdp", "--border", "ims-alg", "--answer", &answer], FAX.as_bytes());
+    assert_eq!(code, Some(0), "{text}");
+    let plain: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    for expected in [
+        "offer, access to core 1. m=image UDP/TLS/UDPTL: protected up to the access edge (e2ae) \
+         access DtlsOverUdp core Udp",
+        "v=0 - o=ue 1 1 IN IP4 10.0.0.7 + o=ue 1 1 IN IP4 192.0.2.1 hide_topology s=-",
+        "- m=image 6800 UDP/TLS/UDPTL t38 + m=image 40001 UDPTL t38 TS 23.334 6.2.10.4.2 \
+         a=T38FaxVersion:0 - a=setup:passive TS 23.334 6.2.10.4.2 - a=fingerprint",
+        "answer, core to access 1. access 10.0.0.7:6800, we are DTLS Client core 192.0.2.77:7000",
+        "+ a=setup:active TS 23.334 6.2.10.4.2 + a=fingerprint:sha-256 00:11:22",
+    ] {
+        assert!(plain.contains(expected), "{expected:?} is missing from:\n{text}");
+    }
+}
+
+#[test]
+fn tells_what_a_border_refuses_and_which_sides_it_has() {
+    let offer = FAX.replace("a=fingerprint", "a=thumbprint");
+    let (code, text) = inspect(&["sdp", "--border", "ims-alg"], offer.as_bytes());
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("refused: 488, Warning 399: Line 6: e2ae"), "{text}");
+    let (code, _) = inspect(&["sdp", "--border", "ibcf", "--from", "core"], FAX.as_bytes());
+    assert_eq!(code, Some(2));
+}

@@ -69,6 +69,67 @@ fn tables_in_the_comments_of_the_example_are_valid() {
     assert_eq!(shown["room"][0].as_table().map(toml::Table::len), Some(11));
 }
 
+/// The border of the example, which is all in comments and comes last.
+fn example_border() -> String {
+    let (_, border) = EXAMPLE.split_once("# [border]\n").expect("it is shown");
+    let lines = border.lines().map(|line| line.strip_prefix("# ").unwrap_or(line));
+    format!("[border]\n{}\n", lines.collect::<Vec<_>>().join("\n"))
+}
+
+#[test]
+fn the_border_of_the_example_is_valid_and_shows_every_setting_with_its_default() {
+    let text = example_border();
+    let shown = Config::parse("mrf.toml", &text).expect("valid").border.expect("there is one");
+    assert_eq!(Config::default().border, None);
+    let least = "[border]\nrole = \"ims-alg\"\n\
+        [border.access]\nudp = \"127.0.0.1:5070\"\ntcp = \"127.0.0.1:5070\"\nmedia = \"127.0.0.1\"\n\
+        [border.core]\nudp = \"127.0.0.1:5080\"\ntcp = \"127.0.0.1:5080\"\nmedia = \"127.0.0.1\"\n\
+        next_hops = [\"sip:192.0.2.1\"]\n";
+    let least = Config::parse("mrf.toml", least).expect("valid").border.expect("there is one");
+    let mut expected = shown.clone();
+    // What has no default, or another one than an access side would have.
+    expected.access = least.access.clone();
+    expected.core = least.core.clone();
+    assert_eq!(expected, least);
+    let table: toml::Table = toml::from_str(&text).expect("valid");
+    let defaults = toml::Table::try_from(&least).expect("a table");
+    let border = table["border"].as_table().expect("a table");
+    for name in defaults.keys() {
+        assert!(border.contains_key(name), "border.{name} is missing from the example");
+    }
+    let side = toml::Table::try_from(least.core.expect("there is one")).expect("a table");
+    for name in side.keys() {
+        let access = border["access"].as_table().expect("a table");
+        assert!(access.contains_key(name) || *name == "realm", "a side's {name} is missing");
+    }
+}
+
+#[test]
+fn names_what_is_wrong_with_a_border() {
+    let cases = [
+        ("role = \"ims-alg\"", "role = \"ibcf\"", "has a side \"own\""),
+        ("next_hops = [\"sip:192.0.2.1:5060;transport=tcp\"]", "", "have nowhere to go"),
+        ("\"sip:192.0.2.1:5060;transport=tcp\"", "\"192.0.2.1\"", "is not as in"),
+        ("realm = \"default\"", "realm = \"lab\"", "there is no realm \"lab\""),
+        ("calls_max = 20000", "calls_max = 0", "0 is less than 1"),
+        ("probe_seconds = 10", "probe_seconds = 0", "outside 1 to a day"),
+        ("media = \"127.0.0.1\"\nnext", "media = \"0.0.0.0\"\nnext", "peers cannot connect"),
+        (
+            "tcp = \"127.0.0.1:5080\"",
+            "tcp = \"127.0.0.1:5070\"",
+            "same TCP port as border.access.tcp",
+        ),
+        ("msrp_payload_bytes = 1000", "msrp_payload_bytes = 0", "outside 1 to 16384"),
+    ];
+    for (from, to, expected) in cases {
+        let text = example_border();
+        assert!(text.contains(from), "{from} is not in the example");
+        let told = problem(&text.replacen(from, to, 1));
+        assert!(told.contains(expected), "{told}");
+        assert!(told.contains("remedy: "), "{told}");
+    }
+}
+
 #[test]
 fn empty_file_is_the_defaults() {
     assert_eq!(Config::parse("empty", "").expect("valid"), Config::default());

@@ -87,6 +87,9 @@ fn answer(query: Query) {
         Query::Floors { room, query, reply } => {
             let _ = reply.send(floors(room, query));
         }
+        Query::Border(reply) => {
+            let _ = reply.send(None);
+        }
         Query::Rooms { .. }
         | Query::Administer { .. }
         | Query::Dial { .. }

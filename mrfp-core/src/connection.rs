@@ -263,6 +263,11 @@ impl Connection {
         self
     }
 
+    /// The socket of a connection point for datagrams. Whatever comes is looked at.
+    pub(crate) fn of_datagram_point(self, point: Key) -> Self {
+        Self { transport: Transport::Datagrams, paused: 0, ..self.of_gateway(point) }
+    }
+
     /// How it came about, as far as it still matters.
     pub(crate) fn origin(&self) -> Option<&Origin> {
         self.origin.as_deref()

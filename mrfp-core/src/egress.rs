@@ -2,9 +2,10 @@
 //! record) carries everything a turn has produced.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 
 use mrfp_io::{SendBuffer, SendBufferClass, SendBuffers};
-use mrfp_protocol::tls::{SEAL_HEADROOM_BYTES, SEAL_TAILROOM_BYTES};
+use mrfp_protocol::tls::{SEAL_HEADROOM_BYTES, SEAL_TAILROOM_BYTES, dtls};
 
 use crate::config::{
     IN_FLIGHT_BYTES_MAX, INTERRUPTIBLE_BYTES_MIN, LARGE_CHUNK_BYTES, OVERTAKING_BYTES_MAX,
@@ -248,6 +249,34 @@ impl Egress {
     ) -> Result<(), PoolExhausted> {
         let position = self.first.iter().take_while(|queued| queued.form == Form::Wire).count();
         self.insert_wire(pool, bytes, position)
+    }
+
+    /// Queues a datagram, as a record of DTLS where there is a session. Without a buffer for it, or
+    /// where the keys may protect no more, it is lost.
+    pub(crate) fn append_datagram(
+        &mut self,
+        pool: &mut SendBuffers,
+        bytes: &[u8],
+        destination: SocketAddr,
+        session: Option<&mut dtls::Session>,
+    ) -> Result<(), PoolExhausted> {
+        let mut buffer = take(pool, dtls::SEAL_HEADROOM_BYTES + bytes.len())?;
+        let start = dtls::SEAL_HEADROOM_BYTES;
+        let range = start..start + bytes.len();
+        buffer.memory_mut()[range.clone()].copy_from_slice(bytes);
+        let range = match session {
+            Some(session) => session.seal(buffer.memory_mut(), range).ok(),
+            None => Some(range),
+        };
+        let Some(range) = range else {
+            pool.put(buffer);
+            return Err(PoolExhausted);
+        };
+        buffer.set_range(range);
+        buffer.set_destination(destination);
+        self.bytes += buffer.range().len();
+        self.first.push_back(Queued { buffer, form: Form::Wire, begins: true });
+        Ok(())
     }
 
     fn insert_wire(

@@ -53,6 +53,9 @@ impl Plane {
             Some(_) => connection.received_ns.max(connection.sent_ns),
             None => connection.received_ns,
         };
+        // And datagrams make no connection that could be gone.
+        let may_be_silent =
+            may_be_silent || (connection.is_of_datagrams() && connection.point().is_some());
         let idle = self.now_ns - last_ns >= self.limits.idle_timeout_ns && !may_be_silent;
         match connection.life {
             Life::Connecting if overdue => {

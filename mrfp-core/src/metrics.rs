@@ -259,6 +259,11 @@ shard_metrics! {
     gateway_bytes_sent: Counter,
     /// Those of them that have passed inside the kernel.
     gateway_bytes_spliced: Counter,
+    /// Datagrams the gateway has passed on.
+    gateway_datagrams_passed: Counter,
+    /// Datagrams of a peer that the gateway could not pass on: the other side was not there yet, or too much
+    /// waited for it.
+    gateway_datagrams_dropped: Counter,
     /// Certificates given to connection points.
     gateway_certificates_used: Counter,
     /// Connection points refused because no certificate was ready.

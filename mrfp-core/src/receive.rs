@@ -41,7 +41,10 @@ impl Plane {
         match &connection.transport {
             Transport::Tls(_) => self.receive_records(key, &mut bytes[handshake_end..]),
             Transport::Plain => self.receive_messages(key, bytes),
-            Transport::Datagrams => self.floor_datagram(key, bytes),
+            Transport::Datagrams if connection.point().is_none() => {
+                self.floor_datagram(key, bytes);
+            }
+            Transport::Datagrams => {}
             Transport::Unknown | Transport::Handshaking(_) => {}
         }
     }

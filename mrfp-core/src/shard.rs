@@ -719,8 +719,12 @@ impl<D: Driver> Shard<D> {
         }
         match result {
             Ok(Some(buffer)) => {
+                let source = self.driver.recv_source(&buffer);
                 let bytes = self.driver.recv_bytes(&buffer);
-                self.plane.receive(key, bytes);
+                match source {
+                    Some(source) => self.plane.gateway_datagram(key, source, bytes),
+                    None => self.plane.receive(key, bytes),
+                }
                 if buffer.is_bulk() {
                     self.plane.gateway_bulk(key);
                 }
@@ -801,16 +805,18 @@ impl<D: Driver> Shard<D> {
             (Recv::Idle | Recv::Armed | Recv::Awaited | Recv::Cancelling | Recv::Ended, _) => {}
         }
         let Some(connection) = self.plane.connections.get_mut(key) else { return };
-        if connection.life == Life::Draining
+        let has_drained = connection.life == Life::Draining
             && connection.egress.is_empty()
-            && !connection.egress.is_in_flight()
-        {
-            connection.life = Life::Terminating;
-        }
-        if connection.life == Life::Terminating {
+            && !connection.egress.is_in_flight();
+        // Through a gateway an end of stream would say that everything has come.
+        let breaks_off =
+            !has_drained && connection.point().is_some() && !connection.is_of_datagrams();
+        if has_drained || connection.life == Life::Terminating {
             connection.life = Life::Joining;
-            if let Some(socket) = connection.socket {
-                self.driver.shutdown(socket);
+            match connection.socket {
+                Some(socket) if breaks_off => self.driver.reset(socket),
+                Some(socket) => self.driver.shutdown(socket),
+                None => {}
             }
             if connection.connect_in_flight {
                 self.driver.cancel(Token::new(Operation::Connect, key));

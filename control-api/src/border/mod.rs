@@ -1,5 +1,5 @@
 //! The border: IMS-ALG towards an access network (TS 23.334), IBCF towards other networks (TS 29.162). Two
-//! parts that meet here. `Border` knows media: offers and answers go through it, are changed as
+//! parts that meet here. [`Border`] knows media: offers and answers go through it, are changed as
 //! the clauses say, and its commands make the media plane follow. It knows no SIP, as the MRFC does
 //! not; whoever feeds it (the B2BUA, later others) speaks in these terms, and it does no I/O.
 //!
@@ -8,10 +8,28 @@
 //! [`Action::Answer`] says. Which message carries it (INVITE, UPDATE, PRACK, a reliable provisional response,
 //! 200, ACK) is the front's affair.
 
+pub mod b2bua;
+mod call;
+mod config;
+mod counters;
+mod ending;
+mod engine;
+mod exchange;
+mod media_plane;
+pub mod sdp;
+mod view;
+
 use std::net::IpAddr;
 use std::time::Duration;
 
 use mrfp_core::mp;
+
+pub use call::PointState;
+pub use config::{BorderConfig, Nat, Side};
+pub use counters::{BorderCounters, Carried};
+pub use ending::release_name;
+pub use engine::Border;
+pub use view::{CallState, CallView, PointView, StreamView};
 
 /// One call through the border, named by the front that owns it; unique in the node's life.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

@@ -43,6 +43,7 @@ impl Config {
         self.check_limits()?;
         self.check_conference()?;
         self.check_events()?;
+        self.check_border()?;
         self.check_ports()?;
         self.check_development_credential()?;
         self.check_kms_service()?;
@@ -184,18 +185,21 @@ impl Config {
         };
         let of_shards = |ip, first| Ports { ip, first, count: shards };
         let mut listeners = vec![
-            (["sip", "tcp"], one(self.sip.tcp)),
-            (["http", "listen"], one(self.http.listen)),
-            (["media", "port"], of_shards(self.media.listen, self.media.port)),
+            (vec!["sip", "tcp"], one(self.sip.tcp)),
+            (vec!["http", "listen"], one(self.http.listen)),
+            (vec!["media", "port"], of_shards(self.media.listen, self.media.port)),
         ];
         if self.kms.mode == KmsMode::Embedded {
-            listeners.insert(2, (["kms", "listen"], one(self.kms.listen)));
+            listeners.insert(2, (vec!["kms", "listen"], one(self.kms.listen)));
         }
         let relay = &self.relay;
         if relay.is_on() {
-            listeners.push((["relay", "listen"], one(relay.listen)));
+            listeners.push((vec!["relay", "listen"], one(relay.listen)));
             let own = of_shards(relay.listen.ip(), relay.own_port_first);
-            listeners.push((["relay", "own_port_first"], own));
+            listeners.push((vec!["relay", "own_port_first"], own));
+        }
+        for (role, side) in self.border.iter().flat_map(super::Border::sides) {
+            listeners.push((vec!["border", role.name(), "tcp"], one(side.tcp)));
         }
         for (index, (path, ports)) in listeners.iter().enumerate() {
             for (earlier_path, earlier) in &listeners[..index] {

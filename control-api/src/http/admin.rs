@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use super::metrics::{CONTENT_TYPE, Snapshot, shard_families};
 use super::process::{ProcessAccounts, epoch_seconds};
 use super::{ContextView, Queries, Query, Readiness, ReadinessState, Reload};
-use super::{floor_metrics, floors, kms_admin, rooms, statistics};
+use super::{border, floor_metrics, floors, kms_admin, rooms, statistics};
 use crate::kms::KmsService;
 
 /// What the handlers read.
@@ -44,6 +44,9 @@ pub fn router(services: AdminServices) -> Router {
         .route("/api/v1/contexts", get(contexts))
         .route("/api/v1/statistics", get(statistics::realms))
         .route("/api/v1/kms/reload", post(reload_kms))
+        .route("/api/v1/border/calls", get(border::calls))
+        .route("/api/v1/border/next-hops", get(border::next_hops))
+        .route("/api/v1/border/registrations", get(border::registrations))
         .route("/api/v1/rooms", get(rooms::list))
         .route("/api/v1/rooms/{room}", get(rooms::show))
         .route("/api/v1/rooms/{room}/statistics", get(statistics::room))
@@ -156,6 +159,7 @@ async fn status_page(State(admin): State<Admin>) -> Response {
          <li>/api/v1/rooms/NAME/floors: who holds and who waits for which floor, JSON\
          <li><a href=\"/api/v1/statistics\">/api/v1/statistics</a>: MSRP traffic by realm, JSON; by \
          room under /api/v1/rooms/NAME/statistics\
+         <li><a href=\"/api/v1/border/calls\">/api/v1/border/calls</a>: calls through the border, JSON\
          </ul>",
         version = env!("CARGO_PKG_VERSION"),
         shards = admin.services.shards.len(),

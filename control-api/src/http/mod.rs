@@ -4,6 +4,7 @@
 //! and body, so much time for each.
 
 mod admin;
+mod border;
 mod floor_metrics;
 mod floors;
 mod kms;
@@ -81,6 +82,8 @@ pub enum Query {
         /// Where the answer goes: how they are afterwards.
         reply: oneshot::Sender<Result<Box<FloorsDetail>, FloorsError>>,
     },
+    /// The border; `None`: the node is none.
+    Border(oneshot::Sender<Option<Box<BorderDetail>>>),
     /// The control plane's counters, by metric.
     Counters(oneshot::Sender<Vec<Family>>),
 }
@@ -147,6 +150,77 @@ pub struct MemberView {
     pub state: &'static str,
     /// `none`, `tls-psk` or `tls-certificate`.
     pub security: &'static str,
+}
+
+/// The border as the API shows it.
+#[derive(Clone, Debug)]
+pub struct BorderDetail {
+    /// The calls through it.
+    pub calls: Vec<BorderCallDetail>,
+    /// Where its requests go.
+    pub next_hops: Vec<NextHopDetail>,
+    /// Contacts of UEs that are registered through it.
+    pub registrations: usize,
+}
+
+/// A call through the border as the API shows it.
+#[derive(Clone, Debug, Serialize)]
+pub struct BorderCallDetail {
+    /// Its name.
+    pub call: u64,
+    /// From which side it came.
+    pub caller: &'static str,
+    /// To which it went.
+    pub callee: &'static str,
+    /// The shard that carries its media; `null` where there is none yet.
+    pub shard: Option<u16>,
+    /// `begun`, `agreed`, `recovering` or `releasing`.
+    pub state: &'static str,
+    /// Its media.
+    pub streams: Vec<BorderStreamDetail>,
+}
+
+/// A media stream of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct BorderStreamDetail {
+    /// The number of its m-line, from 0.
+    pub line: usize,
+    /// `msrp`, `bfcp` or `t38`.
+    pub kind: &'static str,
+    /// `end-to-access-edge`, `end-to-end` or `plain`.
+    pub profile: &'static str,
+    /// Its end towards the caller.
+    pub caller: BorderPointDetail,
+    /// Its end towards the callee.
+    pub callee: BorderPointDetail,
+}
+
+/// One end of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct BorderPointDetail {
+    /// On which side.
+    pub side: &'static str,
+    /// Ours.
+    pub address: Option<String>,
+    /// The party's, as its SDP has it; `null` where it only ever comes to us.
+    pub remote: Option<String>,
+    /// `waiting`, `established` or `lost`.
+    pub state: &'static str,
+}
+
+/// A next hop of the border as the API shows it.
+#[derive(Clone, Debug, Serialize)]
+pub struct NextHopDetail {
+    /// Of which side.
+    pub side: &'static str,
+    /// Its address.
+    pub address: std::net::SocketAddr,
+    /// `udp` or `tcp`.
+    pub transport: &'static str,
+    /// It answers, as far as is known.
+    pub alive: bool,
+    /// Requests that it has not answered, or with 503.
+    pub failures: u64,
 }
 
 /// One metric family.

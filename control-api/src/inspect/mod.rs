@@ -2,6 +2,7 @@
 //! question. It reads with the node's own parsers, and answers with its own logic.
 
 mod bfcp;
+mod border;
 mod field;
 mod mikey;
 mod msrp;
@@ -10,6 +11,7 @@ mod table;
 mod text;
 
 pub use bfcp::{BfcpOptions, bfcp};
+pub use border::{BorderOptions, example_end, example_fingerprint, sdp_through_border};
 pub use mikey::{Keys, MikeyOptions, Purpose, mikey};
 pub use msrp::msrp;
 pub use sdp::sdp;

@@ -25,6 +25,7 @@ mod refer;
 mod reinvite;
 mod rekeying;
 mod rooms;
+mod shards;
 mod subscriptions;
 mod tickets;
 mod timers;
@@ -52,6 +53,7 @@ pub use offering::DIAL_TIMEOUT_NS;
 pub use realms::{Network, REALM_DEFAULT, Realms};
 pub use rekeying::REANSWER_TIMEOUT_NS;
 pub use rooms::{MemberState, MemberView, RoomView};
+pub(crate) use shards::Shards;
 pub use subscriptions::DEPARTED_SHOWN_NS;
 pub use tickets::{Certified, InitiatorConfig};
 

@@ -1,10 +1,10 @@
-//! Rooms and the shards they live on.
+//! Rooms.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use mrfp_core::mp::{ContextId, ShardId};
 
-use super::config::{RoomFloor, ShardDescription};
+use super::config::RoomFloor;
 use super::{CallId, Mrfc};
 
 /// Rooms by name. A room exists while it has a member.
@@ -44,19 +44,6 @@ pub(super) struct Place {
     pub(super) shard: ShardId,
     /// The conference URI, should the room have to be made.
     pub(super) uri: String,
-}
-
-/// The shards and their load.
-#[derive(Debug)]
-pub(super) struct Shards {
-    shards: Vec<Shard>,
-}
-
-#[derive(Debug)]
-struct Shard {
-    description: ShardDescription,
-    terminations: usize,
-    lost: bool,
 }
 
 /// A room as an operator sees it.
@@ -255,49 +242,6 @@ impl RoomFloors {
     }
 }
 
-impl Shards {
-    pub(super) fn new(descriptions: &[ShardDescription]) -> Self {
-        let shard = |description: &ShardDescription| Shard {
-            description: *description,
-            terminations: 0,
-            lost: false,
-        };
-        Self { shards: descriptions.iter().map(shard).collect() }
-    }
-
-    /// The shard for a new room: the one with the fewest Terminations, the first of equals.
-    pub(super) fn choose(&self) -> Option<ShardId> {
-        let usable = self.shards.iter().filter(|shard| !shard.lost);
-        usable.min_by_key(|shard| shard.terminations).map(|shard| shard.description.id)
-    }
-
-    pub(super) fn add_termination(&mut self, id: ShardId) {
-        self.get_mut(id).terminations += 1;
-    }
-
-    pub(super) fn remove_termination(&mut self, id: ShardId) {
-        let shard = self.get_mut(id);
-        shard.terminations = shard.terminations.checked_sub(1).expect("counted when added");
-    }
-
-    /// The shard takes no more rooms.
-    pub(super) fn set_lost(&mut self, id: ShardId) {
-        if let Some(shard) = self.shards.iter_mut().find(|shard| shard.description.id == id) {
-            shard.lost = true;
-        }
-    }
-
-    pub(super) fn description(&self, id: ShardId) -> ShardDescription {
-        let shard = self.shards.iter().find(|shard| shard.description.id == id);
-        shard.expect("a call's shard exists").description
-    }
-
-    fn get_mut(&mut self, id: ShardId) -> &mut Shard {
-        let shard = self.shards.iter_mut().find(|shard| shard.description.id == id);
-        shard.expect("a call's shard exists")
-    }
-}
-
 impl Mrfc {
     /// The rooms there are, by name.
     pub fn rooms(&self) -> impl Iterator<Item = RoomView<'_>> {
@@ -349,6 +293,6 @@ impl Mrfc {
 
     /// Terminations per shard, those included that are being subtracted.
     pub fn shard_terminations(&self) -> impl Iterator<Item = (ShardId, usize)> {
-        self.shards.shards.iter().map(|shard| (shard.description.id, shard.terminations))
+        self.shards.terminations()
     }
 }

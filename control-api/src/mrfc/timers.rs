@@ -1,10 +1,9 @@
-//! Deadlines, at most one per subject.
-
-use std::collections::{BTreeMap, BTreeSet};
+//! What the MRFC has deadlines for.
 
 use mrfp_core::mp::{ContextId, TerminationId};
 
 use super::{CallId, SubscriptionId};
+use crate::deadlines::Deadlines;
 
 /// What a deadline belongs to.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -23,37 +22,4 @@ pub(super) enum Timer {
     Subscription(SubscriptionId),
 }
 
-/// All deadlines, soonest first.
-#[derive(Debug, Default)]
-pub(super) struct Timers {
-    queue: BTreeSet<(u64, Timer)>,
-    deadlines_ns: BTreeMap<Timer, u64>,
-}
-
-impl Timers {
-    pub(super) fn set(&mut self, timer: Timer, deadline_ns: u64) {
-        self.clear(timer);
-        self.queue.insert((deadline_ns, timer));
-        self.deadlines_ns.insert(timer, deadline_ns);
-    }
-
-    pub(super) fn clear(&mut self, timer: Timer) {
-        if let Some(deadline_ns) = self.deadlines_ns.remove(&timer) {
-            assert!(self.queue.remove(&(deadline_ns, timer)));
-        }
-    }
-
-    pub(super) fn next_ns(&self) -> Option<u64> {
-        self.queue.first().map(|(deadline_ns, _)| *deadline_ns)
-    }
-
-    /// Takes the next deadline that has come.
-    pub(super) fn expired(&mut self, now_ns: u64) -> Option<Timer> {
-        let (deadline_ns, timer) = *self.queue.first()?;
-        if deadline_ns > now_ns {
-            return None;
-        }
-        self.clear(timer);
-        Some(timer)
-    }
-}
+pub(super) type Timers = Deadlines<Timer>;

@@ -18,11 +18,13 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use super::border::{BorderFront, is_of_border};
 use super::floors::{FloorControl, Held, Reply};
 use super::kms::Questions;
 use super::relay::{Resolved, Resolver};
 use super::statistics::Windows;
 use super::{Stopped, counters, floors, ntp_now};
+use crate::border;
 use crate::http::{
     ContextView, FloorQuery, FloorsError, HttpServer, MemberDetail, MemberView, Query, Readiness,
     ReadinessState, RoomDetail,
@@ -47,6 +49,8 @@ pub(super) struct Parts {
     pub(super) windows: Windows,
     /// Who asks for floors and who is told of them.
     pub(super) floors: FloorControl,
+    /// The border, where the node is one.
+    pub(super) border: Option<BorderFront>,
     pub(super) stop: CancellationToken,
     /// Kept until the end, so that health and metrics can be watched while the node drains.
     pub(super) server: HttpServer,
@@ -91,6 +95,8 @@ enum Wake {
     Resolved(Resolved),
     /// A KMS has answered, or will not.
     Asked(Event),
+    /// A call through the border.
+    Border(border::Event),
     Stop,
 }
 
@@ -109,7 +115,7 @@ impl Control {
 
     /// Runs until the node was told to stop and every call has ended, or the time for that is up.
     pub(super) async fn run(mut self) -> Stopped {
-        while !self.drained && self.give_up.is_none_or(|deadline| Instant::now() < deadline) {
+        while !self.is_drained() && self.give_up.is_none_or(|deadline| Instant::now() < deadline) {
             match self.wake().await {
                 Wake::Look => {}
                 Wake::Sip(Some(event)) => self.take_sip(event),
@@ -118,12 +124,14 @@ impl Control {
                 Wake::Query(query) => self.answer(query),
                 Wake::Resolved(resolved) => self.take_resolved(resolved),
                 Wake::Asked(event) => self.take_asked(event),
+                Wake::Border(event) => self.take_border(event),
                 Wake::Stop => self.begin_stop(),
             }
             self.receive();
             self.check_shards();
             let now = self.now();
             self.parts.mrfc.handle_timeout(now, &mut random::fill);
+            self.border_timeout(now);
             self.act();
         }
         self.finish().await
@@ -150,6 +158,7 @@ impl Control {
                 Wake::Look
             }
             event = self.parts.sip_events.recv(), if takes_calls => Wake::Sip(event),
+            Some(event) = next(&mut self.parts.border), if takes_calls => Wake::Border(event),
             Some(query) = self.parts.queries.recv() => Wake::Query(query),
             resolved = self.parts.resolver.next() => Wake::Resolved(resolved),
             Some(event) = self.parts.questions.next() => Wake::Asked(event),
@@ -164,6 +173,9 @@ impl Control {
     fn deadline(&self) -> Instant {
         let mut deadline = self.shards_checked + SHARD_CHECK_INTERVAL;
         if let Some(timeout_ns) = self.parts.mrfc.poll_timeout() {
+            deadline = deadline.min(self.started + Duration::from_nanos(timeout_ns));
+        }
+        if let Some(timeout_ns) = self.parts.border.as_ref().and_then(BorderFront::timeout_ns) {
             deadline = deadline.min(self.started + Duration::from_nanos(timeout_ns));
         }
         if self.deferred() > 0 {
@@ -199,6 +211,42 @@ impl Control {
         }
     }
 
+    /// Takes one event of the B2BUA and those that wait behind it.
+    fn take_border(&mut self, event: border::Event) {
+        self.handle_border(event);
+        for _ in 1..SIP_EVENTS_PER_TURN_MAX {
+            if self.deferred() >= DEFERRED_COMMANDS_MAX {
+                return;
+            }
+            let waiting = self.parts.border.as_mut().and_then(BorderFront::try_next);
+            let Some(event) = waiting else { return };
+            self.handle_border(event);
+        }
+    }
+
+    fn handle_border(&mut self, event: border::Event) {
+        let now_ns = self.now().monotonic_ns;
+        let Some(border) = &mut self.parts.border else { return };
+        let shards = &mut self.shards;
+        border.handle(now_ns, event, |shard, command| {
+            shards[usize::from(shard.0)].outbox.push_back(command);
+        });
+        self.flush();
+    }
+
+    fn border_timeout(&mut self, now: Now) {
+        let Some(border) = &mut self.parts.border else { return };
+        let shards = &mut self.shards;
+        border.handle_timeout(now.monotonic_ns, |shard, command| {
+            shards[usize::from(shard.0)].outbox.push_back(command);
+        });
+    }
+
+    /// Nothing is left of what the node was doing when it was told to stop.
+    fn is_drained(&self) -> bool {
+        self.drained && self.parts.border.as_ref().is_none_or(BorderFront::is_drained)
+    }
+
     /// Takes what the shards have to tell.
     fn receive(&mut self) {
         for index in 0..self.parts.ports.len() {
@@ -207,6 +255,7 @@ impl Control {
                 if matches!(event, MpEvent::Stopped) {
                     self.shards[index].ended = true;
                     self.forget_shard(index);
+                    self.handle_border(border::Event::Mp { shard, event: MpEvent::Stopped });
                 }
                 match event {
                     MpEvent::Resolve { id, host, port, secure: _ } => {
@@ -226,6 +275,9 @@ impl Control {
                         let held = Held { context, floor: floor_id, user: user_id };
                         let room = self.parts.mrfc.room_of(context);
                         self.parts.floors.changed(shard, held, holds, room.as_ref());
+                    }
+                    event if is_of_border(&event) => {
+                        self.handle_border(border::Event::Mp { shard, event });
                     }
                     event => self.handle(Event::Mp { shard, event }),
                 }
@@ -327,6 +379,7 @@ impl Control {
                 answering = false;
                 tracing::error!(shard = id.0, "the shard has ended; its calls are lost");
                 self.handle(Event::Mp { shard: id, event: MpEvent::Stopped });
+                self.handle_border(border::Event::Mp { shard: id, event: MpEvent::Stopped });
             }
         }
         if self.give_up.is_none() {
@@ -379,6 +432,10 @@ impl Control {
                 }
                 self.flush();
             }
+            Query::Border(reply) => {
+                let detail = self.parts.border.as_ref().map(|border| Box::new(border.detail()));
+                let _ = reply.send(detail);
+            }
             Query::Floors { room, query, reply } => self.ask_floors(&room, query, reply),
             Query::Counters(reply) => {
                 let deferred = self.deferred() as u64;
@@ -387,6 +444,7 @@ impl Control {
                 let mrfc = &self.parts.mrfc;
                 let mut families = counters::families(mrfc, &counters, delay, deferred);
                 families.extend(self.parts.floors.webhook.families());
+                families.extend(self.parts.border.iter().flat_map(BorderFront::families));
                 let _ = reply.send(families);
             }
         }
@@ -467,13 +525,19 @@ impl Control {
     fn begin_stop(&mut self) {
         self.give_up = Some(Instant::now() + self.parts.shutdown_timeout);
         self.parts.readiness.set(ReadinessState::Draining);
-        tracing::info!(calls = self.parts.mrfc.calls(), "stopping: no new calls, hanging up");
+        tracing::info!(calls = self.calls(), "stopping: no new calls, hanging up");
         self.handle(Event::Shutdown);
+        self.handle_border(border::Event::Shutdown);
+    }
+
+    /// Calls of conferences and through the border.
+    fn calls(&self) -> usize {
+        self.parts.mrfc.calls() + self.parts.border.as_ref().map_or(0, BorderFront::calls)
     }
 
     /// Ends the SIP front, then the shards, then HTTP.
     async fn finish(mut self) -> Stopped {
-        let calls = self.parts.mrfc.calls();
+        let (calls, drained) = (self.calls(), self.is_drained());
         let give_up = self.give_up.unwrap_or_else(Instant::now) + FINISH_GRACE;
         // Nobody takes calls any more: from here on the front answers a new one 503 by itself. Those
         // that came in while the last call ended get theirs now.
@@ -483,10 +547,14 @@ impl Control {
             self.act();
         }
         let sip = timeout_at(give_up, self.parts.sip.shutdown()).await;
+        let border = match self.parts.border {
+            Some(border) => timeout_at(give_up, border.shutdown()).await,
+            None => Ok(()),
+        };
         let stopped = stop_shards(self.parts.ports).await;
         self.parts.floors.webhook.finish(give_up).await;
         drop(self.parts.server);
-        if self.drained && sip.is_ok() && stopped.is_ok() {
+        if drained && sip.is_ok() && border.is_ok() && stopped.is_ok() {
             return Stopped::Drained;
         }
         Stopped::CutOff { calls }
@@ -514,6 +582,14 @@ pub(super) async fn stop_shards(mut ports: Vec<Port>) -> io::Result<()> {
         sleep(SHARD_STOP_POLL).await;
     }
     ports.into_iter().try_for_each(Port::join)
+}
+
+/// What the B2BUA has to tell; never, where there is none.
+async fn next(border: &mut Option<BorderFront>) -> Option<border::Event> {
+    match border {
+        Some(border) => border.next().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Where a command says whether its Termination has a port of its own.

@@ -236,11 +236,11 @@ fn sip_families(sip: &SipMetrics) -> Vec<Family> {
     ]
 }
 
-fn counter(name: &'static str, help: &'static str, value: u64) -> Family {
+pub(super) fn counter(name: &'static str, help: &'static str, value: u64) -> Family {
     Family::single(name, help, MetricKind::Counter, value)
 }
 
-fn gauge(name: &'static str, help: &'static str, value: u64) -> Family {
+pub(super) fn gauge(name: &'static str, help: &'static str, value: u64) -> Family {
     Family::single(name, help, MetricKind::Gauge, value)
 }
 

@@ -28,6 +28,8 @@ pub enum StartError {
         /// Why not.
         error: io::Error,
     },
+    /// A side of the border could not be listened on.
+    Border(io::Error),
     /// The KMS, ours or that of others.
     Kms(String),
     /// The webhook cannot be used.
@@ -70,6 +72,9 @@ impl fmt::Display for StartError {
             Self::Media(error) => write!(f, "{error}"),
             Self::Listen { purpose, address, setting, error } => {
                 write_listen(f, purpose, *address, setting, error)
+            }
+            Self::Border(error) => {
+                write!(f, "cannot listen on a side of the border: {error}; change its udp and tcp")
             }
             Self::System(error) => write!(f, "the operating system refuses: {error}"),
         }

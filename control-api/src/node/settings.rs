@@ -23,8 +23,10 @@ use crate::sip::SipConfig;
 
 use super::relay;
 
+mod border;
 mod keys;
 
+pub(super) use border::border;
 pub(super) use keys::{initiator, kms, responder};
 
 /// The media plane's part.
@@ -46,7 +48,7 @@ pub(super) fn media(config: &Config) -> Result<mrfp_core::Config, CertificatePro
         profile: profile(config),
         certificate: config.tls.certificate.as_ref().map(Certificate::load).transpose()?,
         relay: relay::config(config),
-        gateway: None,
+        gateway: border::gateway(config),
     })
 }
 

@@ -50,7 +50,7 @@ pub enum OfferedSetup {
 
 /// The certificates a peer has announced (RFC 8122 section 5): under the m-line or, where there are
 /// none, for the session. Those of hashes we do not take are passed over, but not all of them.
-pub(super) fn fingerprints(
+pub(crate) fn fingerprints(
     session: &[Attribute],
     media: &[Attribute],
 ) -> Result<Vec<Fingerprint>, Unservable> {

@@ -22,6 +22,7 @@ mod uri;
 
 pub use mrfp_protocol::tls::Fingerprint;
 
+pub(crate) use attributes::fingerprints;
 pub use attributes::{
     KEY_MANAGEMENT_COUNT_MAX, KEY_MANAGEMENT_SIZE_MAX, KeyManagement, KeyManagementEntry,
     KeyManagementLevel, OfferedSetup, reversed,
@@ -35,6 +36,7 @@ pub use message::{
     LIST_SIZE_MAX, MessageDescription, OfferRules, PATH_SIZE_MAX, PROTOCOL_PLAIN, PROTOCOL_TLS,
     Unservable,
 };
+pub(crate) use offer::parse_text;
 pub use offer::{MEDIA_COUNT_MAX, MediaDescription, MediaLine, Offer, SDP_SIZE_MAX, SdpError};
 pub use offering::{AnswerError, Answered, Offering};
 pub use ue::{

@@ -139,8 +139,17 @@ impl SdpError {
     }
 }
 
-/// The lines taken apart, within limits.
+/// The lines taken apart, within limits, of a session with media.
 pub(super) fn parse_session(text: &[u8]) -> Result<Session, SdpError> {
+    let session = parse_text(text)?;
+    if session.medias.is_empty() {
+        return Err(SdpError::NoMedia);
+    }
+    Ok(session)
+}
+
+/// The lines taken apart, within limits.
+pub(crate) fn parse_text(text: &[u8]) -> Result<Session, SdpError> {
     if text.len() > SDP_SIZE_MAX {
         return Err(SdpError::TooLong);
     }
@@ -152,12 +161,7 @@ pub(super) fn parse_session(text: &[u8]) -> Result<Session, SdpError> {
     if media_count > MEDIA_COUNT_MAX {
         return Err(SdpError::TooManyMedia);
     }
-    let session = Session::parse(text.as_bytes())
-        .map_err(|error| SdpError::Malformed { line: line_of(&error) })?;
-    if session.medias.is_empty() {
-        return Err(SdpError::NoMedia);
-    }
-    Ok(session)
+    Session::parse(text.as_bytes()).map_err(|error| SdpError::Malformed { line: line_of(&error) })
 }
 
 fn line_of(error: &ParserError) -> usize {

@@ -1,8 +1,7 @@
 //! Calls of ours: INVITE, its provisional and final responses, ACK, CANCEL (RFC 3261 sections 9.1
 //! and 13.2). Each has a task until it is answered; then it is a dialog like any other.
 
-use std::sync::atomic::AtomicU32;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use rsipstack::sip::{
     Header, HeadersExt, Method, Param, Request, Response, SipMessage, Transport, Uri, Version,
@@ -15,7 +14,8 @@ use super::agent::Agent;
 use super::dialog::Dialog;
 use super::gate::{ALLOW, ALLOW_EVENTS};
 use super::invite::{new_tag, random_u64};
-use super::peer::{Peer, contact_of, unescape_user};
+use super::peer::{Peer, unescape_user};
+use super::sending::{connection_to, way_to};
 use crate::mrfc::{CallId, Event};
 
 /// Whom to call, and as whom.
@@ -31,10 +31,10 @@ pub(super) struct Wanted {
 
 /// A request that went out, and where to.
 #[derive(Clone)]
-pub(super) struct Sent {
-    request: Request,
-    connection: SipConnection,
-    next_hop: SipAddr,
+pub(crate) struct Sent {
+    pub(crate) request: Request,
+    pub(crate) connection: SipConnection,
+    pub(crate) next_hop: SipAddr,
 }
 
 /// A call of ours that is unanswered.
@@ -106,7 +106,7 @@ impl Agent {
                 status @ 100..=199 => self.provisional(call, status).await,
                 200..=299 => {
                     let invite = &transaction.original;
-                    let peer = callee(invite, &response, local_tag, connection, next_hop);
+                    let peer = Peer::answered(invite, &response, local_tag, connection, next_hop);
                     let peer = Arc::new(peer.ok_or(BAD_GATEWAY)?);
                     let ack = self.acknowledge(&peer, CSEQ_FIRST).await.ok_or(BAD_GATEWAY)?;
                     let dialog = Dialog::confirmed(peer, contact, ack);
@@ -133,11 +133,11 @@ impl Agent {
         let address = next_hop.get_socketaddr().ok()?;
         let tcp = target.params.iter().any(|p| matches!(p, Param::Transport(Transport::Tcp)));
         if tcp && self.config.outbound_proxy.is_none() {
-            let connection = self.connection_to(address).await?;
+            let connection = connection_to(self, address).await?;
             return Some((connection, SipAddr::new(Transport::Tcp, address.into())));
         }
         let udp = self.udp.get().cloned()?;
-        self.way_to(&udp, next_hop, size).await
+        way_to(self, &udp, next_hop, size).await
     }
 
     async fn provisional(self: &Arc<Self>, call: CallId, status: u16) {
@@ -190,7 +190,7 @@ impl Agent {
     pub(super) async fn acknowledge(self: &Arc<Self>, peer: &Peer, cseq: u32) -> Option<Sent> {
         let request = peer.numbered(Method::Ack, cseq);
         let size = request.to_string().len();
-        let (connection, next_hop) = self.way_to(&peer.connection, peer.next_hop(), size).await?;
+        let (connection, next_hop) = way_to(self, &peer.connection, peer.next_hop(), size).await?;
         let mut request = self.with_via(request, &connection);
         request.headers.push(Header::ContentLength("0".into()));
         let sent = Sent { request, connection, next_hop };
@@ -222,11 +222,11 @@ impl Agent {
 }
 
 impl Sent {
-    fn cseq(&self) -> Option<u32> {
+    pub(crate) fn cseq(&self) -> Option<u32> {
         self.request.cseq_header().ok()?.seq().ok()
     }
 
-    async fn send(&self) {
+    pub(crate) async fn send(&self) {
         let message = SipMessage::Request(self.request.clone());
         if let Err(error) = self.connection.send(message, Some(&self.next_hop)).await {
             tracing::debug!(%error, "ACK not sent");
@@ -260,7 +260,7 @@ fn invite(wanted: &Wanted, target: Uri, local_tag: &str, contact: &str) -> Reque
 }
 
 /// RFC 3261 section 9.1: everything but the method is the INVITE's, so that it meets it on its way.
-fn cancel(invite: &Request) -> Request {
+pub(crate) fn cancel(invite: &Request) -> Request {
     let kept = invite.headers.iter().filter(|header| {
         matches!(
             header,
@@ -273,7 +273,8 @@ fn cancel(invite: &Request) -> Request {
         )
     });
     let mut headers: Vec<Header> = kept.cloned().collect();
-    headers.push(Header::CSeq(format!("{CSEQ_FIRST} CANCEL").into()));
+    let cseq = invite.cseq_header().and_then(|cseq| cseq.seq()).unwrap_or(CSEQ_FIRST);
+    headers.push(Header::CSeq(format!("{cseq} CANCEL").into()));
     Request {
         method: Method::Cancel,
         uri: invite.uri.clone(),
@@ -281,36 +282,6 @@ fn cancel(invite: &Request) -> Request {
         headers: headers.into(),
         body: Vec::new(),
     }
-}
-
-/// The peer that a 2xx to our INVITE makes (RFC 3261 section 12.1.2).
-fn callee(
-    invite: &Request,
-    response: &Response,
-    local_tag: String,
-    connection: SipConnection,
-    source: SipAddr,
-) -> Option<Peer> {
-    let routes = response.headers.iter().filter_map(|header| match header {
-        Header::RecordRoute(route) => Some(route.value().split(',')),
-        _ => None,
-    });
-    let mut routes: Vec<String> = routes.flatten().map(|route| route.trim().to_owned()).collect();
-    routes.reverse();
-    Some(Peer {
-        call_id: invite.call_id_header().ok()?.value().to_owned(),
-        local_tag,
-        remote_tag: response.to_header().ok()?.tag().ok()??.value().to_owned(),
-        local: invite.from_header().ok()?.value().to_owned(),
-        remote: response.to_header().ok()?.value().to_owned(),
-        remote_target: Mutex::new(contact_of(response.contact_header().ok()?.value())?),
-        routes,
-        // What follows the INVITE has the next numbers.
-        local_cseq: AtomicU32::new(CSEQ_FIRST),
-        remote_cseq_min: AtomicU32::new(0),
-        connection,
-        source,
-    })
 }
 
 /// Of the INVITE that begins a call of ours.

@@ -23,6 +23,24 @@ pub const SUPPORTED: &str = "timer, norefersub";
 const METHODS_REFUSED: [&[u8]; 6] =
     [b"REGISTER", b"INFO", b"MESSAGE", b"NOTIFY", b"PRACK", b"PUBLISH"];
 
+/// The methods that are passed on: those the stack has a name for.
+pub(crate) const METHODS_PASSED: [&[u8]; 14] = [
+    b"INVITE",
+    b"ACK",
+    b"BYE",
+    b"CANCEL",
+    b"OPTIONS",
+    b"PRACK",
+    b"UPDATE",
+    b"INFO",
+    b"MESSAGE",
+    b"REFER",
+    b"NOTIFY",
+    b"SUBSCRIBE",
+    b"PUBLISH",
+    b"REGISTER",
+];
+
 /// What a body may be, as the Accept header says it.
 pub const ACCEPT: &str = "application/sdp, multipart/related, multipart/mixed";
 
@@ -94,6 +112,29 @@ pub fn check_scanned(
     bytes: &[u8],
     transport: Transport,
     source: SocketAddr,
+) -> Verdict {
+    judge(message, bytes, transport, source, check_request)
+}
+
+/// Judges one message that is for somebody else, and that we pass on if it is well-formed.
+pub(crate) fn check_to_pass(
+    message: &Message<'_>,
+    bytes: &[u8],
+    transport: Transport,
+    source: SocketAddr,
+) -> Verdict {
+    judge(message, bytes, transport, source, check_request_to_pass)
+}
+
+/// Where the body of a request is that may be taken.
+type CheckRequest = fn(&Message<'_>, &[u8], Transport) -> Result<Range<usize>, Refusal>;
+
+fn judge(
+    message: &Message<'_>,
+    bytes: &[u8],
+    transport: Transport,
+    source: SocketAddr,
+    check_request: CheckRequest,
 ) -> Verdict {
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Verdict::Ignore(Ignored::KeepAlive);
@@ -177,16 +218,7 @@ fn check_request(
     bytes: &[u8],
     transport: Transport,
 ) -> Result<Range<usize>, Refusal> {
-    let line = check_request_line(message.start_line)?;
-    check_fields(message)?;
-    check_cseq(message, Some(line.method))?;
-    if let Some(value) = message.first(Name::MaxForwards) {
-        // 0 is fine: we are where the request ends, nothing is forwarded (RFC 3261 section
-        // 16.3 asks 483 of proxies only). Absent is fine too: RFC 2543 had it optional.
-        wire::decimal(value, MAX_FORWARDS_MAX).ok_or(malformed("Bad Max-Forwards"))?;
-    }
-    let body = check_body_length(message, bytes, transport)?;
-    let uri = check_uri(line.uri)?;
+    let (line, uri, body) = check_syntax(message, bytes, transport)?;
     check_method(line.method)?;
     if uri == UriScheme::Foreign {
         return Err(Refusal {
@@ -209,6 +241,51 @@ fn check_request(
     }
     if line.method == b"SUBSCRIBE" {
         check_subscribe(message, body.is_empty())?;
+    }
+    Ok(body)
+}
+
+/// What every request must be like, whoever it is for.
+fn check_syntax<'a>(
+    message: &Message<'a>,
+    bytes: &[u8],
+    transport: Transport,
+) -> Result<(RequestLine<'a>, UriScheme, Range<usize>), Refusal> {
+    let line = check_request_line(message.start_line)?;
+    check_fields(message)?;
+    check_cseq(message, Some(line.method))?;
+    if let Some(value) = message.first(Name::MaxForwards) {
+        // Who forwards nothing takes 0, too (RFC 3261 section 16.3 asks 483 of proxies only). Absent is
+        // fine: RFC 2543 had it optional.
+        wire::decimal(value, MAX_FORWARDS_MAX).ok_or(malformed("Bad Max-Forwards"))?;
+    }
+    let body = check_body_length(message, bytes, transport)?;
+    let uri = check_uri(line.uri)?;
+    Ok((line, uri, body))
+}
+
+/// A request that goes on to somebody else: what it asks for is for that one to judge.
+fn check_request_to_pass(
+    message: &Message<'_>,
+    bytes: &[u8],
+    transport: Transport,
+) -> Result<Range<usize>, Refusal> {
+    let (line, _, body) = check_syntax(message, bytes, transport)?;
+    //= RFC 3261 section 25.1: TEXT-UTF8char = %x21-7E / UTF8-NONASCII
+    // The stack would leave out what comes after it.
+    if std::str::from_utf8(&bytes[..message.body_start]).is_err() {
+        return Err(malformed("Header Not UTF-8"));
+    }
+    if !METHODS_PASSED.contains(&line.method) {
+        let methods: Vec<_> = METHODS_PASSED.iter().map(|it| String::from_utf8_lossy(it)).collect();
+        let extra = format!("Allow: {}\r\n", methods.join(", "));
+        return Err(Refusal { status: 501, reason: "Not Implemented", extra });
+    }
+    //= RFC 3261 section 16.3: If the request contains a Max-Forwards header field with a field value
+    //= of zero (0), the element MUST NOT forward the request.
+    let spent = message.first(Name::MaxForwards).and_then(|it| wire::decimal(it, 0)).is_some();
+    if spent && line.method != b"CANCEL" {
+        return Err(Refusal { status: 483, reason: "Too Many Hops", extra: String::new() });
     }
     Ok(body)
 }

@@ -1,30 +1,24 @@
 //! What comes from the sockets: past the gate, through the stack, to whoever handles the request.
 
-use std::net::SocketAddr;
-use std::sync::{Arc, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, PoisonError};
 
-use rsipstack::sip;
 use rsipstack::sip::{Header, HeadersExt, Method, Request, SipMessage, StatusCode};
-use rsipstack::transaction::key::{TransactionKey, TransactionRole};
 use rsipstack::transaction::transaction::Transaction;
-use rsipstack::transport::SipAddr;
-use tokio::time::Instant;
 
 use super::agent::Agent;
 use super::dialog::Within;
-use super::gate::{self, ALLOW, ALLOW_EVENTS, Ignored, SUPPORTED, Verdict};
-use super::overload::OverloadControl;
+use super::gate::{self, ALLOW, ALLOW_EVENTS, SUPPORTED, Verdict};
 use super::reply::{self, Identity};
-use super::way::{self, Arrival};
+use super::station::{Front, Reply};
+use super::way::Arrival;
 use super::wire::{self, Message, Name};
 use crate::mrfc::CallId;
+use tokio::time::Instant;
 
-impl Agent {
-    /// One message from a socket. What is returned goes back at once, past the stack.
-    pub(super) async fn receive(self: &Arc<Self>, arrival: Arrival<'_>) -> Option<Reply> {
+impl Front for Agent {
+    async fn receive(self: &Arc<Self>, arrival: Arrival<'_>) -> Option<Reply> {
         let Arrival { bytes, transport, source, received, .. } = arrival;
-        let waited_too_long = self.overload_control().take(received, Instant::now());
+        let waited_too_long = self.has_waited_too_long(received);
         let message = Message::scan(bytes);
         // Before all else, as the less a refusal costs the more time is left for calls.
         match message.method() {
@@ -85,14 +79,20 @@ impl Agent {
         }
         self.receive_by_stack(arrival, body).await
     }
+}
 
+impl Agent {
     /// Gives a message to the stack and takes what it makes of it.
     pub(super) async fn receive_by_stack(
         self: &Arc<Self>,
         arrival: Arrival<'_>,
         body: &[u8],
     ) -> Option<Reply> {
-        if self.give_to_stack(arrival, body).await.is_err() {
+        let Ok(message) = self.read(arrival, body) else { return self.not_understood(arrival) };
+        if let SipMessage::Response(response) = &message {
+            self.repeat_ack(response).await;
+        }
+        if self.give_to_stack(arrival, message).await.is_err() {
             return self.not_understood(arrival);
         }
         let transactions = self.handle_incoming().await;
@@ -104,13 +104,6 @@ impl Agent {
             self.metrics.retransmissions.increment();
         }
         None
-    }
-
-    /// The gate let it pass, and the stack cannot read it.
-    pub(super) fn not_understood(&self, arrival: Arrival<'_>) -> Option<Reply> {
-        self.metrics.stack_refused.increment();
-        let refusal = gate::refuse(arrival.bytes, 400, "Bad Request", "", arrival.source);
-        refusal.map(|bytes| Reply { bytes, to: arrival.source })
     }
 
     /// Refuses a request for want of room or time, without a transaction: a flood beyond the limits must
@@ -156,18 +149,6 @@ impl Agent {
         self.shed(arrival, message)
     }
 
-    /// The kernel had no room for so many datagrams before one received at `received`.
-    pub(super) fn overflowed(&self, received: Instant, dropped: u32) {
-        self.metrics.datagrams_dropped.add(dropped.into());
-        self.overload_control().overflowed(received, Instant::now());
-    }
-
-    /// What a 503 tells, in seconds: who is sent away together shall not come back together.
-    pub(super) fn retry_after_seconds(&self, spread: u64) -> u64 {
-        let least = self.config.retry_after.as_secs();
-        least + spread % least.max(1)
-    }
-
     /// Of an ACK: it is for a refusal without a transaction, which waits for none.
     fn has_shed(&self, message: &Message<'_>) -> bool {
         let mut table = self.table();
@@ -178,31 +159,8 @@ impl Agent {
         name.is_some_and(|name| table.shed.contains(name, Instant::now()))
     }
 
-    pub(super) fn queue_delay(&self) -> Duration {
-        self.overload_control().delay(Instant::now())
-    }
-
-    /// It is consistent at any moment, whoever panicked.
-    fn overload_control(&self) -> MutexGuard<'_, OverloadControl> {
-        self.overload.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(super) fn user_agent_line(&self) -> String {
         format!("User-Agent: {}\r\n", self.config.user_agent)
-    }
-
-    fn count_ignored(&self, why: Ignored) {
-        match why {
-            Ignored::KeepAlive => {}
-            Ignored::Response | Ignored::Ack => {
-                self.metrics.messages.increment();
-                self.metrics.dropped_malformed.increment();
-            }
-            Ignored::Unanswerable => {
-                self.metrics.messages.increment();
-                self.metrics.dropped_unanswerable.increment();
-            }
-        }
     }
 
     /// No room for another transaction or, where this begins one, for another call.
@@ -218,47 +176,10 @@ impl Agent {
             || (begins_call && calls >= self.config.calls_max)
     }
 
-    /// A request received before: its transaction answers it, whatever the load.
-    pub(super) fn is_known(&self, bytes: &[u8]) -> bool {
-        let (open, finished) = (&self.endpoint.transactions, &self.endpoint.finished_transactions);
-        // To make the key costs more than all the rest; most of the time there is nothing to find.
-        if open.is_empty() && finished.is_empty() {
-            return false;
-        }
-        let Ok(SipMessage::Request(request)) = SipMessage::try_from(bytes) else { return false };
-        TransactionKey::from_request(&request, TransactionRole::Server)
-            .is_ok_and(|key| open.contains_key(&key) || finished.contains_key(&key))
-    }
-
     /// The call whose INVITE a CANCEL is for, where no transaction of the stack has it.
     fn cancelled_call(&self, message: &Message<'_>) -> Option<CallId> {
         let table = self.table();
         table.repeats.get(table.repeats.name(Identity::of(message)?))
-    }
-
-    async fn give_to_stack(
-        self: &Arc<Self>,
-        arrival: Arrival<'_>,
-        body: &[u8],
-    ) -> rsipstack::Result<()> {
-        let mut message = SipMessage::try_from(arrival.bytes)?;
-        // Without a Content-Length the stack takes no body; the gate knows better.
-        match &mut message {
-            SipMessage::Request(request) => body.clone_into(&mut request.body),
-            SipMessage::Response(response) => body.clone_into(&mut response.body),
-        }
-        let transport = match arrival.transport {
-            gate::Transport::Udp => sip::Transport::Udp,
-            gate::Transport::Tcp => sip::Transport::Tcp,
-        };
-        if let SipMessage::Response(response) = &message {
-            self.repeat_ack(response).await;
-        }
-        if let SipMessage::Request(request) = &mut message {
-            way::mark_source(request, arrival.source, transport)?;
-        }
-        let from = SipAddr::new(transport, arrival.source.into());
-        self.endpoint.on_received_message(message, arrival.connection.clone(), &from).await
     }
 
     /// Takes what the stack made of the message: with every message given to it the queue is
@@ -309,12 +230,6 @@ impl Agent {
             }
         }
     }
-}
-
-/// A response that goes back as it is.
-pub(super) struct Reply {
-    pub(super) bytes: Vec<u8>,
-    pub(super) to: SocketAddr,
 }
 
 /// A final answer the MRFC is not asked for.

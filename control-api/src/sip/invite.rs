@@ -11,11 +11,12 @@ use tokio::time::Instant;
 
 use super::agent::Agent;
 use super::dialog::{Asked, Dialog, Invitation, Pending, Phase, Within};
-use super::incoming::{Refusal, Reply, is_ack, respond};
+use super::incoming::{Refusal, is_ack, respond};
 use super::peer::{Peer, RemoteEnd, contact_uri, unescape, unescape_user};
 use super::repeats::RequestName;
 use super::reply::{self, Identity};
 use super::session::{IntervalTooSmall, Terms};
+use super::station::Reply;
 use super::way::{self, Arrival, Way};
 use super::wire::{self, Message, Name};
 use crate::mrfc::{CallId, Caller, Event};
@@ -446,11 +447,11 @@ pub(super) fn add_to_tag(request: &mut Request, tag: &str) {
 }
 
 /// Our tag leads to the call or subscription that began the dialog; its second half can not be guessed (RFC 3261 section 19.3).
-pub(super) fn new_tag(number: u64) -> String {
+pub(crate) fn new_tag(number: u64) -> String {
     format!("{number:x}-{:016x}", random_u64())
 }
 
-pub(super) fn random_u64() -> u64 {
+pub(crate) fn random_u64() -> u64 {
     let mut bytes = [0; 8];
     random::fill(&mut bytes);
     u64::from_ne_bytes(bytes)

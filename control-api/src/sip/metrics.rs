@@ -137,7 +137,7 @@ impl SipMetrics {
     }
 
     /// Counts a rejection by the gate.
-    pub(super) fn count_rejection(&self, status: u16) {
+    pub(crate) fn count_rejection(&self, status: u16) {
         match status {
             405 | 501 => self.gate_method.increment(),
             406 | 415 | 489 => self.gate_content.increment(),

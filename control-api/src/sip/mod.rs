@@ -9,28 +9,29 @@
 //! that is refused or cancelled gets its transaction then.
 
 mod agent;
-mod dialing;
+pub(crate) mod dialing;
 mod dialog;
 pub mod framer;
 pub mod gate;
 mod in_dialog;
 mod incoming;
-mod invite;
+pub(crate) mod invite;
 mod metrics;
-mod multipart;
+pub(crate) mod multipart;
 mod outgoing;
 mod overload;
-mod peer;
+pub(crate) mod peer;
 mod received;
 mod reinviting;
-mod repeats;
-mod reply;
-mod sending;
+pub(crate) mod repeats;
+pub(crate) mod reply;
+pub(crate) mod sending;
 mod session;
+pub(crate) mod station;
 mod subscriptions;
 mod timers;
-mod transport;
-mod way;
+pub(crate) mod transport;
+pub(crate) mod way;
 pub mod wire;
 
 use std::io;
@@ -46,6 +47,7 @@ use crate::mrfc::{Action, CallId, Event};
 use agent::Agent;
 use dialing::Wanted;
 pub use metrics::{Counter, Gauge, SipMetrics};
+use transport::Sockets;
 
 /// How the SIP front is set up.
 #[derive(Clone, Debug)]
@@ -141,17 +143,14 @@ pub struct SipHandle {
 /// # Errors
 /// Binding failed.
 pub async fn start(config: SipConfig, events: mpsc::Sender<Event>) -> io::Result<SipHandle> {
-    let udp = transport::bind_udp(config.udp, config.udp_receive_buffer_bytes)?;
-    let tcp = tokio::net::TcpListener::bind(config.tcp).await?;
-    let (udp_address, tcp_address) = (udp.local_addr()?, tcp.local_addr()?);
+    let sockets = Sockets::bind(&config).await?;
+    let (udp, tcp) = (sockets.udp_address, sockets.tcp_address);
     let cancel = CancellationToken::new();
     let tasks = TaskTracker::new();
-    let agent = Agent::new(config, events, udp_address, tcp_address, cancel.clone(), tasks.clone());
-    agent.spawn(transport::serve_udp(Arc::clone(&agent), Arc::new(udp)));
-    agent.spawn(transport::serve_tcp(Arc::clone(&agent), tcp));
-    agent.spawn(Arc::clone(&agent).run_timers());
+    let agent = Agent::new(config, events, udp, tcp, cancel.clone(), tasks.clone());
+    sockets.serve(&agent);
     agent.spawn(Arc::clone(&agent).run_sessions());
-    Ok(SipHandle { agent, udp: udp_address, tcp: tcp_address, cancel, tasks })
+    Ok(SipHandle { agent, udp, tcp, cancel, tasks })
 }
 
 impl SipHandle {

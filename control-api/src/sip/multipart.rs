@@ -41,6 +41,39 @@ pub(super) fn session_description(content_type: &[u8], body: &[u8]) -> Option<Ra
     chosen.is_plain().then(|| chosen.content.clone())
 }
 
+/// The same in a body that is passed on with all of its parts, whatever they are. `Err`: there is one that
+/// cannot be taken out and put back, or more than one.
+pub(crate) fn session_description_among(
+    content_type: &[u8],
+    body: &[u8],
+) -> Result<Option<Range<usize>>, Unreadable> {
+    let media_type = media_type(content_type);
+    if media_type == b"application/sdp" {
+        return Ok(Some(0..body.len()));
+    }
+    if !media_type.starts_with(b"multipart/") {
+        return Ok(None);
+    }
+    let boundary = parameter(content_type, b"boundary").unwrap_or_default();
+    if !(1..=BOUNDARY_SIZE_MAX).contains(&boundary.len()) {
+        return Err(Unreadable);
+    }
+    let parts = parts(body, boundary).ok_or(Unreadable)?;
+    if parts.iter().any(|part| media_type_of(part).starts_with(b"multipart/")) {
+        return Err(Unreadable);
+    }
+    let mut described = parts.iter().filter(|part| media_type_of(part) == b"application/sdp");
+    match (described.next(), described.next()) {
+        (None, _) => Ok(None),
+        (Some(part), None) if part.is_plain() => Ok(Some(part.content.clone())),
+        _ => Err(Unreadable),
+    }
+}
+
+/// A body whose session description cannot be told from the rest.
+#[derive(Debug)]
+pub(crate) struct Unreadable;
+
 /// One part of a body.
 struct Part<'a> {
     headers: &'a [u8],

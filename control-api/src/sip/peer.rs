@@ -4,41 +4,41 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use rsipstack::sip::{Header, HeadersExt, Method, Request, Uri, Version};
+use rsipstack::sip::{Header, HeadersExt, Method, Request, Response, Uri, Version};
 use rsipstack::transport::{SipAddr, SipConnection};
 
 /// One dialog (RFC 3261 section 12), without what is done in it.
-pub(super) struct Peer {
-    pub(super) call_id: String,
-    pub(super) local_tag: String,
-    pub(super) remote_tag: String,
+pub(crate) struct Peer {
+    pub(crate) call_id: String,
+    pub(crate) local_tag: String,
+    pub(crate) remote_tag: String,
     /// From of our requests: the To of the first request with our tag.
-    pub(super) local: String,
+    pub(crate) local: String,
     /// To of our requests: the From of the first request.
-    pub(super) remote: String,
+    pub(crate) remote: String,
     /// Contact of the peer: Request-URI of our requests.
-    pub(super) remote_target: Mutex<Uri>,
+    pub(crate) remote_target: Mutex<Uri>,
     /// Route of our requests, from Record-Route (RFC 3261 section 12.1.1).
-    pub(super) routes: Vec<String>,
-    pub(super) local_cseq: AtomicU32,
+    pub(crate) routes: Vec<String>,
+    pub(crate) local_cseq: AtomicU32,
     /// The lowest number its next request may have: 0 before it has sent one (RFC 3261 section
     /// 12.2.2).
-    pub(super) remote_cseq_min: AtomicU32,
-    pub(super) connection: SipConnection,
+    pub(crate) remote_cseq_min: AtomicU32,
+    pub(crate) connection: SipConnection,
     /// Where the first request came from.
-    pub(super) source: SipAddr,
+    pub(crate) source: SipAddr,
 }
 
 /// The peer's end of a dialog, by its first request.
-pub(super) struct RemoteEnd {
-    pub(super) call_id: String,
-    pub(super) tag: String,
-    pub(super) cseq: u32,
+pub(crate) struct RemoteEnd {
+    pub(crate) call_id: String,
+    pub(crate) tag: String,
+    pub(crate) cseq: u32,
 }
 
 impl Peer {
     /// The peer that sent a request outside a dialog, which has our tag in its To already.
-    pub(super) fn new(
+    pub(crate) fn new(
         request: &Request,
         local_tag: String,
         connection: SipConnection,
@@ -54,7 +54,7 @@ impl Peer {
     }
 
     /// The same where what its end of the dialog is called is known.
-    pub(super) fn of(
+    pub(crate) fn of(
         request: &Request,
         local_tag: String,
         remote: RemoteEnd,
@@ -80,8 +80,39 @@ impl Peer {
         })
     }
 
+    /// The peer that a response to a request of ours makes (RFC 3261 section 12.1.2).
+    pub(crate) fn answered(
+        request: &Request,
+        response: &Response,
+        local_tag: String,
+        connection: SipConnection,
+        source: SipAddr,
+    ) -> Option<Self> {
+        let routes = response.headers.iter().filter_map(|header| match header {
+            Header::RecordRoute(route) => Some(route.value().split(',')),
+            _ => None,
+        });
+        let mut routes: Vec<String> =
+            routes.flatten().map(|route| route.trim().to_owned()).collect();
+        routes.reverse();
+        Some(Self {
+            call_id: request.call_id_header().ok()?.value().to_owned(),
+            local_tag,
+            remote_tag: response.to_header().ok()?.tag().ok()??.value().to_owned(),
+            local: request.from_header().ok()?.value().to_owned(),
+            remote: response.to_header().ok()?.value().to_owned(),
+            remote_target: Mutex::new(contact_of(response.contact_header().ok()?.value())?),
+            routes,
+            // What follows the request has the next numbers.
+            local_cseq: AtomicU32::new(request.cseq_header().ok()?.seq().ok()?),
+            remote_cseq_min: AtomicU32::new(0),
+            connection,
+            source,
+        })
+    }
+
     /// Whether an in-dialog request belongs here (RFC 3261 section 12.2.2).
-    pub(super) fn matches(&self, request: &Request) -> bool {
+    pub(crate) fn matches(&self, request: &Request) -> bool {
         let tag = |tag: Option<rsipstack::sip::param::Tag>| tag.map(|tag| tag.value().to_owned());
         let call_id = request.call_id_header().map(|id| id.value() == self.call_id);
         let from = request.from_header().and_then(|from| from.tag()).map(tag);
@@ -92,12 +123,12 @@ impl Peer {
     }
 
     /// Takes the number of a request; false where it is out of order.
-    pub(super) fn advance(&self, cseq: u32) -> bool {
+    pub(crate) fn advance(&self, cseq: u32) -> bool {
         self.remote_cseq_min.fetch_max(cseq.saturating_add(1), Ordering::Relaxed) <= cseq
     }
 
     /// Whether a request of that number comes in order.
-    pub(super) fn is_next(&self, cseq: u32) -> bool {
+    pub(crate) fn is_next(&self, cseq: u32) -> bool {
         //= RFC 3261 section 12.2.2: If [...] the sequence number of the request is lower than
         //= the remote sequence number, the request is out of order and MUST be rejected with a
         //= 500 (Server Internal Error) response.
@@ -105,34 +136,34 @@ impl Peer {
     }
 
     /// A target refresh (RFC 3261 section 12.2.2).
-    pub(super) fn retarget(&self, request: &Request) {
+    pub(crate) fn retarget(&self, request: &Request) {
         self.retarget_to(contact_uri(request));
     }
 
     /// The same by the Contact of a response to a request of ours (section 12.2.1.2).
-    pub(super) fn retarget_to(&self, contact: Option<Uri>) {
+    pub(crate) fn retarget_to(&self, contact: Option<Uri>) {
         if let Some(uri) = contact {
             *self.remote_target.lock().unwrap_or_else(PoisonError::into_inner) = uri;
         }
     }
 
     /// What a response that makes the dialog returns to the proxies (RFC 3261 section 12.1.1).
-    pub(super) fn record_route(&self) -> impl Iterator<Item = Header> + '_ {
+    pub(crate) fn record_route(&self) -> impl Iterator<Item = Header> + '_ {
         self.routes.iter().map(|route| Header::RecordRoute(route.clone().into()))
     }
 
     /// The number of the next request of ours.
-    pub(super) fn next_cseq(&self) -> u32 {
+    pub(crate) fn next_cseq(&self) -> u32 {
         self.local_cseq.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// The next request of ours in this dialog, without Via.
-    pub(super) fn request(&self, method: Method) -> Request {
+    pub(crate) fn request(&self, method: Method) -> Request {
         self.numbered(method, self.next_cseq())
     }
 
     /// A request of ours with that number: an ACK has that of its INVITE (RFC 3261 section 13.2.2.4).
-    pub(super) fn numbered(&self, method: Method, cseq: u32) -> Request {
+    pub(crate) fn numbered(&self, method: Method, cseq: u32) -> Request {
         let mut headers = vec![
             Header::From(self.local.clone().into()),
             Header::To(self.remote.clone().into()),
@@ -152,7 +183,7 @@ impl Peer {
 
     /// Where our requests go: the first route or the remote target where that is an address,
     /// else back to where the first request came from; this node asks no DNS.
-    pub(super) fn next_hop(&self) -> SipAddr {
+    pub(crate) fn next_hop(&self) -> SipAddr {
         let route = self.routes.first().and_then(|route| {
             let uri = route.split(['<', '>']).nth(1).unwrap_or(route);
             Uri::try_from(uri).ok()
@@ -168,12 +199,12 @@ impl Peer {
 }
 
 /// The URI of the first Contact.
-pub(super) fn contact_uri(request: &Request) -> Option<Uri> {
+pub(crate) fn contact_uri(request: &Request) -> Option<Uri> {
     contact_of(request.contact_header().ok()?.value())
 }
 
 /// The URI of a Contact value.
-pub(super) fn contact_of(value: &str) -> Option<Uri> {
+pub(crate) fn contact_of(value: &str) -> Option<Uri> {
     let uri = match value.split_once('<') {
         Some((_, rest)) => rest.split('>').next()?,
         None => value.split(';').next()?,
@@ -185,7 +216,7 @@ pub(super) fn contact_of(value: &str) -> Option<Uri> {
 
 /// The stack keeps the user part as received but escapes it when it writes it, so what was
 /// escaped must be unescaped in between.
-pub(super) fn unescape_user(uri: &mut Uri) {
+pub(crate) fn unescape_user(uri: &mut Uri) {
     if let Some(auth) = &mut uri.auth
         && let Some(user) = unescape(&auth.user)
     {
@@ -194,7 +225,7 @@ pub(super) fn unescape_user(uri: &mut Uri) {
 }
 
 /// `%HH` resolved; `None` where the result is not UTF-8 or an escape is broken.
-pub(super) fn unescape(text: &str) -> Option<String> {
+pub(crate) fn unescape(text: &str) -> Option<String> {
     let mut parts = text.split('%');
     let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
     for part in parts {

@@ -9,7 +9,7 @@ use super::agent::Agent;
 use super::dialog::{Dialog, Phase};
 use super::gate::{ALLOW, SUPPORTED};
 use super::peer::{Peer, contact_of};
-use super::sending::ADDED_SIZE_ESTIMATE;
+use super::sending::{ADDED_SIZE_ESTIMATE, way_to};
 use super::session::Terms;
 use crate::mrfc::{CallId, Event};
 
@@ -68,7 +68,7 @@ impl Agent {
         request.headers.push(Header::ContentType("application/sdp".into()));
         request.body = sdp;
         let size = request.to_string().len() + ADDED_SIZE_ESTIMATE;
-        let (connection, next_hop) = self.way_to(&peer.connection, peer.next_hop(), size).await?;
+        let (connection, next_hop) = way_to(self, &peer.connection, peer.next_hop(), size).await?;
         let mut transaction = self.transaction(request, connection, next_hop)?;
         transaction.send().await.ok()?;
         while let Some(message) = transaction.receive().await {

@@ -13,18 +13,18 @@ use crate::mrfc::CallId;
 /// Names one request: a keyed hash of what makes it one (RFC 3261 section 17.2.3), which nobody
 /// outside can aim at.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(super) struct RequestName(u64);
+pub(crate) struct RequestName(u64);
 
 impl RequestName {
     /// As good as a random number, and the same for the same request.
-    pub(super) fn spread(self) -> u64 {
+    pub(crate) fn spread(self) -> u64 {
         self.0
     }
 }
 
 /// The requests of the last 64 * T1, some 60 bytes each.
 #[derive(Default)]
-pub(super) struct Repeats {
+pub(crate) struct Repeats {
     hashing: RandomState,
     calls: HashMap<RequestName, CallId>,
     /// Oldest first, with the moment no repetition is expected any more.
@@ -33,32 +33,32 @@ pub(super) struct Repeats {
 
 impl Repeats {
     /// The name of a request that is the same when `identity` is.
-    pub(super) fn name(&self, identity: impl Hash) -> RequestName {
+    pub(crate) fn name(&self, identity: impl Hash) -> RequestName {
         RequestName(self.hashing.hash_one(identity))
     }
 
     /// The call a request was taken for.
-    pub(super) fn get(&self, name: RequestName) -> Option<CallId> {
+    pub(crate) fn get(&self, name: RequestName) -> Option<CallId> {
         self.calls.get(&name).copied()
     }
 
     /// A request was taken.
-    pub(super) fn insert(&mut self, name: RequestName, call: CallId) {
+    pub(crate) fn insert(&mut self, name: RequestName, call: CallId) {
         self.calls.insert(name, call);
     }
 
     /// It has its final answer, and none of its repetitions comes after `at`.
-    pub(super) fn forget_at(&mut self, name: RequestName, at: Instant) {
+    pub(crate) fn forget_at(&mut self, name: RequestName, at: Instant) {
         self.forgotten_at.push_back((at, name));
     }
 
     /// From now on it is the stack's.
-    pub(super) fn forget(&mut self, name: RequestName) {
+    pub(crate) fn forget(&mut self, name: RequestName) {
         self.calls.remove(&name);
     }
 
     /// Forgets those whose time has come.
-    pub(super) fn expire(&mut self, now: Instant) {
+    pub(crate) fn expire(&mut self, now: Instant) {
         while let Some((at, name)) = self.forgotten_at.front() {
             if *at > now {
                 return;
@@ -68,7 +68,7 @@ impl Repeats {
         }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.calls.len()
     }
 }
@@ -77,7 +77,7 @@ impl Repeats {
 /// way for T4 (RFC 3261 section 17.1.2.2) and must not become a call that nobody waits for; who repeats
 /// later has not heard of the refusal.
 #[derive(Default)]
-pub(super) struct Shed {
+pub(crate) struct Shed {
     /// Since this generation began, and the one before.
     current: HashSet<RequestName>,
     previous: HashSet<RequestName>,
@@ -87,16 +87,16 @@ pub(super) struct Shed {
 }
 
 impl Shed {
-    pub(super) fn new(lifetime: Duration) -> Self {
+    pub(crate) fn new(lifetime: Duration) -> Self {
         Self { lifetime, ..Self::default() }
     }
 
     /// Nothing was refused lately; may be false although that is so.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.current.is_empty() && self.previous.is_empty()
     }
 
-    pub(super) fn contains(&mut self, name: RequestName, now: Instant) -> bool {
+    pub(crate) fn contains(&mut self, name: RequestName, now: Instant) -> bool {
         if self.is_empty() {
             return false;
         }
@@ -104,7 +104,7 @@ impl Shed {
         self.current.contains(&name) || self.previous.contains(&name)
     }
 
-    pub(super) fn insert(&mut self, name: RequestName, now: Instant) {
+    pub(crate) fn insert(&mut self, name: RequestName, now: Instant) {
         self.turn(now);
         self.current.insert(name);
     }

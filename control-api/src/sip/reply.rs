@@ -9,7 +9,7 @@ use super::wire::{self, Message, Name};
 
 /// Builds a response to `message`; `None` where its top Via is unusable. `extra` holds complete
 /// header lines.
-pub(super) fn build(
+pub(crate) fn build(
     message: &Message<'_>,
     status: u16,
     reason: &str,
@@ -85,7 +85,7 @@ pub(super) fn head(
 /// What a request has in common with its repetitions and its CANCEL, and with nothing else (RFC 3261
 /// section 17.2.3): besides branch and sent-by what a sender of RFC 2543 may have instead.
 #[derive(Hash)]
-pub(super) struct Identity<'a> {
+pub(crate) struct Identity<'a> {
     branch: &'a [u8],
     host: &'a [u8],
     port: Option<u16>,
@@ -96,7 +96,7 @@ pub(super) struct Identity<'a> {
 
 impl<'a> Identity<'a> {
     /// `None` where the request cannot be answered.
-    pub(super) fn of(request: &Message<'a>) -> Option<Self> {
+    pub(crate) fn of(request: &Message<'a>) -> Option<Self> {
         let value = request.first(Name::Via)?;
         let via = TopVia::parse(value)?;
         Some(Self {

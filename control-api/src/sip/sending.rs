@@ -12,6 +12,7 @@ use rsipstack::transport::{SipAddr, SipConnection};
 
 use super::agent::Agent;
 use super::peer::Peer;
+use super::station::{Front, Station};
 use super::transport;
 
 /// TCP connections that we have opened, by where they lead.
@@ -23,7 +24,7 @@ impl Agent {
     /// none.
     pub(super) async fn transact(self: &Arc<Self>, request: Request, peer: &Peer) -> Option<u16> {
         let size = request.to_string().len() + ADDED_SIZE_ESTIMATE;
-        let (connection, next_hop) = self.way_to(&peer.connection, peer.next_hop(), size).await?;
+        let (connection, next_hop) = way_to(self, &peer.connection, peer.next_hop(), size).await?;
         let mut transaction = self.transaction(request, connection, next_hop)?;
         transaction.send().await.ok()?;
         while let Some(message) = transaction.receive().await {
@@ -36,9 +37,11 @@ impl Agent {
         }
         None
     }
+}
 
+impl Station {
     /// A client transaction for a request without Via.
-    pub(super) fn transaction(
+    pub(crate) fn transaction(
         &self,
         request: Request,
         connection: SipConnection,
@@ -53,7 +56,7 @@ impl Agent {
     }
 
     /// The request as it leaves on that connection.
-    pub(super) fn with_via(&self, mut request: Request, connection: &SipConnection) -> Request {
+    pub(crate) fn with_via(&self, mut request: Request, connection: &SipConnection) -> Request {
         let (transport, sent_by) = match connection {
             SipConnection::Udp(_) => ("UDP", &self.contact_udp),
             _ => ("TCP", &self.contact_tcp),
@@ -64,41 +67,41 @@ impl Agent {
         request.headers.push(Header::UserAgent(self.config.user_agent.clone().into()));
         request
     }
+}
 
-    /// The connection for so many bytes to that hop: the one given, unless it is closed or the
-    /// request too large for a datagram.
-    pub(super) async fn way_to(
-        self: &Arc<Self>,
-        connection: &SipConnection,
-        next_hop: SipAddr,
-        size: usize,
-    ) -> Option<(SipConnection, SipAddr)> {
-        let datagram = matches!(connection, SipConnection::Udp(_));
-        let open = datagram || is_open(connection);
-        if open && (!datagram || size <= DATAGRAM_REQUEST_SIZE_MAX) {
-            return Some((connection.clone(), next_hop));
-        }
-        if let Some(opened) = self.connection_to(next_hop.get_socketaddr().ok()?).await {
-            return Some((opened, next_hop));
-        }
-        //= RFC 3261 section 18.1.1: if the attempt to establish the connection [fails], the
-        //= element SHOULD retry the request, using UDP.
-        (datagram && size <= DATAGRAM_SIZE_MAX).then(|| (connection.clone(), next_hop))
+/// The connection for so many bytes to that hop: the one given, unless it is closed or the request too
+/// large for a datagram.
+pub(crate) async fn way_to<F: Front>(
+    front: &Arc<F>,
+    connection: &SipConnection,
+    next_hop: SipAddr,
+    size: usize,
+) -> Option<(SipConnection, SipAddr)> {
+    let datagram = matches!(connection, SipConnection::Udp(_));
+    let open = datagram || is_open(connection);
+    if open && (!datagram || size <= DATAGRAM_REQUEST_SIZE_MAX) {
+        return Some((connection.clone(), next_hop));
     }
+    if let Some(opened) = connection_to(front, next_hop.get_socketaddr().ok()?).await {
+        return Some((opened, next_hop));
+    }
+    //= RFC 3261 section 18.1.1: if the attempt to establish the connection [fails], the
+    //= element SHOULD retry the request, using UDP.
+    (datagram && size <= DATAGRAM_SIZE_MAX).then(|| (connection.clone(), next_hop))
+}
 
-    /// A TCP connection to that address, open already or opened now.
-    pub(super) async fn connection_to(
-        self: &Arc<Self>,
-        address: SocketAddr,
-    ) -> Option<SipConnection> {
-        let known = self.connections.get(address);
-        if known.is_some() {
-            return known;
-        }
-        let connection = transport::connect(self, address).await?;
-        self.connections.insert(address, connection.clone());
-        Some(connection)
+/// A TCP connection to that address, open already or opened now.
+pub(crate) async fn connection_to<F: Front>(
+    front: &Arc<F>,
+    address: SocketAddr,
+) -> Option<SipConnection> {
+    let known = front.connections.get(address);
+    if known.is_some() {
+        return known;
     }
+    let connection = transport::connect(front, address).await?;
+    front.connections.insert(address, connection.clone());
+    Some(connection)
 }
 
 impl Connections {
@@ -126,4 +129,4 @@ const DATAGRAM_REQUEST_SIZE_MAX: usize = 1300;
 const DATAGRAM_SIZE_MAX: usize = 65_507;
 
 /// Via, User-Agent and Content-Length, which are added later.
-pub(super) const ADDED_SIZE_ESTIMATE: usize = 200;
+pub(crate) const ADDED_SIZE_ESTIMATE: usize = 200;

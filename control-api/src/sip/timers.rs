@@ -3,19 +3,17 @@
 //! transaction is forgotten: callers that never send one would make that quadratic. This one finds
 //! the entry by its key.
 
-use std::sync::Arc;
-
 use rsipstack::dialog::DialogId;
 use rsipstack::sip::{Response, SipMessage};
 use rsipstack::transaction::TransactionTimer;
 use rsipstack::transaction::key::{TransactionKey, TransactionRole};
 use rsipstack::transaction::transaction::TransactionEvent;
 
-use super::agent::Agent;
+use super::station::Station;
 
-impl Agent {
+impl Station {
     /// Gives each timer that has run out to its transaction.
-    pub(super) async fn run_timers(self: Arc<Self>) {
+    pub(crate) async fn run_timers(&self) {
         loop {
             for timer in self.endpoint.timers.wait_for_ready().await {
                 match timer {

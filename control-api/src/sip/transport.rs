@@ -1,5 +1,5 @@
 //! The sockets: one UDP socket, one TCP listener. What they receive goes through the gate
-//! ([`Agent::receive`]) and into the stack; what the stack sends comes back here.
+//! ([`Front::receive`]) and into the stack; what the stack sends comes back here.
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,10 +18,11 @@ use tokio::sync::{Mutex, mpsc};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::agent::Agent;
+use super::SipConfig;
 use super::framer::{Frame, Framer};
 use super::gate::Transport;
 use super::received::{Datagram, Receiver, stamp};
+use super::station::Front;
 use super::way::Arrival;
 
 /// The largest datagram there is.
@@ -39,7 +40,32 @@ const READ_SIZE: usize = 16 * 1024;
 /// After a failed accept (no descriptors left) the listener rests, or it would spin.
 const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
 
-pub(super) fn bind_udp(address: SocketAddr, receive_buffer_bytes: usize) -> io::Result<UdpSocket> {
+/// Both sockets of a station, bound.
+pub(crate) struct Sockets {
+    udp: UdpSocket,
+    tcp: TcpListener,
+    pub(crate) udp_address: SocketAddr,
+    pub(crate) tcp_address: SocketAddr,
+}
+
+impl Sockets {
+    pub(crate) async fn bind(config: &SipConfig) -> io::Result<Self> {
+        let udp = bind_udp(config.udp, config.udp_receive_buffer_bytes)?;
+        let tcp = TcpListener::bind(config.tcp).await?;
+        let (udp_address, tcp_address) = (udp.local_addr()?, tcp.local_addr()?);
+        Ok(Self { udp, tcp, udp_address, tcp_address })
+    }
+
+    /// Serves them, and the timers of the transactions.
+    pub(crate) fn serve<F: Front>(self, front: &Arc<F>) {
+        front.spawn(serve_udp(Arc::clone(front), Arc::new(self.udp)));
+        front.spawn(serve_tcp(Arc::clone(front), self.tcp));
+        let timed = Arc::clone(front);
+        front.spawn(async move { timed.run_timers().await });
+    }
+}
+
+fn bind_udp(address: SocketAddr, receive_buffer_bytes: usize) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     // The kernel caps it at net.core.rmem_max without an error; the operator reads it below.
     socket.set_recv_buffer_size(receive_buffer_bytes)?;
@@ -54,7 +80,7 @@ pub(super) fn bind_udp(address: SocketAddr, receive_buffer_bytes: usize) -> io::
     UdpSocket::from_std(socket.into())
 }
 
-pub(super) async fn serve_udp(agent: Arc<Agent>, socket: Arc<UdpSocket>) {
+async fn serve_udp<F: Front>(front: Arc<F>, socket: Arc<UdpSocket>) {
     let connection = match UdpConnection::from_socket(socket.clone(), None, None).await {
         Ok(connection) => SipConnection::Udp(connection),
         Err(error) => {
@@ -62,8 +88,8 @@ pub(super) async fn serve_udp(agent: Arc<Agent>, socket: Arc<UdpSocket>) {
             return;
         }
     };
-    let _ = agent.udp.set(connection.clone());
-    let _ = agent.socket.set(Arc::clone(&socket));
+    let _ = front.udp.set(connection.clone());
+    let _ = front.socket.set(Arc::clone(&socket));
     let mut buffer = vec![0; DATAGRAM_SIZE_MAX];
     let mut receiver = Receiver::new();
     loop {
@@ -77,7 +103,7 @@ pub(super) async fn serve_udp(agent: Arc<Agent>, socket: Arc<UdpSocket>) {
                 }
             };
         if dropped > 0 {
-            agent.overflowed(received, dropped);
+            front.overflowed(received, dropped);
         }
         let arrival = Arrival {
             bytes: &buffer[..length],
@@ -87,7 +113,7 @@ pub(super) async fn serve_udp(agent: Arc<Agent>, socket: Arc<UdpSocket>) {
             connection: &connection,
             stream: None,
         };
-        if let Some(reply) = agent.receive(arrival).await {
+        if let Some(reply) = front.receive(arrival).await {
             // To the source, whatever host the Via names: a forged one must not aim us at others.
             if let Err(error) = socket.send_to(&reply.bytes, reply.to).await {
                 tracing::debug!(%error, "UDP send");
@@ -96,7 +122,7 @@ pub(super) async fn serve_udp(agent: Arc<Agent>, socket: Arc<UdpSocket>) {
     }
 }
 
-pub(super) async fn serve_tcp(agent: Arc<Agent>, listener: TcpListener) {
+async fn serve_tcp<F: Front>(front: Arc<F>, listener: TcpListener) {
     loop {
         let (stream, source) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -106,29 +132,29 @@ pub(super) async fn serve_tcp(agent: Arc<Agent>, listener: TcpListener) {
                 continue;
             }
         };
-        let connections_max = i64::try_from(agent.config.connections_max).unwrap_or(i64::MAX);
-        if agent.metrics.connections_active.get() >= connections_max {
-            agent.metrics.connections_refused.increment();
+        let connections_max = i64::try_from(front.config.connections_max).unwrap_or(i64::MAX);
+        if front.metrics.connections_active.get() >= connections_max {
+            front.metrics.connections_refused.increment();
             continue;
         }
-        agent.metrics.connections_active.add(1);
-        let served = serve_connection(Arc::clone(&agent), stream, source);
-        agent.spawn(served);
+        front.metrics.connections_active.add(1);
+        let served = serve_connection(Arc::clone(&front), stream, source);
+        front.spawn(served);
     }
 }
 
 /// Takes the connection off the gauge however its task ends.
-struct Counted(Arc<Agent>);
+struct Counted<F: Front>(Arc<F>);
 
-impl Drop for Counted {
+impl<F: Front> Drop for Counted<F> {
     fn drop(&mut self) {
         self.0.metrics.connections_active.add(-1);
     }
 }
 
-async fn serve_connection(agent: Arc<Agent>, stream: TcpStream, source: SocketAddr) {
-    let counted = Counted(Arc::clone(&agent));
-    if let Some((_, reading)) = open(&agent, stream, source).await {
+async fn serve_connection<F: Front>(front: Arc<F>, stream: TcpStream, source: SocketAddr) {
+    let counted = Counted(Arc::clone(&front));
+    if let Some((_, reading)) = open(&front, stream, source).await {
         reading.await;
     }
     drop(counted);
@@ -136,17 +162,20 @@ async fn serve_connection(agent: Arc<Agent>, stream: TcpStream, source: SocketAd
 
 /// Opens a connection of ours and serves it; `None` where that fails, takes too long, or there
 /// are too many connections.
-pub(super) async fn connect(agent: &Arc<Agent>, address: SocketAddr) -> Option<SipConnection> {
-    let connections_max = i64::try_from(agent.config.connections_max).unwrap_or(i64::MAX);
-    if agent.metrics.connections_active.get() >= connections_max {
-        agent.metrics.connections_refused.increment();
+pub(super) async fn connect<F: Front>(
+    front: &Arc<F>,
+    address: SocketAddr,
+) -> Option<SipConnection> {
+    let connections_max = i64::try_from(front.config.connections_max).unwrap_or(i64::MAX);
+    if front.metrics.connections_active.get() >= connections_max {
+        front.metrics.connections_refused.increment();
         return None;
     }
     let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await.ok()?.ok()?;
-    agent.metrics.connections_active.add(1);
-    let counted = Counted(Arc::clone(agent));
-    let (connection, reading) = open(agent, stream, address).await?;
-    agent.spawn(async move {
+    front.metrics.connections_active.add(1);
+    let counted = Counted(Arc::clone(front));
+    let (connection, reading) = open(front, stream, address).await?;
+    front.spawn(async move {
         reading.await;
         drop(counted);
     });
@@ -155,8 +184,8 @@ pub(super) async fn connect(agent: &Arc<Agent>, address: SocketAddr) -> Option<S
 
 /// Makes a connection of a stream; it lives as long as the future that reads it. Boxed, as what is
 /// read may make us connect.
-async fn open(
-    agent: &Arc<Agent>,
+async fn open<F: Front>(
+    front: &Arc<F>,
     stream: TcpStream,
     source: SocketAddr,
 ) -> Option<(SipConnection, Pin<Box<dyn Future<Output = ()> + Send>>)> {
@@ -169,7 +198,7 @@ async fn open(
     // The stack's side of the connection: it never reads there, we call it with each message.
     let (_, incoming) = mpsc::unbounded_channel();
     let address = SipAddr::new(sip::Transport::Tcp, source.into());
-    let closed = agent.cancel.child_token();
+    let closed = front.cancel.child_token();
     let channel = ChannelConnection::create_connection_bounded(
         incoming,
         outgoing,
@@ -177,12 +206,12 @@ async fn open(
         Some(closed.clone()),
     );
     let connection = SipConnection::Channel(channel.await.ok()?);
-    let write_timeout = agent.config.tcp_message_timeout;
+    let write_timeout = front.config.tcp_message_timeout;
     let (responses, answered) = mpsc::channel(CONNECTION_QUEUE_MAX);
     let queues = Queues { queued, answered };
     let written = write_queued(queues, Arc::clone(&writer), closed.clone(), write_timeout);
-    agent.spawn(written);
-    let reads = Connection { agent: Arc::clone(agent), reader, writer, responses, source, closed };
+    front.spawn(written);
+    let reads = Connection { front: Arc::clone(front), reader, writer, responses, source, closed };
     Some((connection.clone(), reads.read_until_closed(connection)))
 }
 
@@ -218,8 +247,8 @@ async fn write_queued(
     }
 }
 
-struct Connection {
-    agent: Arc<Agent>,
+struct Connection<F> {
+    front: Arc<F>,
     reader: OwnedReadHalf,
     writer: Arc<Mutex<OwnedWriteHalf>>,
     responses: mpsc::Sender<Vec<u8>>,
@@ -227,7 +256,7 @@ struct Connection {
     closed: CancellationToken,
 }
 
-impl Connection {
+impl<F: Front> Connection<F> {
     fn read_until_closed(
         mut self,
         connection: SipConnection,
@@ -235,7 +264,7 @@ impl Connection {
         Box::pin(async move {
             self.read(connection).await;
             self.closed.cancel();
-            self.agent.metrics.connections_closed.increment();
+            self.front.metrics.connections_closed.increment();
         })
     }
 
@@ -244,8 +273,8 @@ impl Connection {
         let mut framer = Framer::default();
         let mut buffer = vec![0; READ_SIZE];
         let mut receiver = Receiver::new();
-        let agent = Arc::clone(&self.agent);
-        let config = &agent.config;
+        let front = Arc::clone(&self.front);
+        let config = &front.config;
         // Until it has said something, a connection is one of those that fill the limit.
         let mut deadline = Instant::now() + config.tcp_message_timeout;
         loop {
@@ -295,7 +324,7 @@ impl Connection {
             progress = true;
             if let Some(reply) = reply {
                 let write = async { self.writer.lock().await.write_all(&reply).await };
-                let written = timeout(self.agent.config.tcp_message_timeout, write).await;
+                let written = timeout(self.front.config.tcp_message_timeout, write).await;
                 if !matches!(written, Ok(Ok(()))) {
                     return Drained::Close;
                 }
@@ -320,7 +349,7 @@ impl Connection {
             connection,
             stream: Some(&self.responses),
         };
-        self.agent.receive(arrival).await.map(|reply| reply.bytes)
+        self.front.receive(arrival).await.map(|reply| reply.bytes)
     }
 }
 

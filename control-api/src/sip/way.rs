@@ -5,25 +5,25 @@ use std::net::SocketAddr;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::agent::Agent;
 use super::gate::Transport;
 use super::reply;
+use super::station::Station;
 use super::wire::Message;
 use rsipstack::sip::{self, HeadersExt, Param, Request, ToTypedHeader};
 use rsipstack::transport::SipConnection;
 
 /// A message as it came.
 #[derive(Clone, Copy)]
-pub(super) struct Arrival<'a> {
-    pub(super) bytes: &'a [u8],
-    pub(super) transport: Transport,
-    pub(super) source: SocketAddr,
+pub(crate) struct Arrival<'a> {
+    pub(crate) bytes: &'a [u8],
+    pub(crate) transport: Transport,
+    pub(crate) source: SocketAddr,
     /// When the kernel received it.
-    pub(super) received: Instant,
+    pub(crate) received: Instant,
     /// What the stack sends with.
-    pub(super) connection: &'a SipConnection,
+    pub(crate) connection: &'a SipConnection,
     /// Of a stream: what is to be written to it.
-    pub(super) stream: Option<&'a mpsc::Sender<Vec<u8>>>,
+    pub(crate) stream: Option<&'a mpsc::Sender<Vec<u8>>>,
 }
 
 impl Arrival<'_> {
@@ -66,7 +66,7 @@ pub(super) enum Way {
     Stream(mpsc::Sender<Vec<u8>>),
 }
 
-impl Agent {
+impl Station {
     /// Sends a response now or never. Where there is no room it is lost like any datagram: a 2xx is
     /// repeated until its ACK, for everything else the peer asks again.
     pub(super) fn send_response(&self, way: &Way, response: Vec<u8>) {

@@ -46,6 +46,8 @@ pub struct RecvBuffer {
     pub(crate) id: u16,
     /// One of those for bulk.
     pub(crate) is_large: bool,
+    /// Where the run begins; before it lies where it came from, if that is told.
+    pub(crate) start: u16,
     pub(crate) length: u32,
 }
 
@@ -159,6 +161,11 @@ pub trait Driver {
     /// else, and sent there. Before that nothing is to be sent or received.
     fn connect_datagram(&mut self, socket: Socket, remote: SocketAddr) -> io::Result<()>;
 
+    /// A datagram socket takes what comes from anybody from now on, tells where it came from
+    /// ([`Driver::recv_source`]), and sends each buffer where that says ([`SendBuffer::set_destination`]). It
+    /// is never connected.
+    fn open_datagram(&mut self, socket: Socket) -> io::Result<()>;
+
     /// Starts an outgoing connection; [`Completion::Connect`] follows.
     fn connect(&mut self, address: SocketAddr, token: Token) -> io::Result<Socket>;
 
@@ -196,6 +203,10 @@ pub trait Driver {
     /// ends as by [`Driver::cancel`], and so does the receive of a datagram socket, whose sends still leave.
     fn shutdown(&mut self, socket: Socket);
 
+    /// The same at once and by force: what is in flight is lost, and the peer sees a reset. Not for
+    /// datagram sockets.
+    fn reset(&mut self, socket: Socket);
+
     /// Ends our direction only (the peer sees EOF, its bytes still arrive). Not for datagram sockets.
     fn shutdown_write(&mut self, socket: Socket);
 
@@ -213,6 +224,9 @@ pub trait Driver {
 
     /// The bytes of a received run, writable for decryption in place.
     fn recv_bytes(&mut self, buffer: &RecvBuffer) -> &mut [u8];
+
+    /// Where a datagram came from, on a socket that takes them from anybody.
+    fn recv_source(&mut self, buffer: &RecvBuffer) -> Option<SocketAddr>;
 
     /// Gives a received run's memory back to the kernel.
     fn recv_release(&mut self, buffer: RecvBuffer);

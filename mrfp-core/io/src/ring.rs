@@ -22,7 +22,7 @@ use crate::driver::{
 };
 use crate::token::{Operation, Token};
 use crate::{SendBuffer, clock};
-use datagrams::Received;
+use datagrams::{DatagramHeader, Received};
 use kernel::{Kernel, Patience};
 use recv_buffers::RecvBuffers;
 use sockets::{MoreSends, OpenSocket, Receiving, Sending, Sockets, from_user_data, user_data};
@@ -81,6 +81,8 @@ pub struct Ring {
     recv_buffers: RecvBuffers,
     recv_large_buffers: RecvBuffers,
     sockets: Sockets,
+    /// What the kernel is told of the form in which it brings a datagram with its source.
+    datagram_header: Box<DatagramHeader>,
     /// Accepts, connects and recvs in flight, for [`Driver::cancel`].
     socket_by_token: HashMap<Token, Socket>,
     /// Sockets with sends that the next wait submits.
@@ -120,6 +122,7 @@ impl Ring {
             recv_buffers,
             recv_large_buffers,
             sockets: Sockets::with_capacity(config.sockets_expected),
+            datagram_header: Box::default(),
             socket_by_token: HashMap::with_capacity(config.sockets_expected),
             to_send: Vec::new(),
             sent: VecDeque::new(),
@@ -236,8 +239,9 @@ impl Ring {
         let token = self.reading_token(Operation::Recv, socket, more);
         let id = cqueue::buffer_select(entry.flags());
         let result = kernel_result(entry);
-        if let Receiving::Datagrams { cancelled } = self.sockets.get_mut(socket).receiving {
-            let received = Received { result, buffer: id, more, cancelled };
+        let receiving = self.sockets.get_mut(socket).receiving;
+        if let Receiving::Datagrams { cancelled, from_anybody } = receiving {
+            let received = Received { result, buffer: id, more, cancelled, from_anybody };
             return self.on_datagram(socket, token, &received);
         }
         let before = self.follow_bulk(socket, result, more);
@@ -252,7 +256,7 @@ impl Ring {
             (0, _) => None,
             (length, Some(id)) => {
                 buffers.lend(id, length);
-                Some(RecvBuffer { id, is_large, length })
+                Some(RecvBuffer { id, is_large, start: 0, length })
             }
             (_, None) => unreachable!("received bytes lie in a provided buffer"),
         });
@@ -314,10 +318,11 @@ impl Ring {
             let descriptor = Fd(open.raw_descriptor());
             let is_datagram = open.is_datagram();
             let sending = open.sending.as_mut().expect("a send has been started");
-            let entry = sending.submission(descriptor, is_datagram);
+            let destination = &mut open.destination;
+            let entry = sending.submission(descriptor, is_datagram, destination);
             let entry = entry.user_data(user_data(Operation::Send, socket));
-            // SAFETY: the buffers' heap memory, and the boxed list of them, stay in the socket's
-            // slot, out of everybody's reach, until the completion takes them out.
+            // SAFETY: the buffers' heap memory, the boxed list of them and the boxed address stay in the
+            // socket's slot, out of everybody's reach, until the completion takes them out.
             unsafe { self.kernel.push(entry) };
         }
     }
@@ -397,6 +402,13 @@ impl Driver for Ring {
         datagrams::connect(open.descriptor(), remote)
     }
 
+    fn open_datagram(&mut self, socket: Socket) -> io::Result<()> {
+        let open = self.sockets.get_mut(socket);
+        assert_eq!(open.receiving, Receiving::Datagrams { cancelled: false, from_anybody: false });
+        open.receiving = Receiving::Datagrams { cancelled: false, from_anybody: true };
+        open.descriptor().detach_filter()
+    }
+
     fn connect(&mut self, address: SocketAddr, token: Token) -> io::Result<Socket> {
         Ok(self.connect_socket(sockets::tcp_socket(address)?, address, token))
     }
@@ -417,7 +429,11 @@ impl Driver for Ring {
         let descriptor = Fd(open.raw_descriptor());
         let group = self.recv_buffers.group();
         let entry = match &mut open.receiving {
-            Receiving::Datagrams { cancelled } => {
+            Receiving::Datagrams { cancelled, from_anybody: true } => {
+                *cancelled = false;
+                opcode::RecvMsgMulti::new(descriptor, self.datagram_header.as_ptr(), group).build()
+            }
+            Receiving::Datagrams { cancelled, from_anybody: false } => {
                 *cancelled = false;
                 // The length is then that of the datagram, also where not all of it fits.
                 opcode::RecvMulti::new(descriptor, group).flags(libc::MSG_TRUNC).build()
@@ -434,7 +450,8 @@ impl Driver for Ring {
             }
         };
         // SAFETY: the kernel fills buffers of a registered ring, which `RecvBuffers` keeps
-        // valid and does not touch before they are lent.
+        // valid and does not touch before they are lent. The boxed header of a receive with sources
+        // lives as long as `self` and is never written.
         unsafe { self.start_reading(Operation::Recv, socket, token, entry) };
     }
 
@@ -469,7 +486,7 @@ impl Driver for Ring {
         // Whoever cancels learns the end of it.
         match &mut open.receiving {
             Receiving::Leaving => open.receiving = Receiving::Ordinary { full: 0 },
-            Receiving::Datagrams { cancelled } => *cancelled = true,
+            Receiving::Datagrams { cancelled, .. } => *cancelled = true,
             Receiving::Ordinary { .. } | Receiving::Large => {}
         }
         self.cancel_operation(operation, socket);
@@ -499,6 +516,19 @@ impl Driver for Ring {
             Some((_, token)) if open.is_datagram() => self.cancel(token),
             None if open.is_datagram() => {}
             _ => self.shutdown_now(socket, Shutdown::Both),
+        }
+    }
+
+    fn reset(&mut self, socket: Socket) {
+        let open = self.sockets.get_mut(socket);
+        assert!(!open.is_datagram());
+        match open.reading {
+            Some((Operation::Accept | Operation::Connect, token)) => self.cancel(token),
+            _ => {
+                sockets::reset(open.descriptor());
+                // Where the kernel would not, and for what has not reached it yet.
+                self.shutdown_now(socket, Shutdown::Both);
+            }
         }
     }
 
@@ -536,7 +566,16 @@ impl Driver for Ring {
     }
 
     fn recv_bytes(&mut self, buffer: &RecvBuffer) -> &mut [u8] {
-        self.lender(buffer.is_large).bytes(buffer.id, buffer.length)
+        let start = usize::from(buffer.start);
+        &mut self.lender(buffer.is_large).bytes(buffer.id, buffer.length)[start..]
+    }
+
+    fn recv_source(&mut self, buffer: &RecvBuffer) -> Option<SocketAddr> {
+        if buffer.start == 0 {
+            return None;
+        }
+        let bytes = self.recv_buffers.bytes(buffer.id, buffer.length);
+        self.datagram_header.parse(bytes).and_then(|arrived| arrived.source)
     }
 
     fn recv_release(&mut self, buffer: RecvBuffer) {
@@ -606,6 +645,7 @@ impl Drop for Ring {
         self.recv_buffers.leak();
         self.recv_large_buffers.leak();
         std::mem::forget(std::mem::replace(&mut self.sockets, Sockets::with_capacity(0)));
+        std::mem::forget(std::mem::take(&mut self.datagram_header));
     }
 }
 

@@ -1,5 +1,6 @@
 //! Memory for bytes on their way out: a pool that is filled once and never grows.
 
+use std::net::SocketAddr;
 use std::ops::Range;
 
 /// Which of the two sizes.
@@ -31,6 +32,7 @@ pub struct SendBuffer {
     range: Range<usize>,
     class: SendBufferClass,
     note: u32,
+    destination: Option<SocketAddr>,
 }
 
 impl SendBuffer {
@@ -82,6 +84,17 @@ impl SendBuffer {
         self.note = note;
     }
 
+    /// Where it goes as a datagram, on a socket that has no peer.
+    #[must_use]
+    pub fn destination(&self) -> Option<SocketAddr> {
+        self.destination
+    }
+
+    /// Addresses it.
+    pub fn set_destination(&mut self, destination: SocketAddr) {
+        self.destination = Some(destination);
+    }
+
     /// Which size this is.
     #[must_use]
     pub fn class(&self) -> SendBufferClass {
@@ -122,11 +135,13 @@ impl SendBuffers {
             Some(buffer) => buffer,
             None if self.made[class as usize] < count_max => {
                 self.made[class as usize] += 1;
-                SendBuffer { memory: vec![0; size].into_boxed_slice(), range: 0..0, class, note: 0 }
+                let memory = vec![0; size].into_boxed_slice();
+                SendBuffer { memory, range: 0..0, class, note: 0, destination: None }
             }
             None => return None,
         };
         buffer.set_range(headroom_bytes..headroom_bytes);
+        buffer.destination = None;
         Some(buffer)
     }
 

@@ -21,7 +21,7 @@ use crate::driver::{Completion, Driver, Errno, Listen, RecvBuffer, Socket, Splic
 use crate::token::{Operation, Token};
 pub use datagrams::DatagramFaults;
 use datagrams::Datagrams;
-use network::{Kind, Reading, Sending, SimulatedSocket};
+use network::{Kind, Reading, Senders, Sending, SimulatedSocket};
 use peers::Peer;
 pub use peers::PeerId;
 use random::Random;
@@ -119,6 +119,8 @@ pub struct Simulator {
     datagrams: Datagrams,
     recv_memory: Vec<u8>,
     recv_states: Vec<BufferState>,
+    /// Where the datagrams in them came from.
+    recv_sources: Vec<Option<SocketAddr>>,
     spliced: Vec<u8>,
     /// With the socket each belongs to.
     ready: VecDeque<(u32, Completion)>,
@@ -159,6 +161,7 @@ impl Simulator {
             datagrams: Datagrams::default(),
             recv_memory: vec![0; count * config.recv_buffer_size_bytes],
             recv_states: vec![BufferState::Free; count],
+            recv_sources: vec![None; count],
             spliced: Vec::new(),
             ready: VecDeque::new(),
             doorbell_ringing: false,
@@ -303,10 +306,20 @@ impl Driver for Simulator {
     }
 
     fn connect_datagram(&mut self, socket: Socket, remote: SocketAddr) -> io::Result<()> {
-        let Kind::Datagram { remote: peer, .. } = &mut self.socket(socket).kind else {
+        let Kind::Datagram { from, .. } = &mut self.socket(socket).kind else {
             panic!("no datagram socket");
         };
-        assert!(peer.replace(remote).is_none(), "connected once");
+        assert_eq!(*from, Senders::None, "connected once");
+        *from = Senders::One(remote);
+        Ok(())
+    }
+
+    fn open_datagram(&mut self, socket: Socket) -> io::Result<()> {
+        let Kind::Datagram { from, .. } = &mut self.socket(socket).kind else {
+            panic!("no datagram socket");
+        };
+        assert_eq!(*from, Senders::None, "opened once");
+        *from = Senders::Anybody;
         Ok(())
     }
 
@@ -375,6 +388,15 @@ impl Driver for Simulator {
         }
     }
 
+    fn reset(&mut self, socket: Socket) {
+        let broken = self.socket(socket);
+        match broken.kind {
+            Kind::Stream { peer } => self.peers[peer.0].break_off(),
+            Kind::Datagram { .. } => panic!("a datagram socket has no connection"),
+            Kind::Connecting { .. } | Kind::Listener { .. } | Kind::Dead => self.shutdown(socket),
+        }
+    }
+
     fn shutdown_write(&mut self, socket: Socket) {
         self.flush_before_shutdown(socket);
         match self.socket(socket).kind {
@@ -408,10 +430,15 @@ impl Driver for Simulator {
         &mut self.recv_memory[start..][..length as usize]
     }
 
+    fn recv_source(&mut self, buffer: &RecvBuffer) -> Option<SocketAddr> {
+        self.recv_sources[usize::from(buffer.id)]
+    }
+
     fn recv_release(&mut self, buffer: RecvBuffer) {
         // What outlives its turn is caught red-handed.
         self.recv_bytes(&buffer).fill(0xdb);
         self.recv_states[usize::from(buffer.id)] = BufferState::Free;
+        self.recv_sources[usize::from(buffer.id)] = None;
     }
 
     fn recv_buffers_free(&self) -> (usize, usize) {

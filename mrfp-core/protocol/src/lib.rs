@@ -6,4 +6,5 @@ pub mod bfcp;
 pub mod cpim;
 pub mod msrp;
 pub mod tls;
+pub mod udptl;
 pub mod user_uri;

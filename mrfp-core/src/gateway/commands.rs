@@ -7,8 +7,8 @@ use mrfp_io::Key;
 use super::msrp::are_paths;
 use super::point::{ConnectionPoint, SendingEnd, Stage};
 use crate::mp::{
-    Bearer, Establishment, Event, Refusal, RemoteConnectionPoint, ReserveConnectionPoint,
-    TerminationId,
+    Bearer, Establishment, Event, Refusal, RemoteConnectionPoint, ReserveConnectionPoint, Source,
+    TerminationId, TlsRole,
 };
 use crate::plane::{Ending, Plane};
 
@@ -26,17 +26,22 @@ impl Plane {
         if self.gateway.is_pair_full(reserve.context) {
             return Err(Refusal::ContextFull);
         }
-        if reserve.bearer.is_datagrams() || self.gateway.interface(reserve.interface).is_none() {
+        let is_mixed = self
+            .gateway
+            .bearer_in(reserve.context)
+            .is_some_and(|bearer| bearer.is_datagrams() != reserve.bearer.is_datagrams());
+        let cannot_be_spoken = reserve.bearer == Bearer::DtlsOverUdp && self.gateway.dtls.is_none();
+        if is_mixed || cannot_be_spoken || self.gateway.interface(reserve.interface).is_none() {
             return Err(Refusal::Transport);
         }
         reserve.remote.as_ref().map_or(Ok(()), |remote| check_remote(reserve.bearer, remote))
     }
 
-    /// Makes a connection point, whose port is there already.
+    /// Makes a connection point, whose port is there already: a listener where it is one of TCP.
     pub(crate) fn add_connection_point(
         &mut self,
         reserve: &ReserveConnectionPoint,
-        listener: Key,
+        listener: Option<Key>,
     ) -> Result<Key, Refusal> {
         let identity = if reserve.bearer.is_protected() {
             let Some(identity) = self.gateway.take_certificate() else {
@@ -49,7 +54,7 @@ impl Plane {
             None
         };
         let mut point = ConnectionPoint::new(reserve, identity);
-        point.listener = Some(listener);
+        point.listener = listener;
         let made = self.gateway.insert(reserve.context, point);
         *self.points_of(reserve.bearer) += u64::from(made.is_some());
         made.ok_or(Refusal::TerminationsExhausted)
@@ -73,6 +78,10 @@ impl Plane {
         check_remote(point.bearer, &remote)?;
         let is_new = point.remote.as_deref() != Some(&remote);
         point.remote = Some(Box::new(remote));
+        if point.bearer.is_datagrams() {
+            self.configure_datagrams(key, is_new, afresh);
+            return Ok(());
+        }
         match point.stage {
             Stage::Reserved => self.establish(key),
             Stage::Establishing if is_new || afresh => {
@@ -106,10 +115,16 @@ impl Plane {
         if point.stage == Stage::Subtracted {
             return None;
         }
+        let was_up = point.stage == Stage::Up;
         point.stage = Stage::Subtracted;
+        if was_up {
+            self.end_association(key);
+        }
+        let point = self.gateway.point_mut(key)?;
         let (listener, other) = (point.listener.take(), point.other);
-        let connection = point.connection;
+        let (connection, early) = (point.connection, point.early.take());
         self.gateway.unlink(key);
+        early.into_iter().for_each(|early| self.end(early, Ending::Abort));
         other.into_iter().for_each(|other| self.regulate(other));
         match connection {
             Some(connection) => {
@@ -152,7 +167,14 @@ fn check_remote(bearer: Bearer, remote: &RemoteConnectionPoint) -> Result<(), Re
         Establishment::AtOnce | Establishment::WhenOtherComesIn => true,
     };
     let has_address = remote.address.is_some_and(|address: SocketAddr| address.port() != 0);
-    if (needs_address && !bearer.is_datagrams() && !has_address)
+    let needs_address = match bearer {
+        Bearer::Tcp | Bearer::TlsOverTcp => needs_address,
+        Bearer::Udp => remote.source == Source::Address,
+        Bearer::DtlsOverUdp => {
+            remote.source == Source::Address || remote.tls_role == TlsRole::Client
+        }
+    };
+    if (needs_address && !has_address)
         || (bearer.is_protected() && remote.fingerprints.is_empty())
         || remote.msrp.as_ref().is_some_and(|msrp| bearer.is_datagrams() || !are_paths(msrp))
     {

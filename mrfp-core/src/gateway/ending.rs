@@ -62,13 +62,15 @@ impl Plane {
         cause: ReleaseCause,
         ending: Ending,
     ) {
-        let current = self.gateway.point_mut(point_key).filter(|it| it.connection == Some(key));
-        let Some(point) = current else {
+        let Some(point) = self.gateway.point_mut(point_key) else {
             return self.end(key, ending);
         };
-        if point.stage == Stage::Reserved {
-            // It came early and did not wait; the next one may.
-            point.connection = None;
+        if point.early == Some(key) {
+            // The next one may come early, too.
+            point.early = None;
+        }
+        if point.connection != Some(key) {
+            return self.end(key, ending);
         }
         let was_up = point.stage == Stage::Up;
         point.received_end |= was_up && ending == Ending::Graceful;

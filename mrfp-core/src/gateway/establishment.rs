@@ -20,13 +20,13 @@ pub(crate) struct Connect {
 }
 
 impl Plane {
-    /// The peer's side has become known, and there is no connection, or one that waits to be told.
+    /// The peer's side has become known, and there is no connection, or one that came early.
     pub(super) fn establish(&mut self, key: Key) {
         let deadline_ns = self.now_ns + self.limits.establishment_timeout_ns;
         let Some(point) = self.gateway.point_mut(key) else { return };
         point.stage = Stage::Establishing;
         point.deadline_ns = deadline_ns;
-        let early = point.connection.take();
+        let early = point.early.take();
         let establishment = point.establishment();
         if let Some(early) = early {
             self.claim_bearer(early, key);
@@ -57,16 +57,16 @@ impl Plane {
         Some(Connect { source, remote, deadline_ns: point.deadline_ns })
     }
 
-    /// A connection has come in by the port of a connection point. One that is faster than the answer is
-    /// kept as it is: nothing of it is read, so nothing is lost.
+    /// A connection has come in by the port of a connection point. Where none is awaited it may be for a
+    /// new association whose answer is still to come: one is kept as it is for as long as any may be that
+    /// nobody has vouched for. Nothing of it is read, so nothing is lost.
     pub(crate) fn bearer_came_in(&mut self, key: Key, point_key: Key) {
-        let Some(point) = self.gateway.point_mut(point_key) else {
-            return self.end(key, Ending::Abort);
-        };
-        match point.stage {
-            Stage::Reserved if point.connection.is_none() => point.connection = Some(key),
-            Stage::Establishing => self.claim_bearer(key, point_key),
-            Stage::Reserved | Stage::Up | Stage::Released | Stage::Subtracted => {
+        match self.gateway.point_mut(point_key) {
+            Some(point) if point.awaits_connection() => self.claim_bearer(key, point_key),
+            Some(point) if point.early.is_none() && point.stage < Stage::Subtracted => {
+                point.early = Some(key);
+            }
+            Some(_) | None => {
                 self.metrics.connections_refused += 1;
                 self.end(key, Ending::Abort);
             }
@@ -75,10 +75,8 @@ impl Plane {
 
     /// Takes a connection that has come in for the one that is awaited, if it may be.
     fn claim_bearer(&mut self, key: Key, point_key: Key) {
-        let source = self
-            .connections
-            .get(key)
-            .and_then(|connection| connection.origin().and_then(|origin| origin.unbound_source));
+        let Some(connection) = self.connections.get(key).filter(|it| it.is_alive()) else { return };
+        let source = connection.origin().and_then(|origin| origin.unbound_source);
         let is_awaited = self.gateway.point(point_key).is_some_and(|point| {
             point.awaits_connection()
                 && point.establishment() == Some(Establishment::Incoming)

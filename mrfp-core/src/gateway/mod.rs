@@ -6,11 +6,13 @@
 //! `commands`: what the controller asks. `establishment`: how a connection comes to its connection point.
 //! `stream`: what passes between the two, and who waits for whom. `ending`: how one end becomes the
 //! other's. `bulk`: what passes inside the kernel. `msrp`: messages whose paths are changed on the way.
-//! `certificates`: one for each connection point where TLS ends.
+//! `datagrams`: the same without connections, and DTLS. `certificates`: one for each connection point where TLS
+//! or DTLS ends.
 
 mod bulk;
 mod certificates;
 mod commands;
+mod datagrams;
 mod ending;
 mod establishment;
 mod msrp;
@@ -19,6 +21,8 @@ mod stream;
 
 use mrfp_io::Key;
 use mrfp_protocol::tls::Identity;
+
+use datagrams::Dtls;
 
 use crate::config::{Interface, Limits};
 use crate::mp::{Bearer, ContextId, InterfaceId, ReleaseCause, TerminationId};
@@ -48,6 +52,8 @@ pub(crate) struct Gateway {
     certificates: Option<Certificates>,
     /// Connection points whose connection the shard is to start.
     to_connect: Vec<Key>,
+    /// Where the node is none, or OpenSSL has no DTLS, there is none.
+    dtls: Option<Dtls>,
 }
 
 /// A Context of a gateway.
@@ -66,6 +72,7 @@ impl Gateway {
         Self {
             interfaces: parts.interfaces,
             certificates: Some(parts.certificates),
+            dtls: Dtls::new(),
             ..Self::with_room(limits.terminations_max)
         }
     }
@@ -79,6 +86,7 @@ impl Gateway {
             interfaces: Vec::new(),
             certificates: None,
             to_connect: Vec::new(),
+            dtls: None,
         }
     }
 
@@ -173,6 +181,13 @@ impl Gateway {
         }
     }
 
+    /// What carries the media of the connection points that are in a Context.
+    fn bearer_in(&self, context: ContextId) -> Option<Bearer> {
+        let pair = self.pairs.get(self.pair_by_id.get(&self.pairs, &context)?)?;
+        let first = pair.points.iter().flatten().next()?;
+        Some(self.points.get(*first)?.bearer)
+    }
+
     fn is_pair_full(&self, context: ContextId) -> bool {
         let pair = self.pair_by_id.get(&self.pairs, &context).and_then(|key| self.pairs.get(key));
         pair.is_some_and(|pair| pair.points.iter().all(Option::is_some))
@@ -194,6 +209,9 @@ impl Plane {
     pub(crate) fn check_connection_point(&mut self, index: u32) {
         let Some(key) = self.gateway.points.key_at(index) else { return };
         let point = &self.gateway.points[key];
+        if point.bearer.is_datagrams() {
+            return self.check_association(key);
+        }
         if point.stage == Stage::Establishing
             && point.connection.is_none()
             && self.now_ns >= point.deadline_ns

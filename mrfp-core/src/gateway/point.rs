@@ -3,6 +3,7 @@
 use mrfp_io::Key;
 use mrfp_protocol::tls::{Fingerprint, Identity};
 
+use super::datagrams::Association;
 use super::msrp::Passing;
 use crate::egress::Egress;
 use crate::mp::{
@@ -27,8 +28,10 @@ pub(crate) struct ConnectionPoint {
     pub(crate) identity: Option<Identity>,
     /// The peer's side, once it is known.
     pub(crate) remote: Option<Box<RemoteConnectionPoint>>,
-    /// Its connection: one that waits to be told what is to become of it, on its way, or up.
+    /// Its connection: on its way, or up.
     pub(crate) connection: Option<Key>,
+    /// One that has come in unasked and unread: its peer may be faster than the answer that announces it.
+    pub(super) early: Option<Key>,
     pub(crate) stage: Stage,
     /// Until when there must be a connection.
     pub(crate) deadline_ns: u64,
@@ -40,6 +43,8 @@ pub(crate) struct ConnectionPoint {
     pub(super) received_end: bool,
     /// Our direction towards its peer is to end once everything has left, or has ended.
     pub(super) end: SendingEnd,
+    /// Who it exchanges datagrams with, where it does.
+    pub(super) association: Option<Box<Association>>,
     pub(crate) statistics: TerminationStatistics,
 }
 
@@ -82,12 +87,14 @@ impl ConnectionPoint {
             identity,
             remote: None,
             connection: None,
+            early: None,
             stage: Stage::Reserved,
             deadline_ns: u64::MAX,
             held: None,
             passing: Passing::Undecided,
             received_end: false,
             end: SendingEnd::No,
+            association: reserve.bearer.is_datagrams().then(Box::default),
             statistics: TerminationStatistics::default(),
         }
     }

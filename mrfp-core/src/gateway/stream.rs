@@ -135,7 +135,9 @@ impl Plane {
         let reads = match connection.transport {
             Transport::Unknown => false,
             Transport::Handshaking(_) => true,
-            Transport::Plain | Transport::Tls(_) | Transport::Datagrams => is_taken,
+            Transport::Plain | Transport::Tls(_) => is_taken,
+            // What is not taken is lost.
+            Transport::Datagrams => true,
         };
         connection.paused = u32::from(!reads);
         self.mark(connection_key);

@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use mrfp_io::{Driver, Errno, Key, Listen, Operation, Spliced, Token};
 use mrfp_protocol::tls::Fingerprint;
 
-use super::{Listener, Shard, Stopping, advertised};
+use super::{LISTENER_CLOSED, Listener, Shard, Stopping, advertised};
 use crate::config::Interface;
 use crate::connection::{Connection, Life, Recv};
-use crate::mp::{Refusal, ReleaseCause, ReserveConnectionPoint};
+use crate::mp::{Refusal, ReleaseCause, RemoteConnectionPoint, ReserveConnectionPoint};
 use crate::plane::Ending;
 
 /// Connections the kernel holds for a connection point before they are taken: one is wanted.
@@ -28,8 +28,11 @@ impl<D: Driver> Shard<D> {
         let remote = reserve.remote.take();
         let interface =
             self.plane.gateway.interface(reserve.interface).ok_or(Refusal::Transport)?;
+        if reserve.bearer.is_datagrams() {
+            return self.reserve_datagram_point(&reserve, remote, interface);
+        }
         let (listener, address) = self.listen_on(interface)?;
-        let made = self.plane.add_connection_point(&reserve, listener);
+        let made = self.plane.add_connection_point(&reserve, Some(listener));
         let key = made.inspect_err(|_| self.end_listener(listener))?;
         if let Some(listener) = self.listeners.get_mut(listener) {
             listener.point = Some(key);
@@ -43,6 +46,45 @@ impl<D: Driver> Shard<D> {
         }
         let fingerprint = self.plane.gateway.point(key).and_then(|point| point.fingerprint());
         Ok((address, fingerprint))
+    }
+
+    /// One for datagrams: its port is a socket that hears anybody until it knows its peer.
+    fn reserve_datagram_point(
+        &mut self,
+        reserve: &ReserveConnectionPoint,
+        remote: Option<RemoteConnectionPoint>,
+        interface: Interface,
+    ) -> Result<(SocketAddr, Option<Fingerprint>), Refusal> {
+        if self.plane.connections.vacant().is_none() {
+            return Err(Refusal::TerminationsExhausted);
+        }
+        let own = SocketAddr::new(interface.listen, 0);
+        let no_port = |error: std::io::Error| {
+            tracing::warn!(%error, "no UDP port for a connection point");
+            Refusal::Transport
+        };
+        let (socket, address) = self.driver.bind_datagram(own).map_err(no_port)?;
+        let made = self.driver.open_datagram(socket).map_err(no_port);
+        let key = match made.and_then(|()| self.plane.add_connection_point(reserve, None)) {
+            Ok(key) => key,
+            Err(refusal) => {
+                self.driver.close(socket, Token::new(Operation::Close, LISTENER_CLOSED));
+                return Err(refusal);
+            }
+        };
+        let connection = Connection::new(socket, Life::Open, self.plane.now_ns, u64::MAX);
+        let inserted = self.plane.connections.insert(connection.of_datagram_point(key));
+        let connection = inserted.unwrap_or_else(|_| unreachable!("there is room for it"));
+        self.plane.mark(connection);
+        if let Some(point) = self.plane.gateway.point_mut(key) {
+            point.connection = Some(connection);
+        }
+        if let Some(remote) = remote {
+            // Reserving has checked all that could be refused.
+            self.plane.configure_point(key, remote, false)?;
+        }
+        let fingerprint = self.plane.gateway.point(key).and_then(|point| point.fingerprint());
+        Ok((advertised(interface.advertise, address), fingerprint))
     }
 
     fn listen_on(&mut self, interface: Interface) -> Result<(Key, SocketAddr), Refusal> {

@@ -216,6 +216,30 @@ fn a_connection_that_fits_stays_and_another_comes_only_when_it_is_asked_for() {
 }
 
 #[test]
+fn a_new_association_may_be_faster_than_the_answer_that_asks_for_it() {
+    for mut gateway in [Gateway::calm()].into_iter().chain((0..10).map(Gateway::faulty)) {
+        let (mut old, mut b) = gateway.secured_pair(Establishment::Incoming, TlsRole::Server);
+        let ue = Identity::self_signed().unwrap();
+        let fingerprint = gateway.own_fingerprint(ACCESS);
+        let handshake = shakes(&ue, TlsRole::Server, &[fingerprint]);
+        let access = gateway.ports()[0];
+        let mut new = gateway.connect(access, Some(handshake));
+        old.send(&mut gateway, b"goodbye, ");
+        gateway.work(&mut [&mut old, &mut new, &mut b]);
+        assert!(!new.is_secured() && new.failure.is_none());
+        let announced = vec![ue.fingerprint()];
+        let remote = secured(Establishment::Incoming, TlsRole::Server, announced);
+        gateway.configure_afresh(ACCESS, remote);
+        gateway.work(&mut [&mut old, &mut new, &mut b]);
+        assert!(new.is_secured() && old.saw_end(&mut gateway));
+        new.send(&mut gateway, b"hello again");
+        gateway.work(&mut [&mut new, &mut b]);
+        assert_eq!(b.received, b"goodbye, hello again");
+        gateway.subtract_both();
+    }
+}
+
+#[test]
 fn the_peer_may_move_while_it_is_being_connected_to() {
     let mut gateway = Gateway::calm();
     let silent = UE.parse().unwrap();

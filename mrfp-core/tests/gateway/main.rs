@@ -7,6 +7,7 @@ mod world;
 
 mod bulk;
 mod commands;
+mod datagrams;
 mod hostile;
 mod iwf;
 mod plain;

@@ -75,6 +75,7 @@ fn a_direction_that_ends_leaves_the_other_open() {
         for side in [ACCESS, CORE] {
             assert_eq!(gateway.causes(side), [ReleaseCause::PeerClosed]);
         }
+        assert!(!a.was_reset(&mut gateway) && !b.was_reset(&mut gateway));
         gateway.subtract_both();
     }
 }

@@ -166,7 +166,7 @@ fn the_strongest_hash_decides_and_any_of_its_fingerprints_will_do() {
         ("several certificates", vec![other.clone(), sha256.clone()], true),
         ("a weak one that is wrong", vec![wrong1, sha256.clone()], true),
         ("a weak one that is right", vec![sha1, other], false),
-        ("all of one certificate", vec![sha256.clone(), sha384, sha512.clone()], true),
+        ("all of one certificate", vec![sha256.clone(), sha384, sha512], true),
         ("the strongest is wrong", vec![sha256, wrong512], false),
     ];
     for (case, announced, verified) in cases {
@@ -224,6 +224,7 @@ fn goodbye_on_one_side_ends_both_when_everything_has_left() {
         assert!(b.received == long, "what was on its way arrives");
         assert!(a.was_told_goodbye);
         assert!(a.saw_end(&mut gateway) && b.saw_end(&mut gateway), "TCP goes with TLS");
+        assert!(!a.was_reset(&mut gateway) && !b.was_reset(&mut gateway));
         assert_eq!(gateway.causes(ACCESS), [ReleaseCause::PeerClosed]);
         assert!(gateway.causes(CORE).is_empty(), "it has not ended it");
         gateway.subtract_both();

@@ -233,6 +233,17 @@ impl Gateway {
         self.world.seen.iter().filter_map(of_it).collect()
     }
 
+    /// What the certificate of a connection point is known by.
+    pub fn own_fingerprint(&self, termination: u64) -> Fingerprint {
+        let of_it = |event: &Event| match event {
+            Event::ConnectionPointReserved { termination: id, fingerprint, .. } => {
+                fingerprint.clone().filter(|_| id.0 == termination)
+            }
+            _ => None,
+        };
+        self.world.seen.iter().find_map(of_it).expect("TLS ends there")
+    }
+
     /// Subtracts both sides; nothing of them is left.
     pub fn subtract_both(&mut self) {
         self.world.subtract_all([ACCESS, CORE]);
@@ -286,6 +297,10 @@ impl Party {
 
     pub fn saw_end(&self, gateway: &mut Gateway) -> bool {
         gateway.world.shard.driver_mut().peer_saw_end(self.peer)
+    }
+
+    pub fn was_reset(&self, gateway: &mut Gateway) -> bool {
+        gateway.world.shard.driver_mut().peer_was_reset(self.peer)
     }
 
     pub fn take_received(&mut self) -> Vec<u8> {

@@ -1,4 +1,4 @@
-//! What `plane` and `floors` have in common: shards without signalling, for a load generator that knows
+//! What `plane`, `floors` and `gateway` have in common: shards without signalling, for a load generator that knows
 //! every key.
 #![forbid(unsafe_code)]
 
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use mrfp_core::metrics::ShardMetrics;
 use mrfp_core::mp::{Command, Event, Security};
-use mrfp_core::{Config, Limits, Mrfp, Port, Psk, ShardConfig};
+use mrfp_core::{Config, GatewayConfig, Limits, Mrfp, Port, Psk, ShardConfig};
 use mrfp_io::DoorbellReceiver;
 use mrfp_protocol::tls::ProfileConfig;
 use sha2::{Digest, Sha256};
@@ -34,9 +34,11 @@ impl Shards {
         count: u16,
         sessions: usize,
         suites: &[String],
+        gateway: Option<GatewayConfig>,
     ) -> Result<Self, Box<dyn std::error::Error>> {
         let (bell, receiver) = mrfp_io::doorbell()?;
-        let ports = Mrfp::start(&config(listen, count, sessions, suites), &bell)?;
+        let config = Config { gateway, ..config(listen, count, sessions, suites) };
+        let ports = Mrfp::start(&config, &bell)?;
         let waiting = ports.iter().map(|_| VecDeque::new()).collect();
         Ok(Self { ports, waiting, _bell: receiver })
     }
@@ -73,8 +75,13 @@ impl Shards {
 
     /// Tells whoever has started this, and waits for the line, where the shards listen.
     pub fn announce(&self, name: &str) -> io::Result<()> {
-        let addresses: Vec<String> =
-            self.ports.iter().map(|port| port.address().to_string()).collect();
+        let addresses: Vec<_> = self.ports.iter().map(Port::address).collect();
+        self.announce_at(name, &addresses)
+    }
+
+    /// The same where peers are to come elsewhere.
+    pub fn announce_at(&self, name: &str, addresses: &[SocketAddr]) -> io::Result<()> {
+        let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
         println!("{name} ready {}", addresses.join(" "));
         io::stdout().flush()
     }

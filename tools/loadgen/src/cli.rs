@@ -1,6 +1,7 @@
 //! The command line.
 
 mod bfcp;
+mod border;
 mod spread;
 mod wire;
 
@@ -17,8 +18,9 @@ use crate::scenario::{Churn, ROOM_MEMBERS_MAX, Rooms, Scenario};
 use crate::security::KmsOptions;
 
 pub use self::bfcp::BfcpRun;
+pub use self::border::{E2aeRun, FaxRun, ThroughBorder};
 pub use self::spread::{Share, Sources, Spread};
-pub use self::wire::{BulkRun, PlaneRun, RawRun, RelayRun, RelayUri, WireOptions};
+pub use self::wire::{BulkRun, GatewayRun, PlaneRun, RawRun, RelayRun, RelayUri, WireOptions};
 
 /// A fleet of UEs that takes a media node to its limit and checks every message it delivers.
 #[derive(Parser, Debug)]
@@ -94,6 +96,19 @@ pub enum Scenarios {
     /// Pairs through whoever joins two connections and answers SENDs. No SIP, no AUTH.
     #[command(after_help = WIRE_EXAMPLES)]
     Raw(Box<RawRun>),
+    /// Calls through a border (IMS-ALG with IMS-AGW), between UEs that protect their messages up to the
+    /// access edge (TLS, certificates known by fingerprint) and peers in the core that do not. The
+    /// generator is both.
+    #[command(after_help = E2AE_EXAMPLES)]
+    E2ae(Box<E2aeRun>),
+    /// Fax at its real pace (T.38, UDPTL), between UEs that protect it (DTLS) and peers in the core that do
+    /// not: through a border (`sip:`), or through a gateway alone (--points). The generator is both.
+    #[command(after_help = FAX_EXAMPLES)]
+    Fax(Box<FaxRun>),
+    /// Pairs through a gateway: one end over TLS on its access side, with certificates that both know by
+    /// their fingerprints, the other over TCP on its core side. No SIP.
+    #[command(after_help = GATEWAY_EXAMPLES)]
+    Gateway(Box<GatewayRun>),
     /// TLS-PSK connections to a server of it, idle or handshake after handshake. No SIP.
     #[command(after_help = WIRE_EXAMPLES)]
     Plane(Box<PlaneRun>),
@@ -151,6 +166,82 @@ is late for that counts from when it was due.
 Exit status: 0 if every call came up and ended, every primitive was answered by the right status, for the right request and floor, every
 floor asked for was granted, none to more than --holders, and there was at least one; 1 if not; 2 if the
 command line is wrong.";
+
+const E2AE_EXAMPLES: &str = "\
+The border's configuration names us as next hop of its core side, and where it listens for UEs:
+    [border]
+    role = \"ims-alg\"
+    [border.access]
+    udp = \"127.0.0.1:5070\"
+    tcp = \"127.0.0.1:5070\"
+    media = \"127.0.0.1\"
+    [border.core]
+    udp = \"127.0.0.1:5080\"
+    tcp = \"127.0.0.1:5080\"
+    media = \"127.0.0.1\"
+    next_hops = [\"sip:127.0.0.1:5090\"]
+
+Examples, with that border:
+  Ten UEs call peers in the core and chat, eight messages of each end on their way:
+    mrf-load run e2ae --target sip:peer@127.0.0.1:5070 --core 127.0.0.1:5090 --node-pid $(pidof mrf)
+
+  A thousand UEs, of which half register and are called, each end with two messages a second:
+    mrf-load run e2ae --target sip:peer@127.0.0.1:5070 --core 5090 --sessions 1000 --rate 50/s \\
+        --direction both --message-rate 2 --duration 30s --node-pid $(pidof mrf)
+
+  Without CEMA (the default) the border changes the paths in every message; with it, it need not:
+    mrf-load run e2ae --target sip:peer@127.0.0.1:5070 --core 5090 --cema
+
+A UE offers TCP/TLS/MSRP with its certificate's fingerprint and a=3ge2ae:requested, or answers so; a peer
+in the core knows TCP/MSRP alone. UEs that are called register first (Security-Client with mediasec); the
+registrar they reach through the border is ours. Whoever is called answers at once, and both ends connect.
+A message is a SEND that passes the border, and its 200 back; every byte is compared with what was sent.
+
+Exit status: 0 if every call came up and ended, every connection came up, and every message was answered and
+arrived exactly once, in order and unchanged, and there was at least one; 1 if not, or if the border is not
+there; 2 if the command line is wrong.";
+
+const FAX_EXAMPLES: &str = "\
+Examples:
+  Ten faxes at 33.6 kbit/s, a packet of 40 ms with copies of the two before it, through a border that
+  listens for UEs on 5070 and has us as next hop of its core side (`mrf-load run e2ae --help` shows its
+  configuration):
+    mrf-load run fax --target sip:fax@127.0.0.1:5070 --core 127.0.0.1:5090 --node-pid $(pidof mrf)
+
+  A hundred that come in from the core, in packets of 30 ms without copies:
+    mrf-load run fax --target sip:fax@127.0.0.1:5070 --core 5090 --sessions 100 \\
+        --direction terminating --packet 30ms --redundancy 0 --duration 60s
+
+  5,000 at once through a gateway whose addresses and fingerprints are in a file:
+    mrf-load run fax --points points --certificate ue.pem --key ue-key.pem --sessions 5000 --node-pid PID
+
+A message is a packet that was sent, a delivery one that came; latency counts from the moment a packet was
+due. Lost are packets that never came, late those that came after a later one; jitter is how much more or less
+time than 40 ms lay between two that came. On this machine whatever is lost was lost by the border, or for
+lack of time to read it. In place of an image there are numbers, so that every byte can be compared.
+
+Exit status: 0 if every call came up and ended, every end came up, and every packet arrived once and
+unchanged, and there was at least one; 1 if not, or if the border is not there; 2 if the command line is
+wrong.";
+
+const GATEWAY_EXAMPLES: &str = "\
+Examples:
+  What a message costs whoever takes TLS off it, here one listener that forwards all connections to our
+  port 9002 (stunnel before haproxy, say), 10 pairs, 8 messages of each end on their way:
+    echo 127.0.0.1:9000 - $(openssl x509 -in server.pem -noout -fingerprint -sha256 |
+        sed 's/.*=/sha-256 /') > points
+    mrf-load run gateway --points points --sink 9002 --certificate ue.pem --key ue-key.pem --pairs 10 \
+        --window 8 --suite TLS_AES_128_GCM_SHA256 --node-pid STUNNEL,HAPROXY
+
+  The same without TLS through haproxy alone:
+    echo 127.0.0.1:9000 - > points
+    mrf-load run gateway --points points --sink 9002 --node-pid HAPROXY
+
+A message is a SEND that passes the gateway, and its 200 back; both ends send. Every byte is compared with
+what was sent. With --sink the pairs come up one after the other.
+
+Exit status: 0 if every connection came up and every message was answered and arrived exactly once, in
+order and unchanged, and there was at least one; 1 if not; 2 if the command line is wrong.";
 
 const WIRE_EXAMPLES: &str = "\
 Examples:

@@ -6,6 +6,7 @@
 //! - [`media`]: pinned threads, each with its own ring: connections, TLS, MSRP.
 //! - [`expectation`]: the oracle that finds what was lost, doubled, or out of order.
 //! - [`fleet`]: one run from the first INVITE to the last BYE.
+//! - [`border`]: calls through a border, of which the fleet is both ends.
 //! - [`wire`]: the same without SIP, against whoever is reached directly.
 //! - [`accounting`]: processor time and memory, the node's and our own.
 //! - [`processes`]: several processes that share one load.
@@ -14,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 pub mod accounting;
+pub mod border;
 pub mod cli;
 pub mod display;
 pub mod expectation;
@@ -57,6 +59,8 @@ pub enum Outcome {
     Calls(Box<report::Report>),
     /// Rooms with floors.
     Floors(Box<FloorsReport>),
+    /// Through a border.
+    Border(Box<BorderReport>),
     /// Without.
     Wire(Box<wire::WireReport>),
     /// A scenario file.
@@ -74,6 +78,7 @@ impl Outcome {
         match self {
             Self::Calls(report) => report.passed,
             Self::Floors(report) => report.passed,
+            Self::Border(report) => report.passed,
             Self::Wire(report) => report.passed,
             Self::Script(report) => report.passed,
             Self::Merged(report) => report.passed,
@@ -87,6 +92,7 @@ impl Outcome {
         match self {
             Self::Calls(report) => report.to_text(),
             Self::Floors(report) => report.calls.to_text() + &report.floors.to_text(),
+            Self::Border(report) => report.calls.to_text() + &report.media.to_text(),
             Self::Wire(report) => report.to_text(),
             Self::Script(report) => report.to_string(),
             Self::Merged(report) => report.to_text(),
@@ -130,6 +136,9 @@ pub fn run(command: cli::Command, words: &[String]) -> Result<Outcome, Error> {
         }
         Scenarios::Relay(options) => run_bare(&options.wire, words, |share| options.plan(share)),
         Scenarios::Raw(options) => run_bare(&options.wire, words, |share| options.plan(share)),
+        Scenarios::E2ae(options) => run_e2ae(&options),
+        Scenarios::Fax(options) => run_fax(&options),
+        Scenarios::Gateway(options) => run_bare(&options.wire, words, |share| options.plan(share)),
         Scenarios::Plane(options) => run_bare(&options.wire, words, |share| options.plan(share)),
     }
 }
@@ -187,6 +196,57 @@ fn run_floors(options: &cli::BfcpRun) -> Result<Outcome, Error> {
     let passed = calls.passed && floors.passed;
     let report = FloorsReport { passed, calls, floors };
     record.finish(report, |report| Outcome::Floors(Box::new(report)))
+}
+
+/// What calls through a border have shown.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct BorderReport {
+    /// Every expectation held.
+    pub passed: bool,
+    /// Of the calls.
+    pub calls: border::report::CallsThrough,
+    /// Of what they carried.
+    pub media: wire::WireReport,
+}
+
+/// Messages through a border.
+fn run_e2ae(options: &cli::E2aeRun) -> Result<Outcome, Error> {
+    let (plan, identities) = options.plan().map_err(Error::Usage)?;
+    check_descriptors(plan.links)?;
+    let recording = &options.wire.recording;
+    let record = Record::open(recording, None)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let run = border::run_e2ae(options, plan, &identities, &record.node);
+    let (calls, mut media) = runtime.block_on(run)?;
+    media.commit.clone_from(&recording.commit);
+    finish_border(record, calls, media)
+}
+
+/// Faxes, through a border or a gateway alone.
+fn run_fax(options: &cli::FaxRun) -> Result<Outcome, Error> {
+    let plan = options.plan().map_err(Error::Usage)?;
+    check_descriptors(plan.links)?;
+    let record = Record::open(&options.recording, None)?;
+    let commit = &options.recording.commit;
+    let Some(through) = options.border() else {
+        let mut report = wire::run(plan, &record.node)?;
+        report.commit.clone_from(commit);
+        return record.finish(report, |report| Outcome::Wire(Box::new(report)));
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let run = border::run_fax(&through, options.bit_rate, plan, &record.node);
+    let (calls, mut media) = runtime.block_on(run)?;
+    media.commit.clone_from(commit);
+    finish_border(record, calls, media)
+}
+
+fn finish_border(
+    record: Record,
+    calls: border::report::CallsThrough,
+    media: wire::WireReport,
+) -> Result<Outcome, Error> {
+    let report = BorderReport { passed: calls.passed && media.passed, calls, media };
+    record.finish(report, |report| Outcome::Border(Box::new(report)))
 }
 
 /// Without SIP.

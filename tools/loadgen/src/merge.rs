@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::Error;
 use crate::expectation::Violations;
 use crate::media::worker::latency_histogram;
-use crate::report::{BOUND_SHARE, Figures, LatencyUs, PairFairness};
+use crate::report::{BOUND_SHARE, FaxFigures, Figures, LatencyUs, PairFairness};
 
 /// What several have shown together.
 #[derive(Clone, Debug, Serialize)]
@@ -162,6 +162,7 @@ fn figures(all: &[&Figures], histogram: &Histogram<u64>) -> Figures {
         pss_before_bytes: all.iter().find_map(|it| it.pss_before_bytes),
         pss_set_up_bytes: all.iter().find_map(|it| it.pss_set_up_bytes),
         pss_end_bytes: all.iter().find_map(|it| it.pss_end_bytes),
+        fax: fax(all),
         handshakes,
         handshakes_per_second: sum(|it| it.handshakes_per_second),
         node_cpu_us_per_handshake: by(node_us, handshakes),
@@ -180,6 +181,21 @@ fn figures(all: &[&Figures], histogram: &Histogram<u64>) -> Figures {
         node_cpu_us_per_call: by(node_us, calls),
         generator_cpu_us_per_call: generator(|it| it.generator_cpu_us_per_call, |it| it.calls),
     }
+}
+
+/// Counts add up; of the jitter the worst.
+fn fax(all: &[&Figures]) -> Option<FaxFigures> {
+    all.iter().filter_map(|it| it.fax).reduce(|one, other| FaxFigures {
+        sent: one.sent + other.sent,
+        received: one.received + other.received,
+        lost: one.lost + other.lost,
+        reordered: one.reordered + other.reordered,
+        duplicated: one.duplicated + other.duplicated,
+        jitter_us: [one.jitter_us, other.jitter_us]
+            .into_iter()
+            .flatten()
+            .max_by(|one, other| one.p999.total_cmp(&other.p999)),
+    })
 }
 
 /// The worst of each; the medians are those of the report with the slowest pair.

@@ -10,7 +10,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 pub use self::figures::{FairnessReport, FilesReport, MemoryReport, StallReport};
-pub use self::shared::{BOUND_SHARE, Figures, LatencyUs, PairFairness};
+pub use self::shared::{BOUND_SHARE, FaxFigures, Figures, LatencyUs, PairFairness};
 pub(crate) use self::shared::{
     SLIP_US_MAX, bound_warning, figure_names, late_warning, slip_warning,
 };

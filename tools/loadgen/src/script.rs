@@ -146,6 +146,7 @@ fn judge(name: String, expectations: &[Expectation], outcome: &Outcome) -> Phase
     let report = match outcome {
         Outcome::Calls(report) => serde_json::to_value(report),
         Outcome::Floors(report) => serde_json::to_value(report),
+        Outcome::Border(report) => serde_json::to_value(report),
         Outcome::Wire(report) => serde_json::to_value(report),
         Outcome::Script(report) => serde_json::to_value(report),
         Outcome::Merged(report) => serde_json::to_value(report),

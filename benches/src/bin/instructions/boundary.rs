@@ -45,6 +45,11 @@ impl Driver for Boundary {
     }
 
     #[inline(never)]
+    fn open_datagram(&mut self, socket: Socket) -> io::Result<()> {
+        black_box(self.0.open_datagram(socket))
+    }
+
+    #[inline(never)]
     fn connect(&mut self, address: SocketAddr, token: Token) -> io::Result<Socket> {
         black_box(self.0.connect(address, token))
     }
@@ -84,6 +89,12 @@ impl Driver for Boundary {
     }
 
     #[inline(never)]
+    fn reset(&mut self, socket: Socket) {
+        self.0.reset(socket);
+        black_box(());
+    }
+
+    #[inline(never)]
     fn shutdown_write(&mut self, socket: Socket) {
         self.0.shutdown_write(socket);
         black_box(());
@@ -103,6 +114,11 @@ impl Driver for Boundary {
     #[inline(never)]
     fn recv_bytes(&mut self, buffer: &RecvBuffer) -> &mut [u8] {
         black_box(self.0.recv_bytes(buffer))
+    }
+
+    #[inline(never)]
+    fn recv_source(&mut self, buffer: &RecvBuffer) -> Option<SocketAddr> {
+        black_box(self.0.recv_source(buffer))
     }
 
     #[inline(never)]

@@ -28,6 +28,8 @@ pub(super) struct OpenSocket {
     pub(super) closing: Option<Token>,
     /// The kernel reads it when it takes the connect from the submission queue.
     pub(super) connect_address: Option<Box<SockAddr>>,
+    /// Where the datagram in flight goes, on a socket without a peer.
+    pub(super) destination: Option<Box<SockAddr>>,
 }
 
 impl OpenSocket {
@@ -39,11 +41,12 @@ impl OpenSocket {
             sending: None,
             closing: None,
             connect_address: None,
+            destination: None,
         }
     }
 
     pub(super) fn datagram(descriptor: socket2::Socket) -> Self {
-        let receiving = Receiving::Datagrams { cancelled: false };
+        let receiving = Receiving::Datagrams { cancelled: false, from_anybody: false };
         Self { receiving, ..Self::new(descriptor) }
     }
 
@@ -81,7 +84,7 @@ pub(super) enum Receiving {
     Large,
     /// Datagrams, into ordinary buffers. What ends the operation is reported only if somebody wants it
     /// to end.
-    Datagrams { cancelled: bool },
+    Datagrams { cancelled: bool, from_anybody: bool },
 }
 
 /// Ordinary buffers in a row that are full where a file comes: more than a turn's messages of people.
@@ -134,7 +137,12 @@ impl Sending {
 
     /// The operation that sends as many as go together, of datagrams one. What it names lies in buffers
     /// and boxes that stay where they are while `self` lives.
-    pub(super) fn submission(&mut self, descriptor: Fd, is_datagram: bool) -> squeue::Entry {
+    pub(super) fn submission(
+        &mut self,
+        descriptor: Fd,
+        is_datagram: bool,
+        destination: &mut Option<Box<SockAddr>>,
+    ) -> squeue::Entry {
         let flags = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
         match &mut self.more {
             Some(more) if !is_datagram => {
@@ -144,9 +152,23 @@ impl Sending {
             Some(_) | None => {
                 self.submitted = 1;
                 let bytes = self.first.bytes();
-                opcode::Send::new(descriptor, bytes.as_ptr(), bytes.len() as u32)
-                    .flags(flags)
-                    .build()
+                let send = opcode::Send::new(descriptor, bytes.as_ptr(), bytes.len() as u32);
+                let send = match self.first.destination() {
+                    Some(address) if is_datagram => {
+                        let address = SockAddr::from(address);
+                        let place = match destination {
+                            // It seldom changes, and the box never moves.
+                            Some(place) => {
+                                **place = address;
+                                place
+                            }
+                            None => destination.insert(Box::new(address)),
+                        };
+                        send.dest_addr(place.as_ptr().cast()).dest_addr_len(place.len())
+                    }
+                    Some(_) | None => send,
+                };
+                send.flags(flags).build()
             }
         }
     }
@@ -281,6 +303,16 @@ pub(super) fn tcp_socket(address: SocketAddr) -> io::Result<socket2::Socket> {
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_notsent_lowat(NOT_SENT_BYTES_MAX)?;
     Ok(socket)
+}
+
+/// Breaks a TCP connection off: the peer gets a reset, and whatever waits on the socket an error. It is
+/// done by connecting to nobody; closing with `SO_LINGER` would have to wait for those who wait.
+pub(super) fn reset(socket: &socket2::Socket) {
+    let nobody =
+        libc::sockaddr { sa_family: libc::AF_UNSPEC as libc::sa_family_t, sa_data: [0; 14] };
+    let length = size_of::<libc::sockaddr>() as libc::socklen_t;
+    // SAFETY: the address is a whole one and outlives the call, which keeps nothing of it.
+    let _ = unsafe { libc::connect(socket.as_raw_fd(), &raw const nobody, length) };
 }
 
 pub(super) fn internet_address(address: &SockAddr) -> io::Result<SocketAddr> {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
 use super::Simulator;
-use super::network::{Kind, RECVS_PER_TURN_MAX};
+use super::network::{Kind, RECVS_PER_TURN_MAX, Senders};
 use crate::driver::{Completion, Errno, RecvBuffer};
 use crate::token::Token;
 
@@ -110,15 +110,15 @@ impl Simulator {
         if !(1..=length_max).contains(&bytes.len()) {
             return;
         }
-        if let Some(Kind::Datagram { remote, incoming, .. }) =
+        if let Some(Kind::Datagram { from: senders, incoming, .. }) =
             self.sockets.get_mut(&id).map(|socket| &mut socket.kind)
-            && *remote == Some(from)
+            && (*senders == Senders::Anybody || *senders == Senders::One(from))
         {
-            incoming.push_back(bytes);
+            incoming.push_back((from, bytes));
         }
     }
 
-    fn incoming(&mut self, id: u32) -> &mut VecDeque<Vec<u8>> {
+    fn incoming(&mut self, id: u32) -> &mut VecDeque<(SocketAddr, Vec<u8>)> {
         match self.sockets.get_mut(&id).map(|socket| &mut socket.kind) {
             Some(Kind::Datagram { incoming, .. }) => incoming,
             _ => unreachable!("a datagram socket"),
@@ -143,11 +143,14 @@ impl Simulator {
             let Some(buffer) = self.take_buffer() else {
                 return Some(ended(libc::ENOBUFS));
             };
-            let bytes = self.incoming(id).pop_front()?;
+            let (from, bytes) = self.incoming(id).pop_front()?;
             let start = buffer * self.config.recv_buffer_size_bytes;
             self.recv_memory[start..][..bytes.len()].copy_from_slice(&bytes);
+            let tells =
+                matches!(self.sockets[&id].kind, Kind::Datagram { from: Senders::Anybody, .. });
+            self.recv_sources[buffer] = tells.then_some(from);
             let length = bytes.len() as u32;
-            let buffer = RecvBuffer { id: buffer as u16, is_large: false, length };
+            let buffer = RecvBuffer { id: buffer as u16, is_large: false, start: 0, length };
             completions.push_back(Completion::Recv { token, result: Ok(Some(buffer)), more: true });
         }
         cancelled.then(|| ended(libc::ECANCELED))
@@ -157,11 +160,16 @@ impl Simulator {
     pub(super) fn send_datagram(&mut self, id: u32) -> Option<Completion> {
         let position = self.next_sending(id)?;
         let socket = self.sockets.get_mut(&id)?;
-        let Kind::Datagram { local: from, remote: Some(to), .. } = socket.kind else {
-            unreachable!("sends are for connected sockets");
+        let Kind::Datagram { local: from, from: senders, .. } = socket.kind else {
+            unreachable!("a datagram socket");
         };
         let sending = &mut socket.sending[position];
         let (token, buffer) = (sending.token, sending.buffer.take()?);
+        let to = match senders {
+            Senders::One(peer) => peer,
+            Senders::Anybody => buffer.destination().expect("addressed"),
+            Senders::None => unreachable!("sends are for connected sockets"),
+        };
         let bytes = buffer.bytes().to_vec();
         let result = Ok(bytes.len());
         self.carry(Datagram { from, to, bytes });

@@ -41,22 +41,36 @@ pub(super) enum Kind {
     },
     Datagram {
         local: SocketAddr,
-        /// Who it is connected to.
-        remote: Option<SocketAddr>,
-        incoming: VecDeque<Vec<u8>>,
+        /// Who it takes datagrams from.
+        from: Senders,
+        /// What has come, and where from.
+        incoming: VecDeque<(SocketAddr, Vec<u8>)>,
     },
     /// A connection that never came about.
     Dead,
 }
 
+/// Who is heard by a datagram socket.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Senders {
+    None,
+    /// Who it is connected to.
+    One(SocketAddr),
+    Anybody,
+}
+
 impl Kind {
     pub(super) fn datagram(local: SocketAddr) -> Self {
-        Self::Datagram { local, remote: None, incoming: VecDeque::new() }
+        Self::Datagram { local, from: Senders::None, incoming: VecDeque::new() }
     }
 
     /// Whether there is somebody to send to and to receive from.
     pub(super) fn is_connected(&self) -> bool {
-        matches!(self, Self::Stream { .. } | Self::Datagram { remote: Some(_), .. })
+        match self {
+            Self::Stream { .. } => true,
+            Self::Datagram { from, .. } => *from != Senders::None,
+            Self::Listener { .. } | Self::Connecting { .. } | Self::Dead => false,
+        }
     }
 }
 
@@ -350,7 +364,7 @@ impl Simulator {
         }
         // More follows at once.
         let is_large = self.peers[peer.0].to_shard.len() > size_bytes;
-        Some(RecvBuffer { id: id as u16, is_large, length: length as u32 })
+        Some(RecvBuffer { id: id as u16, is_large, start: 0, length: length as u32 })
     }
 
     /// A receive buffer to be filled; chance may have none.

@@ -84,7 +84,15 @@ impl Peer {
     /// The shard has closed. Bytes it has not read make that a reset (RFC 1122 4.2.2.13).
     pub(super) fn abandon(&mut self) {
         self.shard_closed = true;
-        self.shard_reset = !self.to_shard.is_empty() || !self.accepted;
+        self.shard_reset |= !self.to_shard.is_empty() || !self.accepted;
+    }
+
+    /// The shard has broken the connection off.
+    pub(super) fn break_off(&mut self) {
+        self.shard_shut_write = true;
+        self.shard_shut_read = true;
+        self.shard_reset = true;
+        self.to_shard.clear();
     }
 }
 
@@ -184,7 +192,8 @@ impl Simulator {
         self.peers[peer.0].shard_shut_write || self.peers[peer.0].shard_closed
     }
 
-    /// Whether the shard closed without having read everything, or without accepting.
+    /// Whether the shard broke the connection off, or closed it without having read everything or without
+    /// accepting it.
     #[must_use]
     pub fn peer_was_reset(&self, peer: PeerId) -> bool {
         self.peers[peer.0].shard_reset

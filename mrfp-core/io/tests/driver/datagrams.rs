@@ -372,3 +372,112 @@ fn a_simulator_loses_doubles_and_delays_datagrams_as_it_is_told() {
         assert_eq!(numbers, (0..200).collect::<Vec<u8>>());
     }
 }
+
+mod open {
+    //! Sockets that hear anybody.
+
+    use super::*;
+
+    /// A socket that hears anybody, and its address.
+    fn open<D: Network>(harness: &mut Harness<D>) -> (u32, SocketAddr) {
+        let (index, address) = harness.bind();
+        harness.driver.open_datagram(harness.sockets[&index]).unwrap();
+        harness.arm_recv(index);
+        harness.turn(Duration::ZERO);
+        (index, address)
+    }
+
+    macro_rules! on_both_open {
+        ($($name:ident,)*) => {
+            mod ring {
+                $(#[test] fn $name() { super::$name::<mrfp_io::Ring>(); })*
+            }
+            mod simulator {
+                $(#[test] fn $name() { super::$name::<mrfp_io::Simulator>(); })*
+            }
+        };
+    }
+
+    on_both_open! {
+        tells_where_each_datagram_came_from,
+        sends_each_buffer_where_it_is_addressed,
+        nobody_who_is_not_there_disturbs_it,
+        what_is_empty_or_too_long_is_ignored,
+        what_finds_no_buffer_comes_later,
+    }
+
+    fn tells_where_each_datagram_came_from<D: Network>() {
+        let mut harness = D::harness();
+        let ends = [D::end(1), D::end(2)];
+        let (index, address) = open(&mut harness);
+        for (number, end) in [(1_u8, &ends[0]), (2, &ends[1]), (3, &ends[0])] {
+            D::post(&mut harness, end, address, &[number]);
+            run_rearming(&mut harness, index, usize::from(number));
+        }
+        assert_eq!(harness.seen[&index].datagrams(), [[1], [2], [3]]);
+        let [one, two] = ends.each_ref().map(D::address);
+        assert_eq!(harness.seen[&index].sources, [one, two, one].map(Some));
+        finish(harness);
+    }
+
+    fn sends_each_buffer_where_it_is_addressed<D: Network>() {
+        let mut harness = D::harness();
+        let ends = [D::end(1), D::end(2)];
+        let (index, address) = open(&mut harness);
+        for number in 0..10_u8 {
+            harness.send_to(index, &[number], D::address(&ends[usize::from(number % 2)]));
+        }
+        run_until_sent(&mut harness, index);
+        for (parity, end) in (0_u8..).zip(&ends) {
+            let expected: Vec<_> = (0..5).map(|n| (address, vec![2 * n + parity])).collect();
+            assert_eq!(D::arrived(&mut harness, end), expected);
+        }
+        finish(harness);
+    }
+
+    fn nobody_who_is_not_there_disturbs_it<D: Network>() {
+        let mut harness = D::harness();
+        let end = D::end(1);
+        let (index, address) = open(&mut harness);
+        let gone = D::end(2);
+        let nowhere = D::address(&gone);
+        drop(gone);
+        for _ in 0..3 {
+            harness.send_to(index, b"hello?", nowhere);
+            run_until_sent(&mut harness, index);
+            harness.turn(Duration::from_millis(10));
+        }
+        D::post(&mut harness, &end, address, b"hello");
+        run_rearming(&mut harness, index, 1);
+        let seen = &harness.seen[&index];
+        assert!(seen.recv_armed && seen.recv_error.is_none() && !seen.eof);
+        assert_eq!(seen.sends, [Ok(6); 3]);
+        finish(harness);
+    }
+
+    fn what_is_empty_or_too_long_is_ignored<D: Network>() {
+        let mut harness = D::harness();
+        let end = D::end(1);
+        let (index, address) = open(&mut harness);
+        let too_long = pattern(small_config().recv_buffer_size_bytes as usize + 1);
+        for bytes in [&[][..], &too_long, &[], b"end"] {
+            D::post(&mut harness, &end, address, bytes);
+        }
+        run_rearming(&mut harness, index, 1);
+        assert_eq!(harness.seen[&index].datagrams(), [b"end"]);
+        assert_eq!(harness.seen[&index].recv_error, None);
+        finish(harness);
+    }
+
+    fn what_finds_no_buffer_comes_later<D: Network>() {
+        const COUNT: u8 = 40;
+        let mut harness = D::harness();
+        let end = D::end(1);
+        let (index, address) = open(&mut harness);
+        (0..COUNT).for_each(|number| D::post(&mut harness, &end, address, &[number]));
+        run_rearming(&mut harness, index, usize::from(COUNT));
+        assert_eq!(harness.seen[&index].received, (0..COUNT).collect::<Vec<_>>());
+        assert!(harness.seen[&index].out_of_buffers > 0);
+        finish(harness);
+    }
+}

@@ -35,6 +35,8 @@ pub(crate) struct Seen {
     pub(crate) received: Vec<u8>,
     /// How much of it each completion has brought.
     pub(crate) runs: Vec<usize>,
+    /// Where each came from, as far as that is told.
+    pub(crate) sources: Vec<Option<SocketAddr>>,
     pub(crate) eof: bool,
     pub(crate) recv_error: Option<Errno>,
     pub(crate) recv_armed: bool,
@@ -149,6 +151,15 @@ impl<D: Driver> Harness<D> {
         Ok(true)
     }
 
+    /// Sends a datagram.
+    pub(crate) fn send_to(&mut self, index: u32, bytes: &[u8], to: SocketAddr) {
+        let mut buffer = self.buffers.take(SendBufferClass::Small, 0).unwrap();
+        buffer.memory_mut()[..bytes.len()].copy_from_slice(bytes);
+        buffer.set_range(0..bytes.len());
+        buffer.set_destination(to);
+        self.send_buffer(index, buffer);
+    }
+
     pub(crate) fn send(&mut self, index: u32, bytes: &[u8]) {
         let class =
             if bytes.len() <= 1024 { SendBufferClass::Small } else { SendBufferClass::Large };
@@ -224,6 +235,7 @@ impl<D: Driver> Harness<D> {
                 seen.recv_armed = more;
                 match result {
                     Ok(Some(buffer)) => {
+                        seen.sources.push(self.driver.recv_source(&buffer));
                         let bytes = self.driver.recv_bytes(&buffer);
                         seen.runs.push(bytes.len());
                         seen.received.extend_from_slice(bytes);

@@ -255,3 +255,21 @@ fn listeners_share_a_port_when_asked() {
     harness.turn(Duration::ZERO);
     finish(harness);
 }
+
+#[test]
+fn a_reset_is_seen_by_the_peer_and_ends_what_waits() {
+    let mut harness = small_ring();
+    let address = harness.listen();
+    let mut peer = TcpStream::connect(address).unwrap();
+    harness.run_until("accepted", |harness| harness.seen.contains_key(&1));
+    (0..4).for_each(|_| harness.send(1, &pattern(16_000)));
+    harness.driver.reset(harness.sockets[&1]);
+    harness.run_until("both end", |harness| {
+        let seen = &harness.seen[&1];
+        seen.sends_in_flight == 0 && !seen.recv_armed
+    });
+    let mut rest = Vec::new();
+    let error = peer.read_to_end(&mut rest).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    finish(harness);
+}

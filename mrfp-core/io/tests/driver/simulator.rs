@@ -216,3 +216,23 @@ fn sends_what_is_started_together_in_order_however_short_the_counts() {
         finish(harness);
     }
 }
+
+#[test]
+fn a_reset_is_seen_by_the_peer_and_ends_what_waits() {
+    for seed in 0..20 {
+        let mut harness = Harness::new(Simulator::new(seed));
+        let address = harness.listen();
+        let peer = harness.driver.peer_connect(address);
+        harness.run_until("accepted", |harness| harness.seen.contains_key(&1));
+        harness.driver.peer_stop_reading(peer);
+        harness.send(1, b"it will never arrive");
+        harness.driver.reset(harness.sockets[&1]);
+        harness.run_until("both end", |harness| {
+            let seen = &harness.seen[&1];
+            seen.sends_in_flight == 0 && !seen.recv_armed
+        });
+        assert!(harness.driver.peer_was_reset(peer));
+        assert!(harness.driver.peer_received(peer).is_empty());
+        finish(harness);
+    }
+}

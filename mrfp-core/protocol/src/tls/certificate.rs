@@ -16,8 +16,10 @@ use rustls::{
     ClientConfig, DigitallySignedStruct, DistinguishedName, InconsistentKeys, RootCertStore,
     ServerConfig, SignatureScheme, SupportedCipherSuite,
 };
+use zeroize::Zeroizing;
 
 use super::certificate_handshake::suite_of;
+use super::dtls::Credentials;
 use super::fingerprint::Fingerprint;
 
 /// What TLS with certificates needs to know.
@@ -29,9 +31,10 @@ pub struct CertificateConfig {
     pub authorities: Authorities,
 }
 
-/// Our certificate with its chain, and its key.
+/// Our certificate with its chain, and its key; that a second time as it was read, for whoever has no use
+/// for rustls's.
 #[derive(Clone)]
-pub struct Identity(Arc<CertifiedKey>);
+pub struct Identity(Arc<CertifiedKey>, Arc<Zeroizing<Vec<u8>>>);
 
 /// Certificate authorities whose word we take.
 #[derive(Clone, Debug)]
@@ -66,8 +69,9 @@ impl Identity {
         for certificate in &chain {
             ParsedCertificate::try_from(certificate).map_err(|_| CertificateError::Certificate)?;
         }
+        let bytes = Zeroizing::new(key.secret_der().to_vec());
         match CertifiedKey::from_der(chain, key, &PROVIDER) {
-            Ok(key) => Ok(Self(Arc::new(key))),
+            Ok(key) => Ok(Self(Arc::new(key), Arc::new(bytes))),
             Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
                 Err(CertificateError::KeyMismatch)
             }
@@ -92,10 +96,18 @@ impl Identity {
         parameters.not_before = rcgen::date_time_ymd(2020, 1, 1);
         parameters.not_after = rcgen::date_time_ymd(2049, 12, 31);
         let certificate = parameters.self_signed(&key).map_err(refused)?;
-        let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
+        let bytes = Zeroizing::new(key.serialize_der());
+        let key = PrivateKeyDer::Pkcs8(bytes.as_slice().into());
+        let key = key.clone_key();
         let key = CertifiedKey::from_der(vec![certificate.der().clone()], key, &PROVIDER)
             .map_err(|error| CertificateError::Key(error.to_string()))?;
-        Ok(Self(Arc::new(key)))
+        Ok(Self(Arc::new(key), Arc::new(bytes)))
+    }
+
+    /// The same certificate and key for DTLS.
+    pub fn for_datagrams(&self) -> Result<Credentials, CertificateError> {
+        let certificate = self.0.end_entity_cert().map_err(|_| CertificateError::NoCertificate)?;
+        Credentials::from_der(certificate, &self.1)
     }
 
     /// Whether the certificate carries this name (DNS name or IP address).

@@ -6,6 +6,7 @@ use std::ops::Range;
 mod certificate;
 mod certificate_handshake;
 mod client_hello;
+pub mod dtls;
 mod exchange;
 mod fingerprint;
 mod handshake;

@@ -23,6 +23,7 @@ pub(super) const ALERT_CLOSE_NOTIFY: u8 = 0;
 pub(super) const ALERT_UNEXPECTED_MESSAGE: u8 = 10;
 pub(super) const ALERT_BAD_RECORD_MAC: u8 = 20;
 pub(super) const ALERT_RECORD_OVERFLOW: u8 = 22;
+pub(super) const ALERT_BAD_CERTIFICATE: u8 = 42;
 pub(super) const ALERT_ILLEGAL_PARAMETER: u8 = 47;
 pub(super) const ALERT_DECODE_ERROR: u8 = 50;
 pub(super) const ALERT_DECRYPT_ERROR: u8 = 51;

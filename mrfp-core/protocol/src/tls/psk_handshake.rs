@@ -264,7 +264,7 @@ fn last_record_nonce(mut records: &[u8]) -> Option<[u8; 8]> {
     last?.try_into().ok()
 }
 
-fn reason_of(error: &ssl::Error) -> HandshakeError {
+pub(super) fn reason_of(error: &ssl::Error) -> HandshakeError {
     let reason = ssl_reason::ssl_reason(error);
     match reason {
         ssl_reason::DECRYPTION_FAILED_OR_BAD_RECORD_MAC
@@ -288,4 +288,4 @@ fn reason_of(error: &ssl::Error) -> HandshakeError {
     }
 }
 
-const MASTER_SECRET_BYTES: usize = 48;
+pub(super) const MASTER_SECRET_BYTES: usize = 48;

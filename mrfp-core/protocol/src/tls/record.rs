@@ -465,7 +465,7 @@ fn header(content_type: u8, length: usize) -> [u8; HEADER_BYTES] {
 }
 
 /// RFC 7905 section 2 and RFC 8446 section 5.3: the sequence number XORed into the IV.
-fn sequence_nonce(iv: &[u8; 12], sequence: u64) -> [u8; 12] {
+pub(super) fn sequence_nonce(iv: &[u8; 12], sequence: u64) -> [u8; 12] {
     let mut nonce = *iv;
     for (byte, part) in nonce[4..].iter_mut().zip(sequence.to_be_bytes()) {
         *byte ^= part;
@@ -474,7 +474,7 @@ fn sequence_nonce(iv: &[u8; 12], sequence: u64) -> [u8; 12] {
 }
 
 /// RFC 5288 section 3: salt and an explicit part that never repeats; here a counter.
-fn counted_nonce(iv: &[u8; 12], sequence: u64) -> [u8; 12] {
+pub(super) fn counted_nonce(iv: &[u8; 12], sequence: u64) -> [u8; 12] {
     let &[s0, s1, s2, s3, ref first @ ..] = iv;
     let explicit = u64::from_be_bytes(*first).wrapping_add(sequence);
     let mut nonce = [s0, s1, s2, s3, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -483,8 +483,8 @@ fn counted_nonce(iv: &[u8; 12], sequence: u64) -> [u8; 12] {
 }
 
 pub(super) const HEADER_BYTES: usize = 5;
-const TAG_BYTES: usize = 16;
-const BLOCK_BYTES: usize = 16;
+pub(super) const TAG_BYTES: usize = 16;
+pub(super) const BLOCK_BYTES: usize = 16;
 
 /// RFC 5246 section 6.2.3.
 const TLS12_EXPANSION_BYTES_MAX: usize = 2048;
@@ -497,7 +497,7 @@ const SEQUENCE_MAX: u64 = 1 << 48;
 /// RFC 8446 section 5.5 allows 2^24.5 full records, that is 2^34.5 blocks, per AES-GCM key; small
 /// records count for what they are. ChaCha20-Poly1305 has no such limit. The reader needs no check:
 /// the limit protects what the writer keeps secret.
-const BLOCKS_MAX: u64 = 1 << 34;
+pub(super) const BLOCKS_MAX: u64 = 1 << 34;
 /// Records without data a peer may send in a row; more is a flood.
 const IDLE_RECORDS_MAX: u16 = 32;
 /// Renegotiations a peer may ask for in one session before it is cut off.

@@ -31,6 +31,7 @@ pub(super) const NO_SUITABLE_GROUPS: i32 = 295;
 pub(super) const NO_SUITABLE_KEY_SHARE: i32 = 101;
 pub(super) const NO_SUITABLE_SIGNATURE_ALGORITHM: i32 = 118;
 pub(super) const PACKET_LENGTH_TOO_LONG: i32 = 198;
+pub(super) const PEER_DID_NOT_RETURN_A_CERTIFICATE: i32 = 199;
 pub(super) const UNEXPECTED_MESSAGE: i32 = 244;
 pub(super) const UNEXPECTED_RECORD: i32 = 245;
 pub(super) const UNSUPPORTED_PROTOCOL: i32 = 258;

@@ -193,7 +193,7 @@ pub(super) static TLS13_SUITES: [Suite; 2] = [
 /// What is negotiated with certificates beside the TLS 1.3 suites above (RFC 9325 section 4.2:
 /// forward secrecy and AEAD). The TLS_RSA_WITH_AES_128_CBC_SHA of RFC 4976 section 9.2 has neither
 /// and is not among them.
-static CERTIFICATE_SUITES: [Suite; 7] = [
+static CERTIFICATE_SUITES: [Suite; 8] = [
     tls13(0x1302, "TLS_AES_256_GCM_SHA384", Aead::Aes256Gcm, SHA384),
     tls12(0xc02b, "ECDHE-ECDSA-AES128-GCM-SHA256", AES_128_GCM, SHA256, OTHER),
     tls12(0xc02c, "ECDHE-ECDSA-AES256-GCM-SHA384", AES_256_GCM, SHA384, OTHER),
@@ -201,6 +201,8 @@ static CERTIFICATE_SUITES: [Suite; 7] = [
     tls12(0xc02f, "ECDHE-RSA-AES128-GCM-SHA256", AES_128_GCM, SHA256, OTHER),
     tls12(0xc030, "ECDHE-RSA-AES256-GCM-SHA384", AES_256_GCM, SHA384, OTHER),
     tls12(0xcca8, "ECDHE-RSA-CHACHA20-POLY1305", CHACHA20, SHA256, OTHER),
+    // DTLS alone has it (RFC 7345 section 4.1).
+    tls12(0x009e, "DHE-RSA-AES128-GCM-SHA256", AES_128_GCM, SHA256, OTHER),
 ];
 
 #[cfg(test)]

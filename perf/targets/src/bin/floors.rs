@@ -114,7 +114,7 @@ struct Plane {
 impl Plane {
     fn start(options: Options) -> Result<Self, Box<dyn std::error::Error>> {
         let wanted = options.conferences * (u32::from(options.users) + 1);
-        let shards = Shards::start(options.listen, 1, wanted as usize, &options.suite)?;
+        let shards = Shards::start(options.listen, 1, wanted as usize, &options.suite, None)?;
         Ok(Self { options, shards, wanted, asked: 0, reserved: 0 })
     }
 

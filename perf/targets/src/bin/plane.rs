@@ -58,7 +58,7 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
     let sessions = options.sessions as usize;
-    let shards = Shards::start(options.listen, options.shards, sessions, &options.suite)?;
+    let shards = Shards::start(options.listen, options.shards, sessions, &options.suite, None)?;
     if let Some(file) = &options.empty_pss_file {
         write_pss(file)?;
     }

@@ -6,10 +6,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use mrfp_protocol::tls::Identity;
 use zeroize::Zeroizing;
 
 use super::{Recording, Share, Spread, THREADS_MAX, WINDOW_MAX, parse_duration, parse_rate};
-use crate::wire::plan::{BODY_BYTES, Keys, Plan, Protection, Traffic, User, Work};
+use crate::wire::plan::{
+    BODY_BYTES, Gateway, Keys, Plan, Point, Protection, Traffic, User, Work, own_identity,
+};
 
 /// What all scenarios without SIP have in common.
 #[derive(Args, Clone, Debug)]
@@ -112,12 +115,48 @@ pub struct RawRun {
     pub wire: WireOptions,
 }
 
+/// `run gateway`.
+#[derive(Args, Clone, Debug)]
+pub struct GatewayRun {
+    /// Where the gateway is: a line for each pair, in turn, with the address on its access side, the one
+    /// on its core side (`-`: it connects to --sink) and the fingerprint of its certificate on the access
+    /// side (`sha-256 4A:AD:…`; none: TCP without TLS).
+    #[arg(long, value_name = "FILE")]
+    pub points: PathBuf,
+
+    /// Where we listen for what the gateway connects to on its core side, `HOST:PORT` or a port of
+    /// 127.0.0.1.
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_address)]
+    pub sink: Option<SocketAddr>,
+
+    /// Pairs: an end on each side of the gateway, both send.
+    #[arg(long, value_name = "N", default_value_t = 10,
+        value_parser = clap::value_parser!(u32).range(1..=PAIRS_MAX))]
+    pub pairs: u32,
+
+    /// Certificate (PEM) of the ends on the access side [default: one that is made for the run].
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub certificate: Option<PathBuf>,
+
+    /// Its key (PEM).
+    #[arg(long, value_name = "FILE", requires = "certificate")]
+    pub key: Option<PathBuf>,
+
+    /// The only suite to offer, by OpenSSL name: `TLS_AES_128_GCM_SHA256`. May be repeated.
+    #[arg(long, value_name = "NAME")]
+    pub suite: Vec<String>,
+
+    /// The rest.
+    #[command(flatten)]
+    pub wire: WireOptions,
+}
+
 /// `run bulk`, of either kind.
 #[derive(Args, Clone, Debug)]
 pub struct BulkRun {
     /// Where we listen for what the target forwards, `HOST:PORT` or a port of 127.0.0.1; makes
     /// --target a `tcp://HOST:PORT`.
-    #[arg(long, value_name = "ADDRESS", value_parser = parse_sink)]
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_address)]
     pub sink: Option<SocketAddr>,
 
     /// Connections through a `tcp://` target.
@@ -195,7 +234,7 @@ const MSRP_PORT: u16 = 2855;
 
 impl WireOptions {
     /// `links` are the numbers of this process's connections.
-    fn plan(
+    pub(super) fn plan(
         &self,
         share: Share,
         targets: Vec<SocketAddr>,
@@ -265,6 +304,39 @@ impl RawRun {
     }
 }
 
+impl GatewayRun {
+    /// What it comes to for one process. An error is the user's.
+    pub fn plan(&self, share: Share) -> Result<Plan, String> {
+        let points = read_points(&self.points)?;
+        let connects = points.iter().all(|point| point.core.is_some());
+        if !connects && self.sink.is_none() {
+            return Err("without an address on the core side it takes a --sink".to_owned());
+        }
+        if self.sink.is_some() {
+            share.whole("there is one --sink")?;
+            if self.wire.threads > 1 {
+                return Err("--threads: there is one --sink".to_owned());
+            }
+        }
+        let identity = match (&self.certificate, &self.key) {
+            (Some(certificate), Some(key)) => {
+                let (chain, key) = (read(certificate, "--certificate")?, read(key, "--key")?);
+                Identity::from_pem(&chain, &key)
+                    .map_err(|error| format!("--certificate: {error}"))?
+            }
+            _ => own_identity(),
+        };
+        let protection = match points.iter().any(|point| point.fingerprint.is_some()) {
+            true => Protection::announced(vec![identity], &self.suite)?,
+            false => Protection::Plain,
+        };
+        let targets = points.iter().map(|point| point.access).collect();
+        let work = Work::Gateway(Gateway { points, sink: self.sink, called: false });
+        let pairs = share.of_some(self.pairs, "pairs")?;
+        self.wire.plan(share, targets, work, protection, 2 * pairs.start..2 * pairs.end)
+    }
+}
+
 impl BulkRun {
     /// What it comes to without SIP. An error is the user's.
     pub fn plan(&self, share: Share) -> Result<Plan, String> {
@@ -329,7 +401,19 @@ impl PlaneRun {
     }
 }
 
-fn read(file: &Path, option: &str) -> Result<Zeroizing<Vec<u8>>, String> {
+/// A line for each session.
+pub(super) fn read_points(file: &Path) -> Result<Vec<Point>, String> {
+    let text = read(file, "--points")?;
+    let points: Result<Vec<Point>, String> =
+        String::from_utf8_lossy(&text).lines().map(Point::parse).collect();
+    let points = points.map_err(|error| format!("--points {}: {error}", file.display()))?;
+    if points.is_empty() {
+        return Err(format!("--points {}: there is no line", file.display()));
+    }
+    Ok(points)
+}
+
+pub(super) fn read(file: &Path, option: &str) -> Result<Zeroizing<Vec<u8>>, String> {
     let bytes = std::fs::read(file);
     bytes.map(Zeroizing::new).map_err(|error| format!("{option} {}: {error}", file.display()))
 }
@@ -353,7 +437,7 @@ fn parse_relay(text: &str) -> Result<RelayUri, String> {
     Ok(RelayUri { uri: text.to_owned(), secure, host: host.to_owned(), address })
 }
 
-fn parse_sink(text: &str) -> Result<SocketAddr, String> {
+pub(super) fn parse_address(text: &str) -> Result<SocketAddr, String> {
     match text.parse::<u16>() {
         Ok(port) => Ok((Ipv4Addr::LOCALHOST, port).into()),
         Err(_) => resolve(text),

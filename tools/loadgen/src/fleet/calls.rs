@@ -10,7 +10,7 @@ use crate::media::worker::{Command, Connect, Event as MediaEvent};
 use crate::scenario::Scenario;
 use crate::security::Protection;
 use crate::signalling::{Event as CallEvent, Invite, place_of, sdp};
-use crate::wire::Invitation;
+use crate::wire::{Invitation, Stream};
 
 impl Fleet<'_> {
     pub(super) fn call(&mut self, number: u32, now: Instant) {
@@ -176,9 +176,12 @@ impl Fleet<'_> {
                 Invitation {
                     address: answer.address,
                     psk,
-                    conference_id: answer.conference_id,
-                    user_id: answer.user_id,
-                    floor_ids: answer.floor_ids,
+                    fingerprint: None,
+                    stream: Stream::Floors {
+                        conference_id: answer.conference_id,
+                        user_id: answer.user_id,
+                        floor_ids: answer.floor_ids,
+                    },
                 },
             );
         }

@@ -60,6 +60,8 @@ pub struct Figures {
     pub pss_set_up_bytes: Option<u64>,
     /// At the end of the measurement, all still there.
     pub pss_end_bytes: Option<u64>,
+    /// Datagrams at the pace of a fax.
+    pub fax: Option<FaxFigures>,
     /// Handshakes completed, TCP included.
     pub handshakes: Option<u64>,
     /// Handshakes by seconds.
@@ -84,6 +86,24 @@ pub struct Figures {
     pub node_cpu_us_per_call: Option<f64>,
     /// CPU of the generator's process by calls.
     pub generator_cpu_us_per_call: Option<f64>,
+}
+
+/// What has become of the packets of faxes, over the whole run.
+#[derive(Clone, Copy, Default, Debug, Serialize, Deserialize)]
+pub struct FaxFigures {
+    /// Packets sent.
+    pub sent: u64,
+    /// Packets that came, each counted once.
+    pub received: u64,
+    /// Packets that never came.
+    pub lost: u64,
+    /// Packets that came after a later one.
+    pub reordered: u64,
+    /// Packets that came again.
+    pub duplicated: u64,
+    /// While it was measured: how much later or earlier after the one before a packet came than it was
+    /// due.
+    pub jitter_us: Option<LatencyUs>,
 }
 
 /// Percentiles of a latency.
@@ -211,6 +231,17 @@ impl Figures {
         line("messages", self.messages.filter(|it| *it > 0).map(|it| it.to_string()));
         line("messages per second", rate(self.messages_per_second));
         line("deliveries", self.deliveries.filter(|it| *it > 0).map(|it| it.to_string()));
+        if let Some(fax) = &self.fax {
+            let FaxFigures { sent, received, lost, reordered, duplicated, .. } = fax;
+            let text = format!(
+                "{sent} sent, {received} came, {lost} lost, {reordered} late, {duplicated} doubled"
+            );
+            line("packets", Some(text));
+            if let Some(jitter) = &fax.jitter_us {
+                let [p50, p99, max] = [jitter.p50, jitter.p99, jitter.max].map(show_us);
+                line("jitter", Some(format!("p50 {p50}, p99 {p99}, max {max}")));
+            }
+        }
         line("handshakes per second", rate(self.handshakes_per_second));
         line("calls per second", rate(self.calls_per_second));
         line("calls shed", self.calls_shed.map(|it| it.to_string()));

@@ -1,10 +1,14 @@
 //! As much of a SIP message (RFC 3261 section 7) as a caller needs: start line, headers, body.
 
+use std::fmt::Write as _;
+
 /// A received message, borrowed from the datagram or the stream.
 #[derive(Clone, Copy, Debug)]
 pub struct Message<'a> {
     /// Request or response.
     pub start: Start<'a>,
+    /// What a request is for.
+    request_uri: Option<&'a str>,
     /// All header lines, each with its CRLF.
     headers: &'a str,
     /// The body.
@@ -32,22 +36,36 @@ impl<'a> Message<'a> {
         let head_end = memchr::memmem::find(bytes, b"\r\n\r\n")?;
         let head = std::str::from_utf8(&bytes[..head_end + 2]).ok()?;
         let (line, headers) = head.split_once("\r\n")?;
-        let start = match line.strip_prefix("SIP/2.0 ") {
-            Some(rest) => Start::Response(rest.get(..3)?.parse().ok()?),
+        let (start, request_uri) = match line.strip_prefix("SIP/2.0 ") {
+            Some(rest) => (Start::Response(rest.get(..3)?.parse().ok()?), None),
             None => {
                 let mut words = line.split(' ');
-                let method = words.next()?;
-                if words.nth(1)? != "SIP/2.0" {
+                let (method, uri) = (words.next()?, words.next()?);
+                if words.next()? != "SIP/2.0" {
                     return None;
                 }
-                Start::Request(method)
+                (Start::Request(method), Some(uri))
             }
         };
-        let mut message = Self { start, headers, body: &bytes[head_end + 4..] };
+        let mut message = Self { start, request_uri, headers, body: &bytes[head_end + 4..] };
         if let Some(length) = message.header("Content-Length", Some("l")) {
             message.body = message.body.get(..length.parse().ok()?)?;
         }
         Some(message)
+    }
+
+    /// What a request is for.
+    #[must_use]
+    pub fn request_uri(&self) -> Option<&'a str> {
+        self.request_uri
+    }
+
+    /// The tag of To, which a request has within a dialog.
+    #[must_use]
+    pub fn to_tag(&self) -> Option<&'a str> {
+        let to = self.header("To", Some("t"))?;
+        let parameters = to.rsplit_once('>').map_or(to, |(_, parameters)| parameters);
+        parameters.split(';').find_map(|parameter| parameter.trim().strip_prefix("tag="))
     }
 
     /// Bytes of the message at the front of a stream (RFC 3261 section 18.3); `Ok(None)`: it is not
@@ -87,6 +105,45 @@ impl<'a> Message<'a> {
 /// The bytes are no SIP.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NotSip;
+
+/// The response to a request. `tag` is for a To that has none, `contact` the value of that header; a body is
+/// SDP.
+#[must_use]
+pub fn response(
+    request: &Message<'_>,
+    status: &str,
+    tag: Option<&str>,
+    contact: Option<&str>,
+    body: &[u8],
+) -> Vec<u8> {
+    let mut response = format!("SIP/2.0 {status}\r\n");
+    for name in [("Via", Some("v")), ("Record-Route", None)] {
+        for value in request.header_values(name.0, name.1) {
+            let _ = write!(response, "{}: {value}\r\n", name.0);
+        }
+    }
+    for (name, compact) in
+        [("From", Some("f")), ("To", Some("t")), ("Call-ID", Some("i")), ("CSeq", None)]
+    {
+        if let Some(value) = request.header(name, compact) {
+            let _ = write!(response, "{name}: {value}");
+            if let Some(tag) = tag.filter(|_| name == "To" && request.to_tag().is_none()) {
+                let _ = write!(response, ";tag={tag}");
+            }
+            response.push_str("\r\n");
+        }
+    }
+    if let Some(contact) = contact {
+        let _ = write!(response, "Contact: {contact}\r\n");
+    }
+    if !body.is_empty() {
+        response.push_str("Content-Type: application/sdp\r\n");
+    }
+    let _ = write!(response, "Content-Length: {}\r\n\r\n", body.len());
+    let mut response = response.into_bytes();
+    response.extend_from_slice(body);
+    response
+}
 
 /// The URI of a name-addr or addr-spec, without brackets and header parameters.
 #[must_use]

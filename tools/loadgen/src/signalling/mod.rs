@@ -14,7 +14,7 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use self::call::{Call, State, TRANSACTION_TIMEOUT, contact};
-use self::message::{Message, Start, uri_of};
+use self::message::{Message, Start, response, uri_of};
 
 /// All calls of the fleet. Call numbers are session numbers.
 #[derive(Debug)]
@@ -211,6 +211,12 @@ impl UserAgents {
         }
     }
 
+    /// Whether a message belongs to one of these calls.
+    #[must_use]
+    pub fn knows(&self, message: &Message<'_>) -> bool {
+        self.call_of(message).is_some()
+    }
+
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some(Reverse((due, call, timer))) = self.timers.peek().copied() {
@@ -399,29 +405,9 @@ impl UserAgents {
         status: &str,
         session: Option<(u32, Option<Vec<u8>>)>,
     ) {
-        let mut response = format!("SIP/2.0 {status}\r\n");
-        for via in message.header_values("Via", Some("v")) {
-            let _ = write!(response, "Via: {via}\r\n");
-        }
-        for (name, compact) in
-            [("From", Some("f")), ("To", Some("t")), ("Call-ID", Some("i")), ("CSeq", None)]
-        {
-            if let Some(value) = message.header(name, compact) {
-                let _ = write!(response, "{name}: {value}\r\n");
-            }
-        }
-        let mut body = None;
-        if let Some((call, sdp)) = session {
-            let _ = write!(response, "Contact: {}\r\n", contact(&self.config, call));
-            body = sdp;
-        }
-        let body = body.unwrap_or_default();
-        if !body.is_empty() {
-            response.push_str("Content-Type: application/sdp\r\n");
-        }
-        let _ = write!(response, "Content-Length: {}\r\n\r\n", body.len());
-        let mut response = response.into_bytes();
-        response.extend_from_slice(&body);
+        let contact = session.as_ref().map(|(call, _)| contact(&self.config, *call));
+        let body = session.and_then(|(_, sdp)| sdp).unwrap_or_default();
+        let response = response(message, status, None, contact.as_deref(), &body);
         self.transmit.push_back((place, response));
     }
 

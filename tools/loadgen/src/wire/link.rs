@@ -40,6 +40,8 @@ pub(super) struct Link {
 pub(super) enum Stage {
     /// Not begun.
     Waiting,
+    /// The target is to connect to us.
+    Expected,
     /// TCP is being set up.
     Connecting,
     /// TLS is being set up.

@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, PoisonError, mpsc};
 
-use mrfp_protocol::tls::Psk;
+use mrfp_protocol::tls::{Fingerprint, Psk};
 
 use super::Control;
 
@@ -23,19 +23,40 @@ pub(super) struct Arrival {
     pub(super) invitation: Option<Box<Invitation>>,
 }
 
-/// What the answer to a call has said of floor control.
+/// What the other side of a call has said of a media stream.
 #[derive(Debug)]
 pub struct Invitation {
     /// Where to connect.
     pub address: SocketAddr,
     /// Identity and key, for TLS.
     pub psk: Option<(Vec<u8>, Psk)>,
-    /// `a=confid`.
-    pub conference_id: u32,
-    /// `a=userid`.
-    pub user_id: u16,
-    /// `a=floorid`, each.
-    pub floor_ids: Vec<u16>,
+    /// What is to be known by a certificate, for TLS.
+    pub fingerprint: Option<Fingerprint>,
+    /// What is said there.
+    pub stream: Stream,
+}
+
+/// What a media stream is for.
+#[derive(Debug)]
+pub enum Stream {
+    /// Floor control.
+    Floors {
+        /// `a=confid`.
+        conference_id: u32,
+        /// `a=userid`.
+        user_id: u16,
+        /// `a=floorid`, each.
+        floor_ids: Vec<u16>,
+    },
+    /// Messages.
+    Messages {
+        /// `a=path` of the other side.
+        to_path: String,
+        /// Our own.
+        from_path: String,
+    },
+    /// Fax.
+    Fax,
 }
 
 impl Lobby {
@@ -47,6 +68,12 @@ impl Lobby {
     /// It will not come.
     pub fn dismiss(&self, link: u32) {
         self.arrive(Arrival { link, invitation: None });
+    }
+
+    /// Where the participant with that number is reached, where it listens.
+    #[must_use]
+    pub fn bound(&self, link: u32) -> Option<SocketAddr> {
+        self.control.bound.lock().unwrap_or_else(PoisonError::into_inner).get(&link).copied()
     }
 
     /// All is said: the calls may end.

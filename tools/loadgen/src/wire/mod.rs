@@ -7,12 +7,14 @@
 //! - `participant`: a user of a conference with floors (BFCP).
 //! - [`Lobby`]: where participants come from that calls bring.
 //! - `flights`: the oracle; `pattern`: messages recognised and written without parsing.
+//! - `fax`: datagrams at the pace of a fax.
 //! - `bulk`: a stream through whoever forwards bytes.
 //! - [`report`]: what a run has shown.
 
 mod auth;
 mod bulk;
 mod end;
+mod fax;
 mod flights;
 mod link;
 mod lobby;
@@ -22,17 +24,20 @@ pub mod plan;
 pub mod report;
 mod worker;
 
+use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use mrfp_io::{Ring, RingConfig};
 
 use self::bulk::Bulk;
+use self::fax::Fax;
 use self::lobby::Arrival;
-pub use self::lobby::{Invitation, Lobby};
+pub use self::lobby::{Invitation, Lobby, Stream};
 pub use self::plan::Plan;
 use self::plan::Work;
 pub use self::report::WireReport;
@@ -98,6 +103,8 @@ struct Control {
     served: AtomicBool,
     /// They have.
     calls_over: AtomicBool,
+    /// Where links are reached that listen, by their numbers.
+    bound: Mutex<BTreeMap<u32, SocketAddr>>,
 }
 
 impl Control {
@@ -295,9 +302,16 @@ impl Thread {
             }
             let config = match plan.work {
                 Work::Bulk { .. } => Bulk::ring(),
+                Work::Fax(_) => Fax::ring(links.len()),
                 _ => RingConfig { sockets_expected: links.len(), ..RingConfig::default() },
             };
             match Ring::new(config) {
+                Ok(ring) if matches!(plan.work, Work::Fax(_)) => {
+                    let fax = Fax::new(ring, plan, control, published, (links, origin), arrivals);
+                    let said = |error: &io::Error| io::Error::new(error.kind(), error.to_string());
+                    let _ = ready.send(fax.as_ref().map(|_| ()).map_err(said));
+                    fax?.run()
+                }
                 Ok(ring) => {
                     let _ = ready.send(Ok(()));
                     if let Work::Bulk { sink } = plan.work {

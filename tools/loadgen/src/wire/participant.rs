@@ -6,7 +6,7 @@ use mrfp_protocol::bfcp::{
     Transport, Value, Writer,
 };
 
-use super::lobby::Invitation;
+use super::lobby::{Invitation, Stream};
 use super::plan::Floors;
 use crate::expectation::Violation;
 
@@ -48,14 +48,16 @@ pub(super) struct Place {
 
 impl Place {
     /// The one a call has brought, with as many of its floors as are wanted.
-    pub(super) fn of(invitation: &Invitation, floors: &Floors) -> Self {
-        let Invitation { conference_id, user_id, floor_ids, .. } = invitation;
-        Self {
+    pub(super) fn of(invitation: &Invitation, floors: &Floors) -> Option<Self> {
+        let Stream::Floors { conference_id, user_id, floor_ids } = &invitation.stream else {
+            return None;
+        };
+        Some(Self {
             conference_id: *conference_id,
             user_id: *user_id,
             floor_ids: floor_ids.iter().take(floors.floors.into()).copied().collect(),
             subscribes: floors.subscribes,
-        }
+        })
     }
 }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use mrfp_io::SendBuffersConfig;
 use mrfp_protocol::tls::{
-    self, Authorities, CertificateConfig, Handshake, HandshakeError, Identity, Profile,
-    ProfileConfig, Psk,
+    self, Authorities, CertificateConfig, Fingerprint, Handshake, HandshakeError, Identity,
+    Profile, ProfileConfig, Psk, dtls,
 };
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 pub use super::auth::User;
 use super::end::STAMP_BYTES;
 use super::link::Link;
-use super::lobby::Invitation;
+use super::lobby::{Invitation, Stream};
 use super::participant::{FLOORS_MAX, Place};
 use crate::cli::Share;
 
@@ -76,6 +76,68 @@ pub enum Work {
     Handshakes,
     /// Participants of floor control (BFCP), and a server of it.
     Floors(Floors),
+    /// Pairs of an end on the access side of a gateway and one on its core side.
+    Gateway(Gateway),
+    /// Such pairs that send datagrams, at the pace of a fax.
+    Fax(Fax),
+}
+
+/// Ends of a gateway that send each other images.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Fax {
+    /// Where the gateway is, as for [`Gateway`].
+    pub points: Vec<Point>,
+    /// Calls bring the ends, and say where they send to.
+    pub called: bool,
+    /// Our addresses.
+    pub access: IpAddr,
+    /// On the other side.
+    pub core: IpAddr,
+    /// Of how many packets before it each has a copy.
+    pub redundancy: u8,
+}
+
+/// Where a gateway is reached. Even links are on its access side and connect to it; odd ones are on its core
+/// side, and connect or are connected to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Gateway {
+    /// One for each pair, in turn; none where calls say it.
+    pub points: Vec<Point>,
+    /// Where we listen on the core side; then pairs come up one after the other, as the order tells whose
+    /// connection it is.
+    pub sink: Option<SocketAddr>,
+    /// Calls bring the ends, and say where they connect.
+    pub called: bool,
+}
+
+/// Where one pair meets the gateway.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Point {
+    /// On the access side.
+    pub access: SocketAddr,
+    /// On the core side; where the gateway connects to us there is none.
+    pub core: Option<SocketAddr>,
+    /// What the gateway is known by on the access side; without it there is no TLS.
+    pub fingerprint: Option<Fingerprint>,
+}
+
+impl Point {
+    /// Reads a line: two addresses, the second of which may be `-`, and `sha-256 4A:AD:…` or nothing.
+    pub fn parse(line: &str) -> Result<Self, String> {
+        let mut words = line.trim().splitn(3, ' ');
+        let mut address = || {
+            let word = words.next().unwrap_or("");
+            match word {
+                "-" => Ok(None),
+                _ => word.parse().map(Some).map_err(|_| format!("{word:?} is no address")),
+            }
+        };
+        let (access, core) = (address()?.ok_or("there is no address to connect to")?, address()?);
+        let fingerprint = words.next().map(|text| {
+            Fingerprint::parse(text).map_err(|_| format!("{text:?} is no fingerprint"))
+        });
+        Ok(Self { access, core, fingerprint: fingerprint.transpose()? })
+    }
 }
 
 /// Conferences with floors, and what their users do.
@@ -121,6 +183,19 @@ pub enum Protection {
         profile: Profile,
         /// Whom we want to see.
         host: String,
+    },
+    /// TLS in which each side's certificate was announced to the other, for those links of a gateway
+    /// whose other side has one.
+    Announced {
+        /// Of the links in turn: each has a certificate of its own.
+        profiles: Vec<Profile>,
+    },
+    /// The same over datagrams.
+    Datagrams {
+        /// The suites.
+        profile: dtls::Profile,
+        /// Of the pairs in turn.
+        credentials: Vec<dtls::Credentials>,
     },
     /// TLS with a pre-shared key.
     Psk {
@@ -173,6 +248,14 @@ impl Protection {
         Ok(Self::Certificate { profile, host: host.to_owned() })
     }
 
+    /// A certificate that was announced, shown to one that was.
+    pub fn announced(identities: Vec<Identity>, suites: &[String]) -> Result<Self, String> {
+        let profile = |identity| announced_profile(identity, suites);
+        Ok(Self::Announced {
+            profiles: identities.into_iter().map(profile).collect::<Result<_, _>>()?,
+        })
+    }
+
     /// Keys, with these suites or the usual ones.
     pub fn psk(keys: Keys, suites: &[String]) -> Result<Self, String> {
         let usual = ProfileConfig::default();
@@ -190,16 +273,24 @@ pub(crate) fn certificate_profile(
     authorities: Authorities,
     suites: &[String],
 ) -> Result<Profile, String> {
+    profile(CertificateConfig { identity: own_identity(), authorities }, suites)
+}
+
+/// TLS in which we show this certificate, and nobody vouches for anybody.
+fn announced_profile(identity: Identity, suites: &[String]) -> Result<Profile, String> {
+    // No authority is asked where a fingerprint decides.
+    profile(CertificateConfig { identity, authorities: Authorities::web() }, suites)
+}
+
+fn profile(config: CertificateConfig, suites: &[String]) -> Result<Profile, String> {
     Profile::new(&ProfileConfig::default())
-        .and_then(|profile| {
-            let config = CertificateConfig { identity: own_identity(), authorities };
-            profile.with_certificates_and_suites(&config, suites)
-        })
+        .and_then(|profile| profile.with_certificates_and_suites(&config, suites))
         .map_err(|error| error.to_string())
 }
 
-/// A certificate nobody vouches for: relays ask for one and take any (RFC 4976 section 9.2).
-fn own_identity() -> Identity {
+/// A certificate nobody vouches for: relays ask for one and take any (RFC 4976 section 9.2), and to a
+/// gateway its fingerprint is announced.
+pub(crate) fn own_identity() -> Identity {
     let issued = rcgen::generate_simple_self_signed(vec!["mrf-load.invalid".to_owned()])
         .expect("a name and a fresh key");
     let (chain, key) = (issued.cert.pem(), issued.signing_key.serialize_pem());
@@ -237,7 +328,33 @@ impl Plan {
     /// Where a link connects to.
     pub(super) fn target(&self, number: u32) -> SocketAddr {
         let group = (self.first_number + number) / self.group();
-        self.targets[group as usize % self.targets.len()]
+        let target = self.targets[group as usize % self.targets.len()];
+        match self.point(number) {
+            Some(point) if !is_access(number) => point.core.unwrap_or(target),
+            _ => target,
+        }
+    }
+
+    /// Where a pair meets the gateway, if that is known beforehand.
+    pub(super) fn point(&self, number: u32) -> Option<&Point> {
+        let (Work::Gateway(Gateway { points, .. }) | Work::Fax(Fax { points, .. })) = &self.work
+        else {
+            return None;
+        };
+        points.get(((self.first_number + number) / 2) as usize % points.len().max(1))
+    }
+
+    /// Where the target connects to the odd links.
+    pub(super) fn sink(&self) -> Option<SocketAddr> {
+        match &self.work {
+            Work::Gateway(gateway) => gateway.sink,
+            _ => None,
+        }
+    }
+
+    /// The order of connections tells which belong together.
+    pub(super) fn is_in_order(&self) -> bool {
+        self.work == Work::Raw || self.sink().is_some()
     }
 
     /// Our address for a link.
@@ -248,7 +365,12 @@ impl Plan {
 
     /// Calls bring the participants.
     pub(super) fn is_called(&self) -> bool {
-        matches!(self.work, Work::Floors(Floors { called: true, .. }))
+        matches!(
+            self.work,
+            Work::Floors(Floors { called: true, .. })
+                | Work::Gateway(Gateway { called: true, .. })
+                | Work::Fax(Fax { called: true, .. })
+        )
     }
 
     /// The handshake a link begins with.
@@ -260,9 +382,21 @@ impl Plan {
         let number = self.first_number + number;
         let brought = invitation.and_then(|invitation| invitation.psk.as_ref());
         match &self.protection {
-            Protection::Plain => Ok(None),
+            Protection::Plain | Protection::Datagrams { .. } => Ok(None),
             Protection::Certificate { profile, host } => {
                 Handshake::certificate_client(profile, host).map(Some)
+            }
+            Protection::Announced { profiles } => {
+                let fingerprint = match invitation {
+                    Some(invitation) => invitation.fingerprint.as_ref(),
+                    None => self
+                        .point(number - self.first_number)
+                        .and_then(|point| point.fingerprint.as_ref().filter(|_| is_access(number))),
+                };
+                let Some(fingerprint) = fingerprint else { return Ok(None) };
+                let profile = &profiles[(number / 2) as usize % profiles.len()];
+                let known_by = std::slice::from_ref(fingerprint);
+                Handshake::fingerprint_client(profile, "localhost", known_by).map(Some)
             }
             Protection::Psk { profile, .. } if brought.is_some() => {
                 let (identity, key) = brought.ok_or(HandshakeError::Other)?;
@@ -307,7 +441,10 @@ impl Plan {
         let number = self.first_number + number;
         let scheme = match self.protection {
             Protection::Plain => "msrp",
-            Protection::Certificate { .. } | Protection::Psk { .. } => "msrps",
+            Protection::Certificate { .. }
+            | Protection::Announced { .. }
+            | Protection::Datagrams { .. }
+            | Protection::Psk { .. } => "msrps",
         };
         // Nobody connects to it: what is for a client leaves by the client's connection.
         format!("{scheme}://ue.load.example:9/{number:08x}loadgen;tcp")
@@ -339,6 +476,16 @@ impl Plan {
             path.push(&own);
             path.join(" ")
         };
+        // What calls have said of them.
+        let said = |index: u32| match links[index as usize].invitation.as_deref() {
+            Some(Invitation { stream: Stream::Messages { to_path, from_path }, .. }) => {
+                Some((to_path.clone(), from_path.clone()))
+            }
+            _ => None,
+        };
+        if let (Some(one), Some(other)) = (said(one), said(other)) {
+            return ((one.0, other.0), (one.1, other.1));
+        }
         ((to(one, other), to(other, one)), from)
     }
 
@@ -354,6 +501,11 @@ impl Plan {
             large_count_max: links * 4 + 1024,
         }
     }
+}
+
+/// Even links of a gateway are on its access side.
+pub(super) fn is_access(link: u32) -> bool {
+    link.is_multiple_of(2)
 }
 
 #[cfg(test)]
@@ -421,6 +573,20 @@ mod tests {
         let plan = Plan { targets, ..plan(6, 1) };
         let ports: Vec<_> = (0..6).map(|number| plan.target(number).port()).collect();
         assert_eq!(ports, [1, 1, 2, 2, 1, 1]);
+    }
+
+    #[test]
+    fn a_point_says_who_connects_and_who_is_there() {
+        let point = Point::parse("127.0.0.1:1 127.0.0.1:2").unwrap();
+        assert_eq!((point.access.port(), point.core.map(|core| core.port())), (1, Some(2)));
+        assert_eq!(point.fingerprint, None);
+        let digits = vec!["0A"; 32].join(":");
+        let point = Point::parse(&format!("127.0.0.1:1 - sha-256 {digits}\n")).unwrap();
+        assert_eq!(point.core, None);
+        assert_eq!(point.fingerprint.unwrap().to_string(), format!("sha-256 {digits}"));
+        for wrong in ["", "-", "127.0.0.1:1", "- 127.0.0.1:1", "127.0.0.1:1 - sha-256"] {
+            assert!(Point::parse(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

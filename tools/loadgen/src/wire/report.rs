@@ -7,14 +7,14 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::Plan;
-use super::plan::{Floors, Protection, Work};
+use super::plan::{Fax, Floors, Gateway, Protection, Work};
 use super::worker::WorkerFigures;
 use crate::accounting::{Processes, Usage};
 use crate::expectation::{Violation, Violations};
 use crate::media::worker::latency_histogram;
 use crate::merge::Buckets;
 use crate::report::{
-    Figures, LatencyUs, Machine, PairFairness, Percentiles, command_line, show_us,
+    FaxFigures, Figures, LatencyUs, Machine, PairFairness, Percentiles, command_line, show_us,
 };
 
 /// All of it.
@@ -55,7 +55,8 @@ pub struct WireReport {
 /// The run's parameters.
 #[derive(Clone, Debug, Serialize)]
 pub struct WireConfigReport {
-    /// `relay`, `raw`, `bulk`, `bfcp`, `bfcp --idle`, `plane --idle`, `plane --handshakes`.
+    /// `relay`, `raw`, `bulk`, `bfcp`, `bfcp --idle`, `plane --idle`, `plane --handshakes`,
+    /// `gateway`, `e2ae`, `fax`, `fax --points`.
     pub scenario: String,
     /// Where to.
     pub target: String,
@@ -153,6 +154,7 @@ impl WireReport {
             std::array::from_fn(|_| latency_histogram());
         let mut pairs = Vec::new();
         let (mut busiest, mut suite) = (0.0_f64, None);
+        let (mut fax, mut jitter) = (None, latency_histogram());
         for thread in threads {
             violations.merge(thread.violations);
             // The target covers every value of the sources: all are bounded alike.
@@ -166,16 +168,32 @@ impl WireReport {
                 busiest = busiest.max(thread.cpu_ns as f64 / thread.measured_ns as f64);
             }
             suite = suite.or(thread.suite);
+            let _ = jitter.add(&thread.jitter);
+            if let Some(counts) = thread.fax {
+                let fax: &mut FaxFigures = fax.get_or_insert_default();
+                fax.sent += counts.sent;
+                fax.received += counts.received;
+                fax.reordered += counts.reordered;
+                fax.duplicated += counts.duplicated;
+            }
         }
         let latency = if plan.work == Work::Handshakes { &handshake } else { &delivery };
-        let figures = figures(plan, &measured, (latency, &slip), &pairs, busiest);
+        let mut figures = figures(plan, &measured, (latency, &slip), &pairs, busiest);
+        figures.fax = fax.map(|fax| FaxFigures {
+            lost: fax.sent.saturating_sub(fax.received),
+            jitter_us: LatencyUs::of_ns(&jitter),
+            ..fax
+        });
         if let Some(fairness) = figures.fairness.as_ref().filter(|it| it.median_messages > 0) {
             violations.add_many(Violation::Starved, fairness.silent_pairs, || {
                 format!("the median pair had {} messages", fairness.median_messages)
             });
         }
         let (exchanged, what) = match plan.work {
-            Work::Relay { .. } | Work::Raw => (measured.total.messages, "message"),
+            Work::Relay { .. } | Work::Raw | Work::Gateway(_) => {
+                (measured.total.messages, "message")
+            }
+            Work::Fax(_) => (measured.total.deliveries, "packet"),
             Work::Bulk { .. } => (measured.total.bytes, "byte"),
             Work::Floors(Floors { idle: true, .. }) => (measured.up, "connection"),
             Work::Floors(_) => (measured.total.deliveries, "floor"),
@@ -220,10 +238,11 @@ impl WireReport {
         let mut text = String::new();
         let config = &self.config;
         let is_bfcp = config.scenario.starts_with("bfcp");
-        let names = if is_bfcp {
-            ["due to Granted", "primitive to answer", "Hello to HelloAck"]
-        } else {
-            ["SEND to delivery", "SEND to 200", "first word to 200"]
+        let is_fax = self.figures.fax.is_some();
+        let names = match (is_bfcp, is_fax) {
+            (true, _) => ["due to Granted", "primitive to answer", "Hello to HelloAck"],
+            (_, true) => ["due to arrival", "", ""],
+            _ => ["SEND to delivery", "SEND to 200", "first word to 200"],
         };
         let _ = writeln!(
             text,
@@ -273,10 +292,14 @@ impl WireReport {
         self.violations.write_verdict(
             &mut text,
             self.passed,
-            if is_bfcp {
-                "every connection came up, every primitive was answered, no floor had too many holders"
-            } else {
-                "every connection came up, every message was answered and arrived once and in order"
+            match (is_bfcp, is_fax) {
+                (true, _) => {
+                    "every connection came up, every primitive was answered, no floor had too many holders"
+                }
+                (_, true) => "every end came up, every packet arrived once and unchanged",
+                _ => {
+                    "every connection came up, every message was answered and arrived once and in order"
+                }
             },
         );
         text
@@ -349,12 +372,24 @@ fn config_report(plan: &Plan, suite: Option<&str>) -> WireConfigReport {
             Work::Floors(_) => "bfcp",
             Work::Idle => "plane --idle",
             Work::Handshakes => "plane --handshakes",
+            Work::Gateway(Gateway { called: true, .. }) => "e2ae",
+            Work::Gateway(_) => "gateway",
+            Work::Fax(Fax { called: true, .. }) => "fax",
+            Work::Fax(_) => "fax --points",
         }
         .to_owned(),
-        target: plan.targets.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+        target: match (&plan.work, &plan.targets[..]) {
+            // Each pair has one.
+            (Work::Gateway(_) | Work::Fax(_), [first, _, ..]) => {
+                format!("{first} and {} more", plan.targets.len() - 1)
+            }
+            (_, all) => all.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+        },
         security: match plan.protection {
             Protection::Plain => "plain",
-            Protection::Certificate { .. } => "certificate",
+            Protection::Certificate { .. }
+            | Protection::Announced { .. }
+            | Protection::Datagrams { .. } => "certificate",
             Protection::Psk { .. } => "psk",
         }
         .to_owned(),

@@ -11,7 +11,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
 use hdrhistogram::Histogram;
-use mrfp_io::{Completion, Driver as _, Ring, SendBuffers};
+use mrfp_io::{Completion, Driver as _, Listen, Ring, SendBuffers, Socket};
 
 use self::floors::Holding;
 use super::end::Heard;
@@ -57,6 +57,9 @@ struct Shared {
     arrivals: mpsc::Receiver<Arrival>,
     /// Links that may begin (again).
     waiting: VecDeque<u32>,
+    /// Where the target connects to us, if it does, and the link it is to be.
+    listener: Option<Socket>,
+    expected: Option<u32>,
     /// Being connected or secured.
     beginning: u32,
     /// When links are due, in order.
@@ -101,6 +104,9 @@ pub(super) struct WorkerFigures {
     /// Processor time of the thread while it was measured, and that time.
     pub(super) cpu_ns: u64,
     pub(super) measured_ns: u64,
+    /// Of a fax: how much later or earlier after the one before a packet came than it was due.
+    pub(super) jitter: Histogram<u64>,
+    pub(super) fax: Option<super::fax::Counts>,
     /// The suite in use.
     pub(super) suite: Option<&'static str>,
 }
@@ -151,6 +157,8 @@ impl Worker {
             rearm: Vec::new(),
             arrivals,
             waiting,
+            listener: None,
+            expected: None,
             beginning: 0,
             due: VecDeque::new(),
             next_housekeeping_ns: 0,
@@ -167,6 +175,11 @@ impl Worker {
 
     /// Works until the run is over. An error is the ring's.
     pub(super) fn run(mut self) -> std::io::Result<WorkerFigures> {
+        if let Some(sink) = self.shared.plan.sink() {
+            let listen = Listen { backlog: 1024, reuse_port: false };
+            let (listener, _) = self.driver.listen(sink, listen, lifecycle::listening())?;
+            self.shared.listener = Some(listener);
+        }
         while !self.turn()? {}
         self.close_books();
         Ok(self.shared.figures)
@@ -219,8 +232,9 @@ impl Worker {
             Completion::Recv { token, result, more } => self.received(token, result, more),
             Completion::Send { token, result, buffer } => self.sent(token, result, buffer),
             Completion::Close { token } => self.closed(token),
-            // Nothing is accepted here, and nobody rings.
-            Completion::Accept { .. } | Completion::Readable { .. } | Completion::Doorbell => {}
+            Completion::Accept { result, more, .. } => self.accepted(result, more),
+            // Nobody rings, and nothing is waited for so.
+            Completion::Readable { .. } | Completion::Doorbell => {}
         }
     }
 
@@ -383,14 +397,17 @@ impl WorkerFigures {
             pairs: Vec::new(),
             cpu_ns: 0,
             measured_ns: 0,
+            jitter: latency_histogram(),
+            fax: None,
             suite: None,
         }
     }
 
-    fn begin_measuring(&mut self) {
+    pub(super) fn begin_measuring(&mut self) {
         self.delivery.reset();
         self.answer.reset();
         self.slip.reset();
         self.handshake.reset();
+        self.jitter.reset();
     }
 }

@@ -1,7 +1,7 @@
 //! The measures themselves: what runs beside what, and what is asked of it.
 
 use super::goal::Goal;
-use super::peers::Subject;
+use super::peers::{Profile, Subject};
 use super::plan::{Case, Entry, Rate, Round, Value};
 
 /// All of them, in the order of the table.
@@ -19,6 +19,9 @@ pub(crate) fn rounds() -> Vec<Round> {
         first_words(),
         key_exchange(),
         floors(),
+        protection_converted(),
+        bytes_passed_on(),
+        faxes(),
     ]
 }
 
@@ -458,6 +461,97 @@ fn floors() -> Round {
                     "User memory as in P5, from when one of the conferences was reserved to when all have \
                      said Hello and been silent for four seconds; the conferences with their floors are \
                      included.",
+                ),
+        ],
+    }
+}
+
+/// G1: TLS with certificates on one side, TCP on the other.
+fn protection_converted() -> Round {
+    let load = "run gateway --points @DIRECTORY@/points --sink @OUT@ \
+                --certificate @DIRECTORY@/client.pem --key @DIRECTORY@/client-key.pem \
+                --suite TLS_AES_128_GCM_SHA256 --pairs 10 --window 8 --duration @TIME@ \
+                --warmup @WARMUP@";
+    let gateway = Subject::Gateway { profile: Profile::E2ae, contexts: 10 };
+    Round {
+        cases: vec![
+            case("e2ae-w8", gateway, load),
+            case("stunnel-haproxy-w8", Subject::StunnelHaproxy, load),
+            case("haproxy-tls-w8", Subject::HaproxyTls, load),
+        ],
+        entries: vec![
+            Entry::new("G1", "e2ae: TLS to TCP, 200 B, 10 pairs, window 8", CPU)
+                .between("e2ae-w8", "stunnel-haproxy-w8")
+                .judged(ratio_max(1.0 / 3.0, "ratio <= 1/3"))
+                .shows(
+                    "A SEND through the gateway and its 200 back, both ends send. The same TLS 1.3 suite, \
+                     certificates on both sides, clients known by their certificate. stunnel takes TLS \
+                     off, haproxy has the address and the second connection; what both use counts.",
+                ),
+            Entry::new("G1-haproxy", "the same beside haproxy alone", CPU)
+                .between("e2ae-w8", "haproxy-tls-w8")
+                .shows(
+                    "haproxy takes TLS off itself, with an authority for clients in place of fingerprints: \
+                     one hop, one process, nothing between.",
+                ),
+        ],
+    }
+}
+
+/// G2: bytes nobody looks at.
+fn bytes_passed_on() -> Round {
+    let copy =
+        "run bulk --target tcp://@IN@ --sink @OUT@ --pairs 1 --duration @TIME@ --warmup @WARMUP@";
+    let gateway = Subject::Gateway { profile: Profile::E2e, contexts: 1 };
+    let rate = Value::Figure("gbit_per_second", "Gbit/s");
+    let cost = Value::Figure("node_gbit_per_cpu_second", "Gbit/CPU-second");
+    Round {
+        cases: vec![
+            case("e2e-bulk", gateway, copy),
+            case("haproxy-splice-e2e-bulk", Subject::Haproxy { splice: true }, copy),
+        ],
+        entries: vec![
+            Entry::new("G2", "e2e: a stream passed on byte by byte", rate)
+                .between("e2e-bulk", "haproxy-splice-e2e-bulk")
+                .judged(ratio_min(1.0, ">= haproxy with splice"))
+                .shows(
+                    "TCP in, TCP out, one connection. The generator writes and checks every byte and may \
+                     be the bottleneck of both; G2-cpu is not touched by that.",
+                ),
+            Entry::new("G2-cpu", "the same by processor time", cost)
+                .between("e2e-bulk", "haproxy-splice-e2e-bulk")
+                .shows("With splice haproxy never sees the bytes: the kernel moves them."),
+        ],
+    }
+}
+
+/// G3: faxes at their real pace, as many as a core is to carry.
+fn faxes() -> Round {
+    let load = "run fax --points @DIRECTORY@/points --certificate @DIRECTORY@/client.pem \
+                --key @DIRECTORY@/client-key.pem --sessions 5000 --packet 40ms --redundancy 2 \
+                --duration 8s --warmup 2s";
+    let gateway = Subject::Gateway { profile: Profile::T38, contexts: 5_000 };
+    let lost = Value::Figure("fax.lost", "packets");
+    // Loss is what is looked for.
+    let faxes = Case { counts_when_failed: true, ..case("faxes", gateway, load) };
+    Round {
+        cases: vec![faxes],
+        entries: vec![
+            Entry::new("G3", "5,000 faxes, DTLS to UDP, 33.6 kbit/s: packets lost", lost)
+                .alone("faxes")
+                .judged(ours_max(0.0, "none"))
+                .shows(
+                    "125,000 packets of image a second and 5,000 of those who listen, half of them in \
+                     each direction, on one core. Every packet sent is to come, once and unchanged.",
+                ),
+            Entry::new("G3-cpu", "the same: processor time per packet", CPU)
+                .alone("faxes")
+                .shows("One datagram in, opened or sealed, one out."),
+            Entry::new("G3-jitter", "the same: jitter, p99", Value::Figure("fax.jitter_us.p99", "us"))
+                .alone("faxes")
+                .shows(
+                    "How much more or less than 40 ms lay between two packets; the generator's own \
+                     lateness is part of it.",
                 ),
         ],
     }

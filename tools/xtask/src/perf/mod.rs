@@ -47,7 +47,7 @@ pub(crate) struct Options {
     /// Keep what the programs said and their configurations, and say where
     #[arg(long)]
     keep_logs: bool,
-    /// Take mrf, mrf-load, bare, plane, floors, records and key_exchange from there instead of building them
+    /// Take mrf, mrf-load, bare, plane, floors, gateway, records and key_exchange from there instead of building them
     #[arg(long, value_name = "DIR")]
     binaries: Option<PathBuf>,
     /// Measure nothing: make table and page again of a recorded run

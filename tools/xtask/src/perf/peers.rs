@@ -8,6 +8,8 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use sha2::{Digest as _, Sha256};
+
 use super::machine::Processors;
 use super::process::{Process, find};
 
@@ -18,6 +20,8 @@ pub(crate) enum Subject {
     Node { shards: u32 },
     /// The node's media plane without signalling, with so many Terminations that have a key.
     Plane { sessions: u32 },
+    /// The media plane between two networks, without signalling: so many Contexts.
+    Gateway { profile: Profile, contexts: u32 },
     /// Its floor control, also without signalling: 1,000 conferences of ten.
     Floors { secure: bool },
     /// The relay on mrfp-io that neither parses nor encrypts, on so many threads.
@@ -26,6 +30,10 @@ pub(crate) enum Subject {
     Kamailio { tls: bool },
     /// One thread that copies.
     Haproxy { splice: bool },
+    /// stunnel, which takes off TLS with certificates on both sides, and behind it haproxy.
+    StunnelHaproxy,
+    /// haproxy alone, which takes off the same TLS.
+    HaproxyTls,
     /// Two processes, TLS-PSK between them.
     Stunnel,
     /// OpenSSL's own server, one thread.
@@ -34,6 +42,17 @@ pub(crate) enum Subject {
     KeyExchange,
     /// The cryptography of one message of it, and nothing else.
     Primitives,
+}
+
+/// What a Context of the gateway connects.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Profile {
+    /// TLS with TCP.
+    E2ae,
+    /// TCP with TCP.
+    E2e,
+    /// DTLS over UDP with UDP.
+    T38,
 }
 
 /// It runs, until this is dropped.
@@ -53,6 +72,7 @@ pub(crate) struct Binaries {
     pub(crate) bare: PathBuf,
     pub(crate) plane: PathBuf,
     pub(crate) floors: PathBuf,
+    pub(crate) gateway: PathBuf,
     pub(crate) records: PathBuf,
     pub(crate) key_exchange: PathBuf,
 }
@@ -78,6 +98,7 @@ impl Binaries {
             bare: find("bare")?,
             plane: find("plane")?,
             floors: find("floors")?,
+            gateway: find("gateway")?,
             records: find("records")?,
             key_exchange: find("key_exchange")?,
         })
@@ -91,6 +112,7 @@ impl Subject {
             Self::Node { shards: 1 } => "mrf".to_owned(),
             Self::Node { shards } => format!("mrf, {shards} shards"),
             Self::Plane { .. } => "mrf media plane".to_owned(),
+            Self::Gateway { .. } => "mrf gateway".to_owned(),
             Self::Floors { secure: false } => "mrf floor control".to_owned(),
             Self::Floors { secure: true } => "mrf floor control, TLS-PSK".to_owned(),
             Self::Bare { threads: 1 } => "bare".to_owned(),
@@ -99,6 +121,8 @@ impl Subject {
             Self::Kamailio { tls: true } => "Kamailio TLS".to_owned(),
             Self::Haproxy { splice: false } => "haproxy".to_owned(),
             Self::Haproxy { splice: true } => "haproxy splice".to_owned(),
+            Self::StunnelHaproxy => "stunnel and haproxy".to_owned(),
+            Self::HaproxyTls => "haproxy TLS".to_owned(),
             Self::Stunnel => "stunnel, two hops".to_owned(),
             Self::OpensslServer => "openssl s_server".to_owned(),
             Self::KeyExchange => "mrf key exchange".to_owned(),
@@ -122,8 +146,8 @@ impl Subject {
         is_there: impl Fn(&str) -> bool,
         has_tls: impl Fn() -> bool,
     ) -> Option<String> {
-        let (program, package) = self.program()?;
-        if !is_there(program) {
+        let mut programs = self.programs().iter();
+        if let Some((program, package)) = programs.find(|(program, _)| !is_there(program)) {
             return Some(format!("{program} is missing: install the Debian package {package}"));
         }
         (self == Self::Kamailio { tls: true } && !has_tls()).then(|| {
@@ -132,12 +156,17 @@ impl Subject {
         })
     }
 
-    /// The first line of what it says of its version.
+    /// The first line of what each of its programs says of its version.
     pub(crate) fn version(self) -> Option<String> {
-        let (program, _) = self.program()?;
-        let option = match self {
-            Self::Stunnel => "-version",
-            Self::OpensslServer => "version",
+        let versions = self.programs().iter().map(|(program, _)| Self::version_of(program));
+        let versions: Vec<String> = versions.collect::<Option<_>>()?;
+        Some(versions.join("; ")).filter(|said| !said.is_empty())
+    }
+
+    fn version_of(program: &str) -> Option<String> {
+        let option = match program {
+            "stunnel" => "-version",
+            "openssl" => "version",
             _ => "-v",
         };
         let output = Command::new(find(program)?).arg(option).output().ok()?;
@@ -148,16 +177,20 @@ impl Subject {
     }
 
     /// What it needs that is not ours, and who brings it.
-    fn program(self) -> Option<(&'static str, &'static str)> {
+    fn programs(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Self::Node { .. } | Self::Plane { .. } | Self::Floors { .. } | Self::Bare { .. } => {
-                None
-            }
-            Self::KeyExchange | Self::Primitives => None,
-            Self::Kamailio { .. } => Some(("kamailio", "kamailio")),
-            Self::Haproxy { .. } => Some(("haproxy", "haproxy")),
-            Self::Stunnel => Some(("stunnel", "stunnel4")),
-            Self::OpensslServer => Some(("openssl", "openssl")),
+            Self::Node { .. }
+            | Self::Plane { .. }
+            | Self::Gateway { .. }
+            | Self::Floors { .. }
+            | Self::Bare { .. }
+            | Self::KeyExchange
+            | Self::Primitives => &[],
+            Self::Kamailio { .. } => &[("kamailio", "kamailio")],
+            Self::Haproxy { .. } | Self::HaproxyTls => &[("haproxy", "haproxy")],
+            Self::StunnelHaproxy => &[("stunnel", "stunnel4"), ("haproxy", "haproxy")],
+            Self::Stunnel => &[("stunnel", "stunnel4")],
+            Self::OpensslServer => &[("openssl", "openssl")],
         }
     }
 
@@ -178,6 +211,7 @@ impl Subject {
                 ],
                 &stage.processors.node,
             ),
+            Self::Gateway { profile, contexts } => stage.gateway(profile, contexts),
             Self::Floors { secure } => stage.floors(secure),
             Self::Bare { threads } => stage.target(
                 "bare ready",
@@ -187,6 +221,8 @@ impl Subject {
             ),
             Self::Kamailio { tls } => stage.kamailio(tls),
             Self::Haproxy { splice } => stage.haproxy(splice),
+            Self::StunnelHaproxy => stage.stunnel_haproxy(),
+            Self::HaproxyTls => stage.haproxy_tls(),
             Self::Stunnel => stage.stunnel(),
             Self::OpensslServer => stage.openssl_server(),
             Self::KeyExchange | Self::Primitives => {
@@ -209,7 +245,7 @@ impl Running {
 
 impl Stage {
     /// Prepares the directory: a certificate for 127.0.0.1 as everybody shows it, the authority that
-    /// vouches for it, and the secrets the generator has to know.
+    /// vouches for it, a certificate of UEs, and the secrets the generator has to know.
     pub(crate) fn prepare(&self) -> Result<(), String> {
         let files = certificates().map_err(|error| error.to_string())?;
         for (name, content) in files {
@@ -272,6 +308,72 @@ impl Stage {
         self.target("floors ready", &self.binaries.floors, &arguments, &self.processors.node)
     }
 
+    fn gateway(&self, profile: Profile, contexts: u32) -> Result<Running, String> {
+        let far_end = free_address()?;
+        let contexts = contexts.to_string();
+        let (points, core_peer) = (self.path(POINTS).display().to_string(), far_end.to_string());
+        let fingerprint = self.read(CLIENT_FINGERPRINT)?;
+        // Who sends datagrams is known when one comes.
+        let is_datagrams = profile == Profile::T38;
+        let profile = match profile {
+            Profile::E2ae => "e2ae",
+            Profile::E2e => "e2e",
+            Profile::T38 => "t38",
+        };
+        let mut arguments = vec!["--profile", profile, "--contexts", &contexts];
+        arguments.extend(["--points", &points, "--peer-fingerprint", &fingerprint]);
+        if !is_datagrams {
+            arguments.extend(["--core-peer", &core_peer]);
+        }
+        let (program, processors) = (&self.binaries.gateway, &self.processors.node);
+        let mut running = self.target("gateway ready", program, &arguments, processors)?;
+        running.addresses.insert("OUT", far_end);
+        Ok(running)
+    }
+
+    /// Where the generator finds a gateway that has one address for all, and the certificate of the others.
+    fn write_points(&self, address: SocketAddr) -> Result<(), String> {
+        let fingerprint = self.read(SERVER_FINGERPRINT)?;
+        self.write(POINTS, &format!("{address} - {fingerprint}\n")).map(|_| ())
+    }
+
+    fn stunnel_haproxy(&self) -> Result<Running, String> {
+        let mut running = self.haproxy(false)?;
+        let address = free_address()?;
+        let second = running.addresses["IN"];
+        let configuration = fill(
+            include_str!("../../../../perf/peers/stunnel-certificate.conf"),
+            &[
+                ("LISTEN", address.to_string()),
+                ("SECOND", second.to_string()),
+                ("CHAIN", self.path("chain.pem").display().to_string()),
+                ("KEY", self.path("key.pem").display().to_string()),
+                ("CLIENTS", self.path("client.pem").display().to_string()),
+            ],
+        );
+        let file = self.write("stunnel-certificate.conf", &configuration)?;
+        let file = file.display().to_string();
+        let mut process = self.start("stunnel", &[&file], "stunnel-certificate.log")?;
+        process.await_listening(address)?;
+        running.processes.push(process);
+        running.addresses.insert("IN", address);
+        self.write_points(address)?;
+        Ok(running)
+    }
+
+    fn haproxy_tls(&self) -> Result<Running, String> {
+        let both = [self.read("chain.pem")?, self.read("key.pem")?].concat();
+        let certificate = self.write("chain-and-key.pem", &both)?;
+        let tls = format!(
+            "ssl crt {} ca-file {} verify required no-tls-tickets",
+            certificate.display(),
+            self.path("client.pem").display()
+        );
+        let running = self.haproxy_with(&tls, "")?;
+        self.write_points(running.addresses["IN"])?;
+        Ok(running)
+    }
+
     fn kamailio(&self, tls: bool) -> Result<Running, String> {
         let address = free_address()?;
         let tls_settings = fill(
@@ -303,13 +405,17 @@ impl Stage {
     }
 
     fn haproxy(&self, splice: bool) -> Result<Running, String> {
+        self.haproxy_with("", if splice { "option splice-auto" } else { "" })
+    }
+
+    fn haproxy_with(&self, tls: &str, splice: &str) -> Result<Running, String> {
         let (address, far_end) = (free_address()?, free_address()?);
         let configuration = fill(
             include_str!("../../../../perf/peers/haproxy.cfg"),
             &[
-                ("LISTEN", address.to_string()),
+                ("LISTEN", format!("{address} {tls}").trim_end().to_owned()),
                 ("FAR_END", far_end.to_string()),
-                ("SPLICE", if splice { "option splice-auto" } else { "" }.to_owned()),
+                ("SPLICE", splice.to_owned()),
             ],
         );
         let file = self.write("haproxy.cfg", &configuration)?;
@@ -377,6 +483,12 @@ impl Stage {
         Process::start(&path, &words(arguments), &self.processors.node, self.path(log))
     }
 
+    fn read(&self, name: &str) -> Result<String, String> {
+        let path = self.path(name);
+        let text = fs::read_to_string(&path);
+        text.map_err(|error| format!("{}: {error}", path.display()))
+    }
+
     /// Readable by nobody else: some of it is keys, be it of an hour.
     fn write(&self, name: &str, content: &str) -> Result<PathBuf, String> {
         let path = self.path(name);
@@ -388,8 +500,8 @@ impl Stage {
     }
 }
 
-/// ca.pem vouches for chain.pem, whose key is key.pem.
-fn certificates() -> Result<[(&'static str, String); 3], rcgen::Error> {
+/// ca.pem vouches for chain.pem, whose key is key.pem; nobody vouches for client.pem.
+fn certificates() -> Result<[(&'static str, String); 7], rcgen::Error> {
     use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
     let mut authority = CertificateParams::new(Vec::new())?;
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -397,11 +509,24 @@ fn certificates() -> Result<[(&'static str, String); 3], rcgen::Error> {
     let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
     let names = ["127.0.0.1".to_owned(), "localhost".to_owned()];
     let certificate = CertificateParams::new(names)?.signed_by(&key, &authority)?;
+    let client_key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
+    let client = CertificateParams::new(vec!["ue.invalid".to_owned()])?.self_signed(&client_key)?;
     Ok([
         ("ca.pem", authority.pem()),
         ("chain.pem", certificate.pem()),
         ("key.pem", key.serialize_pem()),
+        (SERVER_FINGERPRINT, fingerprint(certificate.der())),
+        ("client.pem", client.pem()),
+        ("client-key.pem", client_key.serialize_pem()),
+        (CLIENT_FINGERPRINT, fingerprint(client.der())),
     ])
+}
+
+/// What SDP calls a certificate (RFC 8122 section 5).
+fn fingerprint(certificate: &[u8]) -> String {
+    let digest = Sha256::digest(certificate);
+    let digits: Vec<String> = digest.iter().map(|byte| format!("{byte:02X}")).collect();
+    format!("sha-256 {}", digits.join(":"))
 }
 
 /// Of one of perf/targets; with two threads it has two.
@@ -443,6 +568,11 @@ fn words(arguments: &[&str]) -> Vec<String> {
 const SUITE: &str = "PSK-AES128-GCM-SHA256";
 /// Where `plane` and `floors` say what they take before there are sessions.
 pub(crate) const EMPTY_PSS_FILE: &str = "plane-empty.pss";
+/// Where the generator finds the sides of a gateway.
+const POINTS: &str = "points";
+/// What chain.pem and client.pem are known by.
+const SERVER_FINGERPRINT: &str = "chain.fingerprint";
+const CLIENT_FINGERPRINT: &str = "client.fingerprint";
 /// Of alice in perf/peers/mrf.toml.
 const PASSWORD: &str = "correct horse battery staple";
 /// A key for an hour on loopback.
@@ -488,6 +618,8 @@ mod tests {
         assert!(missing(false, false).unwrap().ends_with("Debian package kamailio"));
         assert!(missing(true, false).unwrap().ends_with("Debian package kamailio-tls-modules"));
         assert_eq!(missing(true, true), None);
+        let both = Subject::StunnelHaproxy.missing_if(|program| program != "haproxy", || true);
+        assert!(both.unwrap().ends_with("Debian package haproxy"));
         assert!(Subject::Stunnel.missing_if(|_| false, || true).unwrap().contains("stunnel4"));
         assert_eq!(Subject::Bare { threads: 1 }.missing_if(|_| false, || false), None);
     }
@@ -504,6 +636,7 @@ mod tests {
             bare: none.clone(),
             plane: none.clone(),
             floors: none.clone(),
+            gateway: none.clone(),
             records: none.clone(),
             key_exchange: none,
         };
@@ -514,6 +647,8 @@ mod tests {
             Subject::Kamailio { tls: true },
             Subject::Haproxy { splice: false },
             Subject::Haproxy { splice: true },
+            Subject::HaproxyTls,
+            Subject::StunnelHaproxy,
             Subject::Stunnel,
             Subject::OpensslServer,
         ] {

@@ -156,10 +156,11 @@ pub(crate) fn figure(figures: &Value, path: &str) -> Option<f64> {
     path.split('.').try_fold(figures, |value, key| value.get(key))?.as_f64()
 }
 
-/// The number of a measure's goal: `P2-psk` is a part of 2, and 10 comes after it.
+/// The number of a measure's goal: `P2-psk` is a part of 2, and 10 comes after it. What is not numbered with
+/// the `P`s comes behind them, as it was planned.
 pub(crate) fn goal_number(identifier: &str) -> u32 {
-    let digits = identifier.trim_start_matches(|letter: char| !letter.is_ascii_digit());
-    digits.split('-').next().and_then(|number| number.parse().ok()).unwrap_or(u32::MAX)
+    let digits = identifier.strip_prefix('P').and_then(|rest| rest.split('-').next());
+    digits.and_then(|number| number.parse().ok()).unwrap_or(u32::MAX)
 }
 
 /// An object in JSON, in the order of the table.
@@ -226,8 +227,8 @@ mod tests {
 
     #[test]
     fn parts_belong_to_their_goal() {
-        let numbers = ["P1", "P2-psk", "P11-1000", "P10"].map(goal_number);
-        assert_eq!(numbers, [1, 2, 11, 10]);
+        let numbers = ["P1", "P2-psk", "P11-1000", "P10", "G1", "MIKEY-issue"].map(goal_number);
+        assert_eq!(numbers, [1, 2, 11, 10, u32::MAX, u32::MAX]);
     }
 
     #[test]

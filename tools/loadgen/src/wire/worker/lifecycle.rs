@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use mrfp_io::{Driver as _, Errno, Key, Operation, RecvBuffer, SendBuffer, Token};
+use mrfp_io::{AcceptedSocket, Driver as _, Errno, Key, Operation, RecvBuffer, SendBuffer, Token};
 
 use super::{BEGIN_TIMEOUT_NS, BEGINNING_MAX, GOODBYE_TIMEOUT_NS, Shared, Worker};
 use crate::expectation::Violation;
@@ -10,6 +10,7 @@ use crate::media::channel::{Channel, Failure, Opened, describe, joined};
 use crate::wire::auth::Registration;
 use crate::wire::link::{Link, Stage};
 use crate::wire::participant::{Participant, Place};
+use crate::wire::plan::is_access;
 use crate::wire::{Phase, Work};
 
 impl Worker {
@@ -18,24 +19,35 @@ impl Worker {
         let shared = &self.shared;
         let may = match shared.plan.work {
             Work::Handshakes => shared.phase.has_traffic(),
-            Work::Relay { .. } | Work::Raw | Work::Idle | Work::Bulk { .. } | Work::Floors(_) => {
-                shared.phase == Phase::SettingUp
-            }
+            Work::Relay { .. }
+            | Work::Raw
+            | Work::Idle
+            | Work::Bulk { .. }
+            | Work::Floors(_)
+            | Work::Gateway(_)
+            | Work::Fax(_) => shared.phase == Phase::SettingUp,
         };
         if !may {
             return;
         }
         self.take_arrivals();
         let shared = &self.shared;
-        let in_order = shared.plan.work == Work::Raw;
+        let in_order = shared.plan.is_in_order();
         if in_order && shared.control.turn.load(Ordering::Acquire) != shared.thread {
             return;
         }
         // Who is accepted next to whom makes the pairs of a raw target.
         let beginning_max = match shared.plan.work {
             Work::Raw => 1,
+            Work::Gateway(_) if in_order && shared.beginning > 0 => 0,
+            Work::Gateway(_) if in_order => 2,
             Work::Handshakes => u32::MAX,
-            Work::Relay { .. } | Work::Idle | Work::Bulk { .. } | Work::Floors(_) => BEGINNING_MAX,
+            Work::Relay { .. }
+            | Work::Idle
+            | Work::Bulk { .. }
+            | Work::Floors(_)
+            | Work::Gateway(_)
+            | Work::Fax(_) => BEGINNING_MAX,
         };
         while self.shared.beginning < beginning_max {
             let Some(index) = self.shared.waiting.pop_front() else { break };
@@ -46,7 +58,10 @@ impl Worker {
             } else {
                 self.links[index as usize].identity = self.shared.first + index;
             }
-            self.begin(index);
+            match self.shared.plan.sink() {
+                Some(_) if !is_access(index) => self.expect(index),
+                _ => self.begin(index),
+            }
         }
         if in_order && self.shared.waiting.is_empty() && self.shared.beginning == 0 {
             self.shared.control.turn.store(self.shared.thread + 1, Ordering::Release);
@@ -95,6 +110,44 @@ impl Worker {
                 self.shared.violation(index, Violation::ConnectFailed, &error.to_string());
             }
         }
+    }
+
+    /// The target is to connect to us, as its other side was connected to.
+    fn expect(&mut self, index: u32) {
+        let now = self.shared.now();
+        let [access, link] = &mut self.links[index as usize - 1..=index as usize] else { return };
+        if access.stage >= Stage::Closing {
+            link.stage = Stage::Closed;
+            self.shared.counts.failed += 1;
+            return;
+        }
+        link.stage = Stage::Expected;
+        link.begun_ns = now;
+        link.deadline_ns = now + BEGIN_TIMEOUT_NS;
+        self.shared.beginning += 1;
+        self.shared.expected = Some(index);
+    }
+
+    /// Somebody has connected to us: whoever is expected.
+    pub(super) fn accepted(&mut self, result: Result<AcceptedSocket, Errno>, more: bool) {
+        if let Some(listener) = self.shared.listener.filter(|_| !more) {
+            self.driver.accept(listener, listening());
+        }
+        let Ok(AcceptedSocket { socket, .. }) = result else { return };
+        let Some(index) = self.shared.expected.take() else {
+            self.shared.figures.violations.add(Violation::Foreign, || {
+                "a connection came in that belongs to nobody".to_owned()
+            });
+            let token = Token::new(Operation::Close, listening().key());
+            return self.driver.close(socket, token);
+        };
+        let link = &mut self.links[index as usize];
+        link.socket = Some(socket);
+        link.stage = Stage::Securing;
+        self.arm(index);
+        let outcome = secured(&mut self.links, &mut self.shared, index);
+        self.shared.dirty.insert(index);
+        self.settle(index, outcome);
     }
 
     pub(super) fn connected(&mut self, token: Token, result: Result<(), Errno>) {
@@ -190,7 +243,8 @@ impl Worker {
 
     pub(super) fn closed(&mut self, token: Token) {
         let index = token.key().index;
-        let link = &mut self.links[index as usize];
+        // One that belonged to nobody.
+        let Some(link) = self.links.get_mut(index as usize) else { return };
         link.stage = Stage::Closed;
         let talking = self.shared.phase.has_traffic();
         if self.shared.plan.work == Work::Handshakes && talking {
@@ -241,6 +295,11 @@ impl Worker {
         }
         self.shared.violation(index, violation, text);
         self.close(index);
+        // Nobody comes any more whose other side has gone.
+        if let Some(index) = self.shared.expected.take_if(|expected| *expected == index + 1) {
+            self.shared.counts.failed += 1;
+            self.close(index);
+        }
     }
 
     pub(super) fn close(&mut self, index: u32) {
@@ -248,8 +307,13 @@ impl Worker {
         if link.stage >= Stage::Closing || link.stage == Stage::Waiting {
             return;
         }
-        if matches!(link.stage, Stage::Connecting | Stage::Securing) {
+        if matches!(link.stage, Stage::Expected | Stage::Connecting | Stage::Securing) {
             self.shared.beginning -= 1;
+        }
+        if link.stage == Stage::Expected {
+            link.stage = Stage::Closed;
+            self.shared.expected = None;
+            return;
         }
         let connecting = link.stage == Stage::Connecting;
         if !link.released {
@@ -340,7 +404,7 @@ fn secured(links: &mut [Link], shared: &mut Shared, index: u32) -> Result<(), Fa
             link.deadline_ns = now + BEGIN_TIMEOUT_NS;
             introduce(links, shared, index)
         }
-        Work::Raw | Work::Idle | Work::Bulk { .. } => {
+        Work::Raw | Work::Idle | Work::Bulk { .. } | Work::Gateway(_) | Work::Fax(_) => {
             link.stage = Stage::Ready;
             shared.counts.up += 1;
             Ok(())
@@ -361,17 +425,20 @@ fn introduce(links: &mut [Link], shared: &mut Shared, index: u32) -> Result<(), 
             link.channel.append(request.as_bytes(), &mut shared.pool)
         }
         Work::Floors(floors) => {
-            let place = match link.invitation.as_deref() {
-                None => shared.plan.place(floors, number),
-                Some(invitation) => Place::of(invitation, floors),
-            };
+            let brought = link.invitation.as_deref().and_then(|it| Place::of(it, floors));
+            let place = brought.unwrap_or_else(|| shared.plan.place(floors, number));
             let mut participant = Participant::new(place, shared.plan.cycles(floors));
             shared.scratch.clear();
             participant.greet(&mut shared.scratch);
             link.participant = Some(Box::new(participant));
             link.channel.append(&shared.scratch, &mut shared.pool)
         }
-        Work::Raw | Work::Bulk { .. } | Work::Idle | Work::Handshakes => Ok(()),
+        Work::Raw
+        | Work::Bulk { .. }
+        | Work::Idle
+        | Work::Handshakes
+        | Work::Gateway(_)
+        | Work::Fax(_) => Ok(()),
     }
 }
 
@@ -407,6 +474,11 @@ fn take_sealed(
             Opened::Text(range) => Worker::hear(links, shared, index, &input[range])?,
         }
     }
+}
+
+/// What is the listener's and no link's.
+pub(super) fn listening() -> Token {
+    Token::new(Operation::Accept, Key { index: Key::INDEX_MAX, generation: 0 })
 }
 
 fn token(operation: Operation, index: u32, link: &Link) -> Token {

@@ -18,9 +18,11 @@ impl Worker {
         let now = shared.now();
         let pairs = match &shared.plan.work {
             Work::Relay { .. } => pairs_by_relay(links),
-            Work::Raw => neighbours(links),
+            Work::Raw | Work::Gateway(_) => neighbours(links),
             Work::Floors(floors) if !floors.idle => Vec::new(),
-            Work::Idle | Work::Handshakes | Work::Bulk { .. } | Work::Floors(_) => return,
+            Work::Idle | Work::Handshakes | Work::Bulk { .. } | Work::Floors(_) | Work::Fax(_) => {
+                return;
+            }
         };
         let nonce = getrandom::u32().unwrap_or(now as u32);
         for (one, other) in pairs {

@@ -1,0 +1,135 @@
+//! Which UEs are registered through us: what the network calls them by, where they really are, and what was
+//! agreed with them. Sans-IO.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use rsipstack::sip::Uri;
+use rsipstack::transport::{SipAddr, SipConnection};
+use tokio::time::Instant;
+
+use super::super::MediaSecurity;
+use super::B2buaConfig;
+
+/// One contact of a UE.
+#[derive(Clone)]
+pub(super) struct Registration {
+    /// Address of record.
+    pub(super) user: String,
+    /// The URI of its Contact, as it wrote it.
+    pub(super) contact: String,
+    /// The same for requests to it.
+    pub(super) uri: Uri,
+    /// Where its REGISTER came from: behind a NAT it is reached there alone.
+    pub(super) source: SocketAddr,
+    pub(super) destination: SipAddr,
+    pub(super) flow: SipConnection,
+    pub(super) security: MediaSecurity,
+    /// Its registered identities, the default one first (P-Associated-URI).
+    pub(super) identities: Vec<String>,
+    /// The route the network wants its requests to take (RFC 3608).
+    pub(super) service_route: Vec<String>,
+    pub(super) expires: Instant,
+}
+
+/// All of them, by the user part of the contact that the network knows.
+pub(super) struct Registrations {
+    by_name: HashMap<String, Registration>,
+    by_source: HashMap<SocketAddr, String>,
+    by_user: HashMap<String, Vec<String>>,
+    max: usize,
+    per_user_max: usize,
+}
+
+/// Why a contact is not taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum NoRoom {
+    /// The node is full.
+    Registrations,
+    /// The user has too many.
+    Contacts,
+}
+
+impl Registrations {
+    pub(super) fn new(config: &B2buaConfig) -> Self {
+        Self {
+            by_name: HashMap::new(),
+            by_source: HashMap::new(),
+            by_user: HashMap::new(),
+            max: config.registrations_max,
+            per_user_max: config.contacts_per_user_max,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&Registration> {
+        self.by_name.get(name)
+    }
+
+    /// The UE that speaks from there.
+    pub(super) fn by_source(&self, source: SocketAddr) -> Option<&Registration> {
+        self.by_name.get(self.by_source.get(&source)?)
+    }
+
+    /// Whether there is room for a contact before the network is asked.
+    pub(super) fn check(&self, name: &str, user: &str) -> Result<(), NoRoom> {
+        if self.by_name.contains_key(name) {
+            return Ok(());
+        }
+        if self.by_name.len() >= self.max {
+            return Err(NoRoom::Registrations);
+        }
+        let of_user = self.by_user.get(user).map_or(0, Vec::len);
+        if of_user >= self.per_user_max { Err(NoRoom::Contacts) } else { Ok(()) }
+    }
+
+    pub(super) fn insert(&mut self, name: String, registration: Registration) {
+        self.by_source.insert(registration.source, name.clone());
+        let of_user = self.by_user.entry(registration.user.clone()).or_default();
+        if !of_user.contains(&name) {
+            of_user.push(name.clone());
+        }
+        if let Some(before) = self.by_name.insert(name.clone(), registration) {
+            self.forget_source(before.source, &name);
+        }
+    }
+
+    pub(super) fn remove(&mut self, name: &str) {
+        if let Some(registration) = self.by_name.remove(name) {
+            self.forget_source(registration.source, name);
+            if let Some(of_user) = self.by_user.get_mut(&registration.user) {
+                of_user.retain(|it| it != name);
+                if of_user.is_empty() {
+                    self.by_user.remove(&registration.user);
+                }
+            }
+        }
+    }
+
+    /// All contacts of a user.
+    pub(super) fn remove_user(&mut self, user: &str) {
+        for name in self.by_user.get(user).cloned().unwrap_or_default() {
+            self.remove(&name);
+        }
+    }
+
+    /// Forgets those whose time is over; how many.
+    pub(super) fn expire(&mut self, now: Instant) -> usize {
+        let due = self.by_name.iter().filter(|(_, it)| it.expires <= now);
+        let due: Vec<String> = due.map(|(name, _)| name.clone()).collect();
+        for name in &due {
+            self.remove(name);
+        }
+        due.len()
+    }
+
+    fn forget_source(&mut self, source: SocketAddr, name: &str) {
+        let still = self.by_name.get(name).is_some_and(|it| it.source == source);
+        if !still && self.by_source.get(&source).is_some_and(|it| it == name) {
+            self.by_source.remove(&source);
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! REGISTER and what follows from it, other requests outside of calls, and what is refused.
+
+mod border_world;
+
+use border_world::{
+    ACCESS_HOST, ANSWER, CORE_HOST, Dialog, Heard, NETWORK_HOST, OFFER, Received, Refuses, UE_HOST,
+    World,
+};
+use control_api::border::{Leg, MediaSecurity, SideRole};
+
+const MECHANISMS: &str = "Security-Client: ipsec-3gpp;alg=x, msrp-tls;mediasec, udptl-dtls;mediasec\r\n\
+                          Require: mediasec\r\nProxy-Require: mediasec\r\nSupported: path, mediasec\r\n";
+
+/// REGISTER, 401, REGISTER, 200; what the network got last, and what the UE got.
+async fn register(world: &mut World, call: &mut Dialog, expires: u32) -> (Received, Received) {
+    call.target = "sip:ims.example".to_owned();
+    call.to = "<sip:alice@ims.example>".to_owned();
+    call.from = call.to.clone();
+    let headers = format!("{MECHANISMS}Expires: {expires}\r\n");
+    world.ue.send(&call.request("REGISTER", &headers, "")).await;
+    let register = world.network.request("REGISTER").await;
+    let challenge = "WWW-Authenticate: Digest realm=\"ims\", nonce=\"n\"\r\n";
+    world.network.reply(&register, "401 Unauthorized", "net", challenge, "").await;
+    let challenged = world.ue.response(401).await;
+    assert_eq!(challenged.header("WWW-Authenticate"), Some("Digest realm=\"ims\", nonce=\"n\""));
+    let server = challenged.header("Security-Server").expect("mechanisms");
+    for mechanism in ["msrp-tls;mediasec", "bfcp-tls;mediasec", "udptl-dtls;mediasec"] {
+        assert!(server.contains(mechanism), "{server}");
+    }
+    let headers = format!("{headers}Authorization: Digest username=\"alice\"\r\n");
+    world.ue.send(&call.request("REGISTER", &headers, "")).await;
+    let authorized = world.network.request("REGISTER").await;
+    assert_eq!(authorized.header("Authorization"), Some("Digest username=\"alice\""));
+    // Same Call-ID, greater number: the registrar sees the order.
+    assert_eq!(authorized.header("Call-ID"), register.header("Call-ID"));
+    assert_ne!(authorized.header("CSeq"), register.header("CSeq"));
+    let contact = authorized.header("Contact").expect("a Contact");
+    let headers = format!(
+        "Contact: {contact};expires={expires}\r\nP-Associated-URI: <sip:alice@ims.example>, <tel:+49>\r\n\
+         Service-Route: <sip:scscf@{NETWORK_HOST};lr>\r\nPath: <sip:{CORE_HOST}>\r\n"
+    );
+    world.network.reply(&authorized, "200 OK", "net", &headers, "").await;
+    let ok = world.ue.response(200).await;
+    (authorized, ok)
+}
+
+#[tokio::test]
+async fn a_registered_ue_is_called_where_it_is_with_what_it_has_agreed() {
+    let mut world = World::start().await;
+    let mut registration = Dialog::new(&world.ue, "register");
+    let (register, ok) = register(&mut world, &mut registration, 600).await;
+    assert_eq!(register.header("Security-Client"), Some("ipsec-3gpp;alg=x"));
+    assert_eq!((register.header("Require"), register.header("Proxy-Require")), (None, None));
+    assert_eq!(register.header("Supported"), Some("path"));
+    for host in [UE_HOST, ACCESS_HOST] {
+        assert!(!register.text().contains(host), "{}", register.text());
+    }
+    for host in [NETWORK_HOST, CORE_HOST] {
+        assert!(!ok.text().contains(host), "{}", ok.text());
+    }
+    let own = world.ue.local().to_string();
+    let contact = ok.header("Contact").expect("a Contact");
+    assert!(contact.contains(&own) && contact.contains("expires=600"), "{contact}");
+    assert_eq!(world.b2bua.registrations(), 1);
+
+    // The network calls the contact it knows.
+    world.network.peer = register.source;
+    let mut call = Dialog::new(&world.network, "terminating");
+    call.target = register.contact_uri();
+    call.to = "<sip:alice@ims.example>".to_owned();
+    let headers =
+        "P-Asserted-Identity: <sip:bob@ims.example>\r\nP-Charging-Vector: icid-value=x\r\n";
+    world.network.send(&call.request("INVITE", headers, OFFER)).await;
+    let invite = world.ue.request("INVITE").await;
+    assert!(invite.head.starts_with(&format!("INVITE sip:alice@{own} SIP/2.0")), "{}", invite.head);
+    assert_eq!(invite.header("P-Asserted-Identity"), Some("<sip:bob@ims.example>"));
+    assert_eq!(invite.header("P-Charging-Vector"), None);
+    let (_, begun) = world.heard().await;
+    let Heard::Begun { caller, callee } = begun else { panic!("{begun:?}") };
+    assert_eq!((caller.side, callee.side), (SideRole::Core, SideRole::Access));
+    assert_eq!(callee.signalling, Some(world.ue.local().ip()));
+    let agreed = MediaSecurity { msrp_tls: true, udptl_dtls: true, ..MediaSecurity::default() };
+    assert_eq!((caller.security, callee.security), (MediaSecurity::default(), agreed));
+    world.ue.reply(&invite, "200 OK", "ue", "", ANSWER).await;
+    let ok = world.network.response(200).await;
+    call.remote_tag = Some(ok.to_tag().to_owned());
+    world.network.send(&call.request("ACK", "", "")).await;
+    world.ue.request("ACK").await;
+}
+
+#[tokio::test]
+async fn a_registered_caller_is_asserted_and_one_that_hides_is_not_shown() {
+    let mut world = World::start().await;
+    let mut registration = Dialog::new(&world.ue, "register");
+    let (_, _) = register(&mut world, &mut registration, 600).await;
+    let mut call = Dialog::new(&world.ue, "asserted");
+    let preferred = "P-Preferred-Identity: <tel:+49>\r\n";
+    world.ue.send(&call.request("INVITE", preferred, OFFER)).await;
+    let invite = world.network.request("INVITE").await;
+    assert_eq!(invite.header("P-Asserted-Identity"), Some("<tel:+49>"));
+    assert!(invite.header("Route").is_some_and(|it| it.contains("scscf")));
+    let hidden = "P-Asserted-Identity: <sip:bob@ims.example>\r\nPrivacy: id\r\n";
+    world.network.reply(&invite, "180 Ringing", "net", hidden, "").await;
+    let ringing = world.ue.response(180).await;
+    assert_eq!(ringing.header("P-Asserted-Identity"), None);
+    let (_, begun) = world.heard().await;
+    assert!(matches!(begun, Heard::Begun { caller, .. } if caller.security.msrp_tls));
+    assert_eq!(world.heard().await.1, Heard::Offer(Leg::Caller));
+}
+
+#[tokio::test]
+async fn a_registration_ends_with_its_time_or_at_the_ues_wish() {
+    let mut world = World::start().await;
+    let mut registration = Dialog::new(&world.ue, "register");
+    register(&mut world, &mut registration, 600).await;
+    world.ue.send(&registration.request("REGISTER", "Expires: 0\r\n", "")).await;
+    let gone = world.network.request("REGISTER").await;
+    world.network.reply(&gone, "200 OK", "net", "Contact-Not: x\r\n", "").await;
+    world.ue.response_to("REGISTER", 200).await;
+    assert_eq!(world.b2bua.registrations(), 0);
+    register(&mut world, &mut registration, 1).await;
+    while world.b2bua.registrations() > 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert_eq!(world.b2bua.metrics().registrations_expired.get(), 1);
+    // Who is not registered is not there.
+    world.network.peer = gone.source;
+    let mut call = Dialog::new(&world.network, "gone");
+    call.target = gone.contact_uri();
+    world.network.send(&call.request("INVITE", "", OFFER)).await;
+    world.network.response(404).await;
+    world.await_empty().await;
+}
+
+#[tokio::test]
+async fn more_contacts_than_a_user_may_have_are_refused() {
+    let mut world =
+        World::start_with(|config| config.contacts_per_user_max = 0, Refuses::default()).await;
+    let mut registration = Dialog::new(&world.ue, "many");
+    world.ue.send(&registration.request("REGISTER", "", "")).await;
+    world.ue.response(403).await;
+    let mut world =
+        World::start_with(|config| config.registrations_max = 0, Refuses::default()).await;
+    let mut registration = Dialog::new(&world.ue, "full");
+    world.ue.send(&registration.request("REGISTER", "", "")).await;
+    assert!(world.ue.response(503).await.header("Retry-After").is_some());
+}
+
+#[tokio::test]
+async fn requests_outside_of_calls_are_passed_and_answered() {
+    let mut world = World::start().await;
+    for method in ["MESSAGE", "PUBLISH", "OPTIONS"] {
+        let mut request = Dialog::new(&world.ue, method);
+        let text = "Content-Type: text/plain\r\n";
+        world.ue.send(&request.request(method, text, "hello")).await;
+        let passed = world.network.request(method).await;
+        assert_eq!(passed.body, "hello");
+        assert!(!passed.text().contains(UE_HOST), "{}", passed.text());
+        world.network.reply(&passed, "202 Accepted", "net", "X-Answer: yes\r\n", "").await;
+        let answer = world.ue.response_to(method, 202).await;
+        assert_eq!(answer.header("X-Answer"), Some("yes"));
+        assert!(!answer.text().contains(NETWORK_HOST), "{}", answer.text());
+    }
+    // What is asked of us we answer.
+    let mut request = Dialog::new(&world.ue, "ourselves");
+    request.target = format!("sip:{}", world.ue.peer);
+    world.ue.send(&request.request("OPTIONS", "", "")).await;
+    let ok = world.ue.response_to("OPTIONS", 200).await;
+    assert!(ok.header("Allow").is_some_and(|allow| allow.contains("PRACK")));
+    world.network.gets_no("OPTIONS").await;
+    world.await_empty().await;
+}
+
+#[tokio::test]
+async fn a_subscription_has_its_notifications() {
+    let mut world = World::start().await;
+    let mut subscription = Dialog::new(&world.ue, "subscribe");
+    world.ue.send(&subscription.request("SUBSCRIBE", "Event: reg\r\nExpires: 600\r\n", "")).await;
+    let subscribe = world.network.request("SUBSCRIBE").await;
+    let mut notifier = Dialog::of_callee(&world.network, &subscribe, "net");
+    world.network.peer = subscribe.source;
+    // It may be faster than the 200.
+    let state = "Event: reg\r\nSubscription-State: active\r\n";
+    world.network.send(&notifier.request("NOTIFY", state, "")).await;
+    let notify = world.ue.request("NOTIFY").await;
+    world.ue.reply(&notify, "200 OK", "", "", "").await;
+    world.network.response_to("NOTIFY", 200).await;
+    world.network.reply(&subscribe, "200 OK", "net", "Expires: 600\r\n", "").await;
+    let ok = world.ue.response_to("SUBSCRIBE", 200).await;
+    assert_eq!(ok.to_tag(), notify.sender_tag());
+    let state = "Event: reg\r\nSubscription-State: terminated\r\n";
+    world.network.send(&notifier.request("NOTIFY", state, "")).await;
+    let notify = world.ue.request("NOTIFY").await;
+    assert_eq!(notify.header("Subscription-State"), Some("terminated"));
+    world.ue.reply(&notify, "200 OK", "", "", "").await;
+    world.network.response_to("NOTIFY", 200).await;
+    world.await_empty().await;
+}
+
+#[tokio::test]
+async fn what_goes_round_or_has_gone_too_far_is_stopped() {
+    let mut world = World::start().await;
+    let mut call = Dialog::new(&world.ue, "far");
+    world.ue.send(&call.request("INVITE", "Max-Forwards: 0\r\n", OFFER)).await;
+    world.ue.response(483).await;
+    world.ue.send(&call.request("ACK", "", "")).await;
+    let mut call = Dialog::new(&world.ue, "round");
+    let core = world.b2bua.addresses(SideRole::Core).expect("configured").udp;
+    let via = format!("Via: SIP/2.0/UDP {core};branch=z9hG4bKbefore\r\n");
+    world.ue.send(&call.request("INVITE", &via, OFFER)).await;
+    world.ue.response(482).await;
+    assert_eq!(world.b2bua.metrics().loops.get(), 1);
+    let mut call = Dialog::new(&world.ue, "stray");
+    call.remote_tag = Some("1-unknown".to_owned());
+    world.ue.send(&call.request("BYE", "", "")).await;
+    world.ue.response_to("BYE", 481).await;
+    world.network.gets_no("INVITE").await;
+}
+
+#[tokio::test]
+async fn a_call_too_many_is_shed() {
+    let mut world = World::start_with(|config| config.calls_max = 1, Refuses::default()).await;
+    let mut first = Dialog::new(&world.ue, "first");
+    world.establish(&mut first).await;
+    let mut second = Dialog::new(&world.ue, "second");
+    world.ue.send(&second.request("INVITE", "", OFFER)).await;
+    let shed = world.ue.response(503).await;
+    assert!(shed.header("Retry-After").is_some());
+    world.ue.send(&second.request("ACK", "", "")).await;
+    // What is under way goes on.
+    world.ue.send(&first.request("BYE", "", "")).await;
+    world.ue.response_to("BYE", 200).await;
+    let bye = world.network.request("BYE").await;
+    world.network.reply(&bye, "200 OK", "", "", "").await;
+    world.await_empty().await;
+    assert_eq!(world.b2bua.metrics().overloads.get(), 1);
+}
+
+#[tokio::test]
+async fn a_next_hop_that_does_not_answer_options_is_known_as_dead() {
+    let probing = |config: &mut control_api::border::b2bua::B2buaConfig| {
+        config.sides[1].probe_interval = std::time::Duration::from_millis(200);
+    };
+    let mut world = World::start_with(probing, Refuses::default()).await;
+    let alive = |world: &World| {
+        let states = world.b2bua.next_hops(SideRole::Core);
+        states.iter().map(|state| state.alive).collect::<Vec<_>>()
+    };
+    while alive(&world) != [true, false] {
+        let options = world.network.request("OPTIONS").await;
+        world.network.reply(&options, "405 Method Not Allowed", "net", "", "").await;
+    }
+    let mut call = Dialog::new(&world.ue, "alive");
+    world.ue.send(&call.request("INVITE", "", OFFER)).await;
+    world.network.request("INVITE").await;
+}
+
+#[tokio::test]
+async fn torture_goes_through_or_is_refused_and_breaks_nothing() {
+    let mut world = World::start().await;
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/torture");
+    let mut sent = 0;
+    for rfc in ["rfc4475", "rfc5118"] {
+        for entry in std::fs::read_dir(format!("{directory}/{rfc}")).expect("messages") {
+            let message = std::fs::read(entry.expect("readable").path()).expect("readable");
+            world.ue.send_bytes(&message).await;
+            // And to whom answers come.
+            let core = world.b2bua.addresses(SideRole::Core).expect("configured").udp;
+            world.spare.peer = core;
+            world.spare.send_bytes(&message).await;
+            sent += 1;
+        }
+    }
+    assert!(sent > 20, "{sent}");
+    let mut call = Dialog::new(&world.ue, "after");
+    call.target = "sip:after@ims.example".to_owned();
+    world.ue.send(&call.request("INVITE", "", OFFER)).await;
+    while !world.network.request("INVITE").await.head.starts_with("INVITE sip:after@") {}
+    let metrics = world.b2bua.sip_metrics(SideRole::Access).expect("configured");
+    assert!(metrics.gate_malformed.get() > 0);
+}

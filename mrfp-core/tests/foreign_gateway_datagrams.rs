@@ -1,0 +1,299 @@
+//! The gateway in the kernel, between OpenSSL's own programs as fax machines with DTLS and plain sockets in
+//! the core.
+
+#[path = "../../control-api/tests/support/program.rs"]
+mod program;
+
+use std::net::{SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::Command as Process;
+
+use mrfp_core::mp::{
+    Bearer, Command, ContextId, Establishment, Event, InterfaceId, RealmId, ReleaseCause,
+    RemoteConnectionPoint, ReserveConnectionPoint, Source, TerminationId, TlsRole,
+};
+use mrfp_core::{Config, GatewayConfig, Interface, Limits, Mrfp, Port, ShardConfig};
+use mrfp_io::{Doorbell, DoorbellReceiver, doorbell};
+use mrfp_protocol::tls::{Fingerprint, ProfileConfig};
+use program::{PATIENCE, Program, find, wait_until};
+use tempfile::TempDir;
+
+const ACCESS: u64 = 1;
+const CORE: u64 = 2;
+/// Kinds of keys as `openssl req -newkey` knows them.
+const KEYS: [&[&str]; 2] = [&["ec", "-pkeyopt", "ec_paramgen_curve:P-256"], &["rsa:2048"]];
+
+#[test]
+fn s_client_talks_to_the_core() {
+    let Some(openssl) = find("openssl", "openssl") else { return };
+    for key in KEYS {
+        let ue = Ue::new(&openssl, key);
+        let mut gateway = Gateway::start();
+        let core = gateway.core();
+        let remote = secured(TlsRole::Server, Source::Any, None, &ue);
+        let access = gateway.reserve(ACCESS, Bearer::DtlsOverUdp, remote);
+        let mut client = ue.s_client(access, true);
+        gateway.await_bound(ACCESS);
+        client.write(b"from the UE\n");
+        assert_eq!(core.receive(), b"from the UE\n");
+        core.send(b"from the core\n");
+        client.await_output("from the core");
+        client.write(b"Q\n");
+        assert_eq!(gateway.await_released(ACCESS), ReleaseCause::PeerClosed, "{key:?}");
+        gateway.stop();
+    }
+}
+
+#[test]
+fn s_server_is_talked_to() {
+    let Some(openssl) = find("openssl", "openssl") else { return };
+    for key in KEYS {
+        let ue = Ue::new(&openssl, key);
+        let mut gateway = Gateway::start();
+        let core = gateway.core();
+        let (mut server, address) = ue.s_server();
+        let remote = secured(TlsRole::Client, Source::Address, Some(address), &ue);
+        gateway.reserve(ACCESS, Bearer::DtlsOverUdp, remote);
+        gateway.await_bound(ACCESS);
+        core.send(b"from the core\n");
+        server.await_output("from the core");
+        server.write(b"from the UE\n");
+        assert_eq!(core.receive(), b"from the UE\n", "{key:?}");
+        gateway.stop();
+    }
+}
+
+#[test]
+fn whose_certificate_was_not_announced_is_refused() {
+    let Some(openssl) = find("openssl", "openssl") else { return };
+    let (ue, other) = (Ue::new(&openssl, KEYS[0]), Ue::new(&openssl, KEYS[0]));
+    let mut gateway = Gateway::start();
+    let (server, address) = ue.s_server();
+    let remote = secured(TlsRole::Client, Source::Address, Some(address), &other);
+    gateway.reserve(ACCESS, Bearer::DtlsOverUdp, remote);
+    gateway.core();
+    assert_eq!(gateway.await_released(ACCESS), ReleaseCause::PeerNotAuthenticated);
+    server.await_output("bad certificate");
+    gateway.stop();
+}
+
+#[test]
+fn whoever_has_no_certificate_is_refused() {
+    let Some(openssl) = find("openssl", "openssl") else { return };
+    let ue = Ue::new(&openssl, KEYS[0]);
+    let mut gateway = Gateway::start();
+    gateway.core();
+    let remote = secured(TlsRole::Server, Source::Any, None, &ue);
+    let access = gateway.reserve(ACCESS, Bearer::DtlsOverUdp, remote);
+    let mut client = ue.s_client(access, false);
+    client.await_output("bad certificate");
+    client.await_end(PATIENCE);
+    // Nobody was kept out by that.
+    let _client = ue.s_client(access, true);
+    gateway.await_bound(ACCESS);
+    gateway.stop();
+}
+
+/// A fax machine that is a program: its self-signed certificate and its key.
+struct Ue<'a> {
+    openssl: &'a Path,
+    directory: TempDir,
+}
+
+impl<'a> Ue<'a> {
+    fn new(openssl: &'a Path, key: &[&str]) -> Self {
+        let directory = tempfile::tempdir().expect("writable");
+        let ue = Self { openssl, directory };
+        let mut request = Process::new(openssl);
+        request.args(["req", "-x509", "-nodes", "-days", "1", "-subj", "/CN=ue", "-newkey"]);
+        request.args(key);
+        request.arg("-keyout").arg(ue.path("key.pem")).arg("-out").arg(ue.path("cert.pem"));
+        let made = request.output().expect("openssl runs");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        ue
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// What `openssl` finds, as an SDP would say it.
+    fn fingerprint(&self) -> Fingerprint {
+        let mut command = Process::new(self.openssl);
+        command.args(["x509", "-noout", "-fingerprint", "-sha256", "-in"]);
+        let output = command.arg(self.path("cert.pem")).output().expect("openssl runs");
+        let text = String::from_utf8(output.stdout).expect("text");
+        let (_, digits) = text.trim().split_once('=').expect("a fingerprint");
+        Fingerprint::parse(&format!("sha-256 {digits}")).expect("a good one")
+    }
+
+    fn s_client(&self, address: SocketAddr, with_certificate: bool) -> Program {
+        let mut command = Process::new(self.openssl);
+        command.args(["s_client", "-dtls1_2", "-connect", &address.to_string()]);
+        if with_certificate {
+            command.arg("-cert").arg(self.path("cert.pem")).arg("-key").arg(self.path("key.pem"));
+        }
+        Program::start(&mut command)
+    }
+
+    /// One that asks for a certificate, and where it listens. Over UDP it does not say which port it
+    /// was given.
+    fn s_server(&self) -> (Program, SocketAddr) {
+        let free = UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
+        let address = free.expect("a free port");
+        let mut command = Process::new(self.openssl);
+        command.args(["s_server", "-dtls1_2", "-Verify", "1", "-accept", &address.to_string()]);
+        command.arg("-cert").arg(self.path("cert.pem")).arg("-key").arg(self.path("key.pem"));
+        let server = Program::start(&mut command);
+        server.await_output("ACCEPT");
+        (server, address)
+    }
+}
+
+/// A fax machine in the core, in the clear.
+struct Core(UdpSocket);
+
+impl Core {
+    fn send(&self, bytes: &[u8]) {
+        self.0.send(bytes).expect("sent");
+    }
+
+    fn receive(&self) -> Vec<u8> {
+        let mut memory = [0; 2048];
+        let length = self.0.recv(&mut memory).expect("a datagram");
+        memory[..length].to_vec()
+    }
+}
+
+/// A gateway with one shard, and its controller.
+struct Gateway {
+    ports: Vec<Port>,
+    seen: Vec<Event>,
+    _bell: (Doorbell, DoorbellReceiver),
+}
+
+impl Gateway {
+    fn start() -> Self {
+        let loopback = Interface { listen: "127.0.0.1".parse().unwrap(), advertise: None };
+        let config = Config {
+            shards: vec![ShardConfig {
+                core: None,
+                listen: "127.0.0.1:0".parse().unwrap(),
+                advertise: None,
+            }],
+            limits: Limits { recv_buffers: 64, ..Limits::default() },
+            profile: ProfileConfig::default(),
+            certificate: None,
+            relay: None,
+            gateway: Some(GatewayConfig {
+                interfaces: vec![loopback, loopback],
+                certificates_ready: 4,
+            }),
+        };
+        let bell = doorbell().expect("a descriptor");
+        let ports = Mrfp::start(&config, &bell.0).expect("a ring");
+        Self { ports, seen: Vec::new(), _bell: bell }
+    }
+
+    fn reserve(
+        &mut self,
+        termination: u64,
+        bearer: Bearer,
+        remote: RemoteConnectionPoint,
+    ) -> SocketAddr {
+        let reserve = ReserveConnectionPoint {
+            context: ContextId(1),
+            termination: TerminationId(termination),
+            realm: RealmId::default(),
+            interface: InterfaceId(termination as u16 - 1),
+            bearer,
+            remote: Some(remote),
+        };
+        self.ports[0].send(Command::ReserveConnectionPoint(Box::new(reserve))).expect("room");
+        self.wait_for("the reservation", |event| match event {
+            Event::ConnectionPointReserved { termination: id, address, .. } => {
+                (id.0 == termination).then_some(*address)
+            }
+            Event::Refused { reason, .. } => panic!("{reason:?}"),
+            _ => None,
+        })
+    }
+
+    fn core(&mut self) -> Core {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        socket.set_read_timeout(Some(PATIENCE)).expect("an option");
+        let own = socket.local_addr().expect("an address");
+        let address = self.reserve(CORE, Bearer::Udp, remote(Source::Address, Some(own)));
+        socket.connect(address).expect("an address");
+        Core(socket)
+    }
+
+    fn await_bound(&mut self, termination: u64) {
+        self.wait_for("the bearer", |event| match event {
+            Event::Bound { termination: id } => (id.0 == termination).then_some(()),
+            Event::BearerReleased { cause, .. } => panic!("{cause:?}"),
+            _ => None,
+        });
+    }
+
+    fn await_released(&mut self, termination: u64) -> ReleaseCause {
+        self.wait_for("the end of the bearer", |event| match event {
+            Event::BearerReleased { termination: id, cause } => {
+                (id.0 == termination).then_some(*cause)
+            }
+            _ => None,
+        })
+    }
+
+    fn wait_for<T>(&mut self, what: &str, found: impl Fn(&Event) -> Option<T>) -> T {
+        let (port, seen) = (&mut self.ports[0], &mut self.seen);
+        let mut result = None;
+        wait_until(
+            || {
+                seen.extend(std::iter::from_fn(|| port.receive()));
+                result = seen.iter().find_map(&found);
+                result.is_some()
+            },
+            || what.to_owned(),
+        );
+        result.expect("waited for")
+    }
+
+    /// Everything is given back.
+    fn stop(mut self) {
+        for termination in [ACCESS, CORE].map(TerminationId) {
+            self.ports[0].send(Command::Subtract { termination }).expect("room");
+            self.wait_for("the subtraction", |event| {
+                matches!(event, Event::Subtracted { termination: id, .. } if *id == termination)
+                    .then_some(())
+            });
+        }
+        self.ports[0].send(Command::Stop).expect("room");
+        self.wait_for("the end", |event| matches!(event, Event::Stopped).then_some(()));
+        self.ports.into_iter().for_each(|port| port.join().expect("no failure"));
+    }
+}
+
+fn remote(source: Source, address: Option<SocketAddr>) -> RemoteConnectionPoint {
+    RemoteConnectionPoint {
+        address,
+        establishment: Establishment::Incoming,
+        tls_role: TlsRole::Server,
+        fingerprints: Vec::new(),
+        source,
+        msrp: None,
+    }
+}
+
+fn secured(
+    tls_role: TlsRole,
+    source: Source,
+    address: Option<SocketAddr>,
+    ue: &Ue<'_>,
+) -> RemoteConnectionPoint {
+    RemoteConnectionPoint {
+        tls_role,
+        fingerprints: vec![ue.fingerprint()],
+        ..remote(source, address)
+    }
+}
