@@ -73,7 +73,7 @@ fn the_ring_has_a_rest_where_the_other_side_is_full_and_says_when_nothing_has_co
         }
         let total: usize = passed.iter().sum();
         assert!(total < 100 << 20, "the kernel has no end");
-        if total % 50_000 != 0 || passed.last() == Some(&0) {
+        if !total.is_multiple_of(50_000) || passed.last() == Some(&0) {
             break 50_000 * (total / 50_000 + 1) - total;
         }
     };
