@@ -377,7 +377,10 @@ impl Echo {
                 self.connections[index].sending = false;
                 self.mark(index);
             }
-            Completion::Connect { .. } | Completion::Close { .. } | Completion::Doorbell => {}
+            Completion::Connect { .. }
+            | Completion::Readable { .. }
+            | Completion::Close { .. }
+            | Completion::Doorbell => {}
         }
         Ok(())
     }

@@ -149,6 +149,9 @@ pub(crate) const COMPLETIONS_PER_TURN_MAX: usize = 1_024;
 /// that one member who talks fast in a room of a thousand does not silence the other rooms. A
 /// completion under way is finished.
 pub(crate) const COPIES_PER_TURN_MAX: u32 = 16_384;
+/// Bytes moved inside the kernel before what the turn has produced is flushed: a millisecond or two. A
+/// completion under way is finished.
+pub(crate) const SPLICED_BYTES_PER_TURN_MAX: usize = 4 * 1024 * 1024;
 /// Flights of TLS handshakes answered before what the turn has produced is flushed: some 60 us each
 /// with a plain PSK and 200 us with ECDHE, so that a thousand callers at once do not make the members
 /// of a conference wait for all of them.

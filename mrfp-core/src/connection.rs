@@ -42,6 +42,8 @@ pub(crate) struct Connection {
     /// Nothing is read until the shard has buffers to spare.
     pub(crate) pressed: bool,
     pub(crate) recv: Recv,
+    /// What comes is a file that the other side of a gateway gets inside the kernel.
+    pub(crate) is_bulk: bool,
     pub(crate) connect_in_flight: bool,
     /// On the list of connections to attend to at the end of the turn.
     pub(crate) dirty: bool,
@@ -204,6 +206,8 @@ pub(crate) struct Claim {
 pub(crate) enum Recv {
     Idle,
     Armed,
+    /// It is only waited for something to come, which is not to be received into memory.
+    Awaited,
     Cancelling,
     /// The peer has ended its direction (or the connection broke): there is nothing to arm for.
     Ended,
@@ -242,6 +246,7 @@ impl Connection {
             paused: 0,
             pressed: false,
             recv: Recv::Idle,
+            is_bulk: false,
             connect_in_flight: false,
             dirty: false,
             close_notify_queued: false,

@@ -257,6 +257,8 @@ shard_metrics! {
     gateway_bytes_received: Counter,
     /// Bytes of media the gateway has passed on.
     gateway_bytes_sent: Counter,
+    /// Those of them that have passed inside the kernel.
+    gateway_bytes_spliced: Counter,
     /// Datagrams the gateway has passed on.
     gateway_datagrams_passed: Counter,
     /// Datagrams of a peer that the gateway could not pass on: the other side was not there yet, or too much

@@ -66,6 +66,8 @@ pub(crate) struct Plane {
     pub(crate) handshake_flights: u32,
     /// Copies of messages this turn has made.
     pub(crate) copies: u32,
+    /// Bytes that have passed inside the kernel in this turn.
+    pub(crate) spliced_bytes: usize,
     /// For the controller, in order.
     pub(crate) events: VecDeque<Event>,
     pub(crate) metrics: ShardMetrics,
@@ -143,6 +145,7 @@ impl Plane {
             pressed: Vec::new(),
             handshake_flights: 0,
             copies: 0,
+            spliced_bytes: 0,
             events: VecDeque::new(),
             metrics: ShardMetrics::default(),
             realms: vec![Traffic::default(); REALMS_MAX].into(),

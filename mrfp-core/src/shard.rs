@@ -14,7 +14,7 @@ use mrfp_protocol::tls::Profile;
 
 use crate::config::{
     COMMANDS_PER_TURN_MAX, COMPLETIONS_PER_TURN_MAX, COPIES_PER_TURN_MAX,
-    HANDSHAKE_FLIGHTS_PER_TURN_MAX, HOUSEKEEPING_INTERVAL_NS, Limits,
+    HANDSHAKE_FLIGHTS_PER_TURN_MAX, HOUSEKEEPING_INTERVAL_NS, Limits, SPLICED_BYTES_PER_TURN_MAX,
 };
 use crate::connection::{Connection, Life, Origin, Recv, Transport};
 use crate::egress::Form;
@@ -184,6 +184,7 @@ impl<D: Driver> Shard<D> {
         self.plane.metrics.turns += 1;
         self.plane.handshake_flights = 0;
         self.plane.copies = 0;
+        self.plane.spliced_bytes = 0;
         self.work_left = false;
         self.drain_commands();
         self.drain_completions();
@@ -532,6 +533,7 @@ impl<D: Driver> Shard<D> {
         for _ in 0..COMPLETIONS_PER_TURN_MAX {
             if self.plane.handshake_flights >= HANDSHAKE_FLIGHTS_PER_TURN_MAX
                 || self.plane.copies >= COPIES_PER_TURN_MAX
+                || self.plane.spliced_bytes >= SPLICED_BYTES_PER_TURN_MAX
             {
                 break;
             }
@@ -544,6 +546,7 @@ impl<D: Driver> Shard<D> {
                 Completion::Recv { token, result, more } => {
                     self.received(token.key(), result, more);
                 }
+                Completion::Readable { token, result } => self.readable(token.key(), result),
                 Completion::Send { token, result, buffer } => {
                     self.sent(token, result, buffer);
                 }
@@ -722,6 +725,9 @@ impl<D: Driver> Shard<D> {
                     Some(source) => self.plane.gateway_datagram(key, source, bytes),
                     None => self.plane.receive(key, bytes),
                 }
+                if buffer.is_bulk() {
+                    self.plane.gateway_bulk(key);
+                }
                 self.driver.recv_release(buffer);
             }
             Ok(None) => self.plane.received_end(key),
@@ -754,6 +760,7 @@ impl<D: Driver> Shard<D> {
             connection.egress.lost(&buffer);
         }
         self.plane.send_buffers.put(buffer);
+        self.plane.gateway_has_left(key);
         self.plane.relax(key);
         self.plane.mark(key);
         if result.is_err() {
@@ -784,18 +791,20 @@ impl<D: Driver> Shard<D> {
         }
         let Some(connection) = self.plane.connections.get_mut(key) else { return };
         match (connection.recv, connection.wants_recv()) {
+            (Recv::Idle, true) if connection.is_bulk => self.await_bulk(key),
             (Recv::Idle, true) => {
                 if let Some(socket) = connection.socket {
                     connection.recv = Recv::Armed;
                     self.driver.recv(socket, Token::new(Operation::Recv, key));
                 }
             }
-            (Recv::Armed, false) if connection.life <= Life::Open => {
+            (Recv::Armed | Recv::Awaited, false) if connection.life <= Life::Open => {
                 connection.recv = Recv::Cancelling;
                 self.driver.cancel(Token::new(Operation::Recv, key));
             }
-            (Recv::Idle | Recv::Armed | Recv::Cancelling | Recv::Ended, _) => {}
+            (Recv::Idle | Recv::Armed | Recv::Awaited | Recv::Cancelling | Recv::Ended, _) => {}
         }
+        let Some(connection) = self.plane.connections.get_mut(key) else { return };
         let has_drained = connection.life == Life::Draining
             && connection.egress.is_empty()
             && !connection.egress.is_in_flight();

@@ -51,6 +51,23 @@ pub struct RecvBuffer {
     pub(crate) length: u32,
 }
 
+impl RecvBuffer {
+    /// Whether more is likely to follow at once: it is a part of a file rather than of a conversation.
+    #[must_use]
+    pub fn is_bulk(&self) -> bool {
+        self.is_large
+    }
+}
+
+/// What [`Driver::splice`] has taken from one stream.
+#[derive(PartialEq, Eq, Debug)]
+pub struct Spliced<'a> {
+    /// Bytes the other stream has got; with none left over, and none of these, nothing had come.
+    pub passed: usize,
+    /// What follows them, and did not fit: to be sent before anything else.
+    pub rest: &'a [u8],
+}
+
 /// What has happened. One `match` in the shard handles them all.
 #[derive(Debug)]
 pub enum Completion {
@@ -82,6 +99,13 @@ pub enum Completion {
         result: Result<Option<RecvBuffer>, Errno>,
         /// Whether the operation stays armed.
         more: bool,
+    },
+    /// What [`Driver::await_readable`] has waited for, or why it does so no more.
+    Readable {
+        /// The token it was started with.
+        token: Token,
+        /// Nothing, or `ECANCELED`. How a stream has ended is for whoever receives from it.
+        result: Result<(), Errno>,
     },
     /// The kernel has taken `result` bytes of `buffer`, which comes back here. A short count is
     /// possible only after an error condition, and of the buffers that were to follow nothing has been
@@ -156,7 +180,16 @@ pub trait Driver {
     /// Arms a multishot receive.
     fn recv(&mut self, socket: Socket, token: Token);
 
-    /// Ends the multishot accept, recv or the connect that was started with `token`: its last
+    /// Waits once until a stream has something to be received: bytes, its end, or an error. It stands in the
+    /// place of a receive.
+    fn await_readable(&mut self, socket: Socket, token: Token);
+
+    /// Moves what has come on one stream to another inside the kernel, some of it and without waiting. No
+    /// receive is in flight from the one, and no send to the other. `Ok(None)`: the peer has closed its
+    /// direction. An error is one of receiving; that nothing can be sent any more shows when the rest is.
+    fn splice(&mut self, from: Socket, to: Socket) -> Result<Option<Spliced<'_>>, Errno>;
+
+    /// Ends the multishot accept, recv, wait or the connect that was started with `token`: its last
     /// completion (`more` false, `ECANCELED`, or what raced it) follows.
     fn cancel(&mut self, token: Token);
 

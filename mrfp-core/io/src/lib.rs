@@ -67,7 +67,7 @@ mod token;
 pub use affinity::{Core, available_cores, pin_current_thread};
 pub use clock::monotonic_ns;
 pub use doorbell::{Doorbell, DoorbellReceiver, doorbell};
-pub use driver::{AcceptedSocket, Completion, Driver, Errno, Listen, RecvBuffer, Socket};
+pub use driver::{AcceptedSocket, Completion, Driver, Errno, Listen, RecvBuffer, Socket, Spliced};
 pub use probe::{ProbeError, probe, raise_descriptor_limit};
 pub use queue::{Consumer, Producer, queue};
 pub use ring::{Ring, RingConfig};

@@ -4,6 +4,7 @@ mod datagrams;
 mod kernel;
 mod recv_buffers;
 mod sockets;
+mod splice;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -16,13 +17,16 @@ use io_uring::{cqueue, opcode, squeue};
 use socket2::SockAddr;
 
 use crate::doorbell::DoorbellReceiver;
-use crate::driver::{AcceptedSocket, Completion, Driver, Errno, Listen, RecvBuffer, Socket};
+use crate::driver::{
+    AcceptedSocket, Completion, Driver, Errno, Listen, RecvBuffer, Socket, Spliced,
+};
 use crate::token::{Operation, Token};
 use crate::{SendBuffer, clock};
 use datagrams::{DatagramHeader, Received};
 use kernel::{Kernel, Patience};
 use recv_buffers::RecvBuffers;
 use sockets::{MoreSends, OpenSocket, Receiving, Sending, Sockets, from_user_data, user_data};
+use splice::Pipe;
 
 /// Names no socket: the operation belongs to the ring itself.
 const NO_SOCKET: Socket = Socket(u32::MAX);
@@ -88,6 +92,8 @@ pub struct Ring {
     /// Boxes that serve again.
     #[allow(clippy::vec_box, reason = "the kernel may know where it lies")]
     spare: Vec<Box<MoreSends>>,
+    /// Made when it is first needed.
+    pipe: Option<Pipe>,
     doorbell: Option<DoorbellReceiver>,
     doorbell_rang: bool,
     now_ns: u64,
@@ -121,6 +127,7 @@ impl Ring {
             to_send: Vec::new(),
             sent: VecDeque::new(),
             spare: Vec::new(),
+            pipe: None,
             doorbell: None,
             doorbell_rang: false,
             now_ns: clock::monotonic_ns(),
@@ -338,6 +345,10 @@ impl Ring {
                 result: kernel_result(entry).map(|_| ()),
             }),
             Operation::Recv => self.on_recv(socket, entry),
+            Operation::Readable => Some(Completion::Readable {
+                token: self.reading_token(Operation::Readable, socket, false),
+                result: kernel_result(entry).map(|_| ()),
+            }),
             Operation::Send => Some(self.on_send(socket, entry)),
             // What was cancelled reports for itself; what was not found has done so already.
             Operation::Cancel => None,
@@ -442,6 +453,28 @@ impl Driver for Ring {
         // valid and does not touch before they are lent. The boxed header of a receive with sources
         // lives as long as `self` and is never written.
         unsafe { self.start_reading(Operation::Recv, socket, token, entry) };
+    }
+
+    fn await_readable(&mut self, socket: Socket, token: Token) {
+        let open = self.sockets.get_mut(socket);
+        assert!(!open.is_datagram());
+        let events = libc::POLLIN | libc::POLLRDHUP;
+        let entry = opcode::PollAdd::new(Fd(open.raw_descriptor()), events as u32).build();
+        // SAFETY: a poll names no memory.
+        unsafe { self.start_reading(Operation::Readable, socket, token, entry) };
+    }
+
+    fn splice(&mut self, from: Socket, to: Socket) -> Result<Option<Spliced<'_>>, Errno> {
+        let source = self.sockets.get_mut(from);
+        assert!(source.reading.is_none() && !source.is_datagram());
+        let target = self.sockets.get_mut(to);
+        assert!(target.sending.is_none() && !target.is_datagram());
+        let pipe = match &mut self.pipe {
+            Some(pipe) => pipe,
+            none => none.insert(Pipe::new().map_err(errno)?),
+        };
+        let (source, target) = (self.sockets.get(from), self.sockets.get(to));
+        pipe.splice(source.descriptor(), target.descriptor()).map_err(errno)
     }
 
     fn cancel(&mut self, token: Token) {
@@ -623,6 +656,11 @@ fn patience(deadline_ns: Option<u64>) -> Patience {
         Some(0) => Patience::NONE,
         Some(left_ns) => Patience { want: 1, timeout: Some(Duration::from_nanos(left_ns)) },
     }
+}
+
+/// The number of an error of the kernel's.
+fn errno(error: io::Error) -> Errno {
+    Errno(error.raw_os_error().unwrap_or(libc::EIO))
 }
 
 /// The count or descriptor of a completion, or its error.

@@ -17,7 +17,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::SendBuffer;
-use crate::driver::{Completion, Driver, Listen, RecvBuffer, Socket};
+use crate::driver::{Completion, Driver, Errno, Listen, RecvBuffer, Socket, Spliced};
 use crate::token::{Operation, Token};
 pub use datagrams::DatagramFaults;
 use datagrams::Datagrams;
@@ -121,6 +121,7 @@ pub struct Simulator {
     recv_states: Vec<BufferState>,
     /// Where the datagrams in them came from.
     recv_sources: Vec<Option<SocketAddr>>,
+    spliced: Vec<u8>,
     /// With the socket each belongs to.
     ready: VecDeque<(u32, Completion)>,
     doorbell_ringing: bool,
@@ -161,6 +162,7 @@ impl Simulator {
             recv_memory: vec![0; count * config.recv_buffer_size_bytes],
             recv_states: vec![BufferState::Free; count],
             recv_sources: vec![None; count],
+            spliced: Vec::new(),
             ready: VecDeque::new(),
             doorbell_ringing: false,
             doorbell_rang: false,
@@ -250,7 +252,7 @@ impl Simulator {
                     *state = BufferState::Lent { length: buffer.length };
                 }
             }
-            Completion::Connect { .. } => socket.reading = None,
+            Completion::Connect { .. } | Completion::Readable { .. } => socket.reading = None,
             Completion::Send { .. } => {
                 let sent = socket.sending.pop_front().expect("was in flight");
                 assert!(sent.buffer.is_none());
@@ -339,6 +341,15 @@ impl Driver for Simulator {
     fn recv(&mut self, socket: Socket, token: Token) {
         assert!(self.socket(socket).kind.is_connected(), "not connected");
         self.start_reading(Operation::Recv, socket, token);
+    }
+
+    fn await_readable(&mut self, socket: Socket, token: Token) {
+        assert!(matches!(self.socket(socket).kind, Kind::Stream { .. }), "not connected");
+        self.start_reading(Operation::Readable, socket, token);
+    }
+
+    fn splice(&mut self, from: Socket, to: Socket) -> Result<Option<Spliced<'_>>, Errno> {
+        self.splice_streams(from, to)
     }
 
     fn cancel(&mut self, token: Token) {

@@ -33,6 +33,8 @@ pub enum Operation {
     Close = 6,
     /// Another thread rang.
     Doorbell = 7,
+    /// Waiting until there is something to receive.
+    Readable = 8,
 }
 
 /// Operation (8 bits), slot (24 bits) and generation (32 bits) in one word.
@@ -76,6 +78,7 @@ impl Token {
             5 => Operation::Cancel,
             6 => Operation::Close,
             7 => Operation::Doorbell,
+            8 => Operation::Readable,
             _ => return None,
         })
     }

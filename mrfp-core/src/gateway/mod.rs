@@ -5,9 +5,11 @@
 //!
 //! `commands`: what the controller asks. `establishment`: how a connection comes to its connection point.
 //! `stream`: what passes between the two, and who waits for whom. `ending`: how one end becomes the
-//! other's. `msrp`: messages whose paths are changed on the way. `datagrams`: the same without connections,
-//! and DTLS. `certificates`: one for each connection point where TLS or DTLS ends.
+//! other's. `bulk`: what passes inside the kernel. `msrp`: messages whose paths are changed on the way.
+//! `datagrams`: the same without connections, and DTLS. `certificates`: one for each connection point where TLS
+//! or DTLS ends.
 
+mod bulk;
 mod certificates;
 mod commands;
 mod datagrams;

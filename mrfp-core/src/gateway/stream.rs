@@ -12,14 +12,11 @@ use crate::plane::{Ending, Plane};
 impl Plane {
     /// Media that have arrived at a connection point.
     pub(crate) fn gateway_bytes(&mut self, key: Key, point_key: Key, bytes: &[u8]) {
-        let Some(point) = self.gateway.point_mut(point_key) else { return };
+        let Some(point) = self.gateway.point(point_key) else { return };
         if point.stage != Stage::Up || point.connection != Some(key) {
             return;
         }
-        let count = bytes.len() as u64;
-        point.statistics.bytes_received += count;
-        self.realms[usize::from(point.realm.0)].received.bytes += count;
-        self.metrics.gateway_bytes_received += count;
+        self.count_came_in(point_key, bytes.len() as u64);
         self.gateway_pass(point_key, bytes);
         if self.is_pressed() {
             self.press(key);
@@ -80,7 +77,14 @@ impl Plane {
         self.check_egress(taker);
     }
 
-    fn count_passed_on(&mut self, source: Key, count: u64) {
+    pub(super) fn count_came_in(&mut self, key: Key, count: u64) {
+        self.metrics.gateway_bytes_received += count;
+        let Some(point) = self.gateway.point_mut(key) else { return };
+        point.statistics.bytes_received += count;
+        self.realms[usize::from(point.realm.0)].received.bytes += count;
+    }
+
+    pub(super) fn count_passed_on(&mut self, source: Key, count: u64) {
         self.metrics.gateway_bytes_sent += count;
         let other = self.gateway.other(source);
         let Some(other) = other.and_then(|other| self.gateway.point_mut(other)) else { return };
@@ -89,7 +93,7 @@ impl Plane {
     }
 
     /// The connection of the other side, where that carries media.
-    fn open_bearer_of_other(&self, key: Key) -> Option<Key> {
+    pub(super) fn open_bearer_of_other(&self, key: Key) -> Option<Key> {
         let other = self.gateway.point(self.gateway.other(key)?)?;
         let connection = other.connection.filter(|_| other.stage == Stage::Up)?;
         let is_open = self.connections.get(connection).is_some_and(|it| it.life == Life::Open);

@@ -2,13 +2,14 @@
 
 use std::net::SocketAddr;
 
-use mrfp_io::{Driver, Key, Listen, Operation, Token};
+use mrfp_io::{Driver, Errno, Key, Listen, Operation, Spliced, Token};
 use mrfp_protocol::tls::Fingerprint;
 
 use super::{LISTENER_CLOSED, Listener, Shard, Stopping, advertised};
 use crate::config::Interface;
-use crate::connection::{Connection, Life};
+use crate::connection::{Connection, Life, Recv};
 use crate::mp::{Refusal, ReleaseCause, RemoteConnectionPoint, ReserveConnectionPoint};
+use crate::plane::Ending;
 
 /// Connections the kernel holds for a connection point before they are taken: one is wanted.
 const POINT_BACKLOG: i32 = 2;
@@ -128,6 +129,53 @@ impl<D: Driver> Shard<D> {
             if let Some(point) = self.plane.gateway.point_mut(point_key) {
                 point.connection = Some(key);
             }
+        }
+    }
+
+    /// Waits for more of a file, once what has come of it has left.
+    pub(super) fn await_bulk(&mut self, key: Key) {
+        let taker = self.plane.taker_of_bulk(key);
+        let Some(connection) = self.plane.connections.get_mut(key) else { return };
+        let Some(taker) = taker else {
+            connection.is_bulk = false;
+            return self.plane.mark(key);
+        };
+        if self.plane.has_left(taker)
+            && let Some(connection) = self.plane.connections.get_mut(key)
+            && let Some(socket) = connection.socket
+        {
+            connection.recv = Recv::Awaited;
+            self.driver.await_readable(socket, Token::new(Operation::Recv, key));
+        }
+    }
+
+    /// More of a file has come, or its end.
+    pub(super) fn readable(&mut self, key: Key, result: Result<(), Errno>) {
+        let Some(connection) = self.plane.connections.get_mut(key) else { return };
+        connection.recv = Recv::Idle;
+        let (from, reads) = (connection.socket, result.is_ok() && connection.wants_recv());
+        self.plane.mark(key);
+        let taker = self.plane.taker_of_bulk(key).filter(|&it| reads && self.plane.has_left(it));
+        let to = taker.and_then(|taker| Some((taker, self.plane.connections.get(taker)?.socket?)));
+        let (Some(from), Some((taker, to))) = (from, to) else { return };
+        match self.driver.splice(from, to) {
+            Ok(Some(Spliced { passed, rest })) => {
+                self.plane.gateway_spliced(key, taker, passed, rest);
+            }
+            Ok(None) => {
+                self.receives_no_more(key);
+                self.plane.received_end(key);
+            }
+            Err(_) => {
+                self.receives_no_more(key);
+                self.plane.release(key, ReleaseCause::ConnectionLost, Ending::Abort);
+            }
+        }
+    }
+
+    fn receives_no_more(&mut self, key: Key) {
+        if let Some(connection) = self.plane.connections.get_mut(key) {
+            connection.recv = Recv::Ended;
         }
     }
 }

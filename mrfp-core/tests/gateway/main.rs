@@ -5,6 +5,7 @@ mod common;
 mod stock;
 mod world;
 
+mod bulk;
 mod commands;
 mod datagrams;
 mod hostile;

@@ -236,6 +236,13 @@ impl Sockets {
         slot.open.as_mut().expect("stale socket")
     }
 
+    /// The same to look at.
+    pub(super) fn get(&self, socket: Socket) -> &OpenSocket {
+        let slot = &self.slots[(socket.0 & Key::INDEX_MAX) as usize];
+        assert_eq!(u32::from(slot.generation), socket.0 >> 24, "stale socket");
+        slot.open.as_ref().expect("stale socket")
+    }
+
     pub(super) fn remove(&mut self, socket: Socket) -> OpenSocket {
         let index = socket.0 & Key::INDEX_MAX;
         let slot = &mut self.slots[index as usize];

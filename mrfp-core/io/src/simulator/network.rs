@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use super::{BufferState, ConnectAnswer, PeerId, Simulator};
 use crate::SendBuffer;
-use crate::driver::{AcceptedSocket, Completion, Errno, RecvBuffer, Socket};
+use crate::driver::{AcceptedSocket, Completion, Errno, RecvBuffer, Socket, Spliced};
 use crate::token::{Operation, Token};
 
 /// Receive completions of one socket in one turn, at most.
@@ -15,6 +15,9 @@ pub(super) const RECVS_PER_TURN_MAX: usize = 4;
 
 /// Longest piece of a receive that is cut at random: short, so that heads and records are hit.
 const SPLIT_BYTES_MAX: usize = 300;
+
+/// Most that goes from one peer to another at once.
+const SPLICED_BYTES_MAX: usize = 64 * 1024;
 
 pub(super) struct SimulatedSocket {
     pub(super) kind: Kind,
@@ -197,6 +200,7 @@ impl Simulator {
             Operation::Accept => self.step_accept(id, token, cancelled, completions),
             Operation::Connect => self.step_connect(id, token, cancelled),
             Operation::Recv => self.step_recv(id, token, cancelled, completions),
+            Operation::Readable => self.step_readable(id, token, cancelled),
             Operation::Send | Operation::Cancel | Operation::Close | Operation::Doorbell => {
                 unreachable!("not a reading operation")
             }
@@ -297,6 +301,55 @@ impl Simulator {
         cancelled.then(|| ended(Err(Errno(libc::ECANCELED))))
     }
 
+    fn step_readable(&mut self, id: u32, token: Token, cancelled: bool) -> Option<Completion> {
+        let Kind::Stream { peer } = self.sockets[&id].kind else { unreachable!("not a stream") };
+        let result = match (self.peers[peer.0].has_something_to_read(), cancelled) {
+            (false, false) => return None,
+            (true, false) => Ok(()),
+            (_, true) => Err(Errno::CANCELED),
+        };
+        Some(Completion::Readable { token, result })
+    }
+
+    /// What comes, and what of it the other peer takes, is a matter of its window and of chance.
+    pub(super) fn splice_streams(
+        &mut self,
+        from: Socket,
+        to: Socket,
+    ) -> Result<Option<Spliced<'_>>, Errno> {
+        assert!(self.socket(from).reading.is_none(), "splice while reading");
+        assert!(self.socket(to).sending.is_empty(), "splice while sending");
+        let (Kind::Stream { peer: from }, Kind::Stream { peer: to }) =
+            (&self.sockets[&from.0].kind, &self.sockets[&to.0].kind)
+        else {
+            panic!("not connected");
+        };
+        let (from, to) = (*from, *to);
+        let source = &mut self.peers[from.0];
+        if source.take_reset() {
+            return Err(Errno(libc::ECONNRESET));
+        }
+        if source.to_shard.is_empty() && source.is_at_end() {
+            return Ok(None);
+        }
+        let mut length = source.to_shard.len().min(SPLICED_BYTES_MAX);
+        if self.config.faults.split_receives && length > 0 {
+            length = 1 + self.random.below(length);
+        }
+        self.spliced.clear();
+        self.spliced.extend(self.peers[from.0].to_shard.drain(..length));
+        let target = &self.peers[to.0];
+        let mut passed = match target.send_error() {
+            Some(_) => 0,
+            None => length.min(target.window_bytes),
+        };
+        if self.random.happens(self.config.faults.short_sends_per_mille) && passed > 0 {
+            passed = self.random.below(passed);
+        }
+        self.peers[to.0].take_bytes(&self.spliced[..passed]);
+        Ok(Some(Spliced { passed, rest: &self.spliced[passed..] }))
+    }
+
     fn fill_buffer(&mut self, peer: PeerId) -> Option<RecvBuffer> {
         let id = self.take_buffer()?;
         let size_bytes = self.config.recv_buffer_size_bytes;
@@ -309,7 +362,9 @@ impl Simulator {
         for (to, from) in memory.iter_mut().zip(pending.drain(..length)) {
             *to = from;
         }
-        Some(RecvBuffer { id: id as u16, is_large: false, start: 0, length: length as u32 })
+        // More follows at once.
+        let is_large = self.peers[peer.0].to_shard.len() > size_bytes;
+        Some(RecvBuffer { id: id as u16, is_large, start: 0, length: length as u32 })
     }
 
     /// A receive buffer to be filled; chance may have none.
@@ -418,6 +473,7 @@ fn has_more(completion: &Completion) -> bool {
     match completion {
         Completion::Accept { more, .. } | Completion::Recv { more, .. } => *more,
         Completion::Connect { .. }
+        | Completion::Readable { .. }
         | Completion::Send { .. }
         | Completion::Close { .. }
         | Completion::Doorbell => false,

@@ -40,6 +40,7 @@ pub(crate) struct Seen {
     pub(crate) eof: bool,
     pub(crate) recv_error: Option<Errno>,
     pub(crate) recv_armed: bool,
+    pub(crate) readable: Vec<Result<(), Errno>>,
     pub(crate) sends: Vec<Result<usize, Errno>>,
     pub(crate) sends_in_flight: usize,
     pub(crate) connected: Option<Result<(), Errno>>,
@@ -127,6 +128,27 @@ impl<D: Driver> Harness<D> {
     pub(crate) fn arm_recv(&mut self, index: u32) {
         self.driver.recv(self.sockets[&index], token(Operation::Recv, index));
         self.seen.get_mut(&index).unwrap().recv_armed = true;
+    }
+
+    pub(crate) fn await_readable(&mut self, index: u32) {
+        self.driver.await_readable(self.sockets[&index], token(Operation::Recv, index));
+        self.seen.get_mut(&index).unwrap().recv_armed = true;
+    }
+
+    /// Splices once more has come, and sends what is left over. False: the end has come.
+    pub(crate) fn splice(&mut self, from: u32, to: u32) -> Result<bool, Errno> {
+        self.await_readable(from);
+        self.run_until("readable", |harness| !harness.seen[&from].recv_armed);
+        let (source, target) = (self.sockets[&from], self.sockets[&to]);
+        let Some(spliced) = self.driver.splice(source, target)? else { return Ok(false) };
+        let mut rest = spliced.rest.to_vec();
+        while !rest.is_empty() {
+            self.send(to, &rest);
+            self.run_until("sent", |harness| harness.seen[&to].sends_in_flight == 0);
+            let sent = self.seen.get_mut(&to).unwrap().sends.pop().unwrap()?;
+            rest.drain(..sent);
+        }
+        Ok(true)
     }
 
     /// Sends a datagram.
@@ -223,6 +245,12 @@ impl<D: Driver> Harness<D> {
                     Err(Errno(libc::ENOBUFS)) => seen.out_of_buffers += 1,
                     Err(error) => seen.recv_error = Some(error),
                 }
+            }
+            Completion::Readable { token, result } => {
+                assert_eq!(token.operation(), Some(Operation::Recv));
+                let seen = self.seen.get_mut(&token.key().index).unwrap();
+                seen.recv_armed = false;
+                seen.readable.push(result);
             }
             Completion::Send { token, result, mut buffer } => {
                 let seen = self.seen.get_mut(&token.key().index).unwrap();

@@ -8,3 +8,4 @@ mod ring;
 mod ring_bulk;
 mod ring_faults;
 mod simulator;
+mod splice;

@@ -202,7 +202,8 @@ impl Relay {
                     self.connections[index as usize] = None;
                     self.free.push(index);
                 }
-                Completion::Connect { .. } | Completion::Doorbell => {}
+                Completion::Connect { .. } | Completion::Readable { .. } | Completion::Doorbell => {
+                }
             }
         }
         true

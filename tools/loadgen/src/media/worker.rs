@@ -302,7 +302,7 @@ impl Worker {
 
     fn completion(&mut self, completion: Completion) {
         match completion {
-            Completion::Accept { .. } | Completion::Doorbell => {}
+            Completion::Accept { .. } | Completion::Readable { .. } | Completion::Doorbell => {}
             Completion::Connect { token, result } => self.connected(token, result),
             Completion::Recv { token, result, more } => self.received(token, result, more),
             Completion::Send { token, result, buffer } => self.sent(token, result, buffer),

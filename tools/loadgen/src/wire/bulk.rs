@@ -279,7 +279,7 @@ impl Bulk {
             Completion::Send { token, result, buffer } => {
                 self.sent(token.key().index, result, buffer);
             }
-            Completion::Close { .. } | Completion::Doorbell => {}
+            Completion::Readable { .. } | Completion::Close { .. } | Completion::Doorbell => {}
         }
     }
 

@@ -487,6 +487,7 @@ impl Fax {
             Completion::Send { token, buffer, .. } => self.sent(token.key().index, buffer),
             Completion::Connect { .. }
             | Completion::Accept { .. }
+            | Completion::Readable { .. }
             | Completion::Close { .. }
             | Completion::Doorbell => {}
         }

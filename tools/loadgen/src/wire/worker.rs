@@ -233,8 +233,8 @@ impl Worker {
             Completion::Send { token, result, buffer } => self.sent(token, result, buffer),
             Completion::Close { token } => self.closed(token),
             Completion::Accept { result, more, .. } => self.accepted(result, more),
-            // Nobody rings.
-            Completion::Doorbell => {}
+            // Nobody rings, and nothing is waited for so.
+            Completion::Readable { .. } | Completion::Doorbell => {}
         }
     }
 
