@@ -7,7 +7,9 @@ use std::hint::black_box;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
-use mrfp_io::{Completion, Driver, Listen, RecvBuffer, SendBuffer, Simulator, Socket, Token};
+use mrfp_io::{
+    Completion, Driver, Errno, Listen, RecvBuffer, SendBuffer, Simulator, Socket, Spliced, Token,
+};
 
 pub(crate) struct Boundary(pub(crate) Simulator);
 
@@ -68,6 +70,17 @@ impl Driver for Boundary {
     fn recv(&mut self, socket: Socket, token: Token) {
         self.0.recv(socket, token);
         black_box(());
+    }
+
+    #[inline(never)]
+    fn await_readable(&mut self, socket: Socket, token: Token) {
+        self.0.await_readable(socket, token);
+        black_box(());
+    }
+
+    #[inline(never)]
+    fn splice(&mut self, from: Socket, to: Socket) -> Result<Option<Spliced<'_>>, Errno> {
+        black_box(self.0.splice(from, to))
     }
 
     #[inline(never)]
