@@ -29,7 +29,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use border::{
-    Border, BorderBandwidth, BorderEstablishment, BorderRole, BorderSide, NextHop, OtherMedia,
+    Border, BorderBandwidth, BorderEstablishment, BorderRole, BorderSide, BorderTls,
+    CertificateKey, NextHop, OtherMedia,
 };
 pub use certificate::{Certificate, CertificateProblem};
 pub use conference::{Conference, Referrers, Subscribers};

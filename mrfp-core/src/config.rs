@@ -4,8 +4,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use mrfp_protocol::tls::{
-    CertificateConfig, PLAINTEXT_BYTES_MAX, ProfileConfig, RECORD_BYTES_MAX, SEAL_HEADROOM_BYTES,
-    SEAL_TAILROOM_BYTES,
+    AnnouncedProfile, CertificateConfig, PLAINTEXT_BYTES_MAX, ProfileConfig, RECORD_BYTES_MAX,
+    SEAL_HEADROOM_BYTES, SEAL_TAILROOM_BYTES, dtls,
 };
 
 use crate::relay::RelayConfig;
@@ -36,6 +36,31 @@ pub struct GatewayConfig {
     /// Certificates that each shard keeps ready, one for each new Termination that protects media: as many
     /// as may be asked for at once. They are made on a thread of their own, some 5,000 a second.
     pub certificates_ready: usize,
+    /// What is spoken where TLS or DTLS ends.
+    pub profile: GatewayProfile,
+}
+
+/// The TLS and the DTLS of a gateway ("locally provisioned TLS profile parameters", TS 23.334 clause
+/// 5.11.2.2.1). Suites are named as OpenSSL names them, most wanted first.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GatewayProfile {
+    /// Of [`AnnouncedProfile::SUITES`].
+    pub tls_suites: Vec<String>,
+    /// Of [`dtls::Profile::SUITES`].
+    pub dtls_suites: Vec<String>,
+    /// Certificates are RSA's, for peers that know nothing else (RFC 7345 section 4.1 names suites of RSA
+    /// alone), instead of ECDSA's.
+    pub rsa_certificates: bool,
+}
+
+impl Default for GatewayProfile {
+    fn default() -> Self {
+        Self {
+            tls_suites: AnnouncedProfile::SUITES.map(str::to_owned).to_vec(),
+            dtls_suites: dtls::Profile::SUITES.map(str::to_owned).to_vec(),
+            rsa_certificates: false,
+        }
+    }
 }
 
 /// One of the node's own media addresses.

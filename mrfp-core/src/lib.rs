@@ -65,7 +65,7 @@ mod table;
 mod termination;
 mod whole;
 
-pub use config::{Config, GatewayConfig, Interface, Limits, ShardConfig};
+pub use config::{Config, GatewayConfig, GatewayProfile, Interface, Limits, ShardConfig};
 pub use gateway::{Certificates, GatewayParts};
 pub use mrfp_protocol::tls::Psk;
 pub use port::{Mrfp, Port, StartError};

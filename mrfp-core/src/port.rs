@@ -11,9 +11,11 @@ use mrfp_io::{
     Consumer, Doorbell, DoorbellReceiver, Producer, Ring, RingConfig, doorbell, pin_current_thread,
     queue,
 };
-use mrfp_protocol::tls::{CertificateConfig, Profile, ProfileConfig, ProfileError};
+use mrfp_protocol::tls::{
+    AnnouncedProfile, CertificateConfig, CertificateKey, Profile, ProfileConfig, ProfileError, dtls,
+};
 
-use crate::config::{Config, Limits, QUEUE_CAPACITY, ShardConfig};
+use crate::config::{Config, GatewayProfile, Limits, QUEUE_CAPACITY, ShardConfig};
 use crate::gateway::{CertificateMaker, GatewayParts};
 use crate::metrics::PublishedMetrics;
 use crate::mp::{Command, Event, ShardId};
@@ -82,7 +84,7 @@ impl Mrfp {
     pub fn start(config: &Config, controller_bell: &Doorbell) -> Result<Vec<Port>, StartError> {
         let mut ports = Vec::with_capacity(config.shards.len());
         let mut relay = config.relay.clone();
-        let mut gateways = gateways_parts(config).map_err(StartError::System)?.into_iter();
+        let mut gateways = gateways_parts(config)?.into_iter();
         for (shard, id) in config.shards.iter().zip(0..) {
             let parts = relay.as_ref().map(|relay| relay_parts(relay, id));
             let services = (parts, gateways.next());
@@ -172,11 +174,24 @@ fn relay_parts(config: &RelayConfig, shard: u16) -> RelayParts {
 }
 
 /// One for each shard, where the node is a gateway.
-fn gateways_parts(config: &Config) -> io::Result<Vec<GatewayParts>> {
+fn gateways_parts(config: &Config) -> Result<Vec<GatewayParts>, StartError> {
     let Some(gateway) = &config.gateway else { return Ok(Vec::new()) };
-    let made = CertificateMaker::start(config.shards.len(), gateway.certificates_ready)?;
-    let of_shard =
-        |certificates| GatewayParts { interfaces: gateway.interfaces.clone(), certificates };
+    let GatewayProfile { tls_suites, dtls_suites, rsa_certificates } = &gateway.profile;
+    let tls = AnnouncedProfile::new(tls_suites).map_err(StartError::Profile)?;
+    let dtls = dtls::Profile::with_suites(dtls_suites).map_err(StartError::Profile)?;
+    let key = match rsa_certificates {
+        true => CertificateKey::rsa_2048(),
+        false => Ok(CertificateKey::EcdsaP256),
+    };
+    let key = key.map_err(|error| StartError::System(io::Error::other(error)))?;
+    let made = CertificateMaker::start(config.shards.len(), gateway.certificates_ready, key);
+    let made = made.map_err(StartError::System)?;
+    let of_shard = |certificates| GatewayParts {
+        interfaces: gateway.interfaces.clone(),
+        certificates,
+        tls: tls.clone(),
+        dtls: dtls.clone(),
+    };
     Ok(made.into_iter().map(of_shard).collect())
 }
 

@@ -12,7 +12,9 @@ use mrfp_core::mp::{
     Bearer, Command, ContextId, Establishment, Event, InterfaceId, RealmId, ReleaseCause,
     RemoteConnectionPoint, ReserveConnectionPoint, Source, TerminationId, TlsRole,
 };
-use mrfp_core::{Config, GatewayConfig, Interface, Limits, Mrfp, Port, ShardConfig};
+use mrfp_core::{
+    Config, GatewayConfig, GatewayProfile, Interface, Limits, Mrfp, Port, ShardConfig,
+};
 use mrfp_io::{Doorbell, DoorbellReceiver, doorbell};
 use mrfp_protocol::tls::{Fingerprint, ProfileConfig};
 use program::{PATIENCE, Program, find, wait_until};
@@ -125,6 +127,35 @@ fn s_server_is_refused_whose_certificate_was_not_announced() {
 }
 
 #[test]
+fn the_profile_says_which_versions_and_suites_are_spoken() {
+    let Some(openssl) = find("openssl", "openssl") else { return };
+    let ue = Ue::new(&openssl, KEYS[0]);
+    for (suite, spoken, other) in [
+        ("TLS_CHACHA20_POLY1305_SHA256", "-tls1_3", "-tls1_2"),
+        ("ECDHE-ECDSA-AES256-GCM-SHA384", "-tls1_2", "-tls1_3"),
+    ] {
+        let profile =
+            GatewayProfile { tls_suites: vec![suite.to_owned()], ..GatewayProfile::default() };
+        for (version, is_spoken) in [(spoken, true), (other, false)] {
+            let mut gateway = Gateway::with(profile.clone());
+            let (access, _) = gateway.reserve(ACCESS, Bearer::TlsOverTcp, incoming(ue.announced()));
+            let client = ue.s_client(access, version, true);
+            match is_spoken {
+                true => {
+                    gateway.await_bound(ACCESS);
+                    client.await_output(&format!("Cipher is {suite}"));
+                }
+                false => {
+                    let cause = gateway.await_released(ACCESS);
+                    assert_eq!(cause, ReleaseCause::TlsEstablishmentFailure, "{version}");
+                }
+            }
+            gateway.stop();
+        }
+    }
+}
+
+#[test]
 fn s_client_is_refused_without_a_certificate() {
     let Some(openssl) = find("openssl", "openssl") else { return };
     let ue = Ue::new(&openssl, KEYS[0]);
@@ -224,6 +255,10 @@ struct Gateway {
 
 impl Gateway {
     fn start() -> Self {
+        Self::with(GatewayProfile::default())
+    }
+
+    fn with(profile: GatewayProfile) -> Self {
         let loopback = Interface { listen: "127.0.0.1".parse().unwrap(), advertise: None };
         let config = Config {
             shards: vec![ShardConfig {
@@ -238,6 +273,7 @@ impl Gateway {
             gateway: Some(GatewayConfig {
                 interfaces: vec![loopback, loopback],
                 certificates_ready: 4,
+                profile,
             }),
         };
         let bell = doorbell().expect("a descriptor");

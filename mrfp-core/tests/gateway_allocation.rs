@@ -14,8 +14,8 @@ use mrfp_core::mp::{
 use mrfp_core::{Certificates, GatewayParts, Interface, Limits, Shard, ShardParts};
 use mrfp_io::{Consumer, Producer, Ring, RingConfig, doorbell, queue};
 use mrfp_protocol::tls::{
-    Fingerprint, Handshake, Identity, Opened, Profile, ProfileConfig, Progress,
-    SEAL_HEADROOM_BYTES, SEAL_TAILROOM_BYTES, Session,
+    AnnouncedProfile, Fingerprint, Handshake, Identity, Opened, Profile, ProfileConfig, Progress,
+    SEAL_HEADROOM_BYTES, SEAL_TAILROOM_BYTES, Session, dtls,
 };
 
 /// Sizes of what is sent in one round: chat, and a part of a file that takes several receives.
@@ -32,7 +32,8 @@ fn a_warm_gateway_converts_without_an_allocation() {
     let own = own.expect("TLS ends there");
     let mut b = End::new(core);
     let mut a = End::new(access);
-    a.handshake = Some(Handshake::announced_client(&ue, &[own]).expect("made"));
+    a.handshake =
+        Some(Handshake::announced_client(&AnnouncedProfile::default(), &ue, &[own]).expect("made"));
     while a.session.is_none() {
         a.read();
         gateway.turn();
@@ -82,7 +83,12 @@ impl Gateway {
             listen: "127.0.0.1:0".parse().expect("an address"),
             advertise: None,
             relay: None,
-            gateway: Some(GatewayParts { interfaces, certificates: Certificates::new(ready) }),
+            gateway: Some(GatewayParts {
+                interfaces,
+                certificates: Certificates::new(ready),
+                tls: AnnouncedProfile::default(),
+                dtls: dtls::Profile::new().unwrap(),
+            }),
             seed: [7; 32],
             commands: shard_commands,
             events: shard_events,

@@ -5,6 +5,8 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
+use mrfp_core::GatewayProfile;
+use mrfp_protocol::tls::{AnnouncedProfile, dtls};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -54,9 +56,42 @@ pub struct Border {
     /// Of an IBCF: another one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub foreign: Option<BorderSide>,
+    /// What is spoken where TLS or DTLS ends.
+    #[serde(default)]
+    pub tls: BorderTls,
     /// What protection costs.
     #[serde(default)]
     pub bandwidth: BorderBandwidth,
+}
+
+/// Section `[border.tls]`: the TLS profile of TS 33.310 Annex E and TS 33.328 Annex M as this node has it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BorderTls {
+    /// Suites of TLS by OpenSSL name, most wanted first; a version is spoken if one of them is of it.
+    pub suites: Vec<String>,
+    /// The same of DTLS, which is 1.2.
+    pub dtls_suites: Vec<String>,
+    /// Whose keys the certificates of media streams are for.
+    pub certificate_key: CertificateKey,
+}
+
+/// `border.tls.certificate_key`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub enum CertificateKey {
+    /// A new key on P-256 for each certificate.
+    #[serde(rename = "ecdsa-p256")]
+    EcdsaP256,
+    /// One RSA key for all certificates since the node has started.
+    #[serde(rename = "rsa-2048")]
+    Rsa2048,
+}
+
+impl Default for BorderTls {
+    fn default() -> Self {
+        let GatewayProfile { tls_suites, dtls_suites, .. } = GatewayProfile::default();
+        Self { suites: tls_suites, dtls_suites, certificate_key: CertificateKey::EcdsaP256 }
+    }
 }
 
 /// `border.role`.
@@ -284,6 +319,16 @@ impl Config {
                 &["border", name],
                 || "0 is less than 1".to_owned(),
                 || "use 1 or more".to_owned(),
+            )?;
+        }
+        let tls = AnnouncedProfile::new(&border.tls.suites).err();
+        let dtls = dtls::Profile::with_suites(&border.tls.dtls_suites).err();
+        for (name, problem) in [("suites", tls), ("dtls_suites", dtls)] {
+            ensure(
+                problem.is_none(),
+                &["border", "tls", name],
+                || problem.map_or_else(String::new, |problem| problem.to_string()),
+                || "leave the line out for all there are".to_owned(),
             )?;
         }
         for (name, bytes) in [

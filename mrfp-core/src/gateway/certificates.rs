@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::Thread;
 
 use mrfp_io::{Consumer, Producer, queue};
-use mrfp_protocol::tls::Identity;
+use mrfp_protocol::tls::{CertificateKey, Identity};
 
 /// The certificates that are ready for the connection points of one shard.
 #[derive(Debug)]
@@ -26,6 +26,7 @@ struct MakerHandle {
 /// The thread that makes certificates, for all shards.
 pub(crate) struct CertificateMaker {
     customers: Vec<Customer>,
+    key: CertificateKey,
     /// One for which there was no room.
     spare: Option<Identity>,
 }
@@ -64,7 +65,11 @@ impl Drop for Certificates {
 impl CertificateMaker {
     /// Starts the thread, once each shard has `ready` certificates; it ends with the last of them. A shard
     /// finds so many whenever it looks, unless they are asked for faster than they can be made.
-    pub(crate) fn start(shards: usize, ready: usize) -> io::Result<Vec<Certificates>> {
+    pub(crate) fn start(
+        shards: usize,
+        ready: usize,
+        key: CertificateKey,
+    ) -> io::Result<Vec<Certificates>> {
         let (mut customers, mut consumers) = (Vec::new(), Vec::new());
         for _ in 0..shards {
             let (producer, consumer) = queue(ready.max(1));
@@ -72,7 +77,7 @@ impl CertificateMaker {
             customers.push(Customer { ready: producer, given_up: Arc::clone(&given_up) });
             consumers.push((consumer, given_up));
         }
-        let mut maker = Self { customers, spare: None };
+        let mut maker = Self { customers, key, spare: None };
         while maker.serve()? {}
         let thread = std::thread::Builder::new()
             .name("certificates".to_owned())
@@ -106,7 +111,7 @@ impl CertificateMaker {
         for customer in &mut self.customers {
             let identity = match self.spare.take() {
                 Some(identity) => identity,
-                None => Identity::self_signed().map_err(io::Error::other)?,
+                None => Identity::self_signed_with(&self.key).map_err(io::Error::other)?,
             };
             match customer.ready.push(identity) {
                 Ok(()) => given = true,

@@ -56,10 +56,8 @@ struct Candidate {
 }
 
 impl Dtls {
-    pub(super) fn new() -> Option<Self> {
-        let profile = Profile::new();
-        let profile = profile.inspect_err(|error| tracing::error!(%error, "there is no DTLS"));
-        Some(Self { profile: profile.ok()?, cookies: Cookies::new() })
+    pub(super) fn new(profile: Profile) -> Self {
+        Self { profile, cookies: Cookies::new() }
     }
 }
 

@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use mrfp_io::Key;
-use mrfp_protocol::tls::{Handshake, HandshakeError};
+use mrfp_protocol::tls::{AnnouncedProfile, Handshake, HandshakeError};
 
 use super::point::{ConnectionPoint, SendingEnd, Stage};
 use crate::connection::{Connection, Life, Transport};
@@ -98,7 +98,7 @@ impl Plane {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Some(point) = self.gateway.point(point_key) else { return };
         connection.deadline_ns = deadline_ns;
-        match begun(point) {
+        match begun(&self.gateway.tls, point) {
             Some(handshake) => self.begin_handshake(key, handshake),
             None => {
                 connection.transport = Transport::Plain;
@@ -195,11 +195,14 @@ impl Plane {
 
 /// The handshake of a connection point where TLS ends here. Which side we are is not a matter of who has made
 /// the connection (BFCP: RFC 8856 section 8).
-fn begun(point: &ConnectionPoint) -> Option<Result<Handshake, HandshakeError>> {
+fn begun(
+    profile: &AnnouncedProfile,
+    point: &ConnectionPoint,
+) -> Option<Result<Handshake, HandshakeError>> {
     let (identity, remote) = (point.identity.as_ref()?, point.remote.as_ref()?);
     Some(match remote.tls_role {
-        TlsRole::Server => Handshake::announced_server(identity, &remote.fingerprints),
-        TlsRole::Client => Handshake::announced_client(identity, &remote.fingerprints),
+        TlsRole::Server => Handshake::announced_server(profile, identity, &remote.fingerprints),
+        TlsRole::Client => Handshake::announced_client(profile, identity, &remote.fingerprints),
     })
 }
 

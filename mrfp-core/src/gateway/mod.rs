@@ -20,7 +20,7 @@ mod point;
 mod stream;
 
 use mrfp_io::Key;
-use mrfp_protocol::tls::Identity;
+use mrfp_protocol::tls::{AnnouncedProfile, Identity, dtls};
 
 use datagrams::Dtls;
 
@@ -40,6 +40,10 @@ pub struct GatewayParts {
     pub interfaces: Vec<Interface>,
     /// For the connection points where TLS or DTLS ends.
     pub certificates: Certificates,
+    /// What TLS speaks there.
+    pub tls: AnnouncedProfile,
+    /// What DTLS speaks there.
+    pub dtls: dtls::Profile,
 }
 
 /// The connection points of one shard.
@@ -54,6 +58,7 @@ pub(crate) struct Gateway {
     to_connect: Vec<Key>,
     /// Where the node is none, or OpenSSL has no DTLS, there is none.
     dtls: Option<Dtls>,
+    tls: AnnouncedProfile,
 }
 
 /// A Context of a gateway.
@@ -72,7 +77,8 @@ impl Gateway {
         Self {
             interfaces: parts.interfaces,
             certificates: Some(parts.certificates),
-            dtls: Dtls::new(),
+            dtls: Some(Dtls::new(parts.dtls)),
+            tls: parts.tls,
             ..Self::with_room(limits.terminations_max)
         }
     }
@@ -87,6 +93,7 @@ impl Gateway {
             certificates: None,
             to_connect: Vec::new(),
             dtls: None,
+            tls: AnnouncedProfile::default(),
         }
     }
 

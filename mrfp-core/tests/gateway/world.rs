@@ -12,7 +12,8 @@ use mrfp_core::mp::{
 use mrfp_core::{Certificates, GatewayParts, Interface, Limits};
 use mrfp_io::{ConnectAnswer, PeerId, Producer, Simulator, SimulatorConfig, queue};
 use mrfp_protocol::tls::{
-    Fingerprint, Handshake, HandshakeError, Identity, Opened, Progress, RecordError, Session,
+    AnnouncedProfile, Fingerprint, Handshake, HandshakeError, Identity, Opened, Progress,
+    RecordError, Session, dtls,
 };
 
 use crate::common::World;
@@ -55,7 +56,12 @@ impl Gateway {
         let interfaces = ["198.18.0.1", "198.18.0.2"]
             .map(|ip| Interface { listen: ip.parse().unwrap(), advertise: None })
             .to_vec();
-        let parts = GatewayParts { interfaces, certificates: Certificates::new(ready) };
+        let parts = GatewayParts {
+            interfaces,
+            certificates: Certificates::new(ready),
+            tls: AnnouncedProfile::default(),
+            dtls: dtls::Profile::new().unwrap(),
+        };
         let world = World::with(simulator, limits, |it| it.gateway = Some(parts));
         Self { world, certificates }
     }
@@ -378,8 +384,12 @@ fn failure_of_record(error: RecordError) -> String {
 /// The peer's side of a handshake in which we have `ours` for a role.
 pub fn shakes(identity: &Identity, ours: TlsRole, announced: &[Fingerprint]) -> Handshake {
     match ours {
-        TlsRole::Server => Handshake::announced_client(identity, announced).unwrap(),
-        TlsRole::Client => Handshake::announced_server(identity, announced).unwrap(),
+        TlsRole::Server => {
+            Handshake::announced_client(&AnnouncedProfile::default(), identity, announced).unwrap()
+        }
+        TlsRole::Client => {
+            Handshake::announced_server(&AnnouncedProfile::default(), identity, announced).unwrap()
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use mrfp_core::mp::{
     Bearer, Command, ContextId, Establishment, Event, InterfaceId, RealmId, RemoteConnectionPoint,
     ReserveConnectionPoint, Source, TerminationId, TlsRole,
 };
-use mrfp_core::{Config, GatewayConfig, Interface, Limits, Mrfp, ShardConfig};
+use mrfp_core::{Config, GatewayConfig, GatewayProfile, Interface, Limits, Mrfp, ShardConfig};
 use mrfp_protocol::tls::dtls::Credentials;
 use mrfp_protocol::tls::{Fingerprint, ProfileConfig};
 
@@ -175,7 +175,11 @@ fn media_plane(contexts: u32, peer: &Fingerprint, stop: std::sync::mpsc::Receive
             profile: ProfileConfig::default(),
             certificate: None,
             relay: None,
-            gateway: Some(GatewayConfig { interfaces: vec![side, side], certificates_ready: 16 }),
+            gateway: Some(GatewayConfig {
+                interfaces: vec![side, side],
+                certificates_ready: 16,
+                profile: GatewayProfile::default(),
+            }),
         };
         let (bell, _receiver) = mrfp_io::doorbell().unwrap();
         let mut port = Mrfp::start(&config, &bell).unwrap().pop().unwrap();

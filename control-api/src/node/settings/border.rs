@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use mrfp_core::mp::{InterfaceId, RealmId};
-use mrfp_core::{GatewayConfig, Interface, Port};
+use mrfp_core::{GatewayConfig, GatewayProfile, Interface, Port};
 
 use crate::border::b2bua::{self, B2buaConfig, SideConfig, Transport};
 use crate::border::sdp::{Overhead, Rules, Start};
 use crate::border::{BorderConfig, Side, SideRole};
-use crate::config::{Border, BorderEstablishment, BorderSide, Config, NextHop, OtherMedia};
+use crate::config::{
+    Border, BorderEstablishment, BorderSide, CertificateKey, Config, NextHop, OtherMedia,
+};
 use crate::mrfc::ShardDescription;
 use crate::sip::SipConfig;
 
@@ -20,6 +22,11 @@ pub(in crate::node) fn gateway(config: &Config) -> Option<GatewayConfig> {
     Some(GatewayConfig {
         interfaces: border.sides().into_iter().map(|(_, side)| interface(side)).collect(),
         certificates_ready: border.certificates_ready as usize,
+        profile: GatewayProfile {
+            tls_suites: border.tls.suites.clone(),
+            dtls_suites: border.tls.dtls_suites.clone(),
+            rsa_certificates: border.tls.certificate_key == CertificateKey::Rsa2048,
+        },
     })
 }
 

@@ -18,6 +18,7 @@ use rustls::{
 };
 use zeroize::Zeroizing;
 
+use super::announced::{AnnouncedProfile, CertificateKey};
 use super::certificate_handshake::suite_of;
 use super::dtls::Credentials;
 use super::fingerprint::Fingerprint;
@@ -83,8 +84,22 @@ impl Identity {
     /// SDP carries the fingerprint (RFC 8122 section 5). Names and times mean nothing in it; a
     /// peer that looks at them all the same finds it valid.
     pub fn self_signed() -> Result<Self, CertificateError> {
+        Self::self_signed_with(&CertificateKey::EcdsaP256)
+    }
+
+    /// The same for a kind of key, or for one key.
+    pub fn self_signed_with(key: &CertificateKey) -> Result<Self, CertificateError> {
+        match key {
+            CertificateKey::EcdsaP256 => {
+                let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256);
+                Self::signed_by(&key.map_err(|error| CertificateError::Key(error.to_string()))?)
+            }
+            CertificateKey::Rsa2048(key) => Self::signed_by(key),
+        }
+    }
+
+    fn signed_by(key: &rcgen::KeyPair) -> Result<Self, CertificateError> {
         let refused = |error: rcgen::Error| CertificateError::Key(error.to_string());
-        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(refused)?;
         let mut parameters = rcgen::CertificateParams::default();
         let mut serial = [0; SERIAL_BYTES];
         aws_lc_rs::rand::fill(&mut serial).map_err(|_| CertificateError::Key(NO_RANDOM.into()))?;
@@ -95,7 +110,7 @@ impl Identity {
         parameters.distinguished_name.push(rcgen::DnType::CommonName, "media");
         parameters.not_before = rcgen::date_time_ymd(2020, 1, 1);
         parameters.not_after = rcgen::date_time_ymd(2049, 12, 31);
-        let certificate = parameters.self_signed(&key).map_err(refused)?;
+        let certificate = parameters.self_signed(key).map_err(refused)?;
         let bytes = Zeroizing::new(key.serialize_der());
         let key = PrivateKeyDer::Pkcs8(bytes.as_slice().into());
         let key = key.clone_key();
@@ -341,13 +356,15 @@ impl ClientCertVerifier for AnyClient {
 /// What a stream is protected with whose ends know each other by fingerprint alone (RFC 8122 section 5), as
 /// server: whoever has no certificate, or another one, is refused within the handshake.
 pub(super) fn announced_server(
+    profile: &AnnouncedProfile,
     identity: &Identity,
     fingerprints: &[Fingerprint],
 ) -> Result<ServerConfig, rustls::Error> {
-    let mut server = ServerConfig::builder_with_provider(Arc::clone(&PROVIDER))
+    let mut server = ServerConfig::builder_with_provider(Arc::clone(&profile.0))
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(Arc::new(Announced(fingerprints.to_vec())))
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(&identity.0))));
+    server.ignore_client_order = true;
     // A ticket would let a peer into another stream.
     server.session_storage = Arc::new(NoServerSessionStorage {});
     server.send_tls13_tickets = 0;
@@ -357,10 +374,11 @@ pub(super) fn announced_server(
 
 /// The same as client.
 pub(super) fn announced_client(
+    profile: &AnnouncedProfile,
     identity: &Identity,
     fingerprints: &[Fingerprint],
 ) -> Result<ClientConfig, rustls::Error> {
-    let mut client = ClientConfig::builder_with_provider(Arc::clone(&PROVIDER))
+    let mut client = ClientConfig::builder_with_provider(Arc::clone(&profile.0))
         .with_safe_default_protocol_versions()?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Announced(fingerprints.to_vec())))
@@ -478,5 +496,5 @@ pub(super) fn server_name(host: &str) -> Option<ServerName<'static>> {
 }
 
 /// AWS-LC, as everywhere: its suites are the AEAD ones with forward secrecy.
-static PROVIDER: LazyLock<Arc<CryptoProvider>> =
+pub(super) static PROVIDER: LazyLock<Arc<CryptoProvider>> =
     LazyLock::new(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()));

@@ -11,6 +11,7 @@ use rustls::{
 };
 
 use super::Session;
+use super::announced::AnnouncedProfile;
 use super::certificate::{
     Announced, Certificates, Identity, PeerCertificate, announced_client, announced_server,
     server_name,
@@ -36,11 +37,12 @@ pub(super) struct CertificateHandshake {
 impl CertificateHandshake {
     /// We answer, and both ends are known by fingerprint.
     pub(super) fn announced_server(
+        profile: &AnnouncedProfile,
         identity: &Identity,
         fingerprints: &[Fingerprint],
     ) -> Result<Self, HandshakeError> {
         let secrets = Arc::<SecretLog>::default();
-        let made = announced_server(identity, fingerprints).and_then(|mut config| {
+        let made = announced_server(profile, identity, fingerprints).and_then(|mut config| {
             config.key_log = Arc::clone(&secrets) as _;
             ServerConnection::new(Arc::new(config))
         });
@@ -50,13 +52,14 @@ impl CertificateHandshake {
 
     /// We begin, and both ends are known by fingerprint.
     pub(super) fn announced_client(
+        profile: &AnnouncedProfile,
         identity: &Identity,
         fingerprints: &[Fingerprint],
     ) -> Result<Self, HandshakeError> {
         let secrets = Arc::<SecretLog>::default();
         // The name of an address is never sent, and nobody compares it.
         let nobody = ServerName::from(IpAddr::from(Ipv4Addr::UNSPECIFIED));
-        let made = announced_client(identity, fingerprints).and_then(|mut config| {
+        let made = announced_client(profile, identity, fingerprints).and_then(|mut config| {
             config.key_log = Arc::clone(&secrets) as _;
             ClientConnection::new(Arc::new(config), nobody)
         });

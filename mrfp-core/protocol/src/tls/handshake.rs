@@ -2,6 +2,7 @@
 //! and for the suites it has, OpenSSL otherwise) or with certificates (rustls), whichever the client
 //! asks for.
 
+use super::announced::AnnouncedProfile;
 use super::certificate::{Identity, PeerCertificate};
 use super::certificate_handshake::CertificateHandshake;
 use super::client_hello::{Front, front};
@@ -126,19 +127,21 @@ impl Handshake {
     /// client is asked for one, and it is one of those that were announced or the handshake fails, before
     /// a byte of data has passed (RFC 8122 section 6.2).
     pub fn announced_server(
+        profile: &AnnouncedProfile,
         identity: &Identity,
         fingerprints: &[Fingerprint],
     ) -> Result<Self, HandshakeError> {
-        let handshake = CertificateHandshake::announced_server(identity, fingerprints)?;
+        let handshake = CertificateHandshake::announced_server(profile, identity, fingerprints)?;
         Ok(Self::new(Engine::Certificate(Box::new(handshake))))
     }
 
     /// The same where we begin.
     pub fn announced_client(
+        profile: &AnnouncedProfile,
         identity: &Identity,
         fingerprints: &[Fingerprint],
     ) -> Result<Self, HandshakeError> {
-        let handshake = CertificateHandshake::announced_client(identity, fingerprints)?;
+        let handshake = CertificateHandshake::announced_client(profile, identity, fingerprints)?;
         Ok(Self::new(Engine::Certificate(Box::new(handshake))))
     }
 

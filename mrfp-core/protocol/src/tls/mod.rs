@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+mod announced;
 mod certificate;
 mod certificate_handshake;
 mod client_hello;
@@ -29,6 +30,7 @@ use numbers::{
 use openssl_session::OpenSslSession;
 use record::RecordLayer;
 
+pub use announced::{AnnouncedProfile, CertificateKey};
 pub use certificate::{
     Authorities, CertificateConfig, CertificateError, Identity, PeerCertificate,
 };

@@ -17,7 +17,7 @@ use mrfp_core::mp::{
     Bearer, Command, ContextId, Establishment, Event, InterfaceId, RealmId, RemoteConnectionPoint,
     ReserveConnectionPoint, Source, TerminationId, TlsRole,
 };
-use mrfp_core::{GatewayConfig, Interface};
+use mrfp_core::{GatewayConfig, GatewayProfile, Interface};
 use mrfp_protocol::tls::Fingerprint;
 use perf_targets::{ASKED_MAX, POLL_INTERVAL, Shards};
 
@@ -74,6 +74,7 @@ fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
     let gateway = GatewayConfig {
         interfaces: vec![side, side],
         certificates_ready: options.contexts as usize,
+        profile: GatewayProfile::default(),
     };
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let sessions = 2 * options.contexts as usize;

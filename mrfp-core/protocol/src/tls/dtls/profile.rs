@@ -31,9 +31,33 @@ pub struct Credentials {
 }
 
 impl Profile {
+    /// Most wanted first. RFC 7345 section 4.1 mandates AES-128-GCM with ECDHE_RSA, which is to be preferred,
+    /// and with DHE_RSA; which of them serve depends on whose key the certificate of the server is for.
+    pub const SUITES: [&str; 7] = [
+        "ECDHE-ECDSA-AES128-GCM-SHA256",
+        "ECDHE-RSA-AES128-GCM-SHA256",
+        "ECDHE-ECDSA-AES256-GCM-SHA384",
+        "ECDHE-RSA-AES256-GCM-SHA384",
+        "ECDHE-ECDSA-CHACHA20-POLY1305",
+        "ECDHE-RSA-CHACHA20-POLY1305",
+        "DHE-RSA-AES128-GCM-SHA256",
+    ];
+
     /// DTLS 1.2, suites with forward secrecy and an AEAD.
     pub fn new() -> Result<Self, ProfileError> {
-        let context = build_context()
+        Self::with_suites(&Self::SUITES.map(str::to_owned))
+    }
+
+    /// The same with these suites of them, most wanted first.
+    pub fn with_suites(suites: &[String]) -> Result<Self, ProfileError> {
+        if let Some(name) = suites.iter().find(|name| !Self::SUITES.contains(&name.as_str())) {
+            let valid = Self::SUITES.join(", ");
+            return Err(ProfileError(format!("unknown DTLS suite {name}; valid are {valid}")));
+        }
+        if suites.is_empty() {
+            return Err(ProfileError("there is no DTLS suite to offer".to_owned()));
+        }
+        let context = build_context(&suites.join(":"))
             .map_err(|error| ProfileError(format!("OpenSSL refuses DTLS: {error}")))?;
         Ok(Self { context })
     }
@@ -87,7 +111,7 @@ impl std::fmt::Debug for Credentials {
 pub(super) static COOKIE_INDEX: LazyLock<Index<Ssl, [u8; COOKIE_BYTES]>> =
     LazyLock::new(|| Ssl::new_ex_index().expect("OpenSSL gives out an index at startup"));
 
-fn build_context() -> Result<SslContext, ErrorStack> {
+fn build_context(suites: &str) -> Result<SslContext, ErrorStack> {
     let mut builder = SslContextBuilder::new(SslMethod::dtls())?;
     // 112 bits, and so RSA keys of 2048 (RFC 9325 section 4.5).
     builder.set_security_level(2);
@@ -105,7 +129,7 @@ fn build_context() -> Result<SslContext, ErrorStack> {
     builder.set_groups_list("X25519:P-256:P-384")?;
     builder.set_min_proto_version(Some(SslVersion::DTLS1_2))?;
     builder.set_max_proto_version(Some(SslVersion::DTLS1_2))?;
-    builder.set_cipher_list(SUITES)?;
+    builder.set_cipher_list(suites)?;
     let prime = BigNum::from_hex_str(FFDHE2048_PRIME)?;
     builder.set_tmp_dh(&*Dh::from_pqg(prime, None, BigNum::from_u32(2)?)?)?;
     // The address has been proven before OpenSSL hears of it.
@@ -122,9 +146,3 @@ fn build_context() -> Result<SslContext, ErrorStack> {
     });
     Ok(builder.build())
 }
-
-/// Most wanted first. RFC 7345 section 4.1 mandates AES-128-GCM with ECDHE_RSA, which is to be preferred,
-/// and with DHE_RSA; our own certificates are ECDSA's.
-const SUITES: &str = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:\
-    ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:\
-    ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305:DHE-RSA-AES128-GCM-SHA256";
