@@ -268,3 +268,23 @@ fn the_node_stops_with_connection_points_in_every_stage() {
     assert!(stopped);
     assert_eq!(gateway.world.shard.driver_mut().sockets_open(), 0);
 }
+
+#[test]
+fn a_node_that_stops_connects_to_nobody_any_more() {
+    let mut gateway = Gateway::calm();
+    gateway.accepts_connections(SERVER);
+    gateway.reserve(CORE, Bearer::Tcp, None);
+    let remote = outgoing(SERVER, Establishment::AtOnce);
+    let configure =
+        ConfigureConnectionPoint { termination: TerminationId(CORE), remote, afresh: false };
+    for command in [Command::ConfigureConnectionPoint(Box::new(configure)), Command::Stop] {
+        gateway.world.commands.push(command).unwrap();
+    }
+    let stopped = (0..200).any(|_| {
+        let goes_on = gateway.world.shard.turn().unwrap();
+        gateway.world.take_events();
+        !goes_on
+    });
+    assert!(stopped);
+    assert_eq!(gateway.world.shard.driver_mut().next_connected(), None);
+}
