@@ -206,11 +206,10 @@ fn begun(point: &ConnectionPoint) -> Option<Result<Handshake, HandshakeError>> {
 /// Whether the peer may come from there. The port it comes from is in no SDP (RFC 4145 section 4.1: an
 /// active endpoint writes 9), so the address alone can tell.
 fn admits(remote: &RemoteConnectionPoint, from: IpAddr) -> bool {
+    let is_from = |host: IpAddr| host.to_canonical() == from.to_canonical();
     match remote.source {
         Source::Any => true,
-        Source::Host(host) => host == from.to_canonical(),
-        Source::Address => {
-            remote.address.is_some_and(|address| address.ip() == from.to_canonical())
-        }
+        Source::Host(host) => is_from(host),
+        Source::Address => remote.address.is_some_and(|address| is_from(address.ip())),
     }
 }

@@ -288,3 +288,18 @@ fn a_node_that_stops_connects_to_nobody_any_more() {
     assert!(stopped);
     assert_eq!(gateway.world.shard.driver_mut().next_connected(), None);
 }
+
+#[test]
+fn a_host_is_the_same_however_its_address_is_written() {
+    for source in [Source::Host("::ffff:192.0.2.77".parse().unwrap()), Source::Address] {
+        let mut gateway = Gateway::calm();
+        let address = Some("[::ffff:192.0.2.77]:9".parse().unwrap());
+        let remote = RemoteConnectionPoint { address, source, ..incoming() };
+        let access = gateway.reserve(ACCESS, Bearer::Tcp, Some(remote)).0;
+        let peer = "192.0.2.77:4711".parse().unwrap();
+        gateway.world.shard.driver_mut().peer_connect_from(access, peer);
+        gateway.world.settle();
+        assert!(gateway.is_bound(ACCESS));
+        gateway.world.subtract_all([ACCESS]);
+    }
+}
