@@ -122,7 +122,7 @@ impl Plane {
         }
         let point = self.gateway.point_mut(key)?;
         let (listener, other) = (point.listener.take(), point.other);
-        let (connection, early) = (point.connection, point.early.take());
+        let (connection, early) = (point.connection, std::mem::take(&mut point.early));
         self.gateway.unlink(key);
         early.into_iter().for_each(|early| self.end(early, Ending::Abort));
         other.into_iter().for_each(|other| self.regulate(other));
