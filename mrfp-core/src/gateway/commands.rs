@@ -84,17 +84,24 @@ impl Plane {
         }
         match point.stage {
             Stage::Reserved => self.establish(key),
-            Stage::Establishing if is_new || afresh => {
-                self.give_up_connection(key);
-                self.establish(key);
-            }
-            Stage::Up | Stage::Released if afresh => {
-                self.give_up_connection(key);
-                self.establish(key);
-            }
+            Stage::Establishing if is_new || afresh => self.begin_anew(key),
+            Stage::Up | Stage::Released if afresh => self.begin_anew(key),
             Stage::Establishing | Stage::Up | Stage::Released | Stage::Subtracted => {}
         }
+        // It was ended with this side, so that nothing may have changed for its peer: without it this one
+        // would come back to nobody.
+        let other = self.gateway.other(key).filter(|_| afresh);
+        if let Some(other) = other
+            && self.gateway.point(other).is_some_and(|other| other.stage == Stage::Released)
+        {
+            self.begin_anew(other);
+        }
         Ok(())
+    }
+
+    fn begin_anew(&mut self, key: Key) {
+        self.give_up_connection(key);
+        self.establish(key);
     }
 
     /// The connection a point has is not its own any more: what is queued leaves, then it ends.
@@ -122,7 +129,7 @@ impl Plane {
         }
         let point = self.gateway.point_mut(key)?;
         let (listener, other) = (point.listener.take(), point.other);
-        let (connection, early) = (point.connection, point.early.take());
+        let (connection, early) = (point.connection, std::mem::take(&mut point.early));
         self.gateway.unlink(key);
         early.into_iter().for_each(|early| self.end(early, Ending::Abort));
         other.into_iter().for_each(|other| self.regulate(other));

@@ -65,12 +65,19 @@ impl Plane {
         let Some(point) = self.gateway.point_mut(point_key) else {
             return self.end(key, ending);
         };
-        if point.early == Some(key) {
-            // The next one may come early, too.
-            point.early = None;
-        }
+        point.early.retain(|&early| early != key);
         if point.connection != Some(key) {
             return self.end(key, ending);
+        }
+        if point.stage == Stage::Establishing && !point.early.is_empty() {
+            // It may have been a stranger, and one of those that wait be the peer.
+            point.connection = None;
+            self.end(key, ending);
+            self.claim_early(point_key);
+            if self.gateway.point(point_key).is_none_or(|point| point.connection.is_some()) {
+                return;
+            }
+            return self.report_released(point_key, cause);
         }
         let was_up = point.stage == Stage::Up;
         point.received_end |= was_up && ending == Ending::Graceful;

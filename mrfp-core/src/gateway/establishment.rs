@@ -11,6 +11,9 @@ use crate::connection::{Connection, Life, Transport};
 use crate::mp::{Establishment, Event, ReleaseCause, RemoteConnectionPoint, Source, TlsRole};
 use crate::plane::{Ending, Plane};
 
+/// Connections that may wait at a connection point beside the one that it has, or for the answer.
+const EARLY_MAX: usize = 4;
+
 /// What it takes to start the connection of a connection point.
 pub(crate) struct Connect {
     /// Our own address.
@@ -26,17 +29,25 @@ impl Plane {
         let Some(point) = self.gateway.point_mut(key) else { return };
         point.stage = Stage::Establishing;
         point.deadline_ns = deadline_ns;
-        let early = point.early.take();
         let establishment = point.establishment();
-        if let Some(early) = early {
-            self.claim_bearer(early, key);
-        }
+        self.claim_early(key);
         match establishment {
             Some(Establishment::AtOnce) => self.gateway.to_connect.push(key),
             Some(Establishment::WhenOtherComesIn) if self.other_has_come(key) => {
                 self.gateway.to_connect.push(key);
             }
             Some(Establishment::WhenOtherComesIn | Establishment::Incoming) | None => {}
+        }
+    }
+
+    /// Takes the first of those that have come early that may be the one that is awaited.
+    pub(super) fn claim_early(&mut self, key: Key) {
+        while let Some(point) = self.gateway.point_mut(key)
+            && point.awaits_connection()
+            && !point.early.is_empty()
+        {
+            let early = point.early.remove(0);
+            self.claim_bearer(early, key);
         }
     }
 
@@ -58,17 +69,34 @@ impl Plane {
     }
 
     /// A connection has come in by the port of a connection point. Where none is awaited it may be for a
-    /// new association whose answer is still to come: one is kept as it is for as long as any may be that
-    /// nobody has vouched for. Nothing of it is read, so nothing is lost.
+    /// new association whose answer is still to come, or be the peer's where a stranger's was faster: a few
+    /// are kept as they are for as long as any may be that nobody has vouched for, and until those before
+    /// them have had their turn. Nothing of them is read, so nothing is lost.
     pub(crate) fn bearer_came_in(&mut self, key: Key, point_key: Key) {
         match self.gateway.point_mut(point_key) {
             Some(point) if point.awaits_connection() => self.claim_bearer(key, point_key),
-            Some(point) if point.early.is_none() && point.stage < Stage::Subtracted => {
-                point.early = Some(key);
+            Some(point) if point.early.len() < EARLY_MAX && point.stage < Stage::Subtracted => {
+                point.early.push(key);
+                self.await_turn(point_key);
             }
             Some(_) | None => {
                 self.metrics.connections_refused += 1;
                 self.end(key, Ending::Abort);
+            }
+        }
+    }
+
+    /// Whoever waits for its turn behind a handshake may wait for its end.
+    fn await_turn(&mut self, key: Key) {
+        let Some(point) = self.gateway.point(key) else { return };
+        let Some(first) = point.connection.and_then(|it| self.connections.get(it)) else { return };
+        if first.life != Life::Unbound {
+            return;
+        }
+        let deadline_ns = first.deadline_ns + self.limits.unbound_timeout_ns;
+        for &early in &point.early {
+            if let Some(early) = self.connections.get_mut(early) {
+                early.deadline_ns = deadline_ns;
             }
         }
     }
@@ -105,6 +133,7 @@ impl Plane {
                 self.bearer_up(key, point_key);
             }
         }
+        self.await_turn(point_key);
         self.mark(key);
         self.regulate(point_key);
         self.trigger_other(point_key);
@@ -209,11 +238,10 @@ fn begun(
 /// Whether the peer may come from there. The port it comes from is in no SDP (RFC 4145 section 4.1: an
 /// active endpoint writes 9), so the address alone can tell.
 fn admits(remote: &RemoteConnectionPoint, from: IpAddr) -> bool {
+    let is_from = |host: IpAddr| host.to_canonical() == from.to_canonical();
     match remote.source {
         Source::Any => true,
-        Source::Host(host) => host == from.to_canonical(),
-        Source::Address => {
-            remote.address.is_some_and(|address| address.ip() == from.to_canonical())
-        }
+        Source::Host(host) => is_from(host),
+        Source::Address => remote.address.is_some_and(|address| is_from(address.ip())),
     }
 }

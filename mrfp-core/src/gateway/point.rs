@@ -30,8 +30,9 @@ pub(crate) struct ConnectionPoint {
     pub(crate) remote: Option<Box<RemoteConnectionPoint>>,
     /// Its connection: on its way, or up.
     pub(crate) connection: Option<Key>,
-    /// One that has come in unasked and unread: its peer may be faster than the answer that announces it.
-    pub(super) early: Option<Key>,
+    /// Those that have come in unasked and unread, in their order: a peer may be faster than the answer that
+    /// announces it, and a stranger faster than the peer.
+    pub(super) early: Vec<Key>,
     pub(crate) stage: Stage,
     /// Until when there must be a connection.
     pub(crate) deadline_ns: u64,
@@ -87,7 +88,7 @@ impl ConnectionPoint {
             identity,
             remote: None,
             connection: None,
-            early: None,
+            early: Vec::new(),
             stage: Stage::Reserved,
             deadline_ns: u64::MAX,
             held: None,

@@ -104,6 +104,10 @@ impl<D: Driver> Shard<D> {
     /// Starts the connections of connection points whose time has come.
     pub(super) fn start_gateway_connects(&mut self) {
         while let Some(point_key) = self.plane.gateway.next_to_connect() {
+            if self.stopping != Stopping::No {
+                // Nobody would end it any more.
+                continue;
+            }
             let Some(connect) = self.plane.connect_of_point(point_key) else { continue };
             let started = self.plane.connections.vacant().and_then(|key| {
                 let token = Token::new(Operation::Connect, key);

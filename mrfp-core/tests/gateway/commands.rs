@@ -268,3 +268,94 @@ fn the_node_stops_with_connection_points_in_every_stage() {
     assert!(stopped);
     assert_eq!(gateway.world.shard.driver_mut().sockets_open(), 0);
 }
+
+#[test]
+fn a_node_that_stops_connects_to_nobody_any_more() {
+    let mut gateway = Gateway::calm();
+    gateway.accepts_connections(SERVER);
+    gateway.reserve(CORE, Bearer::Tcp, None);
+    let remote = outgoing(SERVER, Establishment::AtOnce);
+    let configure =
+        ConfigureConnectionPoint { termination: TerminationId(CORE), remote, afresh: false };
+    for command in [Command::ConfigureConnectionPoint(Box::new(configure)), Command::Stop] {
+        gateway.world.commands.push(command).unwrap();
+    }
+    let stopped = (0..200).any(|_| {
+        let goes_on = gateway.world.shard.turn().unwrap();
+        gateway.world.take_events();
+        !goes_on
+    });
+    assert!(stopped);
+    assert_eq!(gateway.world.shard.driver_mut().next_connected(), None);
+}
+
+#[test]
+fn a_host_is_the_same_however_its_address_is_written() {
+    for source in [Source::Host("::ffff:192.0.2.77".parse().unwrap()), Source::Address] {
+        let mut gateway = Gateway::calm();
+        let address = Some("[::ffff:192.0.2.77]:9".parse().unwrap());
+        let remote = RemoteConnectionPoint { address, source, ..incoming() };
+        let access = gateway.reserve(ACCESS, Bearer::Tcp, Some(remote)).0;
+        let peer = "192.0.2.77:4711".parse().unwrap();
+        gateway.world.shard.driver_mut().peer_connect_from(access, peer);
+        gateway.world.settle();
+        assert!(gateway.is_bound(ACCESS));
+        gateway.world.subtract_all([ACCESS]);
+    }
+}
+
+#[test]
+fn a_side_that_was_ended_with_the_other_begins_anew_with_it() {
+    for establishment in [Establishment::Incoming, Establishment::WhenOtherComesIn] {
+        for resets in [true, false] {
+            let mut gateway = Gateway::calm();
+            gateway.accepts_connections(SERVER);
+            let ue = Identity::self_signed().unwrap();
+            let is_incoming = establishment == Establishment::Incoming;
+            let far = if is_incoming { incoming() } else { outgoing(SERVER, establishment) };
+            let core = gateway.reserve(CORE, Bearer::Tcp, Some(far)).0;
+            let (access, fingerprint) = gateway.reserve(ACCESS, Bearer::TlsOverTcp, None);
+            let fingerprint = fingerprint.unwrap();
+            let remote = secured(Establishment::Incoming, TlsRole::Server, vec![ue.fingerprint()]);
+            gateway.configure(ACCESS, remote.clone());
+            let begin = |gateway: &mut Gateway| {
+                let announced = std::slice::from_ref(&fingerprint);
+                let handshake = shakes(&ue, TlsRole::Server, announced);
+                let a = gateway.connect(access, Some(handshake));
+                let b =
+                    if is_incoming { gateway.connect(core, None) } else { gateway.answer(None) };
+                (a, b)
+            };
+            let (mut a, b) = begin(&mut gateway);
+            if resets {
+                gateway.world.shard.driver_mut().peer_reset(a.peer);
+            } else {
+                a.say_goodbye(&mut gateway);
+            }
+            gateway.work(&mut [&mut a]);
+            assert!(b.saw_end(&mut gateway));
+            gateway.configure_afresh(ACCESS, remote);
+            let (mut a, mut b) = begin(&mut gateway);
+            a.send(&mut gateway, b"back again");
+            b.send(&mut gateway, b"so am I");
+            gateway.work(&mut [&mut a, &mut b]);
+            assert_eq!((&a.received[..], &b.received[..]), (&b"so am I"[..], &b"back again"[..]));
+            assert_eq!(gateway.times_bound(CORE), 2);
+            gateway.subtract_both();
+        }
+    }
+}
+
+#[test]
+fn a_side_that_does_not_come_back_with_the_other_is_reported() {
+    let mut gateway = Gateway::calm();
+    let (mut a, _) = gateway.secured_pair(Establishment::Incoming, TlsRole::Server);
+    gateway.world.shard.driver_mut().peer_reset(a.peer);
+    gateway.work(&mut [&mut a]);
+    let ue = Identity::self_signed().unwrap();
+    let remote = secured(Establishment::Incoming, TlsRole::Server, vec![ue.fingerprint()]);
+    gateway.configure_afresh(ACCESS, remote);
+    gateway.world.pass(35);
+    assert_eq!(gateway.causes(CORE), [ReleaseCause::TcpEstablishmentFailure]);
+    gateway.subtract_both();
+}

@@ -425,6 +425,64 @@ fn many_strangers_at_once_leave_nothing_behind_and_others_unharmed() {
     gateway.subtract_both();
 }
 
+#[test]
+fn strangers_do_not_take_the_place_of_the_peer_that_has_come_too() {
+    for early in [true, false] {
+        for says_nothing in [true, false] {
+            for mut gateway in [Gateway::calm()].into_iter().chain((0..5).map(Gateway::faulty)) {
+                let ue = Identity::self_signed().unwrap();
+                let (access, fingerprint) = gateway.reserve(ACCESS, Bearer::TlsOverTcp, None);
+                let fingerprint = fingerprint.unwrap();
+                let remote =
+                    secured(Establishment::Incoming, TlsRole::Server, vec![ue.fingerprint()]);
+                if !early {
+                    gateway.configure(ACCESS, remote.clone());
+                }
+                let somebody = Identity::self_signed().unwrap();
+                let announced = std::slice::from_ref(&fingerprint);
+                let shaking = shakes(&somebody, TlsRole::Server, announced);
+                let mut stranger = gateway.connect(access, None);
+                gateway.world.pass(1);
+                let handshake = shakes(&ue, TlsRole::Server, &[fingerprint]);
+                let mut a = gateway.connect(access, Some(handshake));
+                assert!(!a.saw_end(&mut gateway));
+                if early {
+                    gateway.world.pass(1);
+                    gateway.configure(ACCESS, remote);
+                }
+                if !says_nothing {
+                    stranger = Party::new(stranger.peer, Some(shaking));
+                }
+                gateway.work(&mut [&mut stranger, &mut a]);
+                gateway.world.pass(6);
+                gateway.work(&mut [&mut stranger, &mut a]);
+                assert!(stranger.saw_end(&mut gateway));
+                assert!(a.is_secured() && gateway.is_bound(ACCESS), "{early} {says_nothing}");
+                assert!(gateway.causes(ACCESS).is_empty());
+                gateway.world.subtract_all([ACCESS]);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_last_of_those_that_have_come_decides_and_it_is_reported_once() {
+    let mut gateway = Gateway::calm();
+    let ue = Identity::self_signed().unwrap();
+    let access = gateway.reserve(ACCESS, Bearer::TlsOverTcp, None).0;
+    let mut strangers = [0; 3].map(|_| gateway.connect(access, None));
+    let remote = secured(Establishment::Incoming, TlsRole::Server, vec![ue.fingerprint()]);
+    gateway.configure(ACCESS, remote);
+    for stranger in &mut strangers {
+        assert!(gateway.causes(ACCESS).is_empty());
+        stranger.send(&mut gateway, b"no TLS");
+        gateway.work(&mut [stranger]);
+    }
+    assert_eq!(gateway.causes(ACCESS), [ReleaseCause::TlsEstablishmentFailure]);
+    assert_eq!(gateway.world.measure().gateway_failures_tls, 1);
+    gateway.world.subtract_all([ACCESS]);
+}
+
 /// A UE comes to a connection point whose fingerprints are `announced`.
 fn begin(
     gateway: &mut Gateway,
