@@ -63,13 +63,28 @@ impl Dtls {
     }
 }
 
+impl Association {
+    /// The peer is where it says, if it says; whether it may turn out to be elsewhere depends.
+    fn in_the_clear(remote: &RemoteConnectionPoint) -> Self {
+        let is_latched = remote.source == Source::Address;
+        Self { peer: remote.address, is_latched, ..Self::default() }
+    }
+}
+
 impl Plane {
     /// The peer's side has become known, or another.
     pub(super) fn configure_datagrams(&mut self, key: Key, is_new: bool, afresh: bool) {
-        let Some(point) = self.gateway.point(key) else { return };
+        let Some(point) = self.gateway.points.get_mut(key) else { return };
         let begins = match (point.stage, point.bearer) {
             (Stage::Reserved, _) => true,
-            (Stage::Establishing, _) | (Stage::Up, Bearer::Udp) => is_new || afresh,
+            (Stage::Establishing, _) => is_new || afresh,
+            (Stage::Up, Bearer::Udp) if is_new && !afresh => {
+                // Nothing has to come up for that.
+                if let (Some(association), Some(remote)) = (&mut point.association, &point.remote) {
+                    **association = Association::in_the_clear(remote);
+                }
+                false
+            }
             (Stage::Up | Stage::Released, _) => afresh,
             (Stage::Subtracted, _) => false,
         };
@@ -99,8 +114,7 @@ impl Plane {
                 }
             }
             (Bearer::Udp | Bearer::Tcp | Bearer::TlsOverTcp, _) => {
-                association.is_latched = remote.source == Source::Address;
-                association.peer = remote.address;
+                **association = Association::in_the_clear(remote);
                 if remote.address.is_some() {
                     self.association_up(key);
                 }

@@ -303,6 +303,13 @@ fn a_peer_that_has_moved_is_followed_when_the_controller_says_so() {
     before.send(&mut world, b"still there");
     work(&mut world, &mut [&mut before, &mut core]);
     assert!(core.received.is_empty());
+    // Nothing new has come up. Nor has where it is not known where the peer is now.
+    world.configure(ACCESS, remote(Source::Any, None));
+    core.send(&mut world, b"to nobody");
+    work(&mut world, &mut [&mut after, &mut core]);
+    assert!(after.received.is_empty());
+    exchange(&mut world, &mut before, &mut core);
+    assert_eq!(world.times_bound(ACCESS), 1);
 }
 
 #[test]
