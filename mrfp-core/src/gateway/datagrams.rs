@@ -3,7 +3,7 @@
 //! on any other hop. The peer is where it says, or where it turns out to be ("latching"): in the clear
 //! where the first datagram comes from, with DTLS where the first handshake succeeds.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use mrfp_io::Key;
 use mrfp_protocol::tls::HandshakeError;
@@ -14,7 +14,7 @@ use mrfp_protocol::tls::dtls::{
 use super::point::Stage;
 use crate::config::EGRESS_QUIET_NS;
 use crate::mp::{Bearer, Event, ReleaseCause, RemoteConnectionPoint, Source, TlsRole};
-use crate::plane::Plane;
+use crate::plane::{Plane, network_of};
 
 /// Datagrams that may wait to leave when another comes: one leaves in a turn, and a fax sends one every
 /// 30 ms. More would only arrive too late.
@@ -68,6 +68,27 @@ impl Association {
     fn in_the_clear(remote: &RemoteConnectionPoint) -> Self {
         let is_latched = remote.source == Source::Address;
         Self { peer: remote.address, is_latched, ..Self::default() }
+    }
+
+    /// Whether there is a place for one more candidate. A host that has several, as it has many ports, loses
+    /// one to a host that has none, so that no stranger alone can take them all.
+    fn makes_room(&mut self, host: IpAddr) -> bool {
+        let candidates = &mut self.candidates;
+        if candidates.len() < CANDIDATES_MAX {
+            return true;
+        }
+        let places = |host| {
+            let of_host = |it: &&Candidate| network_of(it.source.ip()) == network_of(host);
+            candidates.iter().filter(of_host).count()
+        };
+        let spare = candidates.iter().position(|it| places(it.source.ip()) > 1);
+        match spare {
+            Some(spare) if places(host) == 0 => {
+                candidates.remove(spare);
+                true
+            }
+            Some(_) | None => false,
+        }
     }
 }
 
@@ -202,8 +223,10 @@ impl Plane {
 
     /// A datagram before the handshake is over: of somebody who is in the middle of it, or wants to begin.
     fn candidate_datagram(&mut self, key: Key, source: SocketAddr, bytes: &[u8]) {
-        let Some(point) = self.gateway.points.get(key) else { return };
-        let (Some(association), Some(remote)) = (&point.association, &point.remote) else { return };
+        let Some(point) = self.gateway.points.get_mut(key) else { return };
+        let (Some(association), Some(remote)) = (&mut point.association, &point.remote) else {
+            return;
+        };
         if !admits(remote, source) {
             return;
         }
@@ -218,8 +241,11 @@ impl Plane {
         match dtls.cookies.greet(source, bytes) {
             Greeting::Nothing => {}
             Greeting::Verify(answer) => self.send_datagram(key, source, &answer),
-            Greeting::Proven(_) if association.candidates.len() >= CANDIDATES_MAX => {}
-            Greeting::Proven(hello) => self.answer_hello(key, source, hello),
+            Greeting::Proven(hello) => {
+                if association.makes_room(source.ip()) {
+                    self.answer_hello(key, source, hello);
+                }
+            }
         }
     }
 

@@ -406,6 +406,42 @@ fn strangers_do_not_keep_the_peer_out() {
     assert!(ue.is_secured() && world.is_bound(ACCESS));
 }
 
+/// Whoever has an address has many ports.
+#[test]
+fn a_stranger_who_fills_all_places_does_not_keep_others_out() {
+    let mut world = Gateway::calm();
+    let (address, fingerprint) = world.reserve(ACCESS, Bearer::DtlsOverUdp, None);
+    let fingerprint = fingerprint.unwrap();
+    let mut ue = Machine::secured(1, address, &fingerprint);
+    world.configure(ACCESS, secured(TlsRole::Server, Source::Any, None, ue.fingerprint()));
+    let mut strangers: Vec<_> = (2..12)
+        .map(|number| {
+            let mut stranger = Machine::secured(number, address, &fingerprint);
+            stranger.own.set_ip([198, 51, 100, 99].into());
+            stranger
+        })
+        .collect();
+    let mut begin = |world: &mut Gateway| {
+        for stranger in &mut strangers {
+            stranger.says_hello();
+            stranger.read(world);
+            world.world.settle();
+            // It returns its cookie, and is silent then.
+            stranger.read(world);
+            world.world.settle();
+            world.world.shard.driver_mut().peer_datagrams(stranger.own);
+        }
+    };
+    begin(&mut world);
+    ue.says_hello();
+    ue.read(&mut world);
+    world.world.settle();
+    ue.read(&mut world);
+    begin(&mut world);
+    work(&mut world, &mut [&mut ue]);
+    assert!(ue.is_secured() && world.is_bound(ACCESS));
+}
+
 #[test]
 fn if_nobody_but_strangers_comes_that_is_reported_when_time_is_up() {
     let mut world = Gateway::calm();
