@@ -42,7 +42,7 @@ pub(super) struct Association {
     session: Option<Box<Session>>,
     /// Who is in the middle of a handshake.
     candidates: Vec<Candidate>,
-    /// What has come last before the peer's side was known: a ClientHello may be faster than the answer
+    /// The last ClientHello from before the peer's side was known: it may be faster than the answer
     /// (TS 23.334 clause 6.2.10.4.3, NOTE 3).
     early: Option<(SocketAddr, Vec<u8>)>,
     /// Why the last handshake failed, where it may have been a stranger's.
@@ -184,7 +184,11 @@ impl Plane {
         let Some(association) = &mut point.association else { return };
         match (point.stage, point.bearer) {
             (Stage::Reserved, Bearer::DtlsOverUdp) if bytes.len() <= EARLY_BYTES_MAX => {
-                association.early = Some((source, bytes.to_vec()));
+                let dtls = self.gateway.dtls.as_ref();
+                let greeting = dtls.map(|dtls| dtls.cookies.greet(source, bytes));
+                if !matches!(greeting, None | Some(Greeting::Nothing)) {
+                    association.early = Some((source, bytes.to_vec()));
+                }
             }
             (Stage::Establishing, Bearer::DtlsOverUdp) => {
                 self.candidate_datagram(point_key, source, bytes);

@@ -358,6 +358,9 @@ fn a_hello_before_the_answer_is_kept() {
     ue.read(&mut world);
     world.world.settle();
     assert!(world.world.shard.driver_mut().peer_datagrams(ue.own).is_empty(), "nobody is told");
+    let stranger = Machine::plain(2, address);
+    stranger.post(&mut world, b"not a ClientHello");
+    world.world.settle();
     let mut core = core_machine(&mut world);
     let configured = secured(TlsRole::Server, Source::Any, None, ue.fingerprint());
     world.configure(ACCESS, configured);
