@@ -47,6 +47,8 @@ pub(super) struct Association {
     early: Option<(SocketAddr, Vec<u8>)>,
     /// Why the last handshake failed, where it may have been a stranger's.
     failure: Option<ReleaseCause>,
+    /// From when on nobody else is waited for: it was the peer's, as far as its host tells.
+    given_up_ns: Option<u64>,
 }
 
 struct Candidate {
@@ -154,7 +156,7 @@ impl Plane {
             .and_then(|it| Handshake::client(&dtls.profile, &it, &remote.fingerprints));
         match handshake {
             Ok(handshake) => self.shake(key, address, handshake),
-            Err(error) => self.association_failed(key, error),
+            Err(error) => self.association_failed(key, address, error),
         }
     }
 
@@ -292,7 +294,7 @@ impl Plane {
                 let Some(point) = self.gateway.points.get_mut(key) else { return };
                 let Some(association) = &mut point.association else { return };
                 association.candidates.swap_remove(index);
-                self.association_failed(key, error);
+                self.association_failed(key, source, error);
             }
         }
     }
@@ -311,8 +313,9 @@ impl Plane {
     }
 
     /// A handshake has failed. Where anybody may come it may have been a stranger's, and the peer may still
-    /// come; if it does not, this is what went wrong.
-    fn association_failed(&mut self, key: Key, error: HandshakeError) {
+    /// come; if it does not, this is what went wrong. Another certificate at the peer's own host is most
+    /// likely the peer's: one more handshake is waited for, as others may share its NAT.
+    fn association_failed(&mut self, key: Key, source: SocketAddr, error: HandshakeError) {
         tracing::debug!(%error, "DTLS handshake failed");
         self.metrics.handshakes_failed_other += 1;
         let cause = match error {
@@ -326,6 +329,16 @@ impl Plane {
         if remote.tls_role == TlsRole::Server && remote.source != Source::Address {
             // The word of somebody with a certificate weighs more than that of somebody without.
             association.failure = association.failure.max(Some(cause));
+            let is_of_its_host = match remote.source {
+                Source::Host(host) => host == source.ip(),
+                Source::Any | Source::Address => {
+                    remote.address.is_some_and(|address| address.ip() == source.ip())
+                }
+            };
+            if is_of_its_host && cause == ReleaseCause::PeerNotAuthenticated {
+                let given_up_ns = self.now_ns + self.limits.unbound_timeout_ns;
+                association.given_up_ns.get_or_insert(given_up_ns);
+            }
             return;
         }
         self.report_released(key, cause);
@@ -453,10 +466,13 @@ impl Plane {
         let now_ns = self.now_ns;
         let Some(point) = self.gateway.points.get_mut(key) else { return };
         let Some(association) = &mut point.association else { return };
+        let is_overdue = now_ns >= point.deadline_ns;
+        let is_given_up = association.candidates.is_empty()
+            && association.given_up_ns.is_some_and(|given_up_ns| now_ns >= given_up_ns);
         match (point.stage, point.bearer) {
-            (Stage::Establishing, Bearer::DtlsOverUdp) if now_ns >= point.deadline_ns => {
+            (Stage::Establishing, Bearer::DtlsOverUdp) if is_overdue || is_given_up => {
                 let cause = association.failure.unwrap_or(ReleaseCause::TlsEstablishmentFailure);
-                self.metrics.handshakes_timeout += 1;
+                self.metrics.handshakes_timeout += u64::from(is_overdue);
                 self.forget_association(key);
                 self.report_released(key, cause);
             }

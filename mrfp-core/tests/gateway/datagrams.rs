@@ -460,6 +460,44 @@ fn if_nobody_but_strangers_comes_that_is_reported_when_time_is_up() {
 }
 
 #[test]
+fn another_certificate_at_the_host_that_was_announced_is_reported_soon() {
+    let wrong = Identity::self_signed().unwrap().fingerprint();
+    let announced: SocketAddr = "203.0.113.7:9".parse().unwrap();
+    for (source, address) in [(Source::Host(announced.ip()), None), (Source::Any, Some(announced))]
+    {
+        let mut world = Gateway::calm();
+        let (address_here, fingerprint) = world.reserve(ACCESS, Bearer::DtlsOverUdp, None);
+        let mut ue = Machine::secured(1, address_here, &fingerprint.unwrap());
+        world.configure(ACCESS, secured(TlsRole::Server, source, address, wrong.clone()));
+        ue.says_hello();
+        work(&mut world, &mut [&mut ue]);
+        world.world.pass(3);
+        assert!(world.causes(ACCESS).is_empty(), "it may try again");
+        world.world.pass(4);
+        assert_eq!(world.causes(ACCESS), [ReleaseCause::PeerNotAuthenticated]);
+    }
+}
+
+#[test]
+fn another_certificate_elsewhere_does_not_shorten_the_time_there_is() {
+    let mut world = Gateway::calm();
+    let (address, fingerprint) = world.reserve(ACCESS, Bearer::DtlsOverUdp, None);
+    let fingerprint = fingerprint.unwrap();
+    let mut ue = Machine::secured(1, address, &fingerprint);
+    let mut stranger = Machine::secured(2, address, &fingerprint);
+    stranger.own.set_ip([198, 51, 100, 99].into());
+    let configured = secured(TlsRole::Server, Source::Any, Some(ue.own), ue.fingerprint());
+    world.configure(ACCESS, configured);
+    stranger.says_hello();
+    work(&mut world, &mut [&mut stranger]);
+    assert_eq!(stranger.dtls().error, Some(HandshakeError::AlertReceived(42)));
+    world.world.pass(20);
+    ue.says_hello();
+    work(&mut world, &mut [&mut ue]);
+    assert!(ue.is_secured() && world.is_bound(ACCESS));
+}
+
+#[test]
 fn if_nobody_comes_at_all_dtls_has_failed() {
     for (ours, address) in
         [(TlsRole::Server, None), (TlsRole::Client, "203.0.113.7:6001".parse().ok())]
