@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use mrfp_core::Limits;
 use mrfp_core::mp::{
-    Bearer, Establishment, Refusal, ReleaseCause, RemoteConnectionPoint, Source, TlsRole,
+    Bearer, Command, Establishment, Refusal, ReleaseCause, RemoteConnectionPoint, Source, TlsRole,
 };
 use mrfp_io::{DatagramFaults, Simulator};
 use mrfp_protocol::tls::dtls::{
@@ -525,6 +525,27 @@ fn a_goodbye_of_the_peer_is_reported() {
     work(&mut world, &mut [&mut ue, &mut core]);
     assert_eq!(world.causes(ACCESS), [ReleaseCause::PeerClosed]);
     assert!(ue.received.len() <= 1);
+}
+
+#[test]
+fn whoever_is_stopped_says_goodbye() {
+    // Whichever side ends first, and takes the other with it.
+    for core_is_first in [false, true] {
+        let mut world = Gateway::calm();
+        let earlier = core_is_first.then(|| core_machine(&mut world));
+        let (address, fingerprint) = world.reserve(ACCESS, Bearer::DtlsOverUdp, None);
+        let mut ue = Machine::secured(1, address, &fingerprint.unwrap());
+        let mut core = earlier.unwrap_or_else(|| core_machine(&mut world));
+        world.configure(ACCESS, secured(TlsRole::Server, Source::Any, None, ue.fingerprint()));
+        ue.says_hello();
+        work(&mut world, &mut [&mut ue, &mut core]);
+        exchange(&mut world, &mut ue, &mut core);
+        world.world.commands.push(Command::Stop).unwrap();
+        assert!((0..200).any(|_| !world.world.shard.turn().unwrap()));
+        ue.read(&mut world);
+        assert!(ue.dtls().was_told_goodbye, "core first: {core_is_first}");
+        assert_eq!(world.world.shard.driver_mut().sockets_open(), 0);
+    }
 }
 
 #[test]
