@@ -303,7 +303,7 @@ impl Plane {
 }
 
 /// What counts as one source: an IPv4 address, or the /64 that an IPv6 host gets whole.
-fn network_of(source: IpAddr) -> IpAddr {
+pub(crate) fn network_of(source: IpAddr) -> IpAddr {
     match source {
         IpAddr::V4(_) => source,
         IpAddr::V6(address) => IpAddr::V6((u128::from(address) & !u128::from(u64::MAX)).into()),

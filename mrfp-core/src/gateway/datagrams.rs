@@ -3,7 +3,7 @@
 //! on any other hop. The peer is where it says, or where it turns out to be ("latching"): in the clear
 //! where the first datagram comes from, with DTLS where the first handshake succeeds.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use mrfp_io::Key;
 use mrfp_protocol::tls::HandshakeError;
@@ -14,7 +14,7 @@ use mrfp_protocol::tls::dtls::{
 use super::point::Stage;
 use crate::config::EGRESS_QUIET_NS;
 use crate::mp::{Bearer, Event, ReleaseCause, RemoteConnectionPoint, Source, TlsRole};
-use crate::plane::Plane;
+use crate::plane::{Plane, network_of};
 
 /// Datagrams that may wait to leave when another comes: one leaves in a turn, and a fax sends one every
 /// 30 ms. More would only arrive too late.
@@ -42,11 +42,13 @@ pub(super) struct Association {
     session: Option<Box<Session>>,
     /// Who is in the middle of a handshake.
     candidates: Vec<Candidate>,
-    /// What has come last before the peer's side was known: a ClientHello may be faster than the answer
+    /// The last ClientHello from before the peer's side was known: it may be faster than the answer
     /// (TS 23.334 clause 6.2.10.4.3, NOTE 3).
     early: Option<(SocketAddr, Vec<u8>)>,
     /// Why the last handshake failed, where it may have been a stranger's.
     failure: Option<ReleaseCause>,
+    /// From when on nobody else is waited for: it was the peer's, as far as its host tells.
+    given_up_ns: Option<u64>,
 }
 
 struct Candidate {
@@ -61,13 +63,49 @@ impl Dtls {
     }
 }
 
+impl Association {
+    /// The peer is where it says, if it says; whether it may turn out to be elsewhere depends.
+    fn in_the_clear(remote: &RemoteConnectionPoint) -> Self {
+        let is_latched = remote.source == Source::Address;
+        Self { peer: remote.address, is_latched, ..Self::default() }
+    }
+
+    /// Whether there is a place for one more candidate. A host that has several, as it has many ports, loses
+    /// one to a host that has none, so that no stranger alone can take them all.
+    fn makes_room(&mut self, host: IpAddr) -> bool {
+        let candidates = &mut self.candidates;
+        if candidates.len() < CANDIDATES_MAX {
+            return true;
+        }
+        let places = |host| {
+            let of_host = |it: &&Candidate| network_of(it.source.ip()) == network_of(host);
+            candidates.iter().filter(of_host).count()
+        };
+        let spare = candidates.iter().position(|it| places(it.source.ip()) > 1);
+        match spare {
+            Some(spare) if places(host) == 0 => {
+                candidates.remove(spare);
+                true
+            }
+            Some(_) | None => false,
+        }
+    }
+}
+
 impl Plane {
     /// The peer's side has become known, or another.
     pub(super) fn configure_datagrams(&mut self, key: Key, is_new: bool, afresh: bool) {
-        let Some(point) = self.gateway.point(key) else { return };
+        let Some(point) = self.gateway.points.get_mut(key) else { return };
         let begins = match (point.stage, point.bearer) {
             (Stage::Reserved, _) => true,
-            (Stage::Establishing, _) | (Stage::Up, Bearer::Udp) => is_new || afresh,
+            (Stage::Establishing, _) => is_new || afresh,
+            (Stage::Up, Bearer::Udp) if is_new && !afresh => {
+                // Nothing has to come up for that.
+                if let (Some(association), Some(remote)) = (&mut point.association, &point.remote) {
+                    **association = Association::in_the_clear(remote);
+                }
+                false
+            }
             (Stage::Up | Stage::Released, _) => afresh,
             (Stage::Subtracted, _) => false,
         };
@@ -97,8 +135,7 @@ impl Plane {
                 }
             }
             (Bearer::Udp | Bearer::Tcp | Bearer::TlsOverTcp, _) => {
-                association.is_latched = remote.source == Source::Address;
-                association.peer = remote.address;
+                **association = Association::in_the_clear(remote);
                 if remote.address.is_some() {
                     self.association_up(key);
                 }
@@ -117,7 +154,7 @@ impl Plane {
             .and_then(|it| Handshake::client(&dtls.profile, &it, &remote.fingerprints));
         match handshake {
             Ok(handshake) => self.shake(key, address, handshake),
-            Err(error) => self.association_failed(key, error),
+            Err(error) => self.association_failed(key, address, error),
         }
     }
 
@@ -147,7 +184,11 @@ impl Plane {
         let Some(association) = &mut point.association else { return };
         match (point.stage, point.bearer) {
             (Stage::Reserved, Bearer::DtlsOverUdp) if bytes.len() <= EARLY_BYTES_MAX => {
-                association.early = Some((source, bytes.to_vec()));
+                let dtls = self.gateway.dtls.as_ref();
+                let greeting = dtls.map(|dtls| dtls.cookies.greet(source, bytes));
+                if !matches!(greeting, None | Some(Greeting::Nothing)) {
+                    association.early = Some((source, bytes.to_vec()));
+                }
             }
             (Stage::Establishing, Bearer::DtlsOverUdp) => {
                 self.candidate_datagram(point_key, source, bytes);
@@ -186,8 +227,10 @@ impl Plane {
 
     /// A datagram before the handshake is over: of somebody who is in the middle of it, or wants to begin.
     fn candidate_datagram(&mut self, key: Key, source: SocketAddr, bytes: &[u8]) {
-        let Some(point) = self.gateway.points.get(key) else { return };
-        let (Some(association), Some(remote)) = (&point.association, &point.remote) else { return };
+        let Some(point) = self.gateway.points.get_mut(key) else { return };
+        let (Some(association), Some(remote)) = (&mut point.association, &point.remote) else {
+            return;
+        };
         if !admits(remote, source) {
             return;
         }
@@ -202,8 +245,11 @@ impl Plane {
         match dtls.cookies.greet(source, bytes) {
             Greeting::Nothing => {}
             Greeting::Verify(answer) => self.send_datagram(key, source, &answer),
-            Greeting::Proven(_) if association.candidates.len() >= CANDIDATES_MAX => {}
-            Greeting::Proven(hello) => self.answer_hello(key, source, hello),
+            Greeting::Proven(hello) => {
+                if association.makes_room(source.ip()) {
+                    self.answer_hello(key, source, hello);
+                }
+            }
         }
     }
 
@@ -246,7 +292,7 @@ impl Plane {
                 let Some(point) = self.gateway.points.get_mut(key) else { return };
                 let Some(association) = &mut point.association else { return };
                 association.candidates.swap_remove(index);
-                self.association_failed(key, error);
+                self.association_failed(key, source, error);
             }
         }
     }
@@ -265,8 +311,9 @@ impl Plane {
     }
 
     /// A handshake has failed. Where anybody may come it may have been a stranger's, and the peer may still
-    /// come; if it does not, this is what went wrong.
-    fn association_failed(&mut self, key: Key, error: HandshakeError) {
+    /// come; if it does not, this is what went wrong. Another certificate at the peer's own host is most
+    /// likely the peer's: one more handshake is waited for, as others may share its NAT.
+    fn association_failed(&mut self, key: Key, source: SocketAddr, error: HandshakeError) {
         tracing::debug!(%error, "DTLS handshake failed");
         self.metrics.handshakes_failed_other += 1;
         let cause = match error {
@@ -280,6 +327,16 @@ impl Plane {
         if remote.tls_role == TlsRole::Server && remote.source != Source::Address {
             // The word of somebody with a certificate weighs more than that of somebody without.
             association.failure = association.failure.max(Some(cause));
+            let is_of_its_host = match remote.source {
+                Source::Host(host) => host == source.ip(),
+                Source::Any | Source::Address => {
+                    remote.address.is_some_and(|address| address.ip() == source.ip())
+                }
+            };
+            if is_of_its_host && cause == ReleaseCause::PeerNotAuthenticated {
+                let given_up_ns = self.now_ns + self.limits.unbound_timeout_ns;
+                association.given_up_ns.get_or_insert(given_up_ns);
+            }
             return;
         }
         self.report_released(key, cause);
@@ -407,10 +464,13 @@ impl Plane {
         let now_ns = self.now_ns;
         let Some(point) = self.gateway.points.get_mut(key) else { return };
         let Some(association) = &mut point.association else { return };
+        let is_overdue = now_ns >= point.deadline_ns;
+        let is_given_up = association.candidates.is_empty()
+            && association.given_up_ns.is_some_and(|given_up_ns| now_ns >= given_up_ns);
         match (point.stage, point.bearer) {
-            (Stage::Establishing, Bearer::DtlsOverUdp) if now_ns >= point.deadline_ns => {
+            (Stage::Establishing, Bearer::DtlsOverUdp) if is_overdue || is_given_up => {
                 let cause = association.failure.unwrap_or(ReleaseCause::TlsEstablishmentFailure);
-                self.metrics.handshakes_timeout += 1;
+                self.metrics.handshakes_timeout += u64::from(is_overdue);
                 self.forget_association(key);
                 self.report_released(key, cause);
             }

@@ -82,6 +82,10 @@ impl Plane {
         let was_up = point.stage == Stage::Up;
         point.received_end |= was_up && ending == Ending::Graceful;
         let other = point.other;
+        if was_up {
+            // Of datagrams, whose connection knows nothing of their DTLS.
+            self.end_association(point_key);
+        }
         self.report_released(point_key, cause);
         self.end(key, ending);
         if was_up && let Some(other) = other {
@@ -108,6 +112,7 @@ impl Plane {
         let Some(point) = self.gateway.point_mut(key) else { return };
         if point.stage == Stage::Up {
             point.stage = Stage::Released;
+            self.end_association(key);
             self.end_bearer(key, ending);
         }
     }

@@ -48,7 +48,7 @@ impl<D: Driver> Shard<D> {
         Ok((address, fingerprint))
     }
 
-    /// One for datagrams: its port is a socket that hears anybody until it knows its peer.
+    /// One for datagrams: its port is a socket that hears anybody. Whose datagrams count is told by their source.
     fn reserve_datagram_point(
         &mut self,
         reserve: &ReserveConnectionPoint,

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use mrfp_core::Limits;
 use mrfp_core::mp::{
-    Bearer, Establishment, Refusal, ReleaseCause, RemoteConnectionPoint, Source, TlsRole,
+    Bearer, Command, Establishment, Refusal, ReleaseCause, RemoteConnectionPoint, Source, TlsRole,
 };
 use mrfp_io::{DatagramFaults, Simulator};
 use mrfp_protocol::tls::dtls::{
@@ -303,6 +303,13 @@ fn a_peer_that_has_moved_is_followed_when_the_controller_says_so() {
     before.send(&mut world, b"still there");
     work(&mut world, &mut [&mut before, &mut core]);
     assert!(core.received.is_empty());
+    // Nothing new has come up. Nor has where it is not known where the peer is now.
+    world.configure(ACCESS, remote(Source::Any, None));
+    core.send(&mut world, b"to nobody");
+    work(&mut world, &mut [&mut after, &mut core]);
+    assert!(after.received.is_empty());
+    exchange(&mut world, &mut before, &mut core);
+    assert_eq!(world.times_bound(ACCESS), 1);
 }
 
 #[test]
@@ -351,6 +358,9 @@ fn a_hello_before_the_answer_is_kept() {
     ue.read(&mut world);
     world.world.settle();
     assert!(world.world.shard.driver_mut().peer_datagrams(ue.own).is_empty(), "nobody is told");
+    let stranger = Machine::plain(2, address);
+    stranger.post(&mut world, b"not a ClientHello");
+    world.world.settle();
     let mut core = core_machine(&mut world);
     let configured = secured(TlsRole::Server, Source::Any, None, ue.fingerprint());
     world.configure(ACCESS, configured);
@@ -399,6 +409,42 @@ fn strangers_do_not_keep_the_peer_out() {
     assert!(ue.is_secured() && world.is_bound(ACCESS));
 }
 
+/// Whoever has an address has many ports.
+#[test]
+fn a_stranger_who_fills_all_places_does_not_keep_others_out() {
+    let mut world = Gateway::calm();
+    let (address, fingerprint) = world.reserve(ACCESS, Bearer::DtlsOverUdp, None);
+    let fingerprint = fingerprint.unwrap();
+    let mut ue = Machine::secured(1, address, &fingerprint);
+    world.configure(ACCESS, secured(TlsRole::Server, Source::Any, None, ue.fingerprint()));
+    let mut strangers: Vec<_> = (2..12)
+        .map(|number| {
+            let mut stranger = Machine::secured(number, address, &fingerprint);
+            stranger.own.set_ip([198, 51, 100, 99].into());
+            stranger
+        })
+        .collect();
+    let mut begin = |world: &mut Gateway| {
+        for stranger in &mut strangers {
+            stranger.says_hello();
+            stranger.read(world);
+            world.world.settle();
+            // It returns its cookie, and is silent then.
+            stranger.read(world);
+            world.world.settle();
+            world.world.shard.driver_mut().peer_datagrams(stranger.own);
+        }
+    };
+    begin(&mut world);
+    ue.says_hello();
+    ue.read(&mut world);
+    world.world.settle();
+    ue.read(&mut world);
+    begin(&mut world);
+    work(&mut world, &mut [&mut ue]);
+    assert!(ue.is_secured() && world.is_bound(ACCESS));
+}
+
 #[test]
 fn if_nobody_but_strangers_comes_that_is_reported_when_time_is_up() {
     let mut world = Gateway::calm();
@@ -411,6 +457,44 @@ fn if_nobody_but_strangers_comes_that_is_reported_when_time_is_up() {
     assert!(world.causes(ACCESS).is_empty());
     world.world.pass(40);
     assert_eq!(world.causes(ACCESS), [ReleaseCause::PeerNotAuthenticated]);
+}
+
+#[test]
+fn another_certificate_at_the_host_that_was_announced_is_reported_soon() {
+    let wrong = Identity::self_signed().unwrap().fingerprint();
+    let announced: SocketAddr = "203.0.113.7:9".parse().unwrap();
+    for (source, address) in [(Source::Host(announced.ip()), None), (Source::Any, Some(announced))]
+    {
+        let mut world = Gateway::calm();
+        let (address_here, fingerprint) = world.reserve(ACCESS, Bearer::DtlsOverUdp, None);
+        let mut ue = Machine::secured(1, address_here, &fingerprint.unwrap());
+        world.configure(ACCESS, secured(TlsRole::Server, source, address, wrong.clone()));
+        ue.says_hello();
+        work(&mut world, &mut [&mut ue]);
+        world.world.pass(3);
+        assert!(world.causes(ACCESS).is_empty(), "it may try again");
+        world.world.pass(4);
+        assert_eq!(world.causes(ACCESS), [ReleaseCause::PeerNotAuthenticated]);
+    }
+}
+
+#[test]
+fn another_certificate_elsewhere_does_not_shorten_the_time_there_is() {
+    let mut world = Gateway::calm();
+    let (address, fingerprint) = world.reserve(ACCESS, Bearer::DtlsOverUdp, None);
+    let fingerprint = fingerprint.unwrap();
+    let mut ue = Machine::secured(1, address, &fingerprint);
+    let mut stranger = Machine::secured(2, address, &fingerprint);
+    stranger.own.set_ip([198, 51, 100, 99].into());
+    let configured = secured(TlsRole::Server, Source::Any, Some(ue.own), ue.fingerprint());
+    world.configure(ACCESS, configured);
+    stranger.says_hello();
+    work(&mut world, &mut [&mut stranger]);
+    assert_eq!(stranger.dtls().error, Some(HandshakeError::AlertReceived(42)));
+    world.world.pass(20);
+    ue.says_hello();
+    work(&mut world, &mut [&mut ue]);
+    assert!(ue.is_secured() && world.is_bound(ACCESS));
 }
 
 #[test]
@@ -441,6 +525,27 @@ fn a_goodbye_of_the_peer_is_reported() {
     work(&mut world, &mut [&mut ue, &mut core]);
     assert_eq!(world.causes(ACCESS), [ReleaseCause::PeerClosed]);
     assert!(ue.received.len() <= 1);
+}
+
+#[test]
+fn whoever_is_stopped_says_goodbye() {
+    // Whichever side ends first, and takes the other with it.
+    for core_is_first in [false, true] {
+        let mut world = Gateway::calm();
+        let earlier = core_is_first.then(|| core_machine(&mut world));
+        let (address, fingerprint) = world.reserve(ACCESS, Bearer::DtlsOverUdp, None);
+        let mut ue = Machine::secured(1, address, &fingerprint.unwrap());
+        let mut core = earlier.unwrap_or_else(|| core_machine(&mut world));
+        world.configure(ACCESS, secured(TlsRole::Server, Source::Any, None, ue.fingerprint()));
+        ue.says_hello();
+        work(&mut world, &mut [&mut ue, &mut core]);
+        exchange(&mut world, &mut ue, &mut core);
+        world.world.commands.push(Command::Stop).unwrap();
+        assert!((0..200).any(|_| !world.world.shard.turn().unwrap()));
+        ue.read(&mut world);
+        assert!(ue.dtls().was_told_goodbye, "core first: {core_is_first}");
+        assert_eq!(world.world.shard.driver_mut().sockets_open(), 0);
+    }
 }
 
 #[test]

@@ -119,6 +119,10 @@ fn whoever_has_not_shown_to_be_there_costs_nothing() {
     client.take(answer);
     let proven = client.take_output().remove(0);
     assert!(matches!(cookies.greet(source(), &proven), Greeting::Proven(_)));
+    // Our records could not count on from there (RFC 6347 section 4.1).
+    let mut last = proven.clone();
+    last[5..11].fill(0xff);
+    assert!(matches!(cookies.greet(source(), &last), Greeting::Nothing));
     // The same from elsewhere, or to somebody else, is worth nothing.
     let elsewhere = "192.0.2.8:4000".parse().unwrap();
     assert!(matches!(cookies.greet(elsewhere, &proven), Greeting::Verify(_)));

@@ -112,6 +112,7 @@ impl<'a> Hello<'a> {
         let is_hello = header.content_type == CONTENT_HANDSHAKE
             && header.version[0] == VERSION_OF_FIRST[0]
             && header.epoch == 0
+            && header.sequence < SEQUENCE_MAX
             && header.length == record.len()
             && message_type == MESSAGE_CLIENT_HELLO;
         if !is_hello || !is_whole {
@@ -155,5 +156,7 @@ fn record(header: Header, message_type: u8, message_sequence: u16, body: &[u8]) 
     [&header.to_bytes()[..], &message, body].concat()
 }
 
+/// Our records count on from those of a ClientHello, and there must be numbers left for them.
+const SEQUENCE_MAX: u64 = 1 << 47;
 pub(super) const COOKIE_BYTES: usize = 32;
 const MESSAGE_HELLO_VERIFY_REQUEST: u8 = 3;
