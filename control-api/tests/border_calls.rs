@@ -186,6 +186,26 @@ fn a_new_offer_brings_a_lost_bearer_back() {
 }
 
 #[test]
+fn what_is_passed_stays_so_when_the_ue_offers_again() {
+    let mut world = World::new(config());
+    world.begin(CALL, core(), access());
+    let fingerprint = format!("a=fingerprint:{FINGERPRINT}\r\n");
+    let of_core = plain(1, "passive").replace(" TCP/MSRP", " TCP/TLS/MSRP") + &fingerprint;
+    let of_core = of_core.replace("path:msrp:", "path:msrps:");
+    let of_ue = |version| protected(version).replace("a=3ge2ae:requested\r\n", "");
+    world.offer(1, Leg::Caller, &of_core).expect("goes on");
+    world.answer(1, &of_ue(1)).expect("goes back");
+    assert!(world.points.values().all(|point| point.reserved.bearer == Bearer::Tcp));
+    // The session is refreshed.
+    let offer = world.offer(2, Leg::Callee, &of_ue(1)).expect("goes on");
+    assert!(offer.contains(" TCP/TLS/MSRP "), "{offer}");
+    world.answer(2, &of_core).expect("goes back");
+    assert_eq!(world.points.len(), 2);
+    assert!(world.points.values().all(|point| point.configured == 1));
+    world.end();
+}
+
+#[test]
 fn an_offer_that_changes_nothing_leaves_the_connections_alone() {
     let mut world = World::new(config());
     established(&mut world);
