@@ -186,6 +186,45 @@ fn a_new_offer_brings_a_lost_bearer_back() {
 }
 
 #[test]
+fn a_lost_bearer_comes_back_on_both_sides_where_one_party_alone_has_moved() {
+    let mut world = World::new(config());
+    established(&mut world);
+    // The shard ends the other connection with the lost one, and tells of that one only.
+    world.released(SideRole::Access, ReleaseCause::ConnectionLost);
+    let again = protected(2).replace("40210", "40220").replace("q7Fz0K2m9XbA", "r7Fz0K2m9XbA");
+    world.offer(2, Leg::Caller, &again).expect("goes on");
+    world.answer(2, &plain(1, "passive")).expect("goes back");
+    assert!(world.points.values().all(|point| point.afresh && point.configured == 2));
+    world.wait(10);
+    assert_eq!(world.release(), None);
+    world.end();
+}
+
+#[test]
+fn tls_of_the_parties_own_begins_anew_on_both_sides_or_on_neither() {
+    let between = |sdp: &str| {
+        let sdp = sdp.replace("a=3ge2ae:requested\r\n", "a=key-mgmt:mikey AQAFAA==\r\n");
+        sdp.replace(" TCP/MSRP", " TCP/TLS/MSRP").replace("path:msrp:", "path:msrps:")
+    };
+    let mut world = World::new(config());
+    world.begin(CALL, access(), core());
+    world.offer(1, Leg::Caller, &between(&protected(1))).expect("goes on");
+    world.answer(1, &between(&plain(1, "passive"))).expect("goes back");
+    assert!(world.points.values().all(|point| point.reserved.bearer == Bearer::Tcp));
+    world.bound(SideRole::Access);
+    world.bound(SideRole::Core);
+    world.offer(2, Leg::Caller, &between(&protected(1))).expect("goes on");
+    world.answer(2, &between(&plain(1, "passive"))).expect("goes back");
+    assert!(world.points.values().all(|point| point.configured == 1));
+    // A new session of the UE begins with a ClientHello, which is nothing for a connection that stands.
+    let again = between(&protected(2)).replace("q7Fz0K2m9XbA", "r7Fz0K2m9XbA");
+    world.offer(3, Leg::Caller, &again).expect("goes on");
+    world.answer(3, &between(&plain(1, "passive"))).expect("goes back");
+    assert!(world.points.values().all(|point| point.afresh && point.configured == 2));
+    world.end();
+}
+
+#[test]
 fn what_is_passed_stays_so_when_the_ue_offers_again() {
     let mut world = World::new(config());
     world.begin(CALL, core(), access());

@@ -336,27 +336,31 @@ impl Border {
         let answered = terms.answer(&exchange.offer, &plans, &answer, &mut sent)?;
         for (index, configured) in answered.media.iter().enumerate() {
             let Some(configured) = configured else { continue };
-            let line = &exchange.lines[index];
+            let nats = [from, from.other()].map(|leg| self.config.side(call.party(leg).side).nat);
+            let was_agreed = exchange.before.streams.contains_key(&index);
+            let line = &mut exchange.lines[index];
+            let stream = match &mut line.place {
+                Place::New(stream) => stream.as_mut(),
+                _ => {
+                    call.agreed.streams.get_mut(&index).expect("an m-line with ends has its stream")
+                }
+            };
             let ids = line.tls_ids.clone();
+            let is_afresh = [stream.point(from).tls_id != ids.0, said[index]];
+            // The shard has ended both connections with the one that was lost, and TLS of the parties' own is
+            // one from end to end.
+            let is_one = line.profile == Profile::Passed && was_agreed;
+            let both_afresh = !stream.kind.is_datagrams()
+                && (stream.has_lost_bearer() || (is_one && is_afresh.contains(&true)));
             let sides = [
-                (from, &configured.offerer, ids.0, None),
-                (from.other(), &configured.answerer, ids.1, Some(said[index])),
+                (from, &configured.offerer, ids.0, is_afresh[0], nats[0]),
+                (from.other(), &configured.answerer, ids.1, is_afresh[1], nats[1]),
             ];
-            for (leg, remote, tls_id, is_afresh) in sides {
-                let nat = self.config.side(call.party(leg).side).nat;
-                let stream = match &mut exchange.lines[index].place {
-                    Place::New(stream) => stream.as_mut(),
-                    _ => call
-                        .agreed
-                        .streams
-                        .get_mut(&index)
-                        .expect("an m-line with ends has its stream"),
-                };
+            for (leg, remote, tls_id, is_afresh, nat) in sides {
                 let point = stream.point_mut(leg);
                 let remote = placed(remote, point.bearer, nat);
                 // Where nothing was before there is nothing to give up.
-                let is_afresh =
-                    point.remote.is_some() && is_afresh.unwrap_or_else(|| point.tls_id != tls_id);
+                let is_afresh = point.remote.is_some() && (is_afresh || both_afresh);
                 point.tls_id = tls_id;
                 if is_afresh || point.remote.as_ref() != Some(&remote) {
                     let shard = call.shard.expect("a call with streams has its shard");
