@@ -4,7 +4,9 @@ mod border_shards;
 
 use border_shards::*;
 use control_api::border::sdp::Start;
-use control_api::border::{BorderCallId, Event, ExchangeId, Leg, MediaSecurity, Party, SideRole};
+use control_api::border::{
+    BorderCallId, Event, ExchangeId, Leg, MediaSecurity, Party, Refusal as Refused, SideRole,
+};
 use mrfp_core::mp::{
     Bearer, Command, Establishment, Event as Mp, Refusal, ReleaseCause, Source, TlsRole,
 };
@@ -241,6 +243,24 @@ fn what_is_passed_stays_so_when_the_ue_offers_again() {
     world.answer(2, &of_core).expect("goes back");
     assert_eq!(world.points.len(), 2);
     assert!(world.points.values().all(|point| point.configured == 1));
+    world.end();
+}
+
+#[test]
+fn what_a_party_says_takes_no_more_room_than_it_is_worth() {
+    let mut world = World::new(config());
+    world.begin(CALL, access(), core());
+    let lines = |what: &str, count: usize| protected(1) + &what.repeat(count);
+    let status = |outcome: Result<String, _>| outcome.err().map(|it: Refused| it.status);
+    assert_eq!(status(world.offer(1, Leg::Caller, &lines("a=\r\n", 10_000))), Some(488));
+    let fingerprint = format!("a=fingerprint:{FINGERPRINT}\r\n");
+    assert_eq!(status(world.offer(2, Leg::Caller, &lines(&fingerprint, 100))), Some(488));
+    // What stands for the session would be written under each m-line.
+    let session = format!("t=0 0\r\na=fingerprint:{}\r\n", "x".repeat(40_000));
+    let bfcp = "m=application 50000 TCP/TLS/BFCP *\r\na=setup:active\r\n".repeat(30);
+    let offer = protected(1).replace("t=0 0\r\n", &session) + &bfcp;
+    assert_eq!(status(world.offer(3, Leg::Caller, &offer)), Some(488));
+    world.offer(4, Leg::Caller, &lines("a=x\r\n", 500)).expect("goes on");
     world.end();
 }
 

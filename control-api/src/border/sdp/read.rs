@@ -128,6 +128,9 @@ pub struct Msrp {
 /// # Errors
 /// It is none, or exceeds a limit.
 pub fn read(sdp: &[u8]) -> Result<Description, Refusal> {
+    if sdp.split(|byte| *byte == b'\n').count() > LINES_MAX {
+        return Err(not_acceptable("Too many lines"));
+    }
     let session = parse_text(sdp)
         .map_err(|error| Refusal { warning: Some(error.warning()), ..not_acceptable("") })?;
     let text = Text::read(sdp);
@@ -184,6 +187,10 @@ impl Media {
         let either = |name: &str| both.into_iter().find_map(|attributes| find(attributes, name));
         let has = |name: &str| both.into_iter().flatten().any(|it| it.attribute == name);
         let connection = media.connections.first().or(session.connection.as_ref());
+        let fingerprints = fingerprints(&session.attributes, &media.attributes).unwrap_or_default();
+        if fingerprints.len() > FINGERPRINTS_MAX {
+            return Err(not_acceptable(format!("Line {line_number}: too many fingerprints")));
+        }
         let tls_id = |name: &str| {
             let value = either(name)?.trim().to_owned();
             Some(TlsId { is_dtls_id: name == "dtls-id", value })
@@ -202,7 +209,7 @@ impl Media {
                 "existing" => Some(false),
                 _ => None,
             }),
-            fingerprints: fingerprints(&session.attributes, &media.attributes).unwrap_or_default(),
+            fingerprints,
             tls_id: tls_id("tls-id").or_else(|| tls_id("dtls-id")),
             e2ae: own("3ge2ae").and_then(|value| match value.trim() {
                 "requested" => Some(EndToAccessEdge::Requested),
@@ -246,3 +253,9 @@ fn find<'a>(attributes: &'a [Attribute], name: &str) -> Option<&'a str> {
     let mut named = attributes.iter().filter(|attribute| attribute.attribute == name);
     named.find_map(|attribute| attribute.value.as_deref())
 }
+
+/// Lines of a description, each of which is remembered for as long as the call lasts: the most m-lines
+/// that are taken with 32 lines each.
+const LINES_MAX: usize = 1024;
+/// Certificates of one stream: a few hashes of each of a few.
+const FINGERPRINTS_MAX: usize = 16;

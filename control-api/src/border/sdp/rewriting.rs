@@ -13,6 +13,7 @@ use super::{
     Answered, Configured, Description, End, Ends, Exchange, Peer, Plan, Profile, Rewritten, Sent,
     not_acceptable,
 };
+use crate::sdp::SDP_SIZE_MAX;
 
 /// What the receiver of a description reads under one anchored m-line.
 struct Shown<'a> {
@@ -52,7 +53,7 @@ impl Exchange<'_> {
     /// What the answerer is sent. `plans` has one entry for each m-line of the offer.
     ///
     /// # Errors
-    /// No m-line is left.
+    /// No m-line is left, or what is becomes too long.
     ///
     /// # Panics
     /// `plans` is shorter than the offer, or lacks the ends of an anchored m-line.
@@ -95,13 +96,13 @@ impl Exchange<'_> {
                 (None, _) => (),
             }
         }
-        Ok(writer.finish(&shown, sent))
+        writer.finish(&shown, sent)
     }
 
     /// What the offerer is sent, and how the connection points are configured.
     ///
     /// # Errors
-    /// The answer does not fit what the answerer was offered.
+    /// The answer does not fit what the answerer was offered, or becomes too long.
     ///
     /// # Panics
     /// As [`Self::offer`].
@@ -154,7 +155,7 @@ impl Exchange<'_> {
                 (None, _) => (),
             }
         }
-        Ok(Answered { rewritten: writer.finish(&shown, sent), media: configured })
+        Ok(Answered { rewritten: writer.finish(&shown, sent)?, media: configured })
     }
 
     /// What we offer of an m-line.
@@ -593,7 +594,11 @@ impl Writer<'_> {
 
     /// The text with its origin, which is taken down: but for the version it is the same in every
     /// description that a party is sent.
-    fn finish(mut self, shown: &[Option<Shown<'_>>], sent: &mut Sent) -> Rewritten {
+    fn finish(
+        mut self,
+        shown: &[Option<Shown<'_>>],
+        sent: &mut Sent,
+    ) -> Result<Rewritten, Refusal> {
         let first = shown.iter().flatten().next().map(|shown| shown.end.address.ip());
         let origin = sent.origin.or(first.filter(|_| self.exchange.rules.hide_topology));
         if let Some(origin) = origin {
@@ -615,8 +620,13 @@ impl Writer<'_> {
             };
         }
         self.version(version);
-        *sent = Sent { version, origin, sdp: self.text.written() };
-        Rewritten { text: self.text }
+        let sdp = self.text.written();
+        // What was said once for the session may stand under every m-line now.
+        if sdp.len() > SDP_SIZE_MAX {
+            return Err(not_acceptable("Session description too long for the other party"));
+        }
+        *sent = Sent { version, origin, sdp };
+        Ok(Rewritten { text: self.text })
     }
 
     fn version(&mut self, version: u64) {
