@@ -265,6 +265,27 @@ fn what_a_party_says_takes_no_more_room_than_it_is_worth() {
 }
 
 #[test]
+fn while_a_fax_is_on_hold_nobody_else_takes_its_place() {
+    let mut world = World::new(config());
+    world.begin(CALL, access(), core());
+    let fax = |version: u32, at: &str| {
+        format!(
+            "v=0\r\no=a 1 {version} IN IP4 192.0.2.9\r\ns=-\r\nc=IN IP4 {at}\r\nt=0 0\r\n\
+             m=image 7000 udptl t38\r\n"
+        )
+    };
+    world.offer(1, Leg::Caller, &fax(1, "198.51.100.7")).expect("goes on");
+    world.answer(1, &fax(1, "192.0.2.9")).expect("goes back");
+    let source =
+        |world: &World| world.on(SideRole::Core)[0].1.remote.as_ref().expect("configured").source;
+    assert_eq!(source(&world), Source::Address);
+    world.offer(2, Leg::Callee, &fax(2, "0.0.0.0")).expect("goes on");
+    world.answer(2, &fax(2, "198.51.100.7")).expect("goes back");
+    assert_ne!(source(&world), Source::Any);
+    world.end();
+}
+
+#[test]
 fn an_offer_that_changes_nothing_leaves_the_connections_alone() {
     let mut world = World::new(config());
     established(&mut world);

@@ -1,6 +1,6 @@
 //! Writes what the other party reads.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use mrfp_core::mp::{Establishment, MsrpPaths, RemoteConnectionPoint, Source, TlsRole};
 
@@ -463,6 +463,10 @@ impl Writer<'_> {
             // Who is not anchored here stays where it is.
             let old = self.text.all(Section::Session, "c=").next().map(<[u8]>::to_vec);
             let old = old.map(|old| String::from_utf8_lossy(&old).into_owned());
+        // Nobody comes from nowhere, as long as that lasts.
+        (Source::Address, None) if media.kind.is_datagrams() && media.is_held_by_address() => {
+            Source::Host(Ipv4Addr::UNSPECIFIED.into())
+        }
             for index in live().filter(|index| shown.get(*index).is_none_or(Option::is_none)) {
                 let section = Section::Media(index);
                 if let Some(old) = &old
