@@ -247,6 +247,53 @@ fn what_is_passed_stays_so_when_the_ue_offers_again() {
 }
 
 #[test]
+fn nobody_has_the_node_connect_to_itself_or_to_no_host_at_all() {
+    let elsewhere = [
+        ("192.0.2.9:50210", "127.0.0.1:8080"),
+        ("192.0.2.9:50210", "0.0.0.0:8080"),
+        ("192.0.2.9:50210", "[::1]:8080"),
+        ("192.0.2.9:50210", "[::ffff:127.0.0.1]:8080"),
+        ("192.0.2.9:50210", "169.254.169.254:80"),
+        ("192.0.2.9:50210", "224.0.0.1:80"),
+        ("192.0.2.9:50210", "255.255.255.255:80"),
+        ("192.0.2.9:50210", "192.0.2.9:0"),
+        // The node, on its other side.
+        ("192.0.2.9:50210", "203.0.113.1:80"),
+    ];
+    for (from, to) in elsewhere {
+        let mut world = World::new(config());
+        world.begin(CALL, access(), core());
+        world.offer(1, Leg::Caller, &protected(1)).expect("goes on");
+        let answer = plain(1, "passive").replace("a=msrp-cema\r\n", "").replace(from, to);
+        assert!(answer.contains(to));
+        let refusal = world.answer(1, &answer).expect_err(to);
+        assert_eq!(refusal.status, 488, "{to}");
+        assert!(world.points.values().all(|point| point.remote.is_none()), "{to}");
+        world.end();
+    }
+    for to in ["127.0.0.1", "169.254.169.254", "224.0.0.1", "203.0.113.1"] {
+        let mut world = World::new(config());
+        world.begin(CALL, access(), core());
+        world.offer(1, Leg::Caller, &protected(1)).expect("goes on");
+        let answer = plain(1, "passive").replace("c=IN IP4 192.0.2.9", &format!("c=IN IP4 {to}"));
+        let refusal = world.answer(1, &answer).expect_err(to);
+        assert_eq!(refusal.status, 488, "{to}");
+        world.end();
+    }
+    // A datagram is sent unasked.
+    let mut world = World::new(config());
+    world.begin(CALL, access(), core());
+    let fax = |to: &str| {
+        format!(
+            "v=0\r\no=a 1 1 IN IP4 {to}\r\ns=-\r\nc=IN IP4 {to}\r\nt=0 0\r\nm=image 53 udptl t38\r\n"
+        )
+    };
+    world.offer(1, Leg::Caller, &fax("198.51.100.7")).expect("goes on");
+    assert_eq!(world.answer(1, &fax("127.0.0.1")).expect_err("loopback").status, 488);
+    world.end();
+}
+
+#[test]
 fn what_a_party_says_takes_no_more_room_than_it_is_worth() {
     let mut world = World::new(config());
     world.begin(CALL, access(), core());

@@ -76,9 +76,11 @@ impl Exchange<'_> {
             return Err(refusal.clone());
         }
         for (media, plan) in offer.media.iter().zip(plans) {
-            if plan.profile.is_anchored() {
+            if let Some(ends) = anchored(media, plan) {
                 let is_protected = plan.profile == Profile::EndToAccessEdge;
-                self.offerer.check_place(media, roles::offered(media), is_protected)?;
+                let setup = roles::offered(media);
+                let ends = [&ends.offerer, &ends.answerer];
+                self.offerer.check_place(media, setup, is_protected, ends)?;
             }
         }
         let shown: Vec<Option<Shown<'_>>> = offer
@@ -280,8 +282,11 @@ impl Exchange<'_> {
                 msrp,
             }
         };
-        self.offerer.check_place(offered, parties.offerer, is_protected)?;
-        self.answerer.check_place(answered, parties.answerer, is_protected)?;
+        let (first_end, second_end) = (&ends.offerer, &ends.answerer);
+        let ends = [first_end, second_end];
+        self.offerer.check_place(offered, parties.offerer, is_protected, ends)?;
+        let ends = [second_end, first_end];
+        self.answerer.check_place(answered, parties.answerer, is_protected, ends)?;
         let offerer = point(self.offerer, offered, parties.offerer, first, paths.0);
         let answerer = point(self.answerer, answered, parties.answerer, second, paths.1);
         Ok((shown, Configured { offerer, answerer }))
@@ -297,16 +302,53 @@ impl Peer {
         self.source != Source::Address
     }
 
-    /// Whether a party that we begin with, over TCP or DTLS, says where it is, without a resolver.
-    fn check_place(&self, media: &Media, setup: Setup, is_protected: bool) -> Result<(), Refusal> {
+    /// Whether a party that we begin with, over TCP or DTLS, says where it is, without a resolver; and whether
+    /// what we are to connect or send to may be a party at all. `ends` are ours, the party's first.
+    fn check_place(
+        &self,
+        media: &Media,
+        setup: Setup,
+        is_protected: bool,
+        ends: [&End; 2],
+    ) -> Result<(), Refusal> {
         let begins = !media.kind.is_datagrams() || (is_protected && self.role == SideRole::Access);
-        let is_somewhere = connect_to(media).is_some() || media.is_held_by_address();
+        let address = connect_to(media);
+        let is_somewhere = address.is_some() || media.is_held_by_address();
+        let line = media.line_number;
         if begins && setup == Setup::Passive && !is_somewhere {
-            let line = media.line_number;
             return Err(not_acceptable(format!("Line {line}: no address to connect to")));
+        }
+        // Datagrams in the clear are sent to whoever is named, whatever its role.
+        if let Some(address) = address
+            && (!begins || setup == Setup::Passive)
+            && !may_be_a_party(address, ends)
+        {
+            return Err(not_acceptable(format!("Line {line}: {address} is nobody's address")));
         }
         Ok(())
     }
+}
+
+/// A description must not lead us to services of this host, to our side of the other network, or to
+/// everybody on a link: the media of a stranger would reach what no stranger reaches.
+fn may_be_a_party(address: SocketAddr, ends: [&End; 2]) -> bool {
+    let [own, other] = ends.map(|end| end.address.ip().to_canonical());
+    let ip = address.ip().to_canonical();
+    let is_host = match ip {
+        IpAddr::V4(ip) => ip.octets()[0] != 0 && !ip.is_broadcast(),
+        IpAddr::V6(ip) => !ip.is_unspecified(),
+    };
+    let is_link_local = |ip: IpAddr| match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        // RFC 4291 section 2.4: fe80::/10.
+        IpAddr::V6(ip) => ip.segments()[0] & 0xffc0 == 0xfe80,
+    };
+    address.port() != 0
+        && is_host
+        && !ip.is_multicast()
+        && (own.is_loopback() || !ip.is_loopback())
+        && (is_link_local(own) || !is_link_local(ip))
+        && (ip == own || ip != other)
 }
 
 /// Whether an answer is one to what was asked.
@@ -421,6 +463,10 @@ fn tls_role(kind: Kind, peer: Setup, is_offerer: bool) -> TlsRole {
 /// From where it may come, as far as its description tells enough for that.
 fn source(rule: Source, media: &Media, setup: Setup, address: Option<SocketAddr>) -> Source {
     match (rule, address) {
+        // Nobody comes from nowhere, as long as that lasts.
+        (Source::Address, None) if media.kind.is_datagrams() && media.is_held_by_address() => {
+            Source::Host(Ipv4Addr::UNSPECIFIED.into())
+        }
         (Source::Address, None) => Source::Any,
         // Whoever connects does so from a port of its kernel's choice.
         (Source::Address, Some(address))
@@ -463,10 +509,6 @@ impl Writer<'_> {
             // Who is not anchored here stays where it is.
             let old = self.text.all(Section::Session, "c=").next().map(<[u8]>::to_vec);
             let old = old.map(|old| String::from_utf8_lossy(&old).into_owned());
-        // Nobody comes from nowhere, as long as that lasts.
-        (Source::Address, None) if media.kind.is_datagrams() && media.is_held_by_address() => {
-            Source::Host(Ipv4Addr::UNSPECIFIED.into())
-        }
             for index in live().filter(|index| shown.get(*index).is_none_or(Option::is_none)) {
                 let section = Section::Media(index);
                 if let Some(old) = &old
