@@ -333,6 +333,19 @@ fn while_a_fax_is_on_hold_nobody_else_takes_its_place() {
 }
 
 #[test]
+fn msrp_knows_nothing_of_new_connections() {
+    let mut world = World::new(config());
+    let new = |sdp: String| sdp + "a=connection:new\r\n";
+    world.begin(CALL, access(), core());
+    for version in 1..=2 {
+        world.offer(version, Leg::Caller, &new(protected(version))).expect("goes on");
+        world.answer(version, &new(plain(version, "passive"))).expect("goes back");
+    }
+    assert!(world.points.values().all(|point| !point.afresh), "RFC 6135 section 4.4");
+    world.end();
+}
+
+#[test]
 fn an_offer_that_changes_nothing_leaves_the_connections_alone() {
     let mut world = World::new(config());
     established(&mut world);

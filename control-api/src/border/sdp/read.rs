@@ -158,8 +158,9 @@ pub fn is_afresh(before: &Description, now: &Description, index: usize) -> bool 
     let has_other_association = (new.tls_id.is_some() && new.tls_id != old.tls_id)
         || old.fingerprints.len() != new.fingerprints.len()
         || !new.fingerprints.iter().all(|one| old.fingerprints.contains(one));
-    // RFC 4145 section 5. Who leaves it out in a later offer hardly means what the default says.
-    let wants_new = new.new_connection == Some(true);
+    // RFC 4145 section 5. Who leaves it out in a later offer hardly means what the default says. MSRP
+    // ignores it (RFC 6135 section 4.4), and datagrams have no connection.
+    let wants_new = new.kind == Kind::Bfcp && new.new_connection == Some(true);
     // Whoever only connects is nowhere. Over DTLS an unchanged identifier keeps the association.
     let is_found_by_address =
         if new.kind.is_datagrams() { true } else { new.setup == Some(Setup::Passive) };
