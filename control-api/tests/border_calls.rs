@@ -2,6 +2,8 @@
 
 mod border_shards;
 
+use std::net::IpAddr as UeAddress;
+
 use border_shards::*;
 use control_api::border::sdp::Start;
 use control_api::border::{
@@ -342,6 +344,20 @@ fn msrp_knows_nothing_of_new_connections() {
         world.answer(version, &new(plain(version, "passive"))).expect("goes back");
     }
     assert!(world.points.values().all(|point| !point.afresh), "RFC 6135 section 4.4");
+    world.end();
+}
+
+#[test]
+fn a_ue_is_known_whichever_way_the_listener_writes_its_address() {
+    let mut world = World::new(config());
+    let UeAddress::V4(ue) = UE else { panic!("it has one of IPv4") };
+    let caller = Party { signalling: Some(ue.to_ipv6_mapped().into()), ..access() };
+    world.begin(CALL, caller, core());
+    let unprotected = protected(1).replace("TCP/TLS/", "TCP/").replace("msrps:", "msrp:");
+    world.offer(1, Leg::Caller, &unprotected).expect("goes on");
+    world.answer(1, &plain(1, "passive")).expect("goes back");
+    let remote = world.on(SideRole::Access)[0].1.remote.as_ref().expect("configured");
+    assert_eq!(remote.source, Source::Host(UE));
     world.end();
 }
 

@@ -598,7 +598,8 @@ impl BorderConfig {
 fn source(party: &Party, nat: Nat) -> Source {
     match (nat, party.signalling) {
         (Nat::Off, _) => Source::Address,
-        (Nat::Host | Nat::Latch, Some(host)) => Source::Host(host),
+        // A listener of both families has it as IPv4 in IPv6.
+        (Nat::Host | Nat::Latch, Some(host)) => Source::Host(host.to_canonical()),
         (Nat::Host, None) => Source::Address,
         (Nat::Latch, None) => Source::Any,
     }
@@ -611,7 +612,9 @@ fn placed(remote: &RemoteConnectionPoint, bearer: Bearer, nat: Nat) -> RemoteCon
         // The fingerprint tells who it is, so it may move.
         (_, _) if nat == Nat::Latch && bearer.is_protected() => Source::Any,
         // The port that a connection comes from is nobody's to announce (RFC 4145 section 4.1).
-        (Source::Address, Some(address)) if !bearer.is_datagrams() => Source::Host(address.ip()),
+        (Source::Address, Some(address)) if !bearer.is_datagrams() => {
+            Source::Host(address.ip().to_canonical())
+        }
         (source, _) => source,
     };
     remote
