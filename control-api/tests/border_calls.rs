@@ -335,6 +335,34 @@ fn while_a_fax_is_on_hold_nobody_else_takes_its_place() {
 }
 
 #[test]
+fn a_new_offer_that_has_come_in_time_may_be_answered_later() {
+    let mut world = World::new(config());
+    established(&mut world);
+    world.released(SideRole::Access, ReleaseCause::ConnectionLost);
+    let again = protected(2).replace("40210", "40220").replace("q7Fz0K2m9XbA", "r7Fz0K2m9XbA");
+    world.offer(2, Leg::Caller, &again).expect("goes on");
+    world.wait(3);
+    assert_eq!(world.release(), None, "it is with the other party");
+    world.answer(2, &plain(1, "passive")).expect("goes back");
+    world.wait(10);
+    assert_eq!(world.release(), None);
+    // Refused, it was none.
+    world.released(SideRole::Access, ReleaseCause::TcpEstablishmentFailure);
+    assert!(world.release().is_some());
+    world.end();
+    let mut world = World::new(config());
+    established(&mut world);
+    world.released(SideRole::Access, ReleaseCause::ConnectionLost);
+    world.offer(2, Leg::Caller, &again).expect("goes on");
+    world.wait(3);
+    world.event(Event::Withdrawn { call: CALL, exchange: ExchangeId(2) });
+    world.shards_answer();
+    world.wait(3);
+    assert!(world.release().is_some(), "nothing has come of it");
+    world.end();
+}
+
+#[test]
 fn msrp_knows_nothing_of_new_connections() {
     let mut world = World::new(config());
     let new = |sdp: String| sdp + "a=connection:new\r\n";

@@ -86,6 +86,11 @@ struct Configuring {
 }
 
 impl Exchange {
+    /// Whether its answer is due.
+    pub(super) fn is_under_way(&self) -> bool {
+        !matches!(self.stage, Stage::Answered)
+    }
+
     pub(super) fn new_streams(&self) -> impl Iterator<Item = &Stream> {
         self.lines.iter().filter_map(|line| match &line.place {
             Place::New(stream) => Some(stream.as_ref()),
@@ -180,7 +185,7 @@ impl Border {
         if let Some(reason) = call.not_admitted {
             return Err(Refusal::unavailable(reason));
         }
-        if call.exchange.as_ref().is_some_and(|it| !matches!(it.stage, Stage::Answered)) {
+        if call.exchange.as_ref().is_some_and(Exchange::is_under_way) {
             return Err(Refusal::overlapping());
         }
         let offer = sdp::read(sdp)?;

@@ -108,9 +108,14 @@ impl Border {
         }
         if call.lost.is_none() {
             call.lost = Some((side, cause));
-            let patience = self.config.recovery.max(RECOVERY_MIN).as_nanos();
-            let patience = u64::try_from(patience).unwrap_or(u64::MAX);
-            self.timers.set(Timer::Recovery(id), turn.now_ns.saturating_add(patience));
+            self.await_recovery(turn, id);
         }
+    }
+
+    /// Gives a call whose bearer is lost time for its end or for a new offer.
+    pub(super) fn await_recovery(&mut self, turn: &Turn<'_>, id: BorderCallId) {
+        let patience = self.config.recovery.max(RECOVERY_MIN).as_nanos();
+        let patience = u64::try_from(patience).unwrap_or(u64::MAX);
+        self.timers.set(Timer::Recovery(id), turn.now_ns.saturating_add(patience));
     }
 }
