@@ -390,6 +390,17 @@ fn a_ue_is_known_whichever_way_the_listener_writes_its_address() {
 }
 
 #[test]
+fn of_many_streams_the_first_few_pass() {
+    let mut world = World::new(config());
+    world.begin(CALL, access(), core());
+    let bfcp = "m=application 50000 TCP/BFCP *\r\na=setup:active\r\n".repeat(31);
+    let offer = world.offer(1, Leg::Caller, &(protected(1) + &bfcp)).expect("goes on");
+    assert_eq!(world.points.len(), 16, "two for each stream");
+    assert_eq!(offer.matches("m=application 0 ").count(), 24, "{offer}");
+    world.end();
+}
+
+#[test]
 fn an_offer_that_changes_nothing_leaves_the_connections_alone() {
     let mut world = World::new(config());
     established(&mut world);

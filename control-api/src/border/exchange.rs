@@ -8,7 +8,7 @@ use mrfp_core::mp::{
 };
 
 use super::call::{Call, Point, PointState, Stream};
-use super::config::{BorderConfig, Nat, SHARD_TIMEOUT_NS};
+use super::config::{BorderConfig, Nat, SHARD_TIMEOUT_NS, STREAMS_MAX};
 use super::counters::count;
 use super::ending::ReleaseReason;
 use super::engine::{Timer, Turn, next_id};
@@ -197,11 +197,19 @@ impl Border {
         let terms = self.config.terms(call, from);
         let mut lines = Vec::with_capacity(offer.media.len());
         let mut reservations = Vec::new();
+        let mut anchored = 0;
         for (index, media) in offer.media.iter().enumerate() {
             let present =
                 call.agreed.streams.get(&index).filter(|stream| stream.kind == media.kind);
             let previous = present.map(|stream| &stream.profile);
-            let profile = terms.decide(media, security(call), previous);
+            let mut profile = terms.decide(media, security(call), previous);
+            if profile.is_anchored() {
+                anchored += 1;
+                if anchored > STREAMS_MAX {
+                    let refusal = Refusal::with_text(488, "Too many media streams");
+                    profile = Profile::Refused(refusal);
+                }
+            }
             if !profile.is_anchored() {
                 let tls_ids = Default::default();
                 lines.push(Line { profile, place: Place::Nowhere, tls_ids });
