@@ -401,6 +401,16 @@ fn of_many_streams_the_first_few_pass() {
 }
 
 #[test]
+fn what_is_between_the_ue_and_us_stays_there_for_media_that_is_not_ours_too() {
+    let mut world = World::new(config());
+    world.begin(CALL, access(), core());
+    let audio = "m=audio 49170 RTP/SAVP 0\r\na=3ge2ae:requested\r\n";
+    let offer = world.offer(1, Leg::Caller, &(protected(1) + audio)).expect("goes on");
+    assert!(offer.contains("m=audio 49170 RTP/SAVP 0\r\n") && !offer.contains("3ge2ae"), "{offer}");
+    world.end();
+}
+
+#[test]
 fn an_offer_that_changes_nothing_leaves_the_connections_alone() {
     let mut world = World::new(config());
     established(&mut world);

@@ -95,7 +95,7 @@ impl Exchange<'_> {
             match (line, &plan.profile) {
                 (Some(line), profile) => writer.media(index, line, profile),
                 (None, Profile::Refused(_)) => writer.switch_off(index, None, REFUSED),
-                (None, _) => (),
+                (None, _) => writer.untouched(index),
             }
         }
         writer.finish(&shown, sent)
@@ -154,7 +154,7 @@ impl Exchange<'_> {
                 (None, _) if plan.ends.is_some() || matches!(plan.profile, Profile::Refused(_)) => {
                     writer.switch_off(index, Some(offered), AS_OFFERED);
                 }
-                (None, _) => (),
+                (None, _) => writer.untouched(index),
             }
         }
         Ok(Answered { rewritten: writer.finish(&shown, sent)?, media: configured })
@@ -623,6 +623,11 @@ impl Writer<'_> {
         self.text.change_each(section, "b=", clause, |line| {
             overhead.changed(line, kind, is_ipv6, towards)
         });
+    }
+
+    /// Media that is not ours. Nobody else applies what the UE has asked of us.
+    fn untouched(&mut self, index: usize) {
+        self.text.remove(Section::Media(index), "a=3ge2ae", ACCESS_ONLY);
     }
 
     /// Port 0, and the transport as the receiver has written it.
