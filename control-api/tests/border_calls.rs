@@ -411,6 +411,62 @@ fn what_is_between_the_ue_and_us_stays_there_for_media_that_is_not_ours_too() {
 }
 
 #[test]
+fn nobody_need_connect_while_connections_are_on_hold() {
+    let floor = |version: u32, at: &str, setup: &str| {
+        format!(
+            "v=0\r\no=a 1 {version} IN IP4 192.0.2.9\r\ns=-\r\nc=IN IP4 {at}\r\nt=0 0\r\n\
+             m=application 20000 TCP/BFCP *\r\na=setup:{setup}\r\n"
+        )
+    };
+    let held = [
+        [floor(1, "198.51.100.7", "holdconn"), floor(1, "192.0.2.9", "holdconn")],
+        [floor(1, "198.51.100.7", "active"), floor(1, "0.0.0.0", "passive")],
+    ];
+    for [offer, answer] in held {
+        let mut world = World::new(config());
+        world.begin(CALL, access(), core());
+        world.offer(1, Leg::Caller, &offer).expect("goes on");
+        world.answer(1, &answer).expect("goes back");
+        for side in [SideRole::Access, SideRole::Core] {
+            world.released(side, ReleaseCause::TcpEstablishmentFailure);
+        }
+        world.wait(60);
+        assert_eq!(world.release(), None, "RFC 4145 section 4.1, RFC 3264 section 8.4");
+        world.offer(2, Leg::Caller, &floor(2, "198.51.100.7", "active")).expect("goes on");
+        world.answer(2, &floor(2, "192.0.2.9", "passive")).expect("goes back");
+        assert!(world.points.values().all(|point| point.afresh));
+        world.released(SideRole::Core, ReleaseCause::TcpEstablishmentFailure);
+        assert!(world.release().is_some(), "now somebody was to");
+        world.end();
+    }
+}
+
+#[test]
+fn an_association_that_did_not_come_up_on_hold_does_so_afterwards() {
+    let fax = |version: u32, at: &str, protocol: &str, more: &str| {
+        format!(
+            "v=0\r\no=a 1 {version} IN IP4 192.0.2.9\r\ns=-\r\nc=IN IP4 {at}\r\nt=0 0\r\n\
+             m=image 7000 {protocol} t38\r\n{more}"
+        )
+    };
+    let ue = |version, at| {
+        let more = format!("a=setup:active\r\na=fingerprint:{FINGERPRINT}\r\n");
+        fax(version, at, "UDP/TLS/UDPTL", &more)
+    };
+    let mut world = World::new(config());
+    world.begin(CALL, core(), access());
+    world.offer(1, Leg::Caller, &fax(1, "192.0.2.9", "udptl", "")).expect("goes on");
+    world.answer(1, &ue(1, "0.0.0.0")).expect("goes back");
+    world.released(SideRole::Access, ReleaseCause::TlsEstablishmentFailure);
+    assert_eq!(world.release(), None);
+    world.offer(2, Leg::Caller, &fax(1, "192.0.2.9", "udptl", "")).expect("goes on");
+    world.answer(2, &ue(2, "198.51.100.7")).expect("goes back");
+    assert!(world.on(SideRole::Access)[0].1.afresh);
+    assert!(!world.on(SideRole::Core)[0].1.afresh);
+    world.end();
+}
+
+#[test]
 fn an_offer_that_changes_nothing_leaves_the_connections_alone() {
     let mut world = World::new(config());
     established(&mut world);

@@ -136,6 +136,18 @@ impl Exchange {
 }
 
 impl Agreed {
+    /// Whether a party has put the stream of that Termination on hold, so that nobody need connect.
+    pub(super) fn is_on_hold(&self, termination: TerminationId) -> bool {
+        let has_it = |stream: &Stream| {
+            [&stream.caller, &stream.callee].into_iter().any(|it| it.termination == termination)
+        };
+        let Some((index, _)) = self.streams.iter().find(|(_, stream)| has_it(stream)) else {
+            return false;
+        };
+        let said = [&self.caller.said, &self.callee.said].into_iter().flatten();
+        said.filter_map(|said| said.media.get(*index)).any(sdp::Media::is_on_hold)
+    }
+
     fn side(&self, leg: Leg) -> &Side {
         match leg {
             Leg::Caller => &self.caller,
@@ -373,7 +385,8 @@ impl Border {
                 let point = stream.point_mut(leg);
                 let remote = placed(remote, point.bearer, nat);
                 // Where nothing was before there is nothing to give up.
-                let is_afresh = point.remote.is_some() && (is_afresh || both_afresh);
+                let is_afresh = is_afresh || both_afresh || point.state == PointState::Lost;
+                let is_afresh = point.remote.is_some() && is_afresh;
                 point.tls_id = tls_id;
                 if is_afresh || point.remote.as_ref() != Some(&remote) {
                     let shard = call.shard.expect("a call with streams has its shard");

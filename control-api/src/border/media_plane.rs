@@ -101,6 +101,10 @@ impl Border {
         point.state = PointState::Lost;
         let side = call.party(leg).side;
         count(&mut self.counters.bearers_released, (side, profile, cause));
+        // RFC 4145 section 4.1, RFC 3264 section 8.4. The next exchange begins it anew.
+        if !was_established && call.agreed.is_on_hold(termination) {
+            return;
+        }
         let may_come_back = was_established
             && matches!(cause, ReleaseCause::PeerClosed | ReleaseCause::ConnectionLost);
         if !may_come_back {

@@ -232,6 +232,12 @@ impl Media {
         Some(SocketAddr::new(address?, self.port))
     }
 
+    /// Nobody is to connect for now.
+    pub(in crate::border) fn is_on_hold(&self) -> bool {
+        let holds_connections = self.kind == Kind::Bfcp && self.setup == Some(Setup::HoldConn);
+        holds_connections || self.is_held_by_address()
+    }
+
     /// `c=IN IP4 0.0.0.0`: on hold, as RFC 2543 had it (RFC 3264 section 8.4).
     pub(super) fn is_held_by_address(&self) -> bool {
         self.address.is_some_and(|address| address.is_unspecified())
