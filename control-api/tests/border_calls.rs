@@ -2,9 +2,13 @@
 
 mod border_shards;
 
+use std::net::IpAddr as UeAddress;
+
 use border_shards::*;
 use control_api::border::sdp::Start;
-use control_api::border::{BorderCallId, Event, ExchangeId, Leg, MediaSecurity, Party, SideRole};
+use control_api::border::{
+    BorderCallId, Event, ExchangeId, Leg, MediaSecurity, Party, Refusal as Refused, SideRole,
+};
 use mrfp_core::mp::{
     Bearer, Command, Establishment, Event as Mp, Refusal, ReleaseCause, Source, TlsRole,
 };
@@ -182,6 +186,283 @@ fn a_new_offer_brings_a_lost_bearer_back() {
     world.wait(10);
     assert_eq!(world.release(), None);
     assert_eq!(world.points.len(), 2, "the same connection points");
+    world.end();
+}
+
+#[test]
+fn a_lost_bearer_comes_back_on_both_sides_where_one_party_alone_has_moved() {
+    let mut world = World::new(config());
+    established(&mut world);
+    // The shard ends the other connection with the lost one, and tells of that one only.
+    world.released(SideRole::Access, ReleaseCause::ConnectionLost);
+    let again = protected(2).replace("40210", "40220").replace("q7Fz0K2m9XbA", "r7Fz0K2m9XbA");
+    world.offer(2, Leg::Caller, &again).expect("goes on");
+    world.answer(2, &plain(1, "passive")).expect("goes back");
+    assert!(world.points.values().all(|point| point.afresh && point.configured == 2));
+    world.wait(10);
+    assert_eq!(world.release(), None);
+    world.end();
+}
+
+#[test]
+fn tls_of_the_parties_own_begins_anew_on_both_sides_or_on_neither() {
+    let between = |sdp: &str| {
+        let sdp = sdp.replace("a=3ge2ae:requested\r\n", "a=key-mgmt:mikey AQAFAA==\r\n");
+        sdp.replace(" TCP/MSRP", " TCP/TLS/MSRP").replace("path:msrp:", "path:msrps:")
+    };
+    let mut world = World::new(config());
+    world.begin(CALL, access(), core());
+    world.offer(1, Leg::Caller, &between(&protected(1))).expect("goes on");
+    world.answer(1, &between(&plain(1, "passive"))).expect("goes back");
+    assert!(world.points.values().all(|point| point.reserved.bearer == Bearer::Tcp));
+    world.bound(SideRole::Access);
+    world.bound(SideRole::Core);
+    world.offer(2, Leg::Caller, &between(&protected(1))).expect("goes on");
+    world.answer(2, &between(&plain(1, "passive"))).expect("goes back");
+    assert!(world.points.values().all(|point| point.configured == 1));
+    // A new session of the UE begins with a ClientHello, which is nothing for a connection that stands.
+    let again = between(&protected(2)).replace("q7Fz0K2m9XbA", "r7Fz0K2m9XbA");
+    world.offer(3, Leg::Caller, &again).expect("goes on");
+    world.answer(3, &between(&plain(1, "passive"))).expect("goes back");
+    assert!(world.points.values().all(|point| point.afresh && point.configured == 2));
+    world.end();
+}
+
+#[test]
+fn what_is_passed_stays_so_when_the_ue_offers_again() {
+    let mut world = World::new(config());
+    world.begin(CALL, core(), access());
+    let fingerprint = format!("a=fingerprint:{FINGERPRINT}\r\n");
+    let of_core = plain(1, "passive").replace(" TCP/MSRP", " TCP/TLS/MSRP") + &fingerprint;
+    let of_core = of_core.replace("path:msrp:", "path:msrps:");
+    let of_ue = |version| protected(version).replace("a=3ge2ae:requested\r\n", "");
+    world.offer(1, Leg::Caller, &of_core).expect("goes on");
+    world.answer(1, &of_ue(1)).expect("goes back");
+    assert!(world.points.values().all(|point| point.reserved.bearer == Bearer::Tcp));
+    // The session is refreshed.
+    let offer = world.offer(2, Leg::Callee, &of_ue(1)).expect("goes on");
+    assert!(offer.contains(" TCP/TLS/MSRP "), "{offer}");
+    world.answer(2, &of_core).expect("goes back");
+    assert_eq!(world.points.len(), 2);
+    assert!(world.points.values().all(|point| point.configured == 1));
+    world.end();
+}
+
+#[test]
+fn nobody_has_the_node_connect_to_itself_or_to_no_host_at_all() {
+    let elsewhere = [
+        ("192.0.2.9:50210", "127.0.0.1:8080"),
+        ("192.0.2.9:50210", "0.0.0.0:8080"),
+        ("192.0.2.9:50210", "[::1]:8080"),
+        ("192.0.2.9:50210", "[::ffff:127.0.0.1]:8080"),
+        ("192.0.2.9:50210", "169.254.169.254:80"),
+        ("192.0.2.9:50210", "224.0.0.1:80"),
+        ("192.0.2.9:50210", "255.255.255.255:80"),
+        ("192.0.2.9:50210", "192.0.2.9:0"),
+        // The node, on its other side.
+        ("192.0.2.9:50210", "203.0.113.1:80"),
+    ];
+    for (from, to) in elsewhere {
+        let mut world = World::new(config());
+        world.begin(CALL, access(), core());
+        world.offer(1, Leg::Caller, &protected(1)).expect("goes on");
+        let answer = plain(1, "passive").replace("a=msrp-cema\r\n", "").replace(from, to);
+        assert!(answer.contains(to));
+        let refusal = world.answer(1, &answer).expect_err(to);
+        assert_eq!(refusal.status, 488, "{to}");
+        assert!(world.points.values().all(|point| point.remote.is_none()), "{to}");
+        world.end();
+    }
+    for to in ["127.0.0.1", "169.254.169.254", "224.0.0.1", "203.0.113.1"] {
+        let mut world = World::new(config());
+        world.begin(CALL, access(), core());
+        world.offer(1, Leg::Caller, &protected(1)).expect("goes on");
+        let answer = plain(1, "passive").replace("c=IN IP4 192.0.2.9", &format!("c=IN IP4 {to}"));
+        let refusal = world.answer(1, &answer).expect_err(to);
+        assert_eq!(refusal.status, 488, "{to}");
+        world.end();
+    }
+    // A datagram is sent unasked.
+    let mut world = World::new(config());
+    world.begin(CALL, access(), core());
+    let fax = |to: &str| {
+        format!(
+            "v=0\r\no=a 1 1 IN IP4 {to}\r\ns=-\r\nc=IN IP4 {to}\r\nt=0 0\r\nm=image 53 udptl t38\r\n"
+        )
+    };
+    world.offer(1, Leg::Caller, &fax("198.51.100.7")).expect("goes on");
+    assert_eq!(world.answer(1, &fax("127.0.0.1")).expect_err("loopback").status, 488);
+    world.end();
+}
+
+#[test]
+fn what_a_party_says_takes_no_more_room_than_it_is_worth() {
+    let mut world = World::new(config());
+    world.begin(CALL, access(), core());
+    let lines = |what: &str, count: usize| protected(1) + &what.repeat(count);
+    let status = |outcome: Result<String, _>| outcome.err().map(|it: Refused| it.status);
+    assert_eq!(status(world.offer(1, Leg::Caller, &lines("a=\r\n", 10_000))), Some(488));
+    let fingerprint = format!("a=fingerprint:{FINGERPRINT}\r\n");
+    assert_eq!(status(world.offer(2, Leg::Caller, &lines(&fingerprint, 100))), Some(488));
+    // What stands for the session would be written under each m-line.
+    let session = format!("t=0 0\r\na=fingerprint:{}\r\n", "x".repeat(40_000));
+    let bfcp = "m=application 50000 TCP/TLS/BFCP *\r\na=setup:active\r\n".repeat(30);
+    let offer = protected(1).replace("t=0 0\r\n", &session) + &bfcp;
+    assert_eq!(status(world.offer(3, Leg::Caller, &offer)), Some(488));
+    world.offer(4, Leg::Caller, &lines("a=x\r\n", 500)).expect("goes on");
+    world.end();
+}
+
+#[test]
+fn while_a_fax_is_on_hold_nobody_else_takes_its_place() {
+    let mut world = World::new(config());
+    world.begin(CALL, access(), core());
+    let fax = |version: u32, at: &str| {
+        format!(
+            "v=0\r\no=a 1 {version} IN IP4 192.0.2.9\r\ns=-\r\nc=IN IP4 {at}\r\nt=0 0\r\n\
+             m=image 7000 udptl t38\r\n"
+        )
+    };
+    world.offer(1, Leg::Caller, &fax(1, "198.51.100.7")).expect("goes on");
+    world.answer(1, &fax(1, "192.0.2.9")).expect("goes back");
+    let source =
+        |world: &World| world.on(SideRole::Core)[0].1.remote.as_ref().expect("configured").source;
+    assert_eq!(source(&world), Source::Address);
+    world.offer(2, Leg::Callee, &fax(2, "0.0.0.0")).expect("goes on");
+    world.answer(2, &fax(2, "198.51.100.7")).expect("goes back");
+    assert_ne!(source(&world), Source::Any);
+    world.end();
+}
+
+#[test]
+fn a_new_offer_that_has_come_in_time_may_be_answered_later() {
+    let mut world = World::new(config());
+    established(&mut world);
+    world.released(SideRole::Access, ReleaseCause::ConnectionLost);
+    let again = protected(2).replace("40210", "40220").replace("q7Fz0K2m9XbA", "r7Fz0K2m9XbA");
+    world.offer(2, Leg::Caller, &again).expect("goes on");
+    world.wait(3);
+    assert_eq!(world.release(), None, "it is with the other party");
+    world.answer(2, &plain(1, "passive")).expect("goes back");
+    world.wait(10);
+    assert_eq!(world.release(), None);
+    // Refused, it was none.
+    world.released(SideRole::Access, ReleaseCause::TcpEstablishmentFailure);
+    assert!(world.release().is_some());
+    world.end();
+    let mut world = World::new(config());
+    established(&mut world);
+    world.released(SideRole::Access, ReleaseCause::ConnectionLost);
+    world.offer(2, Leg::Caller, &again).expect("goes on");
+    world.wait(3);
+    world.event(Event::Withdrawn { call: CALL, exchange: ExchangeId(2) });
+    world.shards_answer();
+    world.wait(3);
+    assert!(world.release().is_some(), "nothing has come of it");
+    world.end();
+}
+
+#[test]
+fn msrp_knows_nothing_of_new_connections() {
+    let mut world = World::new(config());
+    let new = |sdp: String| sdp + "a=connection:new\r\n";
+    world.begin(CALL, access(), core());
+    for version in 1..=2 {
+        world.offer(version, Leg::Caller, &new(protected(version))).expect("goes on");
+        world.answer(version, &new(plain(version, "passive"))).expect("goes back");
+    }
+    assert!(world.points.values().all(|point| !point.afresh), "RFC 6135 section 4.4");
+    world.end();
+}
+
+#[test]
+fn a_ue_is_known_whichever_way_the_listener_writes_its_address() {
+    let mut world = World::new(config());
+    let UeAddress::V4(ue) = UE else { panic!("it has one of IPv4") };
+    let caller = Party { signalling: Some(ue.to_ipv6_mapped().into()), ..access() };
+    world.begin(CALL, caller, core());
+    let unprotected = protected(1).replace("TCP/TLS/", "TCP/").replace("msrps:", "msrp:");
+    world.offer(1, Leg::Caller, &unprotected).expect("goes on");
+    world.answer(1, &plain(1, "passive")).expect("goes back");
+    let remote = world.on(SideRole::Access)[0].1.remote.as_ref().expect("configured");
+    assert_eq!(remote.source, Source::Host(UE));
+    world.end();
+}
+
+#[test]
+fn of_many_streams_the_first_few_pass() {
+    let mut world = World::new(config());
+    world.begin(CALL, access(), core());
+    let bfcp = "m=application 50000 TCP/BFCP *\r\na=setup:active\r\n".repeat(31);
+    let offer = world.offer(1, Leg::Caller, &(protected(1) + &bfcp)).expect("goes on");
+    assert_eq!(world.points.len(), 16, "two for each stream");
+    assert_eq!(offer.matches("m=application 0 ").count(), 24, "{offer}");
+    world.end();
+}
+
+#[test]
+fn what_is_between_the_ue_and_us_stays_there_for_media_that_is_not_ours_too() {
+    let mut world = World::new(config());
+    world.begin(CALL, access(), core());
+    let audio = "m=audio 49170 RTP/SAVP 0\r\na=3ge2ae:requested\r\n";
+    let offer = world.offer(1, Leg::Caller, &(protected(1) + audio)).expect("goes on");
+    assert!(offer.contains("m=audio 49170 RTP/SAVP 0\r\n") && !offer.contains("3ge2ae"), "{offer}");
+    world.end();
+}
+
+#[test]
+fn nobody_need_connect_while_connections_are_on_hold() {
+    let floor = |version: u32, at: &str, setup: &str| {
+        format!(
+            "v=0\r\no=a 1 {version} IN IP4 192.0.2.9\r\ns=-\r\nc=IN IP4 {at}\r\nt=0 0\r\n\
+             m=application 20000 TCP/BFCP *\r\na=setup:{setup}\r\n"
+        )
+    };
+    let held = [
+        [floor(1, "198.51.100.7", "holdconn"), floor(1, "192.0.2.9", "holdconn")],
+        [floor(1, "198.51.100.7", "active"), floor(1, "0.0.0.0", "passive")],
+    ];
+    for [offer, answer] in held {
+        let mut world = World::new(config());
+        world.begin(CALL, access(), core());
+        world.offer(1, Leg::Caller, &offer).expect("goes on");
+        world.answer(1, &answer).expect("goes back");
+        for side in [SideRole::Access, SideRole::Core] {
+            world.released(side, ReleaseCause::TcpEstablishmentFailure);
+        }
+        world.wait(60);
+        assert_eq!(world.release(), None, "RFC 4145 section 4.1, RFC 3264 section 8.4");
+        world.offer(2, Leg::Caller, &floor(2, "198.51.100.7", "active")).expect("goes on");
+        world.answer(2, &floor(2, "192.0.2.9", "passive")).expect("goes back");
+        assert!(world.points.values().all(|point| point.afresh));
+        world.released(SideRole::Core, ReleaseCause::TcpEstablishmentFailure);
+        assert!(world.release().is_some(), "now somebody was to");
+        world.end();
+    }
+}
+
+#[test]
+fn an_association_that_did_not_come_up_on_hold_does_so_afterwards() {
+    let fax = |version: u32, at: &str, protocol: &str, more: &str| {
+        format!(
+            "v=0\r\no=a 1 {version} IN IP4 192.0.2.9\r\ns=-\r\nc=IN IP4 {at}\r\nt=0 0\r\n\
+             m=image 7000 {protocol} t38\r\n{more}"
+        )
+    };
+    let ue = |version, at| {
+        let more = format!("a=setup:active\r\na=fingerprint:{FINGERPRINT}\r\n");
+        fax(version, at, "UDP/TLS/UDPTL", &more)
+    };
+    let mut world = World::new(config());
+    world.begin(CALL, core(), access());
+    world.offer(1, Leg::Caller, &fax(1, "192.0.2.9", "udptl", "")).expect("goes on");
+    world.answer(1, &ue(1, "0.0.0.0")).expect("goes back");
+    world.released(SideRole::Access, ReleaseCause::TlsEstablishmentFailure);
+    assert_eq!(world.release(), None);
+    world.offer(2, Leg::Caller, &fax(1, "192.0.2.9", "udptl", "")).expect("goes on");
+    world.answer(2, &ue(2, "198.51.100.7")).expect("goes back");
+    assert!(world.on(SideRole::Access)[0].1.afresh);
+    assert!(!world.on(SideRole::Core)[0].1.afresh);
     world.end();
 }
 

@@ -124,13 +124,16 @@ impl Call {
 
     /// A bearer that stood is no more.
     pub(super) fn has_lost_bearer(&self) -> bool {
-        let points =
-            self.agreed.streams.values().flat_map(|stream| [&stream.caller, &stream.callee]);
-        points.into_iter().any(|point| point.state == PointState::Lost)
+        self.agreed.streams.values().any(Stream::has_lost_bearer)
     }
 }
 
 impl Stream {
+    /// One of its bearers that stood is no more.
+    pub(super) fn has_lost_bearer(&self) -> bool {
+        [&self.caller, &self.callee].into_iter().any(|point| point.state == PointState::Lost)
+    }
+
     pub(super) fn point(&self, leg: Leg) -> &Point {
         match leg {
             Leg::Caller => &self.caller,

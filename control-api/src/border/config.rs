@@ -71,3 +71,6 @@ pub(super) const RECOVERY_MIN: Duration = Duration::from_secs(2);
 /// Offers and answers of one call that may wait for a shard: a fork's branches answer at once, and few
 /// of them do.
 pub(super) const WAITING_MAX: usize = 16;
+/// Streams of one call through us, each of which takes two ports and, where it is protected, a certificate
+/// of those that are ready for all: a chat, its floors and a few files.
+pub(super) const STREAMS_MAX: usize = 8;

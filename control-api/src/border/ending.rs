@@ -8,7 +8,7 @@ use super::call::{Call, Stream};
 use super::config::RETRY_AFTER;
 use super::counters::count;
 use super::engine::{Timer, Turn};
-use super::exchange::Agreed;
+use super::exchange::{Agreed, Exchange};
 use super::{Action, Border, BorderCallId, Leg, Refusal, SideRole};
 
 /// Why the border releases a call.
@@ -168,8 +168,11 @@ impl Border {
         }
     }
 
-    /// Nobody hung up and nobody asked for another bearer.
+    /// Nobody hung up and nobody asked for another bearer; an offer that does has its own time.
     pub(super) fn recovery_over(&mut self, turn: &Turn<'_>, id: BorderCallId) {
+        if self.calls[&id].exchange.as_ref().is_some_and(Exchange::is_under_way) {
+            return self.await_recovery(turn, id);
+        }
         let mut call = self.calls.remove(&id).expect("a timer has its call");
         let lost = call.lost.take();
         if let Some((side, cause)) = lost {

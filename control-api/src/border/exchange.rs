@@ -8,7 +8,7 @@ use mrfp_core::mp::{
 };
 
 use super::call::{Call, Point, PointState, Stream};
-use super::config::{BorderConfig, Nat, SHARD_TIMEOUT_NS};
+use super::config::{BorderConfig, Nat, SHARD_TIMEOUT_NS, STREAMS_MAX};
 use super::counters::count;
 use super::ending::ReleaseReason;
 use super::engine::{Timer, Turn, next_id};
@@ -86,6 +86,11 @@ struct Configuring {
 }
 
 impl Exchange {
+    /// Whether its answer is due.
+    pub(super) fn is_under_way(&self) -> bool {
+        !matches!(self.stage, Stage::Answered)
+    }
+
     pub(super) fn new_streams(&self) -> impl Iterator<Item = &Stream> {
         self.lines.iter().filter_map(|line| match &line.place {
             Place::New(stream) => Some(stream.as_ref()),
@@ -131,6 +136,18 @@ impl Exchange {
 }
 
 impl Agreed {
+    /// Whether a party has put the stream of that Termination on hold, so that nobody need connect.
+    pub(super) fn is_on_hold(&self, termination: TerminationId) -> bool {
+        let has_it = |stream: &Stream| {
+            [&stream.caller, &stream.callee].into_iter().any(|it| it.termination == termination)
+        };
+        let Some((index, _)) = self.streams.iter().find(|(_, stream)| has_it(stream)) else {
+            return false;
+        };
+        let said = [&self.caller.said, &self.callee.said].into_iter().flatten();
+        said.filter_map(|said| said.media.get(*index)).any(sdp::Media::is_on_hold)
+    }
+
     fn side(&self, leg: Leg) -> &Side {
         match leg {
             Leg::Caller => &self.caller,
@@ -180,7 +197,7 @@ impl Border {
         if let Some(reason) = call.not_admitted {
             return Err(Refusal::unavailable(reason));
         }
-        if call.exchange.as_ref().is_some_and(|it| !matches!(it.stage, Stage::Answered)) {
+        if call.exchange.as_ref().is_some_and(Exchange::is_under_way) {
             return Err(Refusal::overlapping());
         }
         let offer = sdp::read(sdp)?;
@@ -192,11 +209,19 @@ impl Border {
         let terms = self.config.terms(call, from);
         let mut lines = Vec::with_capacity(offer.media.len());
         let mut reservations = Vec::new();
+        let mut anchored = 0;
         for (index, media) in offer.media.iter().enumerate() {
             let present =
                 call.agreed.streams.get(&index).filter(|stream| stream.kind == media.kind);
             let previous = present.map(|stream| &stream.profile);
-            let profile = terms.decide(media, security(call), previous);
+            let mut profile = terms.decide(media, security(call), previous);
+            if profile.is_anchored() {
+                anchored += 1;
+                if anchored > STREAMS_MAX {
+                    let refusal = Refusal::with_text(488, "Too many media streams");
+                    profile = Profile::Refused(refusal);
+                }
+            }
             if !profile.is_anchored() {
                 let tls_ids = Default::default();
                 lines.push(Line { profile, place: Place::Nowhere, tls_ids });
@@ -336,27 +361,32 @@ impl Border {
         let answered = terms.answer(&exchange.offer, &plans, &answer, &mut sent)?;
         for (index, configured) in answered.media.iter().enumerate() {
             let Some(configured) = configured else { continue };
-            let line = &exchange.lines[index];
+            let nats = [from, from.other()].map(|leg| self.config.side(call.party(leg).side).nat);
+            let was_agreed = exchange.before.streams.contains_key(&index);
+            let line = &mut exchange.lines[index];
+            let stream = match &mut line.place {
+                Place::New(stream) => stream.as_mut(),
+                _ => {
+                    call.agreed.streams.get_mut(&index).expect("an m-line with ends has its stream")
+                }
+            };
             let ids = line.tls_ids.clone();
+            let is_afresh = [stream.point(from).tls_id != ids.0, said[index]];
+            // The shard has ended both connections with the one that was lost, and TLS of the parties' own is
+            // one from end to end.
+            let is_one = line.profile == Profile::Passed && was_agreed;
+            let both_afresh = !stream.kind.is_datagrams()
+                && (stream.has_lost_bearer() || (is_one && is_afresh.contains(&true)));
             let sides = [
-                (from, &configured.offerer, ids.0, None),
-                (from.other(), &configured.answerer, ids.1, Some(said[index])),
+                (from, &configured.offerer, ids.0, is_afresh[0], nats[0]),
+                (from.other(), &configured.answerer, ids.1, is_afresh[1], nats[1]),
             ];
-            for (leg, remote, tls_id, is_afresh) in sides {
-                let nat = self.config.side(call.party(leg).side).nat;
-                let stream = match &mut exchange.lines[index].place {
-                    Place::New(stream) => stream.as_mut(),
-                    _ => call
-                        .agreed
-                        .streams
-                        .get_mut(&index)
-                        .expect("an m-line with ends has its stream"),
-                };
+            for (leg, remote, tls_id, is_afresh, nat) in sides {
                 let point = stream.point_mut(leg);
                 let remote = placed(remote, point.bearer, nat);
                 // Where nothing was before there is nothing to give up.
-                let is_afresh =
-                    point.remote.is_some() && is_afresh.unwrap_or_else(|| point.tls_id != tls_id);
+                let is_afresh = is_afresh || both_afresh || point.state == PointState::Lost;
+                let is_afresh = point.remote.is_some() && is_afresh;
                 point.tls_id = tls_id;
                 if is_afresh || point.remote.as_ref() != Some(&remote) {
                     let shard = call.shard.expect("a call with streams has its shard");
@@ -594,7 +624,8 @@ impl BorderConfig {
 fn source(party: &Party, nat: Nat) -> Source {
     match (nat, party.signalling) {
         (Nat::Off, _) => Source::Address,
-        (Nat::Host | Nat::Latch, Some(host)) => Source::Host(host),
+        // A listener of both families has it as IPv4 in IPv6.
+        (Nat::Host | Nat::Latch, Some(host)) => Source::Host(host.to_canonical()),
         (Nat::Host, None) => Source::Address,
         (Nat::Latch, None) => Source::Any,
     }
@@ -607,7 +638,9 @@ fn placed(remote: &RemoteConnectionPoint, bearer: Bearer, nat: Nat) -> RemoteCon
         // The fingerprint tells who it is, so it may move.
         (_, _) if nat == Nat::Latch && bearer.is_protected() => Source::Any,
         // The port that a connection comes from is nobody's to announce (RFC 4145 section 4.1).
-        (Source::Address, Some(address)) if !bearer.is_datagrams() => Source::Host(address.ip()),
+        (Source::Address, Some(address)) if !bearer.is_datagrams() => {
+            Source::Host(address.ip().to_canonical())
+        }
         (source, _) => source,
     };
     remote

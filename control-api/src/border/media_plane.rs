@@ -101,6 +101,10 @@ impl Border {
         point.state = PointState::Lost;
         let side = call.party(leg).side;
         count(&mut self.counters.bearers_released, (side, profile, cause));
+        // RFC 4145 section 4.1, RFC 3264 section 8.4. The next exchange begins it anew.
+        if !was_established && call.agreed.is_on_hold(termination) {
+            return;
+        }
         let may_come_back = was_established
             && matches!(cause, ReleaseCause::PeerClosed | ReleaseCause::ConnectionLost);
         if !may_come_back {
@@ -108,9 +112,14 @@ impl Border {
         }
         if call.lost.is_none() {
             call.lost = Some((side, cause));
-            let patience = self.config.recovery.max(RECOVERY_MIN).as_nanos();
-            let patience = u64::try_from(patience).unwrap_or(u64::MAX);
-            self.timers.set(Timer::Recovery(id), turn.now_ns.saturating_add(patience));
+            self.await_recovery(turn, id);
         }
+    }
+
+    /// Gives a call whose bearer is lost time for its end or for a new offer.
+    pub(super) fn await_recovery(&mut self, turn: &Turn<'_>, id: BorderCallId) {
+        let patience = self.config.recovery.max(RECOVERY_MIN).as_nanos();
+        let patience = u64::try_from(patience).unwrap_or(u64::MAX);
+        self.timers.set(Timer::Recovery(id), turn.now_ns.saturating_add(patience));
     }
 }

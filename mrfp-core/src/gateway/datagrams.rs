@@ -503,7 +503,7 @@ impl Plane {
 fn admits(remote: &RemoteConnectionPoint, source: SocketAddr) -> bool {
     match remote.source {
         Source::Any => true,
-        Source::Host(host) => host == source.ip(),
+        Source::Host(host) => host == source.ip().to_canonical(),
         Source::Address => remote.address == Some(source),
     }
 }

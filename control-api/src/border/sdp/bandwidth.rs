@@ -4,7 +4,7 @@
 //! one of them gets a record of its own in the worst case. `b=TIAS` (RFC 3890) counts the payload, so with
 //! R bytes of record overhead it grows by (P + R) / P. `b=AS` counts IP and TCP or UDP headers of H bytes,
 //! too, and grows by (P + H + R) / (P + H). Towards the UE it is rounded up, towards the core down, and
-//! never below 1.
+//! never below 1. Zero stays zero.
 
 use super::read::Kind;
 
@@ -68,7 +68,8 @@ impl Overhead {
         let value = u128::from(value.trim().parse::<u64>().ok()?);
         let value = match towards {
             Towards::Protected => (value * protected).div_ceil(plain).min(u64::MAX.into()),
-            Towards::Plain => (value * plain / protected).max(1),
+            // RFC 3264 section 5: zero says that nothing is to be sent, and only zero does.
+            Towards::Plain => (value * plain / protected).max(value.min(1)),
         };
         Some(format!("b={modifier}:{value}"))
     }

@@ -108,7 +108,11 @@ impl Exchange<'_> {
     ) -> Profile {
         let is_requested = media.e2ae == Some(EndToAccessEdge::Requested);
         let is_kept = previous == Some(&Profile::EndToAccessEdge) && !media.key_management;
-        let is_meant = is_expected && !media.key_management && !media.fingerprints.is_empty();
+        // What was agreed to be the parties' own is so until the UE asks for something else.
+        let is_meant = is_expected
+            && previous != Some(&Profile::Passed)
+            && !media.key_management
+            && !media.fingerprints.is_empty();
         if (is_requested || is_kept) && media.fingerprints.is_empty() {
             return Profile::Refused(not_acceptable(format!(
                 "Line {}: e2ae security needs a=fingerprint with a hash that is taken",

@@ -128,6 +128,9 @@ pub struct Msrp {
 /// # Errors
 /// It is none, or exceeds a limit.
 pub fn read(sdp: &[u8]) -> Result<Description, Refusal> {
+    if sdp.split(|byte| *byte == b'\n').count() > LINES_MAX {
+        return Err(not_acceptable("Too many lines"));
+    }
     let session = parse_text(sdp)
         .map_err(|error| Refusal { warning: Some(error.warning()), ..not_acceptable("") })?;
     let text = Text::read(sdp);
@@ -155,8 +158,9 @@ pub fn is_afresh(before: &Description, now: &Description, index: usize) -> bool 
     let has_other_association = (new.tls_id.is_some() && new.tls_id != old.tls_id)
         || old.fingerprints.len() != new.fingerprints.len()
         || !new.fingerprints.iter().all(|one| old.fingerprints.contains(one));
-    // RFC 4145 section 5. Who leaves it out in a later offer hardly means what the default says.
-    let wants_new = new.new_connection == Some(true);
+    // RFC 4145 section 5. Who leaves it out in a later offer hardly means what the default says. MSRP
+    // ignores it (RFC 6135 section 4.4), and datagrams have no connection.
+    let wants_new = new.kind == Kind::Bfcp && new.new_connection == Some(true);
     // Whoever only connects is nowhere. Over DTLS an unchanged identifier keeps the association.
     let is_found_by_address =
         if new.kind.is_datagrams() { true } else { new.setup == Some(Setup::Passive) };
@@ -184,6 +188,10 @@ impl Media {
         let either = |name: &str| both.into_iter().find_map(|attributes| find(attributes, name));
         let has = |name: &str| both.into_iter().flatten().any(|it| it.attribute == name);
         let connection = media.connections.first().or(session.connection.as_ref());
+        let fingerprints = fingerprints(&session.attributes, &media.attributes).unwrap_or_default();
+        if fingerprints.len() > FINGERPRINTS_MAX {
+            return Err(not_acceptable(format!("Line {line_number}: too many fingerprints")));
+        }
         let tls_id = |name: &str| {
             let value = either(name)?.trim().to_owned();
             Some(TlsId { is_dtls_id: name == "dtls-id", value })
@@ -202,7 +210,7 @@ impl Media {
                 "existing" => Some(false),
                 _ => None,
             }),
-            fingerprints: fingerprints(&session.attributes, &media.attributes).unwrap_or_default(),
+            fingerprints,
             tls_id: tls_id("tls-id").or_else(|| tls_id("dtls-id")),
             e2ae: own("3ge2ae").and_then(|value| match value.trim() {
                 "requested" => Some(EndToAccessEdge::Requested),
@@ -222,6 +230,12 @@ impl Media {
     pub fn connection_address(&self) -> Option<SocketAddr> {
         let address = self.address.filter(|address| !address.is_unspecified());
         Some(SocketAddr::new(address?, self.port))
+    }
+
+    /// Nobody is to connect for now.
+    pub(in crate::border) fn is_on_hold(&self) -> bool {
+        let holds_connections = self.kind == Kind::Bfcp && self.setup == Some(Setup::HoldConn);
+        holds_connections || self.is_held_by_address()
     }
 
     /// `c=IN IP4 0.0.0.0`: on hold, as RFC 2543 had it (RFC 3264 section 8.4).
@@ -246,3 +260,9 @@ fn find<'a>(attributes: &'a [Attribute], name: &str) -> Option<&'a str> {
     let mut named = attributes.iter().filter(|attribute| attribute.attribute == name);
     named.find_map(|attribute| attribute.value.as_deref())
 }
+
+/// Lines of a description, each of which is remembered for as long as the call lasts: the most m-lines
+/// that are taken with 32 lines each.
+const LINES_MAX: usize = 1024;
+/// Certificates of one stream: a few hashes of each of a few.
+const FINGERPRINTS_MAX: usize = 16;

@@ -1,6 +1,6 @@
 //! Writes what the other party reads.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use mrfp_core::mp::{Establishment, MsrpPaths, RemoteConnectionPoint, Source, TlsRole};
 
@@ -13,6 +13,7 @@ use super::{
     Answered, Configured, Description, End, Ends, Exchange, Peer, Plan, Profile, Rewritten, Sent,
     not_acceptable,
 };
+use crate::sdp::SDP_SIZE_MAX;
 
 /// What the receiver of a description reads under one anchored m-line.
 struct Shown<'a> {
@@ -52,7 +53,7 @@ impl Exchange<'_> {
     /// What the answerer is sent. `plans` has one entry for each m-line of the offer.
     ///
     /// # Errors
-    /// No m-line is left.
+    /// No m-line is left, or what is becomes too long.
     ///
     /// # Panics
     /// `plans` is shorter than the offer, or lacks the ends of an anchored m-line.
@@ -75,9 +76,11 @@ impl Exchange<'_> {
             return Err(refusal.clone());
         }
         for (media, plan) in offer.media.iter().zip(plans) {
-            if plan.profile.is_anchored() {
+            if let Some(ends) = anchored(media, plan) {
                 let is_protected = plan.profile == Profile::EndToAccessEdge;
-                self.offerer.check_place(media, roles::offered(media), is_protected)?;
+                let setup = roles::offered(media);
+                let ends = [&ends.offerer, &ends.answerer];
+                self.offerer.check_place(media, setup, is_protected, ends)?;
             }
         }
         let shown: Vec<Option<Shown<'_>>> = offer
@@ -92,16 +95,16 @@ impl Exchange<'_> {
             match (line, &plan.profile) {
                 (Some(line), profile) => writer.media(index, line, profile),
                 (None, Profile::Refused(_)) => writer.switch_off(index, None, REFUSED),
-                (None, _) => (),
+                (None, _) => writer.untouched(index),
             }
         }
-        Ok(writer.finish(&shown, sent))
+        writer.finish(&shown, sent)
     }
 
     /// What the offerer is sent, and how the connection points are configured.
     ///
     /// # Errors
-    /// The answer does not fit what the answerer was offered.
+    /// The answer does not fit what the answerer was offered, or becomes too long.
     ///
     /// # Panics
     /// As [`Self::offer`].
@@ -151,10 +154,10 @@ impl Exchange<'_> {
                 (None, _) if plan.ends.is_some() || matches!(plan.profile, Profile::Refused(_)) => {
                     writer.switch_off(index, Some(offered), AS_OFFERED);
                 }
-                (None, _) => (),
+                (None, _) => writer.untouched(index),
             }
         }
-        Ok(Answered { rewritten: writer.finish(&shown, sent), media: configured })
+        Ok(Answered { rewritten: writer.finish(&shown, sent)?, media: configured })
     }
 
     /// What we offer of an m-line.
@@ -279,8 +282,11 @@ impl Exchange<'_> {
                 msrp,
             }
         };
-        self.offerer.check_place(offered, parties.offerer, is_protected)?;
-        self.answerer.check_place(answered, parties.answerer, is_protected)?;
+        let (first_end, second_end) = (&ends.offerer, &ends.answerer);
+        let ends = [first_end, second_end];
+        self.offerer.check_place(offered, parties.offerer, is_protected, ends)?;
+        let ends = [second_end, first_end];
+        self.answerer.check_place(answered, parties.answerer, is_protected, ends)?;
         let offerer = point(self.offerer, offered, parties.offerer, first, paths.0);
         let answerer = point(self.answerer, answered, parties.answerer, second, paths.1);
         Ok((shown, Configured { offerer, answerer }))
@@ -296,16 +302,53 @@ impl Peer {
         self.source != Source::Address
     }
 
-    /// Whether a party that we begin with, over TCP or DTLS, says where it is, without a resolver.
-    fn check_place(&self, media: &Media, setup: Setup, is_protected: bool) -> Result<(), Refusal> {
+    /// Whether a party that we begin with, over TCP or DTLS, says where it is, without a resolver; and whether
+    /// what we are to connect or send to may be a party at all. `ends` are ours, the party's first.
+    fn check_place(
+        &self,
+        media: &Media,
+        setup: Setup,
+        is_protected: bool,
+        ends: [&End; 2],
+    ) -> Result<(), Refusal> {
         let begins = !media.kind.is_datagrams() || (is_protected && self.role == SideRole::Access);
-        let is_somewhere = connect_to(media).is_some() || media.is_held_by_address();
+        let address = connect_to(media);
+        let is_somewhere = address.is_some() || media.is_held_by_address();
+        let line = media.line_number;
         if begins && setup == Setup::Passive && !is_somewhere {
-            let line = media.line_number;
             return Err(not_acceptable(format!("Line {line}: no address to connect to")));
+        }
+        // Datagrams in the clear are sent to whoever is named, whatever its role.
+        if let Some(address) = address
+            && (!begins || setup == Setup::Passive)
+            && !may_be_a_party(address, ends)
+        {
+            return Err(not_acceptable(format!("Line {line}: {address} is nobody's address")));
         }
         Ok(())
     }
+}
+
+/// A description must not lead us to services of this host, to our side of the other network, or to
+/// everybody on a link: the media of a stranger would reach what no stranger reaches.
+fn may_be_a_party(address: SocketAddr, ends: [&End; 2]) -> bool {
+    let [own, other] = ends.map(|end| end.address.ip().to_canonical());
+    let ip = address.ip().to_canonical();
+    let is_host = match ip {
+        IpAddr::V4(ip) => ip.octets()[0] != 0 && !ip.is_broadcast(),
+        IpAddr::V6(ip) => !ip.is_unspecified(),
+    };
+    let is_link_local = |ip: IpAddr| match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        // RFC 4291 section 2.4: fe80::/10.
+        IpAddr::V6(ip) => ip.segments()[0] & 0xffc0 == 0xfe80,
+    };
+    address.port() != 0
+        && is_host
+        && !ip.is_multicast()
+        && (own.is_loopback() || !ip.is_loopback())
+        && (is_link_local(own) || !is_link_local(ip))
+        && (ip == own || ip != other)
 }
 
 /// Whether an answer is one to what was asked.
@@ -420,6 +463,10 @@ fn tls_role(kind: Kind, peer: Setup, is_offerer: bool) -> TlsRole {
 /// From where it may come, as far as its description tells enough for that.
 fn source(rule: Source, media: &Media, setup: Setup, address: Option<SocketAddr>) -> Source {
     match (rule, address) {
+        // Nobody comes from nowhere, as long as that lasts.
+        (Source::Address, None) if media.kind.is_datagrams() && media.is_held_by_address() => {
+            Source::Host(Ipv4Addr::UNSPECIFIED.into())
+        }
         (Source::Address, None) => Source::Any,
         // Whoever connects does so from a port of its kernel's choice.
         (Source::Address, Some(address))
@@ -578,6 +625,11 @@ impl Writer<'_> {
         });
     }
 
+    /// Media that is not ours. Nobody else applies what the UE has asked of us.
+    fn untouched(&mut self, index: usize) {
+        self.text.remove(Section::Media(index), "a=3ge2ae", ACCESS_ONLY);
+    }
+
     /// Port 0, and the transport as the receiver has written it.
     fn switch_off(&mut self, index: usize, like: Option<&Media>, clause: &'static str) {
         let protocol = &like.unwrap_or(&self.description.media[index]).protocol;
@@ -593,7 +645,11 @@ impl Writer<'_> {
 
     /// The text with its origin, which is taken down: but for the version it is the same in every
     /// description that a party is sent.
-    fn finish(mut self, shown: &[Option<Shown<'_>>], sent: &mut Sent) -> Rewritten {
+    fn finish(
+        mut self,
+        shown: &[Option<Shown<'_>>],
+        sent: &mut Sent,
+    ) -> Result<Rewritten, Refusal> {
         let first = shown.iter().flatten().next().map(|shown| shown.end.address.ip());
         let origin = sent.origin.or(first.filter(|_| self.exchange.rules.hide_topology));
         if let Some(origin) = origin {
@@ -615,8 +671,13 @@ impl Writer<'_> {
             };
         }
         self.version(version);
-        *sent = Sent { version, origin, sdp: self.text.written() };
-        Rewritten { text: self.text }
+        let sdp = self.text.written();
+        // What was said once for the session may stand under every m-line now.
+        if sdp.len() > SDP_SIZE_MAX {
+            return Err(not_acceptable("Session description too long for the other party"));
+        }
+        *sent = Sent { version, origin, sdp };
+        Ok(Rewritten { text: self.text })
     }
 
     fn version(&mut self, version: u64) {
