@@ -108,6 +108,41 @@ async fn a_registered_caller_is_asserted_and_one_that_hides_is_not_shown() {
     assert_eq!(world.heard().await.1, Heard::Offer(Leg::Caller));
 }
 
+/// A registrar that says nothing of identities: the address of record is the one.
+async fn register_plainly(world: &mut World, name: &str, to: &str) -> Received {
+    let mut registration = Dialog::new(&world.ue, name);
+    registration.target = "sip:ims.example".to_owned();
+    registration.to = to.to_owned();
+    world.ue.send(&registration.request("REGISTER", "", "")).await;
+    let register = world.network.request("REGISTER").await;
+    let contact = register.header("Contact").expect("a Contact");
+    let contact = format!("Contact: {contact};expires=600\r\n");
+    world.network.reply(&register, "200 OK", "net", &contact, "").await;
+    world.ue.response_to("REGISTER", 200).await;
+    register
+}
+
+#[tokio::test]
+async fn no_display_name_passes_for_an_identity() {
+    let mut world = World::start().await;
+    let mut registration = Dialog::new(&world.ue, "register");
+    register(&mut world, &mut registration, 600).await;
+    let mut call = Dialog::new(&world.ue, "preferred");
+    let preferred =
+        "P-Preferred-Identity: \"x<sip:alice@ims.example>\" <sip:victim@ims.example>\r\n";
+    world.ue.send(&call.request("INVITE", preferred, OFFER)).await;
+    let invite = world.network.request("INVITE").await;
+    assert_eq!(invite.all("P-Asserted-Identity"), ["<sip:alice@ims.example>"]);
+
+    let mut world = World::start().await;
+    let to = "\"<sip:victim@ims.example>\" <sip:mallory@ims.example>";
+    register_plainly(&mut world, "register", to).await;
+    let mut call = Dialog::new(&world.ue, "registered");
+    world.ue.send(&call.request("INVITE", "", OFFER)).await;
+    let invite = world.network.request("INVITE").await;
+    assert_eq!(invite.all("P-Asserted-Identity"), ["<sip:mallory@ims.example>"]);
+}
+
 #[tokio::test]
 async fn a_registration_ends_with_its_time_or_at_the_ues_wish() {
     let mut world = World::start().await;

@@ -165,6 +165,20 @@ pub(super) fn host_range(value: &str) -> Option<(usize, usize)> {
     Some((begin, end))
 }
 
+/// The URI of a name-addr or an addr-spec, whatever a display name says; `None` where that is not clear.
+pub(super) fn uri_of(value: &str) -> Option<&str> {
+    let uri = match crate::sip::wire::unquoted_position(value.as_bytes(), b'<')? {
+        Some(bracket) => {
+            let (uri, behind) = value[bracket + 1..].split_once('>')?;
+            let behind = behind.trim_start();
+            (behind.is_empty() || behind.starts_with(';')).then_some(uri)?
+        }
+        None => value.split(';').next()?,
+    };
+    let uri = uri.trim();
+    (!uri.is_empty() && !uri.contains(['<', '"', ' ', '\t'])).then_some(uri)
+}
+
 /// Whether `host[:port]` has an address for a host.
 pub(super) fn is_numeric(host: &str) -> bool {
     let host = match host.strip_prefix('[') {
@@ -249,6 +263,21 @@ mod tests {
             assert_eq!(&value[begin..end], host);
         }
         assert_eq!(host_range("<tel:+1234>"), None);
+    }
+
+    #[test]
+    fn a_display_name_is_no_address() {
+        for (value, uri) in [
+            ("\"x<sip:a@b>\" <sip:c@d;x=y>;tag=1", Some("sip:c@d;x=y")),
+            ("sip:c@d;tag=1", Some("sip:c@d")),
+            ("<tel:+49>", Some("tel:+49")),
+            ("<sip:a@b> <sip:c@d>", None),
+            ("<<sip:a@b>", None),
+            ("\"open <sip:a@b>", None),
+            ("Alice", Some("Alice")),
+        ] {
+            assert_eq!(uri_of(value), uri, "{value}");
+        }
     }
 
     #[test]

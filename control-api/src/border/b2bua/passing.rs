@@ -11,7 +11,7 @@ use rsipstack::transport::{SipAddr, SipConnection};
 use super::super::{MediaSecurity, Party, SideRole};
 use super::call::{bare_value, contact, drop_description, forwards_left};
 use super::dialogs::cseq_of;
-use super::headers::{cross, hide_host, made, values};
+use super::headers::{cross, hide_host, made, uri_of, values};
 use super::next_hops::{NextHop, is_answer};
 use super::side::Side;
 use super::transactions::Server;
@@ -84,14 +84,15 @@ impl Side {
         let caller = registrations.by_source(source).filter(|_| from.role == SideRole::Access);
         let identity = caller.filter(|_| self.trusted && !from.trusted).map(|it| {
             let preferred = values(&request.headers, "P-Preferred-Identity");
-            let preferred = preferred.iter().map(|value| bare_value(value));
             //= RFC 3325 section 6: If the user agent server [proxy] can match the P-Preferred-Identity with
             //= one of its identities it asserts that one; else the default
-            let chosen = preferred
-                .into_iter()
-                .find(|value| it.identities.iter().any(|known| uri_in(known) == uri_in(value)));
-            let default = it.identities.first().cloned().unwrap_or_else(|| it.user.clone());
-            made("P-Asserted-Identity", chosen.unwrap_or(default))
+            // As the network has written it: what the user wrote around it is no identity.
+            let chosen = preferred.iter().find_map(|value| {
+                let wanted = uri_in(value)?;
+                it.identities.iter().find(|known| uri_in(known).as_ref() == Some(&wanted))
+            });
+            let asserted = chosen.or(it.identities.first()).unwrap_or(&it.user);
+            made("P-Asserted-Identity", asserted.clone())
         });
         let routes = caller.map(|it| it.service_route.clone()).unwrap_or_default();
         let mut uri = request.uri.clone();
@@ -224,7 +225,6 @@ pub(super) async fn finish(side: &Side, mut transaction: Transaction) {
 }
 
 /// The URI of a name-addr, without parameters.
-fn uri_in(value: &str) -> String {
-    let uri = value.split(['<', '>']).nth(1).unwrap_or(value);
-    uri.split(';').next().unwrap_or_default().to_ascii_lowercase()
+fn uri_in(value: &str) -> Option<String> {
+    Some(uri_of(value)?.split(';').next()?.to_ascii_lowercase())
 }

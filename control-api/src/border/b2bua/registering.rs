@@ -11,8 +11,7 @@ use rsipstack::transport::SipConnection;
 use tokio::time::Instant;
 
 use super::super::MediaSecurity;
-use super::call::bare_value;
-use super::headers::{made, parameters, values};
+use super::headers::{made, parameters, uri_of, values};
 use super::mediasec::{self, SECURITY_SERVER};
 use super::passing::{Target, finish};
 use super::registrations::{NoRoom, Registration};
@@ -199,9 +198,8 @@ impl Side {
 
 /// The address of record of a REGISTER, as a name-addr without display name.
 fn user_of(request: &Request) -> Option<String> {
-    let to = bare_value(request.to_header().ok()?.value());
-    let (_, uri) = to.split_once('<')?;
-    Some(format!("<{uri}"))
+    let uri = uri_of(request.to_header().ok()?.value())?;
+    Some(format!("<{uri}>"))
 }
 
 fn parameter<'a>(value: &'a str, name: &str) -> Option<&'a str> {
