@@ -4,7 +4,7 @@ mod border_world;
 
 use border_world::{
     ACCESS_HOST, ANSWER, CORE_HOST, Dialog, Heard, NETWORK_HOST, OFFER, Received, Refuses, UE_HOST,
-    World,
+    Ua, World,
 };
 use control_api::border::{Leg, MediaSecurity, SideRole};
 
@@ -232,6 +232,28 @@ async fn a_subscription_has_its_notifications() {
     world.await_empty().await;
 }
 
+/// The request as a proxy sends it on, with that start line.
+fn proxied(proxy: &Ua, request: &Received, line: &str) -> String {
+    let via = format!("Via: SIP/2.0/UDP {};branch=z9hG4bKproxied\r\n", proxy.local());
+    let (_, headers) = request.head.split_once("\r\n").expect("headers");
+    format!("{line}\r\n{via}{headers}\r\n\r\n{}", request.body)
+}
+
+#[tokio::test]
+async fn one_ue_calls_another_through_a_proxy_of_the_network() {
+    let mut world = World::start().await;
+    let register = register_plainly(&mut world, "register", "<sip:bob@ims.example>").await;
+    let mut call = Dialog::new(&world.ue, "spiral");
+    world.ue.send(&call.request("INVITE", "", OFFER)).await;
+    let invite = world.network.request("INVITE").await;
+    let line = format!("INVITE {} SIP/2.0", register.contact_uri());
+    world.network.peer = invite.source;
+    world.network.send(&proxied(&world.network, &invite, &line)).await;
+    let arrived = world.ue.request("INVITE").await;
+    assert_eq!(arrived.header("Max-Forwards"), Some("68"));
+    assert_eq!(world.b2bua.metrics().loops.get(), 0);
+}
+
 #[tokio::test]
 async fn what_goes_round_or_has_gone_too_far_is_stopped() {
     let mut world = World::start().await;
@@ -240,10 +262,13 @@ async fn what_goes_round_or_has_gone_too_far_is_stopped() {
     world.ue.response(483).await;
     world.ue.send(&call.request("ACK", "", "")).await;
     let mut call = Dialog::new(&world.ue, "round");
-    let core = world.b2bua.addresses(SideRole::Core).expect("configured").udp;
-    let via = format!("Via: SIP/2.0/UDP {core};branch=z9hG4bKbefore\r\n");
-    world.ue.send(&call.request("INVITE", &via, OFFER)).await;
-    world.ue.response(482).await;
+    world.ue.send(&call.request("INVITE", "", OFFER)).await;
+    let invite = world.network.request("INVITE").await;
+    world.network.reply(&invite, "100 Trying", "", "", "").await;
+    let line = "INVITE sip:bob@ims.example SIP/2.0";
+    world.network.peer = invite.source;
+    world.network.send(&proxied(&world.network, &invite, line)).await;
+    world.network.response(482).await;
     assert_eq!(world.b2bua.metrics().loops.get(), 1);
     let mut call = Dialog::new(&world.ue, "stray");
     call.remote_tag = Some("1-unknown".to_owned());
