@@ -3,8 +3,8 @@
 mod border_world;
 
 use border_world::{
-    ACCESS_HOST, ANSWER, CORE_HOST, Dialog, Heard, NETWORK_HOST, OFFER, Received, Refuses, UE_HOST,
-    World,
+    ACCESS_HOST, ANSWER, CORE_HOST, Dialog, Heard, NETWORK_HOST, OFFER, Received, Refuses, SILENCE,
+    UE_HOST, World,
 };
 use control_api::border::{Action, Leg};
 
@@ -154,6 +154,53 @@ async fn reliable_early_media_is_acknowledged_and_updated() {
     call.cseq = invited;
     world.ue.send(&call.request("ACK", "", "")).await;
     world.network.request("ACK").await;
+}
+
+#[tokio::test]
+async fn a_reliable_response_that_comes_again_is_no_other() {
+    let mut world = World::start().await;
+    let mut call = Dialog::new(&world.ue, "again");
+    world.ue.send(&call.request("INVITE", "Supported: 100rel\r\n", OFFER)).await;
+    let invite = world.network.request("INVITE").await;
+    let reliable = "Require: 100rel\r\nRSeq: 7\r\n";
+    world.network.reply(&invite, "183 Session Progress", "net", reliable, ANSWER).await;
+    let progress = world.ue.response(183).await;
+    call.remote_tag = Some(progress.to_tag().to_owned());
+    let invited = call.cseq;
+    world.ue.send(&call.request("PRACK", &format!("RAck: 7 {invited} INVITE\r\n"), "")).await;
+    let prack = world.network.request("PRACK").await;
+    // It was on its way when the PRACK went the other.
+    world.network.reply(&invite, "183 Session Progress", "net", reliable, ANSWER).await;
+    world.network.reply(&prack, "200 OK", "", "", "").await;
+    world.ue.response_to("PRACK", 200).await;
+    world.ue.gets_no("SIP/2.0 183").await;
+    let next = "Require: 100rel\r\nRSeq: 8\r\n";
+    world.network.reply(&invite, "180 Ringing", "net", next, "").await;
+    assert_eq!(world.ue.response(180).await.header("RSeq"), Some("8"));
+}
+
+#[tokio::test]
+async fn a_call_with_a_branch_that_was_not_taken_rests() {
+    let mut world = World::start().await;
+    let mut call = Dialog::new(&world.ue, "rest");
+    world.ue.send(&call.request("INVITE", "Supported: 100rel\r\n", OFFER)).await;
+    let invite = world.network.request("INVITE").await;
+    let reliable = "Require: 100rel\r\nRSeq: 1\r\n";
+    world.network.reply(&invite, "183 Session Progress", "one", reliable, ANSWER).await;
+    world.ue.response(183).await;
+    world.network.reply(&invite, "200 OK", "two", "", ANSWER).await;
+    call.remote_tag = Some(world.ue.response(200).await.to_tag().to_owned());
+    world.ue.send(&call.request("ACK", "", "")).await;
+    world.network.request("ACK").await;
+    // Longer than the response would have been repeated for the first time.
+    tokio::time::sleep(SILENCE).await;
+    let runtime = tokio::runtime::Handle::current().metrics();
+    let busy = || runtime.worker_total_busy_duration(0);
+    let before = busy();
+    tokio::time::sleep(SILENCE).await;
+    // On the one thread of this test, a task that never rests leaves the sleep no rest, either.
+    let taken = busy() - before;
+    assert!(taken < SILENCE / 2, "{taken:?}");
 }
 
 #[tokio::test]

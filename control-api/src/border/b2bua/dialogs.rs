@@ -21,6 +21,8 @@ pub(super) struct Branch {
     /// An offer of the callee that came in a reliable response and waits for its answer in the PRACK, or
     /// in a 2xx and waits for the ACK.
     pub(super) offered: Option<ExchangeId>,
+    /// The number of the last reliable provisional response.
+    pub(super) reliable: Option<u32>,
     /// Reliable provisional responses that the caller has not acknowledged (RFC 3262).
     pub(super) unacknowledged: Vec<Reliable>,
     /// The last ACK that went to either leg, for when the 2xx comes again.
@@ -43,6 +45,7 @@ impl Branch {
             callee: Arc::new(callee),
             confirmed: false,
             offered: None,
+            reliable: None,
             unacknowledged: Vec::new(),
             acks: [None, None],
         }

@@ -205,6 +205,16 @@ impl Call {
             return self.passages[at].server.respond(passed);
         };
         let reliable = reliable_number(&response);
+        if let Some(number) = reliable {
+            //= RFC 3262 section 4: If the UAC receives another reliable provisional response to the same
+            //= request, and its RSeq value is not one higher than the value of the sequence number, that
+            //= response MUST NOT be acknowledged with a PRACK, and MUST NOT be processed further
+            let last = &mut self.branches[branch].reliable;
+            if last.is_some_and(|last| last.checked_add(1) != Some(number)) {
+                return;
+            }
+            *last = Some(number);
+        }
         let Ok(found) = description(&response.headers, &response.body) else {
             return self.refuse_call(&unreadable()).await;
         };
@@ -286,7 +296,10 @@ impl Call {
             return;
         };
         self.replace_callee(at, branch, &response);
-        self.branches[branch].unacknowledged.clear();
+        // Nobody waits for another branch any more, either.
+        for branch in &mut self.branches {
+            branch.unacknowledged.clear();
+        }
         if !self.has_media {
             return self.subscribed(at, branch, response);
         }
