@@ -179,6 +179,14 @@ async fn more_contacts_than_a_user_may_have_are_refused() {
     let mut registration = Dialog::new(&world.ue, "full");
     world.ue.send(&registration.request("REGISTER", "", "")).await;
     assert!(world.ue.response(503).await.header("Retry-After").is_some());
+    // In one request they are no fewer.
+    let mut world =
+        World::start_with(|config| config.contacts_per_user_max = 2, Refuses::default()).await;
+    let mut registration = Dialog::new(&world.ue, "at-once");
+    let more = "Contact: <sip:a@192.0.2.1>, <sip:b@192.0.2.1>\r\n";
+    world.ue.send(&registration.request("REGISTER", more, "")).await;
+    world.ue.response(403).await;
+    world.network.gets_no("REGISTER").await;
 }
 
 #[tokio::test]

@@ -69,12 +69,11 @@ impl Side {
         for value in values(&request.headers, "Contact").into_iter().filter(|value| *value != "*") {
             contacts.push(self.registering(&user, value).ok_or(400u16)?);
         }
-        for contact in &contacts {
-            self.shared.registrations().check(&contact.name, &user).map_err(|full| match full {
-                NoRoom::Registrations => 503u16,
-                NoRoom::Contacts => 403,
-            })?;
-        }
+        let names = contacts.iter().map(|contact| contact.name.as_str());
+        self.shared.registrations().check(names, &user).map_err(|full| match full {
+            NoRoom::Registrations => 503u16,
+            NoRoom::Contacts => 403,
+        })?;
         let star = values(&request.headers, "Contact").contains(&"*");
         let rewritten = |_: &Request, target: &Target| {
             let ours = |contact: &Registering| {
@@ -142,7 +141,11 @@ impl Side {
                 let Some(registration) = made else { continue };
                 let security = security.unwrap_or_default();
                 let registration = Registration { security, ..registration };
-                self.shared.registrations().insert(name.clone(), registration);
+                let taken = self.shared.registrations().insert(name.clone(), registration);
+                // The UE is told nothing of a contact that leads nowhere.
+                if taken.is_err() {
+                    continue;
+                }
             }
             let uri = match asked {
                 Some(contact) => Some(contact.uri.clone()),

@@ -102,19 +102,30 @@ impl Registrations {
         self.by_name.get(self.by_source.get(&source)?)
     }
 
-    /// Whether there is room for a contact before the network is asked.
-    pub(super) fn check(&self, name: &str, user: &str) -> Result<(), NoRoom> {
-        if self.by_name.contains_key(name) {
+    /// Whether there is room for these contacts, all together.
+    pub(super) fn check<'a>(
+        &self,
+        names: impl Iterator<Item = &'a str>,
+        user: &str,
+    ) -> Result<(), NoRoom> {
+        let new = names.filter(|name| !self.by_name.contains_key(*name)).count();
+        if new == 0 {
             return Ok(());
         }
-        if self.by_name.len() >= self.max {
+        if self.by_name.len() + new > self.max {
             return Err(NoRoom::Registrations);
         }
         let of_user = self.by_user.get(user).map_or(0, Vec::len);
-        if of_user >= self.per_user_max { Err(NoRoom::Contacts) } else { Ok(()) }
+        if of_user + new > self.per_user_max { Err(NoRoom::Contacts) } else { Ok(()) }
     }
 
-    pub(super) fn insert(&mut self, name: String, registration: Registration) {
+    /// Takes a contact that the network has registered, unless others were faster and there is no room left.
+    pub(super) fn insert(
+        &mut self,
+        name: String,
+        registration: Registration,
+    ) -> Result<(), NoRoom> {
+        self.check(std::iter::once(name.as_str()), &registration.user)?;
         self.by_source.insert(registration.source, name.clone());
         let of_user = self.by_user.entry(registration.user.clone()).or_default();
         if !of_user.contains(&name) {
@@ -123,6 +134,7 @@ impl Registrations {
         if let Some(before) = self.by_name.insert(name.clone(), registration) {
             self.forget_source(before.source, &name);
         }
+        Ok(())
     }
 
     pub(super) fn remove(&mut self, name: &str) {
