@@ -144,6 +144,20 @@ async fn no_display_name_passes_for_an_identity() {
 }
 
 #[tokio::test]
+async fn a_ue_does_not_say_what_only_the_network_may() {
+    let mut world = World::start().await;
+    let mut registration = Dialog::new(&world.ue, "protected");
+    let headers = "Authorization: Digest integrity-protected=\"yes\", username=\"a,\\\"b\", \
+                   Integrity-Protected = yes,uri=\"sip:x\"\r\n\
+                   P-Access-Network-Info: 3GPP-E-UTRAN-FDD;x=1, 3GPP-NR;network-provided\r\n";
+    world.ue.send(&registration.request("REGISTER", headers, "")).await;
+    let register = world.network.request("REGISTER").await;
+    let authorization = Some("Digest username=\"a,\\\"b\", uri=\"sip:x\"");
+    assert_eq!(register.header("Authorization"), authorization);
+    assert_eq!(register.header("P-Access-Network-Info"), Some("3GPP-E-UTRAN-FDD;x=1"));
+}
+
+#[tokio::test]
 async fn a_registration_ends_with_its_time_or_at_the_ues_wish() {
     let mut world = World::start().await;
     let mut registration = Dialog::new(&world.ue, "register");

@@ -25,6 +25,9 @@ enum Rule {
     Network,
     /// For the network: goes to trusted sides alone, wherever it comes from.
     ForNetwork,
+    /// Credentials: what a border says in them of how they came is not the user's to say (TS 24.229 clause
+    /// 5.2.2).
+    Credentials,
     /// Option tags: those that are settled on one side are taken out.
     Options,
     /// Security mechanisms: those for media are settled on one side and taken out (RFC 3329).
@@ -79,6 +82,8 @@ const RULES: &[(&str, &str, Rule)] = &[
     ("Relayed-Charge", "", Rule::Network),
     ("P-Access-Network-Info", "", Rule::ForNetwork),
     ("Cellular-Network-Info", "", Rule::ForNetwork),
+    ("Authorization", "", Rule::Credentials),
+    ("Proxy-Authorization", "", Rule::Credentials),
     ("Require", "", Rule::Options),
     ("Proxy-Require", "", Rule::Options),
     ("Supported", "k", Rule::Options),
@@ -104,12 +109,37 @@ fn cross_one(header: &Header, from: &Side, to: &Side, private: bool) -> Option<H
         Rule::Asserted => (from.trusted && told).then(|| hide_host(value, to)),
         Rule::Preferred => from.trusted.then(|| hide_host(value, to)),
         Rule::Network => both_trusted.then(|| value.to_owned()),
-        Rule::ForNetwork => to.trusted.then(|| value.to_owned()),
+        Rule::ForNetwork if !to.trusted => None,
+        Rule::ForNetwork if from.trusted => Some(value.to_owned()),
+        Rule::ForNetwork => without_provided(value),
+        Rule::Credentials if from.trusted => Some(value.to_owned()),
+        Rule::Credentials => Some(without_protection(value)),
         Rule::Options => mediasec::without_option(value),
         Rule::Mechanisms => mediasec::without_media_mechanisms(value),
         Rule::Warning => Some(warning_of_ours(value, to)),
     };
     carried.map(|value| made(name, value))
+}
+
+/// Access network information without what only the network may say of it.
+fn without_provided(value: &str) -> Option<String> {
+    let said = |it: &&str| !it.to_ascii_lowercase().contains("network-provided");
+    let kept: Vec<&str> = split_unquoted(value, ',').into_iter().filter(said).collect();
+    (!kept.is_empty()).then(|| kept.join(","))
+}
+
+/// Credentials without `integrity-protected`: a registrar that read it of a user's own hand would not ask for a
+/// password.
+fn without_protection(value: &str) -> String {
+    const PROTECTED: &str = "integrity-protected";
+    if !value.to_ascii_lowercase().contains(PROTECTED) {
+        return value.to_owned();
+    }
+    let (scheme, parameters) = value.trim().split_once([' ', '\t']).unwrap_or((value, ""));
+    let kept = split_quoted(parameters, ',', false).into_iter().map(str::trim).filter(|it| {
+        !it.split('=').next().unwrap_or_default().trim().eq_ignore_ascii_case(PROTECTED)
+    });
+    format!("{scheme} {}", kept.collect::<Vec<_>>().join(", "))
 }
 
 /// A header as the stack keeps one that it has read.
@@ -223,6 +253,10 @@ pub(super) fn parameters(value: &str) -> Vec<&str> {
 
 /// The parts between separators that are in no quoted string and no brackets.
 pub(super) fn split_unquoted(value: &str, separator: char) -> Vec<&str> {
+    split_quoted(value, separator, true)
+}
+
+fn split_quoted(value: &str, separator: char, brackets: bool) -> Vec<&str> {
     let (mut quoted, mut escaped, mut bracketed) = (false, false, false);
     let parts = value.split(move |character: char| {
         if escaped {
@@ -232,7 +266,7 @@ pub(super) fn split_unquoted(value: &str, separator: char) -> Vec<&str> {
         match character {
             '\\' if quoted => escaped = true,
             '"' if !bracketed => quoted = !quoted,
-            '<' if !quoted => bracketed = true,
+            '<' if !quoted => bracketed = brackets,
             '>' if !quoted => bracketed = false,
             _ => {}
         }
