@@ -114,9 +114,10 @@ impl Side {
         let mut headers = Vec::new();
         let status = response.status_code.code();
         let security = mediasec::supported(&request.headers);
+        let verified = mediasec::verified(&request.headers);
         //= TS 24.229 clause 5.2.2: the P-CSCF shall [...] insert a Security-Server header field [...] with
         //= the media plane security mechanisms, labelled with the "mediasec" header field parameter
-        if security.is_some() && (status == 401 || status < 300) {
+        if security.or(verified).is_some() && (status == 401 || status < 300) {
             headers.push(made("Security-Server", SECURITY_SERVER.to_owned()));
         }
         let (Some(user), Some(flow)) = (user_of(request), connection) else { return headers };
@@ -136,7 +137,7 @@ impl Side {
             let granted = granted.or(expires_header).unwrap_or(EXPIRES_DEFAULT_SECONDS);
             let asked = contacts.iter().find(|contact| contact.name == name);
             if let Some(contact) = asked.filter(|_| granted > 0) {
-                let security = security.or_else(|| self.known_security(&name));
+                let security = security.or_else(|| self.known_security(&name)).or(verified);
                 let made = self.registration(&user, contact, source, &flow, response, granted);
                 let Some(registration) = made else { continue };
                 let security = security.unwrap_or_default();
