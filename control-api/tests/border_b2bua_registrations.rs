@@ -116,10 +116,12 @@ async fn register_plainly(world: &mut World, name: &str, to: &str) -> Received {
     let mut registration = Dialog::new(&world.ue, name);
     registration.target = "sip:ims.example".to_owned();
     registration.to = to.to_owned();
-    world.ue.send(&registration.request("REGISTER", "", "")).await;
+    let more = format!("Contact: <sip:{name}@192.0.2.1>\r\n");
+    world.ue.send(&registration.request("REGISTER", &more, "")).await;
     let register = world.network.request("REGISTER").await;
-    let contact = register.header("Contact").expect("a Contact");
-    let contact = format!("Contact: {contact};expires=600\r\n");
+    let contacts = register.all("Contact").into_iter();
+    let contact: String =
+        contacts.map(|contact| format!("Contact: {contact};expires=600\r\n")).collect();
     world.network.reply(&register, "200 OK", "net", &contact, "").await;
     world.ue.response_to("REGISTER", 200).await;
     register
@@ -144,6 +146,35 @@ async fn no_display_name_passes_for_an_identity() {
     world.ue.send(&call.request("INVITE", "", OFFER)).await;
     let invite = world.network.request("INVITE").await;
     assert_eq!(invite.all("P-Asserted-Identity"), ["<sip:mallory@ims.example>"]);
+}
+
+#[tokio::test]
+async fn users_of_one_socket_are_told_apart() {
+    let mut world = World::start().await;
+    for user in ["alice", "bob"] {
+        register_plainly(&mut world, user, &format!("<sip:{user}@ims.example>")).await;
+    }
+    for user in ["alice", "bob"] {
+        let mut call = Dialog::new(&world.ue, &format!("of-{user}"));
+        call.from = format!("<sip:{user}@ims.example>");
+        world.ue.send(&call.request("MESSAGE", "", "hello")).await;
+        let message = world.network.request("MESSAGE").await;
+        let asserted = format!("<sip:{user}@ims.example>");
+        assert_eq!(message.header("P-Asserted-Identity"), Some(asserted.as_str()));
+        world.network.reply(&message, "200 OK", "net", "", "").await;
+    }
+    // One that goes leaves the other where it is.
+    let mut registration = Dialog::new(&world.ue, "bob-again");
+    registration.to = "<sip:bob@ims.example>".to_owned();
+    let all = "Contact: <sip:bob@192.0.2.1>\r\nExpires: 0\r\n";
+    world.ue.send(&registration.request("REGISTER", all, "")).await;
+    let gone = world.network.request("REGISTER").await;
+    world.network.reply(&gone, "200 OK", "net", "X-None: x\r\n", "").await;
+    world.ue.response_to("REGISTER", 200).await;
+    let mut call = Dialog::new(&world.ue, "left");
+    world.ue.send(&call.request("MESSAGE", "", "hello")).await;
+    let message = world.network.request("MESSAGE").await;
+    assert_eq!(message.header("P-Asserted-Identity"), Some("<sip:alice@ims.example>"));
 }
 
 #[tokio::test]
