@@ -322,8 +322,17 @@ async fn a_next_hop_that_is_silent_is_passed_over() {
     let mut world = World::start().await;
     let mut call = Dialog::new(&world.ue, "silent");
     world.ue.send(&call.request("INVITE", "", OFFER)).await;
-    world.network.request("INVITE").await;
+    let first = world.network.request("INVITE").await;
     let second = world.spare.request("INVITE").await;
+    // What it says then is too late.
+    world.network.reply(&first, "200 OK", "late", "", ANSWER).await;
+    let ack = world.network.request("ACK").await;
+    let bye = world.network.request("BYE").await;
+    for message in [&ack, &bye] {
+        assert_eq!(message.header("Call-ID"), first.header("Call-ID"));
+        assert_eq!(message.sender_tag(), first.sender_tag());
+    }
+    world.network.reply(&bye, "200 OK", "", "", "").await;
     world.spare.reply(&second, "486 Busy Here", "spare", "", "").await;
     world.ue.response(486).await;
 }

@@ -1,6 +1,6 @@
 //! The request that begins a call: over which next hop it goes, and what its responses make of it.
 
-use rsipstack::sip::{Header, HeadersExt, Method, Request, Response, Version};
+use rsipstack::sip::{Header, Headers, HeadersExt, Method, Request, Response, Version};
 use rsipstack::transaction::transaction::Transaction;
 use tokio::time::{Duration, Instant};
 
@@ -131,7 +131,9 @@ impl Call {
         let next_hop =
             transaction.destination.clone().unwrap_or_else(|| target.destination.clone());
         let passage = &mut self.passages[at];
-        passage.sent = Some(Sent { request: transaction.original.clone(), connection, next_hop });
+        let sent = Sent { request: transaction.original.clone(), connection, next_hop };
+        self.attempts.push(sent.clone());
+        passage.sent = Some(sent);
         passage.client = number;
         passage.client_open = true;
         passage.provisional = false;
@@ -405,8 +407,14 @@ impl Call {
                 return;
             }
         }
-        if let Some(first) = self.first_sent.clone() {
-            self.reject(&first, response, "SIP;cause=487;text=\"answered elsewhere\"").await;
+        // Of another branch, or of a next hop that was given up before.
+        let attempt = self.attempts.iter().find(|it| {
+            let call_id =
+                |headers: &Headers| values(headers, "Call-ID").first().map(ToString::to_string);
+            call_id(&it.request.headers) == call_id(&response.headers)
+        });
+        if let Some(attempt) = attempt {
+            self.reject(attempt, response, "SIP;cause=487;text=\"answered elsewhere\"").await;
         }
     }
 
@@ -441,7 +449,6 @@ impl Call {
         if self.branches.len() >= BRANCHES_MAX {
             return None;
         }
-        self.first_sent = Some(sent.clone());
         let callee =
             Peer::answered(&sent.request, response, local, sent.connection, sent.next_hop)?;
         let caller = self.caller_peer(at)?;

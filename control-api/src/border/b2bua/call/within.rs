@@ -547,7 +547,6 @@ impl Call {
         callee.local_cseq.store(cseq_of(&sent.request), std::sync::atomic::Ordering::Relaxed);
         callee.remote_cseq_min.store(0, std::sync::atomic::Ordering::Relaxed);
         let caller = self.caller_peer(at)?;
-        self.first_sent = Some(sent);
         self.branches.push(Branch::new(caller, callee));
         Some(self.branches.len() - 1)
     }
