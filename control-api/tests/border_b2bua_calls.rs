@@ -267,6 +267,30 @@ async fn a_cancelled_call_is_cancelled_and_one_answered_meanwhile_is_hung_up() {
 }
 
 #[tokio::test]
+async fn a_bye_before_the_answer_ends_the_call() {
+    let mut world = World::start().await;
+    let mut call = Dialog::new(&world.ue, "early-bye");
+    world.ue.send(&call.request("INVITE", "", OFFER)).await;
+    let invite = world.network.request("INVITE").await;
+    world.network.reply(&invite, "180 Ringing", "net", "", "").await;
+    let tag = world.ue.response(180).await.to_tag().to_owned();
+    call.remote_tag = Some(tag.clone());
+    let invited = call.cseq;
+    world.ue.send(&call.request("BYE", "", "")).await;
+    world.ue.response_to("BYE", 200).await;
+    assert_eq!(world.ue.response_to("INVITE", 487).await.to_tag(), tag);
+    call.cseq = invited;
+    world.ue.send(&call.request("ACK", "", "")).await;
+    for method in ["BYE", "CANCEL"] {
+        let request = world.network.request(method).await;
+        world.network.reply(&request, "200 OK", "", "", "").await;
+    }
+    world.network.reply(&invite, "487 Request Terminated", "net", "", "").await;
+    world.network.request("ACK").await;
+    world.hears(&Heard::Ended).await;
+}
+
+#[tokio::test]
 async fn refusals_are_carried_over_with_what_they_say() {
     let target = "Contact: <sip:elsewhere@other.example>\r\n";
     let mut world = World::start().await;

@@ -217,6 +217,7 @@ impl Call {
             }
         }
         self.hang_up_leg(branch, from.other(), carried).await;
+        let tag = self.tag.clone();
         for at in 0..self.passages.len() {
             let passage = &mut self.passages[at];
             if passage.from == from {
@@ -225,7 +226,7 @@ impl Call {
             if !passage.server.is_answered() {
                 //= RFC 3261 section 15.1.2: The UAS MUST still respond to any pending requests received
                 //= for that dialog. It is RECOMMENDED that a 487 (Request Terminated) response
-                passage.server.refuse(487, "", Vec::new());
+                passage.server.refuse(487, &tag, Vec::new());
             }
             self.cancel_passage(at, Vec::new());
         }
