@@ -204,6 +204,32 @@ async fn a_call_with_a_branch_that_was_not_taken_rests() {
 }
 
 #[tokio::test]
+async fn what_a_200_says_again_is_no_new_offer() {
+    let mut world = World::start().await;
+    let mut call = Dialog::new(&world.ue, "settled");
+    world.ue.send(&call.request("INVITE", "Supported: 100rel\r\n", "")).await;
+    let invite = world.network.request("INVITE").await;
+    let reliable = "Require: 100rel\r\nRSeq: 1\r\n";
+    world.network.reply(&invite, "183 Session Progress", "net", reliable, OFFER).await;
+    let progress = world.ue.response(183).await;
+    assert!(progress.body.contains("a=offered:Callee 1"));
+    call.remote_tag = Some(progress.to_tag().to_owned());
+    let invited = call.cseq;
+    world.ue.send(&call.request("PRACK", &format!("RAck: 1 {invited} INVITE\r\n"), ANSWER)).await;
+    let prack = world.network.request("PRACK").await;
+    assert!(prack.body.contains("a=answered:1"));
+    world.network.reply(&prack, "200 OK", "", "", "").await;
+    world.ue.response_to("PRACK", 200).await;
+    world.network.reply(&invite, "200 OK", "net", "", OFFER).await;
+    assert!(world.ue.response_to("INVITE", 200).await.body.is_empty());
+    call.cseq = invited;
+    world.ue.send(&call.request("ACK", "", "")).await;
+    world.network.request("ACK").await;
+    world.network.gets_no("BYE").await;
+    assert_eq!(world.b2bua.calls(), 1);
+}
+
+#[tokio::test]
 async fn what_is_changed_goes_both_ways_and_not_at_once() {
     let mut world = World::start().await;
     let mut call = Dialog::new(&world.ue, "change");

@@ -223,8 +223,10 @@ impl Call {
         if let Some(range) = found {
             let sdp = response.body[range.clone()].to_vec();
             let changed = match (self.passages[at].offer, reliable) {
+                _ if self.branches[branch].settled => Ok(Vec::new()),
                 (Some(exchange), _) => self.answer(exchange, sdp).await.inspect(|_| {
                     if reliable.is_some() {
+                        self.branches[branch].settled = true;
                         self.offers.retain(|(open, _)| *open != exchange);
                     }
                 }),
@@ -344,12 +346,17 @@ impl Call {
         };
         let sdp = response.body[range.clone()].to_vec();
         let asked = self.passages[at].from.other();
+        let first = self.passages[at].branch.is_none();
         let (sdp, offer) = match offered {
+            _ if first && self.branches[branch].settled => {
+                offered.map(|exchange| self.close_offer(exchange));
+                (Vec::new(), None)
+            }
             Some(exchange) => {
                 self.close_offer(exchange);
                 (self.answer(exchange, sdp).await?, None)
             }
-            // The callee's offer was in a reliable response and is answered: this one says it again.
+            // The callee's offer was in a reliable response: this one says it again.
             None if self.branches[branch].offered.is_some() => (Vec::new(), None),
             None => {
                 let (exchange, sdp) = self.offer(asked, sdp).await?;

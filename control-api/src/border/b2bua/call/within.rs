@@ -142,7 +142,9 @@ impl Call {
                     Some(exchange) => {
                         self.branches[branch].offered = None;
                         self.close_offer(exchange);
-                        self.answer(exchange, sdp).await?
+                        let answer = self.answer(exchange, sdp).await?;
+                        self.branches[branch].settled = true;
+                        answer
                     }
                     None => {
                         let (exchange, sdp) = self.offer(from, sdp).await?;
