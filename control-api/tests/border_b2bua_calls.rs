@@ -239,6 +239,8 @@ async fn what_is_changed_goes_both_ways_and_not_at_once() {
     world.network.send(&callee.request("INVITE", "", OFFER)).await;
     let reinvite = world.ue.request("INVITE").await;
     assert!(reinvite.body.contains("a=offered:Callee 2"));
+    world.ue.reply(&reinvite, "183 Session Progress", "", "", ANSWER).await;
+    assert_eq!(world.network.response(183).await.body, "");
     // Glare (RFC 3261 section 14.1).
     let earlier = call.cseq;
     world.ue.send(&call.request("INVITE", "", OFFER)).await;
@@ -330,10 +332,12 @@ async fn refusals_are_carried_over_with_what_they_say() {
         let mut call = Dialog::new(&world.ue, &format!("refused{}", &status[..3]));
         world.ue.send(&call.request("INVITE", "", OFFER)).await;
         let invite = world.network.request("INVITE").await;
-        world.network.reply(&invite, status, "net", headers, "").await;
+        // What it could do instead it says with addresses of its own (RFC 3261 section 21.4.26).
+        world.network.reply(&invite, status, "net", headers, ANSWER).await;
         world.network.request("ACK").await;
         let code = status[..3].parse().expect("a number");
         let refused = world.ue.response(code).await;
+        assert_eq!(refused.body, "");
         assert!(refused.head.starts_with(&format!("SIP/2.0 {status}\r\n")), "{}", refused.head);
         for line in headers.lines().filter(|line| !line.starts_with("Warning")) {
             assert!(refused.head.contains(line), "{line} in {}", refused.head);

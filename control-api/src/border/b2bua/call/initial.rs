@@ -15,8 +15,8 @@ use super::super::passing::Target;
 use super::super::side::source_of;
 use super::super::transactions::{Server, keep_client, keep_server, set_body};
 use super::{
-    BRANCHES_MAX, Call, Passage, answer, caller_of, contact, description, forwards_left,
-    refusal_headers, refusal_status,
+    BRANCHES_MAX, Call, Passage, answer, caller_of, contact, description, drop_description,
+    forwards_left, refusal_headers, refusal_status,
 };
 use crate::sip::dialing::Sent;
 use crate::sip::peer::{Peer, contact_of};
@@ -170,7 +170,7 @@ impl Call {
     }
 
     /// A final response to the request that began the call.
-    pub(super) async fn first_answered(&mut self, at: usize, response: Response) {
+    pub(super) async fn first_answered(&mut self, at: usize, mut response: Response) {
         let status = response.status_code.code();
         match status {
             200..=299 => {
@@ -179,6 +179,7 @@ impl Call {
             }
             _ => {
                 self.saw_next_hop(is_answer(status));
+                drop_description(&mut response);
                 self.failed(at, response).await;
             }
         }

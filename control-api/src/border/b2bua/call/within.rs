@@ -269,6 +269,8 @@ impl Call {
             if self.passages[at].branch.is_none() && self.has_media {
                 return self.progress(at, response).await;
             }
+            // Of a change the border knows what its 2xx describes.
+            drop_description(&mut response);
             let passed = self.passed_response(&self.passages[at], &response, None);
             return self.passages[at].server.respond(passed);
         }
