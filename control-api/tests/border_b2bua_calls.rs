@@ -57,7 +57,8 @@ async fn nothing_of_one_sides_addresses_appears_on_the_other() {
          P-Charging-Vector: icid-value=x;icid-generated-at={UE_HOST}\r\nX-Unknown: kept\r\n\
          P-Preferred-Identity: <sip:alice@{local}>\r\nReferred-By: <sip:alice@{local}>\r\n\
          P-Access-Network-Info: 3GPP-E-UTRAN-FDD\r\nRequire: mediasec\r\n\
-         Security-Verify: msrp-tls;mediasec\r\n"
+         Security-Verify: msrp-tls;mediasec\r\nReplaces: a@{UE_HOST};to-tag=1;from-tag=2\r\n\
+         Join: b@{UE_HOST};to-tag=1;from-tag=2\r\nTarget-Dialog: c@{UE_HOST};remote-tag=1\r\n"
     );
     world.ue.send(&call.request("INVITE", &headers, OFFER)).await;
     let invite = world.network.request("INVITE").await;
@@ -75,6 +76,9 @@ async fn nothing_of_one_sides_addresses_appears_on_the_other() {
         "P-Preferred-Identity",
         "Require",
         "Security-Verify",
+        "Replaces",
+        "Join",
+        "Target-Dialog",
     ] {
         assert_eq!(invite.header(gone), None);
     }

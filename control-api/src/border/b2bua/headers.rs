@@ -53,6 +53,11 @@ const RULES: &[(&str, &str, Rule)] = &[
     ("Path", "", Rule::Own),
     ("Service-Route", "", Rule::Own),
     ("RAck", "", Rule::Own),
+    // Each names a dialog as this side knows it: there is none of that name on the other (RFC 3891, RFC 3911,
+    // RFC 4538).
+    ("Replaces", "", Rule::Own),
+    ("Join", "", Rule::Own),
+    ("Target-Dialog", "", Rule::Own),
     // What we are is no business of the other side, nor is what its user agent is.
     ("User-Agent", "", Rule::Own),
     ("Server", "", Rule::Own),
