@@ -180,20 +180,12 @@ pub(super) fn hide_host(value: &str, to: &Side) -> String {
 
 /// Where host and port of the first SIP URI of a value are.
 pub(super) fn host_range(value: &str) -> Option<(usize, usize)> {
-    let lower = value.to_ascii_lowercase();
-    let uri = ["sip:", "sips:"].iter().filter_map(|it| Some(lower.find(it)? + it.len())).min()?;
     // A display name may hold anything; the URI behind it is in brackets.
-    let uri = match value.find('<') {
-        Some(bracket) if bracket > uri => {
-            let rest = &lower[bracket..];
-            bracket
-                + rest
-                    .find("sip:")
-                    .map(|at| at + 4)
-                    .or_else(|| rest.find("sips:").map(|at| at + 5))?
-        }
-        _ => uri,
-    };
+    let bracket = crate::sip::wire::unquoted_position(value.as_bytes(), b'<').flatten();
+    let from = bracket.unwrap_or_default();
+    let lower = value[from..].to_ascii_lowercase();
+    let schemes = ["sip:", "sips:"].iter();
+    let uri = from + schemes.filter_map(|it| Some(lower.find(it)? + it.len())).min()?;
     let end = value[uri..].find(['>', '?', ',', ' ']).map_or(value.len(), |at| uri + at);
     let begin = value[uri..end].rfind('@').map_or(uri, |at| uri + at + 1);
     let end = value[begin..end].find(';').map_or(end, |at| begin + at);
@@ -294,6 +286,7 @@ mod tests {
     fn the_host_of_a_user_is_found_behind_whatever_the_display_name_says() {
         for (value, host) in [
             ("\"sip:a@b\" <sip:alice@10.0.0.1:5070;transport=tcp>;tag=1", "10.0.0.1:5070"),
+            ("\"<sip:a@b>\" <sip:alice@10.0.0.1>;tag=1", "10.0.0.1"),
             ("<sip:10.0.0.1>", "10.0.0.1"),
             ("sip:alice@[2001:db8::1];tag=1", "[2001:db8::1]"),
             ("<sips:a;x=y@example.com?subject=x>", "example.com"),
