@@ -323,6 +323,36 @@ async fn a_bye_before_the_answer_ends_the_call() {
 }
 
 #[tokio::test]
+async fn whoever_is_called_is_called_by_the_same_name() {
+    let mut world = World::start().await;
+    for (number, target) in [
+        "tel:+4930123456",
+        "tel:123;phone-context=ims.example",
+        "sip:0301234;phone-context=ims.example@ims.example;user=phone",
+        "sip:a%40b:secret@ims.example:5070;lr",
+        "sips:bob@ims.example",
+        "urn:service:sos",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut call = Dialog::new(&world.ue, &format!("name{number}"));
+        call.target = target.to_owned();
+        world.ue.send(&call.request("INVITE", "", OFFER)).await;
+        let invite = world.network.request("INVITE").await;
+        assert!(
+            invite.head.starts_with(&format!("INVITE {target} SIP/2.0\r\n")),
+            "{}",
+            invite.head
+        );
+        world.network.reply(&invite, "486 Busy Here", "net", "", "").await;
+        world.network.request("ACK").await;
+        world.ue.response(486).await;
+        world.ue.send(&call.request("ACK", "", "")).await;
+    }
+}
+
+#[tokio::test]
 async fn refusals_are_carried_over_with_what_they_say() {
     let target = "Contact: <sip:elsewhere@other.example>\r\n";
     let mut world = World::start().await;
