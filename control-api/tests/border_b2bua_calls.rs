@@ -3,8 +3,8 @@
 mod border_world;
 
 use border_world::{
-    ACCESS_HOST, ANSWER, CORE_HOST, Dialog, Heard, NETWORK_HOST, OFFER, Received, Refuses, UE_HOST,
-    World,
+    ACCESS_HOST, ANSWER, CORE_HOST, Dialog, Heard, NETWORK_HOST, OFFER, Received, Refuses, SILENCE,
+    UE_HOST, World,
 };
 use control_api::border::{Action, Leg};
 
@@ -57,7 +57,8 @@ async fn nothing_of_one_sides_addresses_appears_on_the_other() {
          P-Charging-Vector: icid-value=x;icid-generated-at={UE_HOST}\r\nX-Unknown: kept\r\n\
          P-Preferred-Identity: <sip:alice@{local}>\r\nReferred-By: <sip:alice@{local}>\r\n\
          P-Access-Network-Info: 3GPP-E-UTRAN-FDD\r\nRequire: mediasec\r\n\
-         Security-Verify: msrp-tls;mediasec\r\n"
+         Security-Verify: msrp-tls;mediasec\r\nReplaces: a@{UE_HOST};to-tag=1;from-tag=2\r\n\
+         Join: b@{UE_HOST};to-tag=1;from-tag=2\r\nTarget-Dialog: c@{UE_HOST};remote-tag=1\r\n"
     );
     world.ue.send(&call.request("INVITE", &headers, OFFER)).await;
     let invite = world.network.request("INVITE").await;
@@ -75,6 +76,9 @@ async fn nothing_of_one_sides_addresses_appears_on_the_other() {
         "P-Preferred-Identity",
         "Require",
         "Security-Verify",
+        "Replaces",
+        "Join",
+        "Target-Dialog",
     ] {
         assert_eq!(invite.header(gone), None);
     }
@@ -157,6 +161,79 @@ async fn reliable_early_media_is_acknowledged_and_updated() {
 }
 
 #[tokio::test]
+async fn a_reliable_response_that_comes_again_is_no_other() {
+    let mut world = World::start().await;
+    let mut call = Dialog::new(&world.ue, "again");
+    world.ue.send(&call.request("INVITE", "Supported: 100rel\r\n", OFFER)).await;
+    let invite = world.network.request("INVITE").await;
+    let reliable = "Require: 100rel\r\nRSeq: 7\r\n";
+    world.network.reply(&invite, "183 Session Progress", "net", reliable, ANSWER).await;
+    let progress = world.ue.response(183).await;
+    call.remote_tag = Some(progress.to_tag().to_owned());
+    let invited = call.cseq;
+    world.ue.send(&call.request("PRACK", &format!("RAck: 7 {invited} INVITE\r\n"), "")).await;
+    let prack = world.network.request("PRACK").await;
+    // It was on its way when the PRACK went the other.
+    world.network.reply(&invite, "183 Session Progress", "net", reliable, ANSWER).await;
+    world.network.reply(&prack, "200 OK", "", "", "").await;
+    world.ue.response_to("PRACK", 200).await;
+    world.ue.gets_no("SIP/2.0 183").await;
+    let next = "Require: 100rel\r\nRSeq: 8\r\n";
+    world.network.reply(&invite, "180 Ringing", "net", next, "").await;
+    assert_eq!(world.ue.response(180).await.header("RSeq"), Some("8"));
+}
+
+#[tokio::test]
+async fn a_call_with_a_branch_that_was_not_taken_rests() {
+    let mut world = World::start().await;
+    let mut call = Dialog::new(&world.ue, "rest");
+    world.ue.send(&call.request("INVITE", "Supported: 100rel\r\n", OFFER)).await;
+    let invite = world.network.request("INVITE").await;
+    let reliable = "Require: 100rel\r\nRSeq: 1\r\n";
+    world.network.reply(&invite, "183 Session Progress", "one", reliable, ANSWER).await;
+    world.ue.response(183).await;
+    world.network.reply(&invite, "200 OK", "two", "", ANSWER).await;
+    call.remote_tag = Some(world.ue.response(200).await.to_tag().to_owned());
+    world.ue.send(&call.request("ACK", "", "")).await;
+    world.network.request("ACK").await;
+    // Longer than the response would have been repeated for the first time.
+    tokio::time::sleep(SILENCE).await;
+    let runtime = tokio::runtime::Handle::current().metrics();
+    let busy = || runtime.worker_total_busy_duration(0);
+    let before = busy();
+    tokio::time::sleep(SILENCE).await;
+    // On the one thread of this test, a task that never rests leaves the sleep no rest, either.
+    let taken = busy() - before;
+    assert!(taken < SILENCE / 2, "{taken:?}");
+}
+
+#[tokio::test]
+async fn what_a_200_says_again_is_no_new_offer() {
+    let mut world = World::start().await;
+    let mut call = Dialog::new(&world.ue, "settled");
+    world.ue.send(&call.request("INVITE", "Supported: 100rel\r\n", "")).await;
+    let invite = world.network.request("INVITE").await;
+    let reliable = "Require: 100rel\r\nRSeq: 1\r\n";
+    world.network.reply(&invite, "183 Session Progress", "net", reliable, OFFER).await;
+    let progress = world.ue.response(183).await;
+    assert!(progress.body.contains("a=offered:Callee 1"));
+    call.remote_tag = Some(progress.to_tag().to_owned());
+    let invited = call.cseq;
+    world.ue.send(&call.request("PRACK", &format!("RAck: 1 {invited} INVITE\r\n"), ANSWER)).await;
+    let prack = world.network.request("PRACK").await;
+    assert!(prack.body.contains("a=answered:1"));
+    world.network.reply(&prack, "200 OK", "", "", "").await;
+    world.ue.response_to("PRACK", 200).await;
+    world.network.reply(&invite, "200 OK", "net", "", OFFER).await;
+    assert!(world.ue.response_to("INVITE", 200).await.body.is_empty());
+    call.cseq = invited;
+    world.ue.send(&call.request("ACK", "", "")).await;
+    world.network.request("ACK").await;
+    world.network.gets_no("BYE").await;
+    assert_eq!(world.b2bua.calls(), 1);
+}
+
+#[tokio::test]
 async fn what_is_changed_goes_both_ways_and_not_at_once() {
     let mut world = World::start().await;
     let mut call = Dialog::new(&world.ue, "change");
@@ -166,6 +243,8 @@ async fn what_is_changed_goes_both_ways_and_not_at_once() {
     world.network.send(&callee.request("INVITE", "", OFFER)).await;
     let reinvite = world.ue.request("INVITE").await;
     assert!(reinvite.body.contains("a=offered:Callee 2"));
+    world.ue.reply(&reinvite, "183 Session Progress", "", "", ANSWER).await;
+    assert_eq!(world.network.response(183).await.body, "");
     // Glare (RFC 3261 section 14.1).
     let earlier = call.cseq;
     world.ue.send(&call.request("INVITE", "", OFFER)).await;
@@ -220,6 +299,60 @@ async fn a_cancelled_call_is_cancelled_and_one_answered_meanwhile_is_hung_up() {
 }
 
 #[tokio::test]
+async fn a_bye_before_the_answer_ends_the_call() {
+    let mut world = World::start().await;
+    let mut call = Dialog::new(&world.ue, "early-bye");
+    world.ue.send(&call.request("INVITE", "", OFFER)).await;
+    let invite = world.network.request("INVITE").await;
+    world.network.reply(&invite, "180 Ringing", "net", "", "").await;
+    let tag = world.ue.response(180).await.to_tag().to_owned();
+    call.remote_tag = Some(tag.clone());
+    let invited = call.cseq;
+    world.ue.send(&call.request("BYE", "", "")).await;
+    world.ue.response_to("BYE", 200).await;
+    assert_eq!(world.ue.response_to("INVITE", 487).await.to_tag(), tag);
+    call.cseq = invited;
+    world.ue.send(&call.request("ACK", "", "")).await;
+    for method in ["BYE", "CANCEL"] {
+        let request = world.network.request(method).await;
+        world.network.reply(&request, "200 OK", "", "", "").await;
+    }
+    world.network.reply(&invite, "487 Request Terminated", "net", "", "").await;
+    world.network.request("ACK").await;
+    world.hears(&Heard::Ended).await;
+}
+
+#[tokio::test]
+async fn whoever_is_called_is_called_by_the_same_name() {
+    let mut world = World::start().await;
+    for (number, target) in [
+        "tel:+4930123456",
+        "tel:123;phone-context=ims.example",
+        "sip:0301234;phone-context=ims.example@ims.example;user=phone",
+        "sip:a%40b:secret@ims.example:5070;lr",
+        "sips:bob@ims.example",
+        "urn:service:sos",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut call = Dialog::new(&world.ue, &format!("name{number}"));
+        call.target = target.to_owned();
+        world.ue.send(&call.request("INVITE", "", OFFER)).await;
+        let invite = world.network.request("INVITE").await;
+        assert!(
+            invite.head.starts_with(&format!("INVITE {target} SIP/2.0\r\n")),
+            "{}",
+            invite.head
+        );
+        world.network.reply(&invite, "486 Busy Here", "net", "", "").await;
+        world.network.request("ACK").await;
+        world.ue.response(486).await;
+        world.ue.send(&call.request("ACK", "", "")).await;
+    }
+}
+
+#[tokio::test]
 async fn refusals_are_carried_over_with_what_they_say() {
     let target = "Contact: <sip:elsewhere@other.example>\r\n";
     let mut world = World::start().await;
@@ -233,10 +366,12 @@ async fn refusals_are_carried_over_with_what_they_say() {
         let mut call = Dialog::new(&world.ue, &format!("refused{}", &status[..3]));
         world.ue.send(&call.request("INVITE", "", OFFER)).await;
         let invite = world.network.request("INVITE").await;
-        world.network.reply(&invite, status, "net", headers, "").await;
+        // What it could do instead it says with addresses of its own (RFC 3261 section 21.4.26).
+        world.network.reply(&invite, status, "net", headers, ANSWER).await;
         world.network.request("ACK").await;
         let code = status[..3].parse().expect("a number");
         let refused = world.ue.response(code).await;
+        assert_eq!(refused.body, "");
         assert!(refused.head.starts_with(&format!("SIP/2.0 {status}\r\n")), "{}", refused.head);
         for line in headers.lines().filter(|line| !line.starts_with("Warning")) {
             assert!(refused.head.contains(line), "{line} in {}", refused.head);
@@ -275,8 +410,17 @@ async fn a_next_hop_that_is_silent_is_passed_over() {
     let mut world = World::start().await;
     let mut call = Dialog::new(&world.ue, "silent");
     world.ue.send(&call.request("INVITE", "", OFFER)).await;
-    world.network.request("INVITE").await;
+    let first = world.network.request("INVITE").await;
     let second = world.spare.request("INVITE").await;
+    // What it says then is too late.
+    world.network.reply(&first, "200 OK", "late", "", ANSWER).await;
+    let ack = world.network.request("ACK").await;
+    let bye = world.network.request("BYE").await;
+    for message in [&ack, &bye] {
+        assert_eq!(message.header("Call-ID"), first.header("Call-ID"));
+        assert_eq!(message.sender_tag(), first.sender_tag());
+    }
+    world.network.reply(&bye, "200 OK", "", "", "").await;
     world.spare.reply(&second, "486 Busy Here", "spare", "", "").await;
     world.ue.response(486).await;
 }

@@ -4,7 +4,7 @@ mod border_world;
 
 use border_world::{
     ACCESS_HOST, ANSWER, CORE_HOST, Dialog, Heard, NETWORK_HOST, OFFER, Received, Refuses, UE_HOST,
-    World,
+    Ua, World,
 };
 use control_api::border::{Leg, MediaSecurity, SideRole};
 
@@ -27,7 +27,10 @@ async fn register(world: &mut World, call: &mut Dialog, expires: u32) -> (Receiv
     for mechanism in ["msrp-tls;mediasec", "bfcp-tls;mediasec", "udptl-dtls;mediasec"] {
         assert!(server.contains(mechanism), "{server}");
     }
-    let headers = format!("{headers}Authorization: Digest username=\"alice\"\r\n");
+    // What it repeats of ours is not what it does.
+    let headers = format!(
+        "{headers}Authorization: Digest username=\"alice\"\r\nSecurity-Verify: {server}\r\n"
+    );
     world.ue.send(&call.request("REGISTER", &headers, "")).await;
     let authorized = world.network.request("REGISTER").await;
     assert_eq!(authorized.header("Authorization"), Some("Digest username=\"alice\""));
@@ -108,6 +111,86 @@ async fn a_registered_caller_is_asserted_and_one_that_hides_is_not_shown() {
     assert_eq!(world.heard().await.1, Heard::Offer(Leg::Caller));
 }
 
+/// A registrar that says nothing of identities: the address of record is the one.
+async fn register_plainly(world: &mut World, name: &str, to: &str) -> Received {
+    let mut registration = Dialog::new(&world.ue, name);
+    registration.target = "sip:ims.example".to_owned();
+    registration.to = to.to_owned();
+    let more = format!("Contact: <sip:{name}@192.0.2.1>\r\n");
+    world.ue.send(&registration.request("REGISTER", &more, "")).await;
+    let register = world.network.request("REGISTER").await;
+    let contacts = register.all("Contact").into_iter();
+    let contact: String =
+        contacts.map(|contact| format!("Contact: {contact};expires=600\r\n")).collect();
+    world.network.reply(&register, "200 OK", "net", &contact, "").await;
+    world.ue.response_to("REGISTER", 200).await;
+    register
+}
+
+#[tokio::test]
+async fn no_display_name_passes_for_an_identity() {
+    let mut world = World::start().await;
+    let mut registration = Dialog::new(&world.ue, "register");
+    register(&mut world, &mut registration, 600).await;
+    let mut call = Dialog::new(&world.ue, "preferred");
+    let preferred =
+        "P-Preferred-Identity: \"x<sip:alice@ims.example>\" <sip:victim@ims.example>\r\n";
+    world.ue.send(&call.request("INVITE", preferred, OFFER)).await;
+    let invite = world.network.request("INVITE").await;
+    assert_eq!(invite.all("P-Asserted-Identity"), ["<sip:alice@ims.example>"]);
+
+    let mut world = World::start().await;
+    let to = "\"<sip:victim@ims.example>\" <sip:mallory@ims.example>";
+    register_plainly(&mut world, "register", to).await;
+    let mut call = Dialog::new(&world.ue, "registered");
+    world.ue.send(&call.request("INVITE", "", OFFER)).await;
+    let invite = world.network.request("INVITE").await;
+    assert_eq!(invite.all("P-Asserted-Identity"), ["<sip:mallory@ims.example>"]);
+}
+
+#[tokio::test]
+async fn users_of_one_socket_are_told_apart() {
+    let mut world = World::start().await;
+    for user in ["alice", "bob"] {
+        register_plainly(&mut world, user, &format!("<sip:{user}@ims.example>")).await;
+    }
+    for user in ["alice", "bob"] {
+        let mut call = Dialog::new(&world.ue, &format!("of-{user}"));
+        call.from = format!("<sip:{user}@ims.example>");
+        world.ue.send(&call.request("MESSAGE", "", "hello")).await;
+        let message = world.network.request("MESSAGE").await;
+        let asserted = format!("<sip:{user}@ims.example>");
+        assert_eq!(message.header("P-Asserted-Identity"), Some(asserted.as_str()));
+        world.network.reply(&message, "200 OK", "net", "", "").await;
+    }
+    // One that goes leaves the other where it is.
+    let mut registration = Dialog::new(&world.ue, "bob-again");
+    registration.to = "<sip:bob@ims.example>".to_owned();
+    let all = "Contact: <sip:bob@192.0.2.1>\r\nExpires: 0\r\n";
+    world.ue.send(&registration.request("REGISTER", all, "")).await;
+    let gone = world.network.request("REGISTER").await;
+    world.network.reply(&gone, "200 OK", "net", "X-None: x\r\n", "").await;
+    world.ue.response_to("REGISTER", 200).await;
+    let mut call = Dialog::new(&world.ue, "left");
+    world.ue.send(&call.request("MESSAGE", "", "hello")).await;
+    let message = world.network.request("MESSAGE").await;
+    assert_eq!(message.header("P-Asserted-Identity"), Some("<sip:alice@ims.example>"));
+}
+
+#[tokio::test]
+async fn a_ue_does_not_say_what_only_the_network_may() {
+    let mut world = World::start().await;
+    let mut registration = Dialog::new(&world.ue, "protected");
+    let headers = "Authorization: Digest integrity-protected=\"yes\", username=\"a,\\\"b\", \
+                   Integrity-Protected = yes,uri=\"sip:x\"\r\n\
+                   P-Access-Network-Info: 3GPP-E-UTRAN-FDD;x=1, 3GPP-NR;network-provided\r\n";
+    world.ue.send(&registration.request("REGISTER", headers, "")).await;
+    let register = world.network.request("REGISTER").await;
+    let authorization = Some("Digest username=\"a,\\\"b\", uri=\"sip:x\"");
+    assert_eq!(register.header("Authorization"), authorization);
+    assert_eq!(register.header("P-Access-Network-Info"), Some("3GPP-E-UTRAN-FDD;x=1"));
+}
+
 #[tokio::test]
 async fn a_registration_ends_with_its_time_or_at_the_ues_wish() {
     let mut world = World::start().await;
@@ -144,6 +227,14 @@ async fn more_contacts_than_a_user_may_have_are_refused() {
     let mut registration = Dialog::new(&world.ue, "full");
     world.ue.send(&registration.request("REGISTER", "", "")).await;
     assert!(world.ue.response(503).await.header("Retry-After").is_some());
+    // In one request they are no fewer.
+    let mut world =
+        World::start_with(|config| config.contacts_per_user_max = 2, Refuses::default()).await;
+    let mut registration = Dialog::new(&world.ue, "at-once");
+    let more = "Contact: <sip:a@192.0.2.1>, <sip:b@192.0.2.1>\r\n";
+    world.ue.send(&registration.request("REGISTER", more, "")).await;
+    world.ue.response(403).await;
+    world.network.gets_no("REGISTER").await;
 }
 
 #[tokio::test]
@@ -197,6 +288,28 @@ async fn a_subscription_has_its_notifications() {
     world.await_empty().await;
 }
 
+/// The request as a proxy sends it on, with that start line.
+fn proxied(proxy: &Ua, request: &Received, line: &str) -> String {
+    let via = format!("Via: SIP/2.0/UDP {};branch=z9hG4bKproxied\r\n", proxy.local());
+    let (_, headers) = request.head.split_once("\r\n").expect("headers");
+    format!("{line}\r\n{via}{headers}\r\n\r\n{}", request.body)
+}
+
+#[tokio::test]
+async fn one_ue_calls_another_through_a_proxy_of_the_network() {
+    let mut world = World::start().await;
+    let register = register_plainly(&mut world, "register", "<sip:bob@ims.example>").await;
+    let mut call = Dialog::new(&world.ue, "spiral");
+    world.ue.send(&call.request("INVITE", "", OFFER)).await;
+    let invite = world.network.request("INVITE").await;
+    let line = format!("INVITE {} SIP/2.0", register.contact_uri());
+    world.network.peer = invite.source;
+    world.network.send(&proxied(&world.network, &invite, &line)).await;
+    let arrived = world.ue.request("INVITE").await;
+    assert_eq!(arrived.header("Max-Forwards"), Some("68"));
+    assert_eq!(world.b2bua.metrics().loops.get(), 0);
+}
+
 #[tokio::test]
 async fn what_goes_round_or_has_gone_too_far_is_stopped() {
     let mut world = World::start().await;
@@ -205,10 +318,13 @@ async fn what_goes_round_or_has_gone_too_far_is_stopped() {
     world.ue.response(483).await;
     world.ue.send(&call.request("ACK", "", "")).await;
     let mut call = Dialog::new(&world.ue, "round");
-    let core = world.b2bua.addresses(SideRole::Core).expect("configured").udp;
-    let via = format!("Via: SIP/2.0/UDP {core};branch=z9hG4bKbefore\r\n");
-    world.ue.send(&call.request("INVITE", &via, OFFER)).await;
-    world.ue.response(482).await;
+    world.ue.send(&call.request("INVITE", "", OFFER)).await;
+    let invite = world.network.request("INVITE").await;
+    world.network.reply(&invite, "100 Trying", "", "", "").await;
+    let line = "INVITE sip:bob@ims.example SIP/2.0";
+    world.network.peer = invite.source;
+    world.network.send(&proxied(&world.network, &invite, line)).await;
+    world.network.response(482).await;
     assert_eq!(world.b2bua.metrics().loops.get(), 1);
     let mut call = Dialog::new(&world.ue, "stray");
     call.remote_tag = Some("1-unknown".to_owned());

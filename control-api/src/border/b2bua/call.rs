@@ -124,8 +124,8 @@ pub(super) struct Call {
     targets: VecDeque<Target>,
     /// The one in use.
     target: Option<Target>,
-    /// The request that the branches answer, as it went out.
-    first_sent: Option<Sent>,
+    /// The request that began it as it went out, to one target after the other.
+    attempts: Vec<Sent>,
     /// Of the request that began it, with what the border has made of its offer.
     body: Vec<u8>,
     source: SocketAddr,
@@ -179,7 +179,7 @@ pub(super) async fn begin(side: &Arc<Side>, mut transaction: Transaction, source
         offers: Vec::new(),
         targets: targets.into(),
         target: None,
-        first_sent: None,
+        attempts: Vec::new(),
         body: transaction.original.body.clone(),
         source,
         last_number: 0,

@@ -21,6 +21,11 @@ pub(super) struct Branch {
     /// An offer of the callee that came in a reliable response and waits for its answer in the PRACK, or
     /// in a 2xx and waits for the ACK.
     pub(super) offered: Option<ExchangeId>,
+    /// The offer of the INVITE, or that to it, has had its answer in a reliable response or a PRACK: what
+    /// further responses to it describe says nothing (RFC 3261 section 13.2.1).
+    pub(super) settled: bool,
+    /// The number of the last reliable provisional response.
+    pub(super) reliable: Option<u32>,
     /// Reliable provisional responses that the caller has not acknowledged (RFC 3262).
     pub(super) unacknowledged: Vec<Reliable>,
     /// The last ACK that went to either leg, for when the 2xx comes again.
@@ -43,6 +48,8 @@ impl Branch {
             callee: Arc::new(callee),
             confirmed: false,
             offered: None,
+            settled: false,
+            reliable: None,
             unacknowledged: Vec::new(),
             acks: [None, None],
         }

@@ -25,6 +25,9 @@ enum Rule {
     Network,
     /// For the network: goes to trusted sides alone, wherever it comes from.
     ForNetwork,
+    /// Credentials: what a border says in them of how they came is not the user's to say (TS 24.229 clause
+    /// 5.2.2).
+    Credentials,
     /// Option tags: those that are settled on one side are taken out.
     Options,
     /// Security mechanisms: those for media are settled on one side and taken out (RFC 3329).
@@ -50,6 +53,11 @@ const RULES: &[(&str, &str, Rule)] = &[
     ("Path", "", Rule::Own),
     ("Service-Route", "", Rule::Own),
     ("RAck", "", Rule::Own),
+    // Each names a dialog as this side knows it: there is none of that name on the other (RFC 3891, RFC 3911,
+    // RFC 4538).
+    ("Replaces", "", Rule::Own),
+    ("Join", "", Rule::Own),
+    ("Target-Dialog", "", Rule::Own),
     // What we are is no business of the other side, nor is what its user agent is.
     ("User-Agent", "", Rule::Own),
     ("Server", "", Rule::Own),
@@ -79,6 +87,8 @@ const RULES: &[(&str, &str, Rule)] = &[
     ("Relayed-Charge", "", Rule::Network),
     ("P-Access-Network-Info", "", Rule::ForNetwork),
     ("Cellular-Network-Info", "", Rule::ForNetwork),
+    ("Authorization", "", Rule::Credentials),
+    ("Proxy-Authorization", "", Rule::Credentials),
     ("Require", "", Rule::Options),
     ("Proxy-Require", "", Rule::Options),
     ("Supported", "k", Rule::Options),
@@ -104,12 +114,37 @@ fn cross_one(header: &Header, from: &Side, to: &Side, private: bool) -> Option<H
         Rule::Asserted => (from.trusted && told).then(|| hide_host(value, to)),
         Rule::Preferred => from.trusted.then(|| hide_host(value, to)),
         Rule::Network => both_trusted.then(|| value.to_owned()),
-        Rule::ForNetwork => to.trusted.then(|| value.to_owned()),
+        Rule::ForNetwork if !to.trusted => None,
+        Rule::ForNetwork if from.trusted => Some(value.to_owned()),
+        Rule::ForNetwork => without_provided(value),
+        Rule::Credentials if from.trusted => Some(value.to_owned()),
+        Rule::Credentials => Some(without_protection(value)),
         Rule::Options => mediasec::without_option(value),
         Rule::Mechanisms => mediasec::without_media_mechanisms(value),
         Rule::Warning => Some(warning_of_ours(value, to)),
     };
     carried.map(|value| made(name, value))
+}
+
+/// Access network information without what only the network may say of it.
+fn without_provided(value: &str) -> Option<String> {
+    let said = |it: &&str| !it.to_ascii_lowercase().contains("network-provided");
+    let kept: Vec<&str> = split_unquoted(value, ',').into_iter().filter(said).collect();
+    (!kept.is_empty()).then(|| kept.join(","))
+}
+
+/// Credentials without `integrity-protected`: a registrar that read it of a user's own hand would not ask for a
+/// password.
+fn without_protection(value: &str) -> String {
+    const PROTECTED: &str = "integrity-protected";
+    if !value.to_ascii_lowercase().contains(PROTECTED) {
+        return value.to_owned();
+    }
+    let (scheme, parameters) = value.trim().split_once([' ', '\t']).unwrap_or((value, ""));
+    let kept = split_quoted(parameters, ',', false).into_iter().map(str::trim).filter(|it| {
+        !it.split('=').next().unwrap_or_default().trim().eq_ignore_ascii_case(PROTECTED)
+    });
+    format!("{scheme} {}", kept.collect::<Vec<_>>().join(", "))
 }
 
 /// A header as the stack keeps one that it has read.
@@ -145,24 +180,30 @@ pub(super) fn hide_host(value: &str, to: &Side) -> String {
 
 /// Where host and port of the first SIP URI of a value are.
 pub(super) fn host_range(value: &str) -> Option<(usize, usize)> {
-    let lower = value.to_ascii_lowercase();
-    let uri = ["sip:", "sips:"].iter().filter_map(|it| Some(lower.find(it)? + it.len())).min()?;
     // A display name may hold anything; the URI behind it is in brackets.
-    let uri = match value.find('<') {
-        Some(bracket) if bracket > uri => {
-            let rest = &lower[bracket..];
-            bracket
-                + rest
-                    .find("sip:")
-                    .map(|at| at + 4)
-                    .or_else(|| rest.find("sips:").map(|at| at + 5))?
-        }
-        _ => uri,
-    };
+    let bracket = crate::sip::wire::unquoted_position(value.as_bytes(), b'<').flatten();
+    let from = bracket.unwrap_or_default();
+    let lower = value[from..].to_ascii_lowercase();
+    let schemes = ["sip:", "sips:"].iter();
+    let uri = from + schemes.filter_map(|it| Some(lower.find(it)? + it.len())).min()?;
     let end = value[uri..].find(['>', '?', ',', ' ']).map_or(value.len(), |at| uri + at);
     let begin = value[uri..end].rfind('@').map_or(uri, |at| uri + at + 1);
     let end = value[begin..end].find(';').map_or(end, |at| begin + at);
     Some((begin, end))
+}
+
+/// The URI of a name-addr or an addr-spec, whatever a display name says; `None` where that is not clear.
+pub(super) fn uri_of(value: &str) -> Option<&str> {
+    let uri = match crate::sip::wire::unquoted_position(value.as_bytes(), b'<')? {
+        Some(bracket) => {
+            let (uri, behind) = value[bracket + 1..].split_once('>')?;
+            let behind = behind.trim_start();
+            (behind.is_empty() || behind.starts_with(';')).then_some(uri)?
+        }
+        None => value.split(';').next()?,
+    };
+    let uri = uri.trim();
+    (!uri.is_empty() && !uri.contains(['<', '"', ' ', '\t'])).then_some(uri)
 }
 
 /// Whether `host[:port]` has an address for a host.
@@ -209,6 +250,10 @@ pub(super) fn parameters(value: &str) -> Vec<&str> {
 
 /// The parts between separators that are in no quoted string and no brackets.
 pub(super) fn split_unquoted(value: &str, separator: char) -> Vec<&str> {
+    split_quoted(value, separator, true)
+}
+
+fn split_quoted(value: &str, separator: char, brackets: bool) -> Vec<&str> {
     let (mut quoted, mut escaped, mut bracketed) = (false, false, false);
     let parts = value.split(move |character: char| {
         if escaped {
@@ -218,7 +263,7 @@ pub(super) fn split_unquoted(value: &str, separator: char) -> Vec<&str> {
         match character {
             '\\' if quoted => escaped = true,
             '"' if !bracketed => quoted = !quoted,
-            '<' if !quoted => bracketed = true,
+            '<' if !quoted => bracketed = brackets,
             '>' if !quoted => bracketed = false,
             _ => {}
         }
@@ -241,6 +286,7 @@ mod tests {
     fn the_host_of_a_user_is_found_behind_whatever_the_display_name_says() {
         for (value, host) in [
             ("\"sip:a@b\" <sip:alice@10.0.0.1:5070;transport=tcp>;tag=1", "10.0.0.1:5070"),
+            ("\"<sip:a@b>\" <sip:alice@10.0.0.1>;tag=1", "10.0.0.1"),
             ("<sip:10.0.0.1>", "10.0.0.1"),
             ("sip:alice@[2001:db8::1];tag=1", "[2001:db8::1]"),
             ("<sips:a;x=y@example.com?subject=x>", "example.com"),
@@ -249,6 +295,21 @@ mod tests {
             assert_eq!(&value[begin..end], host);
         }
         assert_eq!(host_range("<tel:+1234>"), None);
+    }
+
+    #[test]
+    fn a_display_name_is_no_address() {
+        for (value, uri) in [
+            ("\"x<sip:a@b>\" <sip:c@d;x=y>;tag=1", Some("sip:c@d;x=y")),
+            ("sip:c@d;tag=1", Some("sip:c@d")),
+            ("<tel:+49>", Some("tel:+49")),
+            ("<sip:a@b> <sip:c@d>", None),
+            ("<<sip:a@b>", None),
+            ("\"open <sip:a@b>", None),
+            ("Alice", Some("Alice")),
+        ] {
+            assert_eq!(uri_of(value), uri, "{value}");
+        }
     }
 
     #[test]

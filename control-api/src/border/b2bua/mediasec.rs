@@ -13,22 +13,28 @@ pub(super) const SECURITY_SERVER: &str =
 /// The option tag.
 const OPTION: &str = "mediasec";
 
-/// What a UE supports of it: its Security-Client, or the Security-Verify that repeats what was agreed.
-/// `None`: it knows no mechanism for media.
+/// What a UE supports of it, as its Security-Client says. `None`: it says nothing of media.
 pub(super) fn supported(headers: &Headers) -> Option<MediaSecurity> {
+    named(headers, "Security-Client")
+}
+
+/// What a UE says that we do, in Security-Verify: that tells nothing of what it does itself.
+pub(super) fn verified(headers: &Headers) -> Option<MediaSecurity> {
+    named(headers, "Security-Verify")
+}
+
+fn named(headers: &Headers, name: &str) -> Option<MediaSecurity> {
     let mut security = MediaSecurity::default();
     let mut any = false;
-    for name in ["Security-Client", "Security-Verify"] {
-        for value in values(headers, name).into_iter().filter(|value| is_for_media(value)) {
-            any = true;
-            let mechanism = value.split(';').next().unwrap_or_default().trim();
-            match mechanism.to_ascii_lowercase().as_str() {
-                "msrp-tls" => security.msrp_tls = true,
-                "bfcp-tls" => security.bfcp_tls = true,
-                "udptl-dtls" => security.udptl_dtls = true,
-                // Of a mechanism that is not ours nothing is agreed.
-                _ => {}
-            }
+    for value in values(headers, name).into_iter().filter(|value| is_for_media(value)) {
+        any = true;
+        let mechanism = value.split(';').next().unwrap_or_default().trim();
+        match mechanism.to_ascii_lowercase().as_str() {
+            "msrp-tls" => security.msrp_tls = true,
+            "bfcp-tls" => security.bfcp_tls = true,
+            "udptl-dtls" => security.udptl_dtls = true,
+            // Of a mechanism that is not ours nothing is agreed.
+            _ => {}
         }
     }
     any.then_some(security)

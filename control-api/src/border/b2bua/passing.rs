@@ -11,8 +11,9 @@ use rsipstack::transport::{SipAddr, SipConnection};
 use super::super::{MediaSecurity, Party, SideRole};
 use super::call::{bare_value, contact, drop_description, forwards_left};
 use super::dialogs::cseq_of;
-use super::headers::{cross, hide_host, made, values};
+use super::headers::{cross, hide_host, made, uri_of, values};
 use super::next_hops::{NextHop, is_answer};
+use super::registrations::Registration;
 use super::side::Side;
 use super::transactions::Server;
 use crate::sip::peer::unescape_user;
@@ -44,7 +45,8 @@ impl Target {
 /// Who calls from there.
 pub(super) fn caller_of(side: &Side, source: SocketAddr) -> Party {
     let registrations = side.shared.registrations();
-    let registered = registrations.by_source(source).filter(|_| side.role == SideRole::Access);
+    let mut here = registrations.by_source(source);
+    let registered = here.next().filter(|_| side.role == SideRole::Access);
     Party {
         side: side.role,
         signalling: Some(source.ip()),
@@ -81,17 +83,13 @@ impl Side {
         if self.next_hops.is_empty() {
             return Err(if self.role == SideRole::Access { 404 } else { 503 });
         }
-        let caller = registrations.by_source(source).filter(|_| from.role == SideRole::Access);
+        let (caller, chosen) = match from.role {
+            SideRole::Access => caller_among(registrations.by_source(source), request),
+            _ => (None, None),
+        };
         let identity = caller.filter(|_| self.trusted && !from.trusted).map(|it| {
-            let preferred = values(&request.headers, "P-Preferred-Identity");
-            let preferred = preferred.iter().map(|value| bare_value(value));
-            //= RFC 3325 section 6: If the user agent server [proxy] can match the P-Preferred-Identity with
-            //= one of its identities it asserts that one; else the default
-            let chosen = preferred
-                .into_iter()
-                .find(|value| it.identities.iter().any(|known| uri_in(known) == uri_in(value)));
-            let default = it.identities.first().cloned().unwrap_or_else(|| it.user.clone());
-            made("P-Asserted-Identity", chosen.unwrap_or(default))
+            let asserted = chosen.or(it.identities.first()).unwrap_or(&it.user);
+            made("P-Asserted-Identity", asserted.clone())
         });
         let routes = caller.map(|it| it.service_route.clone()).unwrap_or_default();
         let mut uri = request.uri.clone();
@@ -223,8 +221,30 @@ pub(super) async fn finish(side: &Side, mut transaction: Transaction) {
     let _ = tokio::time::timeout(side.config.t1 * 64, sent).await;
 }
 
+/// Who of those that speak from one place asks, and the identity that it has chosen of its own.
+fn caller_among<'a>(
+    here: impl Iterator<Item = &'a Registration>,
+    request: &Request,
+) -> (Option<&'a Registration>, Option<&'a String>) {
+    let here: Vec<&Registration> = here.collect();
+    //= RFC 3325 section 6: If the user agent server [proxy] can match the P-Preferred-Identity with
+    //= one of its identities it asserts that one; else the default
+    // As the network has written it: what the user wrote around it is no identity.
+    for value in values(&request.headers, "P-Preferred-Identity") {
+        let Some(wanted) = uri_in(value) else { continue };
+        for it in &here {
+            let same = |known: &&String| uri_in(known).as_ref() == Some(&wanted);
+            if let Some(chosen) = it.identities.iter().find(same) {
+                return (Some(it), Some(chosen));
+            }
+        }
+    }
+    let from = request.from_header().ok().and_then(|from| uri_in(from.value()));
+    let is_from = |it: &&&Registration| from.is_some() && uri_in(&it.user) == from;
+    (here.iter().find(is_from).or(here.first()).copied(), None)
+}
+
 /// The URI of a name-addr, without parameters.
-fn uri_in(value: &str) -> String {
-    let uri = value.split(['<', '>']).nth(1).unwrap_or(value);
-    uri.split(';').next().unwrap_or_default().to_ascii_lowercase()
+fn uri_in(value: &str) -> Option<String> {
+    Some(uri_of(value)?.split(';').next()?.to_ascii_lowercase())
 }

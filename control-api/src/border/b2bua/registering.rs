@@ -11,8 +11,7 @@ use rsipstack::transport::SipConnection;
 use tokio::time::Instant;
 
 use super::super::MediaSecurity;
-use super::call::bare_value;
-use super::headers::{made, parameters, values};
+use super::headers::{made, parameters, uri_of, values};
 use super::mediasec::{self, SECURITY_SERVER};
 use super::passing::{Target, finish};
 use super::registrations::{NoRoom, Registration};
@@ -70,12 +69,11 @@ impl Side {
         for value in values(&request.headers, "Contact").into_iter().filter(|value| *value != "*") {
             contacts.push(self.registering(&user, value).ok_or(400u16)?);
         }
-        for contact in &contacts {
-            self.shared.registrations().check(&contact.name, &user).map_err(|full| match full {
-                NoRoom::Registrations => 503u16,
-                NoRoom::Contacts => 403,
-            })?;
-        }
+        let names = contacts.iter().map(|contact| contact.name.as_str());
+        self.shared.registrations().check(names, &user).map_err(|full| match full {
+            NoRoom::Registrations => 503u16,
+            NoRoom::Contacts => 403,
+        })?;
         let star = values(&request.headers, "Contact").contains(&"*");
         let rewritten = |_: &Request, target: &Target| {
             let ours = |contact: &Registering| {
@@ -116,9 +114,10 @@ impl Side {
         let mut headers = Vec::new();
         let status = response.status_code.code();
         let security = mediasec::supported(&request.headers);
+        let verified = mediasec::verified(&request.headers);
         //= TS 24.229 clause 5.2.2: the P-CSCF shall [...] insert a Security-Server header field [...] with
         //= the media plane security mechanisms, labelled with the "mediasec" header field parameter
-        if security.is_some() && (status == 401 || status < 300) {
+        if security.or(verified).is_some() && (status == 401 || status < 300) {
             headers.push(made("Security-Server", SECURITY_SERVER.to_owned()));
         }
         let (Some(user), Some(flow)) = (user_of(request), connection) else { return headers };
@@ -138,12 +137,16 @@ impl Side {
             let granted = granted.or(expires_header).unwrap_or(EXPIRES_DEFAULT_SECONDS);
             let asked = contacts.iter().find(|contact| contact.name == name);
             if let Some(contact) = asked.filter(|_| granted > 0) {
-                let security = security.or_else(|| self.known_security(&name));
+                let security = security.or_else(|| self.known_security(&name)).or(verified);
                 let made = self.registration(&user, contact, source, &flow, response, granted);
                 let Some(registration) = made else { continue };
                 let security = security.unwrap_or_default();
                 let registration = Registration { security, ..registration };
-                self.shared.registrations().insert(name.clone(), registration);
+                let taken = self.shared.registrations().insert(name.clone(), registration);
+                // The UE is told nothing of a contact that leads nowhere.
+                if taken.is_err() {
+                    continue;
+                }
             }
             let uri = match asked {
                 Some(contact) => Some(contact.uri.clone()),
@@ -199,9 +202,8 @@ impl Side {
 
 /// The address of record of a REGISTER, as a name-addr without display name.
 fn user_of(request: &Request) -> Option<String> {
-    let to = bare_value(request.to_header().ok()?.value());
-    let (_, uri) = to.split_once('<')?;
-    Some(format!("<{uri}"))
+    let uri = uri_of(request.to_header().ok()?.value())?;
+    Some(format!("<{uri}>"))
 }
 
 fn parameter<'a>(value: &'a str, name: &str) -> Option<&'a str> {

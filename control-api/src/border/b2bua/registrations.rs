@@ -51,7 +51,8 @@ pub struct RegistrationView {
 /// All of them, by the user part of the contact that the network knows.
 pub(super) struct Registrations {
     by_name: HashMap<String, Registration>,
-    by_source: HashMap<SocketAddr, String>,
+    /// Several users may speak from one socket; the last that has registered last.
+    by_source: HashMap<SocketAddr, Vec<String>>,
     by_user: HashMap<String, Vec<String>>,
     max: usize,
     per_user_max: usize,
@@ -97,25 +98,39 @@ impl Registrations {
         self.by_name.get(name)
     }
 
-    /// The UE that speaks from there.
-    pub(super) fn by_source(&self, source: SocketAddr) -> Option<&Registration> {
-        self.by_name.get(self.by_source.get(&source)?)
+    /// Those who speak from there, the last that has registered first.
+    pub(super) fn by_source(&self, source: SocketAddr) -> impl Iterator<Item = &Registration> {
+        let names = self.by_source.get(&source).into_iter().flatten().rev();
+        names.filter_map(|name| self.by_name.get(name))
     }
 
-    /// Whether there is room for a contact before the network is asked.
-    pub(super) fn check(&self, name: &str, user: &str) -> Result<(), NoRoom> {
-        if self.by_name.contains_key(name) {
+    /// Whether there is room for these contacts, all together.
+    pub(super) fn check<'a>(
+        &self,
+        names: impl Iterator<Item = &'a str>,
+        user: &str,
+    ) -> Result<(), NoRoom> {
+        let new = names.filter(|name| !self.by_name.contains_key(*name)).count();
+        if new == 0 {
             return Ok(());
         }
-        if self.by_name.len() >= self.max {
+        if self.by_name.len() + new > self.max {
             return Err(NoRoom::Registrations);
         }
         let of_user = self.by_user.get(user).map_or(0, Vec::len);
-        if of_user >= self.per_user_max { Err(NoRoom::Contacts) } else { Ok(()) }
+        if of_user + new > self.per_user_max { Err(NoRoom::Contacts) } else { Ok(()) }
     }
 
-    pub(super) fn insert(&mut self, name: String, registration: Registration) {
-        self.by_source.insert(registration.source, name.clone());
+    /// Takes a contact that the network has registered, unless others were faster and there is no room left.
+    pub(super) fn insert(
+        &mut self,
+        name: String,
+        registration: Registration,
+    ) -> Result<(), NoRoom> {
+        self.check(std::iter::once(name.as_str()), &registration.user)?;
+        let of_source = self.by_source.entry(registration.source).or_default();
+        of_source.retain(|it| *it != name);
+        of_source.push(name.clone());
         let of_user = self.by_user.entry(registration.user.clone()).or_default();
         if !of_user.contains(&name) {
             of_user.push(name.clone());
@@ -123,6 +138,7 @@ impl Registrations {
         if let Some(before) = self.by_name.insert(name.clone(), registration) {
             self.forget_source(before.source, &name);
         }
+        Ok(())
     }
 
     pub(super) fn remove(&mut self, name: &str) {
@@ -156,8 +172,11 @@ impl Registrations {
 
     fn forget_source(&mut self, source: SocketAddr, name: &str) {
         let still = self.by_name.get(name).is_some_and(|it| it.source == source);
-        if !still && self.by_source.get(&source).is_some_and(|it| it == name) {
-            self.by_source.remove(&source);
+        if !still && let Some(of_source) = self.by_source.get_mut(&source) {
+            of_source.retain(|it| it != name);
+            if of_source.is_empty() {
+                self.by_source.remove(&source);
+            }
         }
     }
 }

@@ -199,7 +199,19 @@ impl Side {
                 way_to(self, &udp, to.clone(), size).await?
             }
         };
-        self.transaction(request, connection, next_hop)
+        let mark = format!(";{ROUND}={}", self.round(&request.uri.to_string()));
+        let mut transaction = self.transaction(request, connection, next_hop)?;
+        for header in transaction.original.headers.iter_mut() {
+            if let Header::Via(via) = header {
+                *via = format!("{}{mark}", via.value()).into();
+            }
+        }
+        Some(transaction)
+    }
+
+    /// What a Request-URI of ours is called in our Via.
+    fn round(&self, uri: &str) -> String {
+        self.name_for((ROUND, uri))
     }
 
     /// Our Contact on this side, for messages that `flow` or a connection of that transport carries.
@@ -307,21 +319,27 @@ impl Side {
 
     //= RFC 3261 section 16.3: If the request contains a Via header field with a sent-by value that equals
     //= a value placed into previous requests by the proxy, the request has been forwarded by this
-    //= element before.
+    //= element before. [...] If the request is a loop, [...] 482
+    // One that comes back for somebody else is none (section 16.6, item 8): the call of one UE to another
+    // whom the network finds behind us, too.
     fn has_passed_us(&self, message: &Message<'_>) -> bool {
+        let uri = message.start_line.split(|&byte| byte == b' ').nth(1).unwrap_or_default();
+        let Ok(uri) = std::str::from_utf8(uri) else { return false };
         let other = self.other();
-        let names = |side: &Self| [side.contact_udp.clone(), side.contact_tcp.clone()];
-        let ours: Vec<String> =
-            names(self).into_iter().chain(other.iter().flat_map(|it| names(it))).collect();
+        let marks: Vec<String> = std::iter::once(self)
+            .chain(other.as_deref())
+            .map(|side| format!("{ROUND}={}", side.round(uri)))
+            .collect();
         message.all(Name::Via).any(|value| {
-            value.split(|&byte| byte == b',').any(|via| {
-                let sent_by = via.split(|&byte| byte == b';').next().unwrap_or_default();
-                let sent_by = wire::trim(sent_by).rsplit(u8::is_ascii_whitespace).next();
-                ours.iter().any(|own| sent_by == Some(own.as_bytes()))
-            })
+            value
+                .split(|&byte| matches!(byte, b',' | b';'))
+                .any(|parameter| marks.iter().any(|mark| wire::trim(parameter) == mark.as_bytes()))
         })
     }
 }
+
+/// The parameter of our Via by which a request that has gone round is known.
+const ROUND: &str = "round";
 
 /// A request that is to begin a call, a subscription or a registration: what may be refused for want of room.
 fn begins_something(message: &Message<'_>) -> bool {

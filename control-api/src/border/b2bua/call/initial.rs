@@ -1,6 +1,6 @@
 //! The request that begins a call: over which next hop it goes, and what its responses make of it.
 
-use rsipstack::sip::{Header, HeadersExt, Method, Request, Response, Version};
+use rsipstack::sip::{Header, Headers, HeadersExt, Method, Request, Response, Version};
 use rsipstack::transaction::transaction::Transaction;
 use tokio::time::{Duration, Instant};
 
@@ -15,8 +15,8 @@ use super::super::passing::Target;
 use super::super::side::source_of;
 use super::super::transactions::{Server, keep_client, keep_server, set_body};
 use super::{
-    BRANCHES_MAX, Call, Passage, answer, caller_of, contact, description, forwards_left,
-    refusal_headers, refusal_status,
+    BRANCHES_MAX, Call, Passage, answer, caller_of, contact, description, drop_description,
+    forwards_left, refusal_headers, refusal_status,
 };
 use crate::sip::dialing::Sent;
 use crate::sip::peer::{Peer, contact_of};
@@ -131,7 +131,9 @@ impl Call {
         let next_hop =
             transaction.destination.clone().unwrap_or_else(|| target.destination.clone());
         let passage = &mut self.passages[at];
-        passage.sent = Some(Sent { request: transaction.original.clone(), connection, next_hop });
+        let sent = Sent { request: transaction.original.clone(), connection, next_hop };
+        self.attempts.push(sent.clone());
+        passage.sent = Some(sent);
         passage.client = number;
         passage.client_open = true;
         passage.provisional = false;
@@ -168,7 +170,7 @@ impl Call {
     }
 
     /// A final response to the request that began the call.
-    pub(super) async fn first_answered(&mut self, at: usize, response: Response) {
+    pub(super) async fn first_answered(&mut self, at: usize, mut response: Response) {
         let status = response.status_code.code();
         match status {
             200..=299 => {
@@ -177,6 +179,7 @@ impl Call {
             }
             _ => {
                 self.saw_next_hop(is_answer(status));
+                drop_description(&mut response);
                 self.failed(at, response).await;
             }
         }
@@ -205,14 +208,26 @@ impl Call {
             return self.passages[at].server.respond(passed);
         };
         let reliable = reliable_number(&response);
+        if let Some(number) = reliable {
+            //= RFC 3262 section 4: If the UAC receives another reliable provisional response to the same
+            //= request, and its RSeq value is not one higher than the value of the sequence number, that
+            //= response MUST NOT be acknowledged with a PRACK, and MUST NOT be processed further
+            let last = &mut self.branches[branch].reliable;
+            if last.is_some_and(|last| last.checked_add(1) != Some(number)) {
+                return;
+            }
+            *last = Some(number);
+        }
         let Ok(found) = description(&response.headers, &response.body) else {
             return self.refuse_call(&unreadable()).await;
         };
         if let Some(range) = found {
             let sdp = response.body[range.clone()].to_vec();
             let changed = match (self.passages[at].offer, reliable) {
+                _ if self.branches[branch].settled => Ok(Vec::new()),
                 (Some(exchange), _) => self.answer(exchange, sdp).await.inspect(|_| {
                     if reliable.is_some() {
+                        self.branches[branch].settled = true;
                         self.offers.retain(|(open, _)| *open != exchange);
                     }
                 }),
@@ -286,7 +301,10 @@ impl Call {
             return;
         };
         self.replace_callee(at, branch, &response);
-        self.branches[branch].unacknowledged.clear();
+        // Nobody waits for another branch any more, either.
+        for branch in &mut self.branches {
+            branch.unacknowledged.clear();
+        }
         if !self.has_media {
             return self.subscribed(at, branch, response);
         }
@@ -329,12 +347,17 @@ impl Call {
         };
         let sdp = response.body[range.clone()].to_vec();
         let asked = self.passages[at].from.other();
+        let first = self.passages[at].branch.is_none();
         let (sdp, offer) = match offered {
+            _ if first && self.branches[branch].settled => {
+                offered.map(|exchange| self.close_offer(exchange));
+                (Vec::new(), None)
+            }
             Some(exchange) => {
                 self.close_offer(exchange);
                 (self.answer(exchange, sdp).await?, None)
             }
-            // The callee's offer was in a reliable response and is answered: this one says it again.
+            // The callee's offer was in a reliable response: this one says it again.
             None if self.branches[branch].offered.is_some() => (Vec::new(), None),
             None => {
                 let (exchange, sdp) = self.offer(asked, sdp).await?;
@@ -392,8 +415,14 @@ impl Call {
                 return;
             }
         }
-        if let Some(first) = self.first_sent.clone() {
-            self.reject(&first, response, "SIP;cause=487;text=\"answered elsewhere\"").await;
+        // Of another branch, or of a next hop that was given up before.
+        let attempt = self.attempts.iter().find(|it| {
+            let call_id =
+                |headers: &Headers| values(headers, "Call-ID").first().map(ToString::to_string);
+            call_id(&it.request.headers) == call_id(&response.headers)
+        });
+        if let Some(attempt) = attempt {
+            self.reject(attempt, response, "SIP;cause=487;text=\"answered elsewhere\"").await;
         }
     }
 
@@ -428,7 +457,6 @@ impl Call {
         if self.branches.len() >= BRANCHES_MAX {
             return None;
         }
-        self.first_sent = Some(sent.clone());
         let callee =
             Peer::answered(&sent.request, response, local, sent.connection, sent.next_hop)?;
         let caller = self.caller_peer(at)?;

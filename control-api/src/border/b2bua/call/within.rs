@@ -142,7 +142,9 @@ impl Call {
                     Some(exchange) => {
                         self.branches[branch].offered = None;
                         self.close_offer(exchange);
-                        self.answer(exchange, sdp).await?
+                        let answer = self.answer(exchange, sdp).await?;
+                        self.branches[branch].settled = true;
+                        answer
                     }
                     None => {
                         let (exchange, sdp) = self.offer(from, sdp).await?;
@@ -217,6 +219,7 @@ impl Call {
             }
         }
         self.hang_up_leg(branch, from.other(), carried).await;
+        let tag = self.tag.clone();
         for at in 0..self.passages.len() {
             let passage = &mut self.passages[at];
             if passage.from == from {
@@ -225,7 +228,7 @@ impl Call {
             if !passage.server.is_answered() {
                 //= RFC 3261 section 15.1.2: The UAS MUST still respond to any pending requests received
                 //= for that dialog. It is RECOMMENDED that a 487 (Request Terminated) response
-                passage.server.refuse(487, "", Vec::new());
+                passage.server.refuse(487, &tag, Vec::new());
             }
             self.cancel_passage(at, Vec::new());
         }
@@ -266,6 +269,8 @@ impl Call {
             if self.passages[at].branch.is_none() && self.has_media {
                 return self.progress(at, response).await;
             }
+            // Of a change the border knows what its 2xx describes.
+            drop_description(&mut response);
             let passed = self.passed_response(&self.passages[at], &response, None);
             return self.passages[at].server.respond(passed);
         }
@@ -547,7 +552,6 @@ impl Call {
         callee.local_cseq.store(cseq_of(&sent.request), std::sync::atomic::Ordering::Relaxed);
         callee.remote_cseq_min.store(0, std::sync::atomic::Ordering::Relaxed);
         let caller = self.caller_peer(at)?;
-        self.first_sent = Some(sent);
         self.branches.push(Branch::new(caller, callee));
         Some(self.branches.len() - 1)
     }
