@@ -71,6 +71,8 @@ pub use driver::{AcceptedSocket, Completion, Driver, Errno, Listen, RecvBuffer, 
 pub use probe::{ProbeError, probe, raise_descriptor_limit};
 pub use queue::{Consumer, Producer, queue};
 pub use ring::{Ring, RingConfig};
-pub use send_buffers::{SendBuffer, SendBufferClass, SendBuffers, SendBuffersConfig};
+pub use send_buffers::{
+    DESTINATION_BYTES, SendBuffer, SendBufferClass, SendBuffers, SendBuffersConfig,
+};
 pub use simulator::{ConnectAnswer, DatagramFaults, Faults, PeerId, Simulator, SimulatorConfig};
 pub use token::{Key, Operation, Token};

@@ -1,6 +1,6 @@
 //! Memory for bytes on their way out: a pool that is filled once and never grows.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV6};
 use std::ops::Range;
 
 /// Which of the two sizes.
@@ -32,8 +32,15 @@ pub struct SendBuffer {
     range: Range<usize>,
     class: SendBufferClass,
     note: u32,
-    destination: Option<SocketAddr>,
+    /// It is a datagram with a destination, which the end of the memory holds: buffers are moved for
+    /// every message, and hardly one of them is such a datagram.
+    is_addressed: bool,
 }
+
+/// Bytes at the end of the memory of a buffer that has a destination.
+pub const DESTINATION_BYTES: usize = 23;
+const FAMILY_V4: u8 = 4;
+const FAMILY_V6: u8 = 6;
 
 impl SendBuffer {
     /// The bytes to send.
@@ -87,12 +94,36 @@ impl SendBuffer {
     /// Where it goes as a datagram, on a socket that has no peer.
     #[must_use]
     pub fn destination(&self) -> Option<SocketAddr> {
-        self.destination
+        let (_, kept) = self.memory.split_last_chunk().filter(|_| self.is_addressed)?;
+        let [family, address @ .., s0, s1, s2, s3, p0, p1]: [u8; DESTINATION_BYTES] = *kept;
+        let port = u16::from_be_bytes([p0, p1]);
+        Some(match (family, address) {
+            (FAMILY_V4, [a, b, c, d, ..]) => SocketAddr::from(([a, b, c, d], port)),
+            (_, address) => {
+                let scope = u32::from_be_bytes([s0, s1, s2, s3]);
+                SocketAddrV6::new(address.into(), port, 0, scope).into()
+            }
+        })
     }
 
-    /// Addresses it.
+    /// Addresses it. Panics if its bytes reach into the last [`DESTINATION_BYTES`] of the memory.
     pub fn set_destination(&mut self, destination: SocketAddr) {
-        self.destination = Some(destination);
+        let start = self.memory.len() - DESTINATION_BYTES;
+        assert!(self.range.end <= start);
+        let kept = &mut self.memory[start..];
+        match destination {
+            SocketAddr::V4(it) => {
+                kept[0] = FAMILY_V4;
+                kept[1..5].copy_from_slice(&it.ip().octets());
+            }
+            SocketAddr::V6(it) => {
+                kept[0] = FAMILY_V6;
+                kept[1..17].copy_from_slice(&it.ip().octets());
+                kept[17..21].copy_from_slice(&it.scope_id().to_be_bytes());
+            }
+        }
+        kept[21..].copy_from_slice(&destination.port().to_be_bytes());
+        self.is_addressed = true;
     }
 
     /// Which size this is.
@@ -136,12 +167,12 @@ impl SendBuffers {
             None if self.made[class as usize] < count_max => {
                 self.made[class as usize] += 1;
                 let memory = vec![0; size].into_boxed_slice();
-                SendBuffer { memory, range: 0..0, class, note: 0, destination: None }
+                SendBuffer { memory, range: 0..0, class, note: 0, is_addressed: false }
             }
             None => return None,
         };
         buffer.set_range(headroom_bytes..headroom_bytes);
-        buffer.destination = None;
+        buffer.is_addressed = false;
         Some(buffer)
     }
 
@@ -170,5 +201,28 @@ impl SendBuffers {
     #[must_use]
     pub fn outstanding(&self) -> usize {
         self.made[0] + self.made[1] - self.free[0].len() - self.free[1].len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_destination_is_kept_as_it_was_given_until_the_buffer_is_taken_again() {
+        let mut pool = SendBuffers::new(SendBuffersConfig {
+            small_size_bytes: 64,
+            small_count_max: 1,
+            large_size_bytes: 64,
+            large_count_max: 0,
+        });
+        for to in ["192.0.2.1:5060", "[2001:db8::1]:1", "[::ffff:192.0.2.1]:2", "[fe80::1%3]:4"] {
+            let mut buffer = pool.take(SendBufferClass::Small, 0).expect("there is one");
+            assert_eq!(buffer.destination(), None);
+            let to: SocketAddr = to.parse().expect("an address");
+            buffer.set_destination(to);
+            assert_eq!(buffer.destination(), Some(to));
+            pool.put(buffer);
+        }
     }
 }
