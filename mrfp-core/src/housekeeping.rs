@@ -88,6 +88,12 @@ impl Plane {
             Life::Open if idle && connection.paused == 0 && !connection.pressed => {
                 self.release(key, ReleaseCause::Idle, Ending::Graceful);
             }
+            // Nothing is left but the end of the peer, which is waited for no more.
+            Life::Draining
+                if overdue && connection.egress.is_empty() && !connection.egress.is_in_flight() =>
+            {
+                self.mark(key);
+            }
             Life::Draining if overdue => self.end(key, Ending::Abort),
             Life::Connecting
             | Life::Unbound

@@ -525,6 +525,7 @@ impl<D: Driver> Shard<D> {
         let connections: Vec<Key> = self.plane.connections.keys().collect();
         for key in connections {
             self.plane.release(key, ReleaseCause::PeerClosed, Ending::Graceful);
+            self.plane.mark(key);
         }
     }
 
@@ -789,6 +790,7 @@ impl<D: Driver> Shard<D> {
         {
             self.driver.shutdown_write(socket);
         }
+        let awaits_end = self.stopping == Stopping::No && self.plane.awaits_end_of_peer(key);
         let Some(connection) = self.plane.connections.get_mut(key) else { return };
         match (connection.recv, connection.wants_recv()) {
             (Recv::Idle, true) if connection.is_bulk => self.await_bulk(key),
@@ -811,6 +813,9 @@ impl<D: Driver> Shard<D> {
         // Through a gateway an end of stream would say that everything has come.
         let breaks_off =
             !has_drained && connection.point().is_some() && !connection.is_of_datagrams();
+        if has_drained && awaits_end {
+            return;
+        }
         if has_drained || connection.life == Life::Terminating {
             connection.life = Life::Joining;
             match connection.socket {

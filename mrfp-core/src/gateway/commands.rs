@@ -111,6 +111,7 @@ impl Plane {
         point.end = SendingEnd::No;
         if let Some(connection) = point.connection.take() {
             self.end(connection, Ending::Graceful);
+            self.mark(connection);
         }
     }
 

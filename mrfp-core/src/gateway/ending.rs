@@ -6,7 +6,7 @@ use mrfp_io::Key;
 use mrfp_protocol::tls::RecordError;
 
 use super::point::{SendingEnd, Stage};
-use crate::connection::Life;
+use crate::connection::{Life, Recv};
 use crate::mp::{Bearer, ReleaseCause};
 use crate::plane::{Ending, Plane};
 
@@ -129,7 +129,24 @@ impl Plane {
             && connection.life == Life::Draining
         {
             connection.deadline_ns = deadline_ns;
+            if let Some(point) = self.gateway.point_mut(key)
+                && point.end == SendingEnd::No
+            {
+                point.end = SendingEnd::Due;
+            }
         }
+    }
+
+    /// Whether a peer that has been told the end is heard until it ends, too. It need not know yet that
+    /// anything has, and what it says to a closed socket becomes a reset, which destroys what is on its way
+    /// to it.
+    pub(crate) fn awaits_end_of_peer(&self, key: Key) -> bool {
+        let Some(connection) = self.connections.get(key) else { return false };
+        let point = connection.point().and_then(|point| self.gateway.point(point));
+        connection.life == Life::Draining
+            && connection.recv != Recv::Ended
+            && self.now_ns < connection.deadline_ns
+            && point.is_some_and(|it| it.connection == Some(key) && it.end == SendingEnd::Sent)
     }
 
     /// A connection is ending: nothing is read for it any more.

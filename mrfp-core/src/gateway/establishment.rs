@@ -212,7 +212,7 @@ impl Plane {
         };
         let is_due = point.connection == Some(key)
             && point.end == SendingEnd::Due
-            && connection.life == Life::Open
+            && matches!(connection.life, Life::Open | Life::Draining)
             && connection.egress.is_empty()
             && !connection.egress.is_in_flight();
         if is_due {

@@ -1,7 +1,7 @@
 //! Peers that break off, keep silent, or come where they are not awaited.
 
 use mrfp_core::Limits;
-use mrfp_core::mp::{Establishment, ReleaseCause, TlsRole};
+use mrfp_core::mp::{Command, Establishment, ReleaseCause, TlsRole};
 use mrfp_io::Simulator;
 
 use crate::world::{ACCESS, CORE, Gateway};
@@ -88,6 +88,58 @@ fn silent_connections_are_released_in_the_end() {
     assert!(causes.contains(&ReleaseCause::Idle), "{causes:?}");
     assert!(a.saw_end(&mut gateway) && b.saw_end(&mut gateway));
     gateway.subtract_both();
+}
+
+#[test]
+fn what_is_on_its_way_arrives_although_the_taker_goes_on_talking() {
+    for mut gateway in [Gateway::calm()].into_iter().chain((0..10).map(Gateway::faulty)) {
+        let (mut a, mut b) = gateway.secured_pair(Establishment::Incoming, TlsRole::Server);
+        a.send(&mut gateway, b"the last of it");
+        a.say_goodbye(&mut gateway);
+        for _ in 0..40 {
+            // What meets a closed socket becomes a reset.
+            b.send(&mut gateway, b"still talking");
+            gateway.world.shard.turn().unwrap();
+        }
+        gateway.work(&mut [&mut a, &mut b]);
+        assert_eq!(b.received, b"the last of it");
+        assert!(b.saw_end(&mut gateway) && !b.was_reset(&mut gateway));
+        let open = gateway.world.shard.driver_mut().sockets_open();
+        gateway.world.shard.driver_mut().peer_shutdown_write(b.peer);
+        gateway.work(&mut [&mut a, &mut b]);
+        assert_eq!(gateway.world.shard.driver_mut().sockets_open(), open - 1);
+        assert!(!b.was_reset(&mut gateway));
+        gateway.subtract_both();
+    }
+}
+
+#[test]
+fn a_taker_that_never_ends_is_not_waited_for_for_ever() {
+    let mut gateway = Gateway::calm();
+    let (mut a, mut b) = gateway.secured_pair(Establishment::Incoming, TlsRole::Server);
+    a.say_goodbye(&mut gateway);
+    gateway.work(&mut [&mut a, &mut b]);
+    assert!(b.saw_end(&mut gateway));
+    let open = gateway.world.shard.driver_mut().sockets_open();
+    gateway.world.pass(65);
+    assert_eq!(gateway.world.shard.driver_mut().sockets_open(), open - 1);
+    assert!(!b.was_reset(&mut gateway), "it has got everything");
+    gateway.subtract_both();
+}
+
+#[test]
+fn a_node_that_stops_waits_for_nobody_to_end() {
+    let mut gateway = Gateway::calm();
+    let (mut a, mut b) = gateway.secured_pair(Establishment::Incoming, TlsRole::Server);
+    a.say_goodbye(&mut gateway);
+    gateway.work(&mut [&mut a, &mut b]);
+    gateway.world.commands.push(Command::Stop).unwrap();
+    let stopped = (0..100).any(|_| {
+        let goes_on = gateway.world.shard.turn().unwrap();
+        gateway.world.take_events();
+        !goes_on
+    });
+    assert!(stopped);
 }
 
 #[test]
