@@ -7,6 +7,8 @@ use border_world::{
     Ua, World,
 };
 use control_api::border::{Leg, MediaSecurity, SideRole};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpSocket;
 
 const MECHANISMS: &str = "Security-Client: ipsec-3gpp;alg=x, msrp-tls;mediasec, udptl-dtls;mediasec\r\n\
                           Require: mediasec\r\nProxy-Require: mediasec\r\nSupported: path, mediasec\r\n";
@@ -173,6 +175,38 @@ async fn users_of_one_socket_are_told_apart() {
     world.ue.response_to("REGISTER", 200).await;
     let mut call = Dialog::new(&world.ue, "left");
     world.ue.send(&call.request("MESSAGE", "", "hello")).await;
+    let message = world.network.request("MESSAGE").await;
+    assert_eq!(message.header("P-Asserted-Identity"), Some("<sip:alice@ims.example>"));
+}
+
+#[tokio::test]
+async fn a_datagram_is_not_of_whom_a_connection_is() {
+    let mut world = World::start().await;
+    let access = world.b2bua.addresses(SideRole::Access).expect("configured").tcp;
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind(world.ue.local()).expect("free");
+    let mut stream = socket.connect(access).await.expect("listens");
+    let over_stream = |message: String| message.replace("SIP/2.0/UDP", "SIP/2.0/TCP");
+    let mut registration = Dialog::new(&world.ue, "stream");
+    registration.to = "<sip:alice@ims.example>".to_owned();
+    let register = over_stream(registration.request("REGISTER", "", ""));
+    stream.write_all(register.as_bytes()).await.expect("open");
+    let register = world.network.request("REGISTER").await;
+    let contact = register.header("Contact").expect("a Contact");
+    let contact = format!("Contact: {contact};expires=600\r\n");
+    world.network.reply(&register, "200 OK", "net", &contact, "").await;
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).await.expect("an answer");
+    assert_eq!(&answer, b"SIP/2.0 200 ");
+
+    let mut spoofed = Dialog::new(&world.ue, "spoofed");
+    world.ue.send(&spoofed.request("MESSAGE", "", "hello")).await;
+    let message = world.network.request("MESSAGE").await;
+    assert_eq!(message.header("P-Asserted-Identity"), None);
+    world.network.reply(&message, "403 Forbidden", "net", "", "").await;
+    let mut own = Dialog::new(&world.ue, "own");
+    let message = over_stream(own.request("MESSAGE", "", "hello"));
+    stream.write_all(message.as_bytes()).await.expect("open");
     let message = world.network.request("MESSAGE").await;
     assert_eq!(message.header("P-Asserted-Identity"), Some("<sip:alice@ims.example>"));
 }

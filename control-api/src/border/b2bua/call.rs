@@ -148,7 +148,7 @@ pub(super) async fn begin(side: &Arc<Side>, mut transaction: Transaction, source
     if contact_uri(request).is_none() {
         return answer(&mut transaction, 400, Vec::new()).await;
     }
-    let targets = match other.targets(side, request, source) {
+    let targets = match other.targets(side, request, source, transaction.connection.as_ref()) {
         Ok(targets) => targets,
         Err(status) => {
             let after = side.retry_after_seconds(u64::from(source.port()));

@@ -43,9 +43,13 @@ impl Target {
 }
 
 /// Who calls from there.
-pub(super) fn caller_of(side: &Side, source: SocketAddr) -> Party {
+pub(super) fn caller_of(
+    side: &Side,
+    source: SocketAddr,
+    connection: Option<&SipConnection>,
+) -> Party {
     let registrations = side.shared.registrations();
-    let mut here = registrations.by_source(source);
+    let mut here = registrations.by_source(source, connection);
     let registered = here.next().filter(|_| side.role == SideRole::Access);
     Party {
         side: side.role,
@@ -62,6 +66,7 @@ impl Side {
         from: &Self,
         request: &Request,
         source: SocketAddr,
+        connection: Option<&SipConnection>,
     ) -> Result<Vec<Target>, u16> {
         let own = from.is_own_host(&request.uri.host_with_port.to_string());
         let registrations = self.shared.registrations();
@@ -84,7 +89,7 @@ impl Side {
             return Err(if self.role == SideRole::Access { 404 } else { 503 });
         }
         let (caller, chosen) = match from.role {
-            SideRole::Access => caller_among(registrations.by_source(source), request),
+            SideRole::Access => caller_among(registrations.by_source(source, connection), request),
             _ => (None, None),
         };
         let identity = caller.filter(|_| self.trusted && !from.trusted).map(|it| {
@@ -119,13 +124,12 @@ impl Side {
         self.spawn(async move {
             let mut server = Server::new(&transaction);
             let Some(other) = side.other() else { return };
-            let request = &server.request;
             let contact = |request: &Request, target: &Target| {
                 let has = request.headers.iter().any(|it| matches!(it, Header::Contact(_)));
                 let uri = other.contact_uri("", target.destination.r#type);
                 has.then(|| contact(&uri, &request.headers)).into_iter().collect()
             };
-            match side.forward(&other, request, source, contact).await {
+            match side.forward(&other, &server, source, contact).await {
                 Ok(mut response) => {
                     drop_description(&mut response);
                     let tag = other.name_for(response.to_header().map(|to| to.value()).ok());
@@ -142,12 +146,13 @@ impl Side {
     pub(super) async fn forward(
         self: &Arc<Self>,
         other: &Arc<Self>,
-        request: &Request,
+        server: &Server,
         source: SocketAddr,
         contacts: impl Fn(&Request, &Target) -> Vec<Header> + Send,
     ) -> Result<Response, u16> {
+        let (request, connection) = (&server.request, server.connection.as_ref());
         let mut last = Err(503);
-        for target in other.targets(self, request, source)? {
+        for target in other.targets(self, request, source, connection)? {
             let passed = self.passed_outside(other, request, &target, contacts(request, &target));
             let passed = passed.ok_or(400u16)?;
             let response = other.exchange(passed, &target).await;

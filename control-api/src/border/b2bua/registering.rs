@@ -37,7 +37,7 @@ impl Side {
             let mut server = Server::new(&transaction);
             let Some(other) = side.other() else { return };
             let tag = other.name_for(server.request.to_header().map(|to| to.value()).ok());
-            match side.ask_registrar(&other, &server.request, source).await {
+            match side.ask_registrar(&other, &server, source).await {
                 Ok((contacts, response)) => {
                     let connection = server.connection.clone();
                     let headers =
@@ -61,9 +61,10 @@ impl Side {
     async fn ask_registrar(
         self: &Arc<Self>,
         other: &Arc<Self>,
-        request: &Request,
+        server: &Server,
         source: SocketAddr,
     ) -> Result<(Vec<Registering>, Response), u16> {
+        let request = &server.request;
         let user = user_of(request).ok_or(400u16)?;
         let mut contacts = Vec::new();
         for value in values(&request.headers, "Contact").into_iter().filter(|value| *value != "*") {
@@ -83,7 +84,7 @@ impl Side {
             let all = star.then(|| made("Contact", "*".to_owned()));
             all.into_iter().chain(contacts.iter().map(ours)).collect::<Vec<_>>()
         };
-        let response = self.forward(other, request, source, rewritten).await?;
+        let response = self.forward(other, server, source, rewritten).await?;
         Ok((contacts, response))
     }
 

@@ -48,6 +48,10 @@ pub struct RegistrationView {
     pub expires: Duration,
 }
 
+fn is_datagram(connection: &SipConnection) -> bool {
+    matches!(connection, SipConnection::Udp(_))
+}
+
 /// All of them, by the user part of the contact that the network knows.
 pub(super) struct Registrations {
     by_name: HashMap<String, Registration>,
@@ -98,10 +102,21 @@ impl Registrations {
         self.by_name.get(name)
     }
 
-    /// Those who speak from there, the last that has registered first.
-    pub(super) fn by_source(&self, source: SocketAddr) -> impl Iterator<Item = &Registration> {
+    /// Those who speak from there over a connection like that, the last that has registered first. Who has
+    /// registered over a stream is known by its stream: anybody can write its address into a datagram, and
+    /// have its port when it is closed.
+    pub(super) fn by_source(
+        &self,
+        source: SocketAddr,
+        connection: Option<&SipConnection>,
+    ) -> impl Iterator<Item = &Registration> {
+        let datagram = connection.is_none_or(is_datagram);
         let names = self.by_source.get(&source).into_iter().flatten().rev();
-        names.filter_map(|name| self.by_name.get(name))
+        let here = names.filter_map(|name| self.by_name.get(name));
+        here.filter(move |it| {
+            let closed = || it.flow.cancel_token().is_none_or(|token| token.is_cancelled());
+            is_datagram(&it.flow) == datagram && (datagram || !closed())
+        })
     }
 
     /// Whether there is room for these contacts, all together.

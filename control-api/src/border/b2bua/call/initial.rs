@@ -55,7 +55,10 @@ impl Call {
         });
         if self.has_media {
             self.shared.metrics.calls.increment();
-            let caller = caller_of(&self.sides[0], self.source);
+            let caller = {
+                let connection = self.passages.first().and_then(|it| it.server.connection.as_ref());
+                caller_of(&self.sides[0], self.source, connection)
+            };
             if let Some(target) = self.targets.front() {
                 let callee = target.party(&self.sides[1]);
                 self.begun = true;
