@@ -88,6 +88,33 @@ fn garbage_before_and_during_a_handshake_does_no_harm() {
     assert!(ours.session.is_some() && theirs.session.is_some());
 }
 
+/// RFC 6347 section 4.1.2.7.
+#[test]
+fn records_that_have_no_place_in_a_handshake_are_passed_over() {
+    let outcome = |content_type: u8, body: &[u8]| {
+        let (client, server) = (Certified::ecdsa(), Certified::ecdsa());
+        let mut ours = End::client(client.credentials(), &[server.fingerprint()]);
+        let mut theirs = End::server(server.credentials(), &[client.fingerprint()]);
+        let mut record = vec![content_type, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0, 40, 0];
+        record.push(body.len() as u8);
+        record.extend_from_slice(body);
+        for _ in 0..8 {
+            ours.take(record.clone());
+            theirs.take(record.clone());
+            record[10] += 1;
+            ours.take_output().into_iter().for_each(|datagram| theirs.take(datagram));
+            theirs.take_output().into_iter().for_each(|datagram| ours.take(datagram));
+        }
+        ours.session.is_some() && theirs.session.is_some()
+    };
+    for content_type in [0, 19, 23, 24, 25, 99, 255] {
+        assert!(outcome(content_type, b"forged"), "{content_type}");
+        assert!(outcome(content_type, b""), "{content_type}, empty");
+    }
+    assert!(outcome(20, b""));
+    assert!(outcome(20, b"\x01"));
+}
+
 #[test]
 fn numbers_go_on_for_a_day_of_fax_and_do_not_begin_anew() {
     // A packet every 30 ms.

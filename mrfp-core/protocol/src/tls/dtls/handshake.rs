@@ -8,7 +8,10 @@ use openssl::x509::X509Ref;
 use zeroize::Zeroizing;
 
 use super::super::keys::{Prf, Role, TrafficKeys, tls12_traffic_keys};
-use super::super::numbers::{ALERT_BAD_CERTIFICATE, CONTENT_ALERT, LEVEL_FATAL};
+use super::super::numbers::{
+    ALERT_BAD_CERTIFICATE, CONTENT_ALERT, CONTENT_CHANGE_CIPHER_SPEC, CONTENT_HANDSHAKE,
+    LEVEL_FATAL,
+};
 use super::super::psk_handshake::{MASTER_SECRET_BYTES, reason_of};
 use super::super::suite::{Protection, suite_by_name};
 use super::super::{CertificateFault, Fingerprint, HandshakeError, ssl_reason};
@@ -126,9 +129,10 @@ impl Handshake {
         datagram: &[u8],
         output: &mut Vec<Vec<u8>>,
     ) -> Result<Progress, HandshakeError> {
-        // OpenSSL takes an empty one for an end; no record at all is nothing to it.
-        if Header::parse(datagram).is_some() {
-            self.feed(datagram.to_vec());
+        let records = of_handshake(datagram);
+        // OpenSSL takes an empty datagram for an end.
+        if !records.is_empty() {
+            self.feed(records);
         }
         self.step(output)
     }
@@ -253,6 +257,25 @@ impl std::fmt::Debug for Handshake {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Handshake").field("role", &self.role).finish_non_exhaustive()
     }
+}
+
+/// The records of a datagram that OpenSSL is to see. It ends a handshake over what has no place in one, and
+/// in the clear anybody may have sent that (RFC 6347 section 4.1.2.7).
+fn of_handshake(datagram: &[u8]) -> Vec<u8> {
+    let mut records = Vec::with_capacity(datagram.len());
+    let mut rest = datagram;
+    while let Some(header) = Header::parse(rest) {
+        let (record, behind) = rest.split_at(HEADER_BYTES + header.length);
+        let has_place = matches!(
+            header.content_type,
+            CONTENT_CHANGE_CIPHER_SPEC | CONTENT_ALERT | CONTENT_HANDSHAKE
+        );
+        if header.epoch != 0 || (has_place && header.length > 0) {
+            records.extend_from_slice(record);
+        }
+        rest = behind;
+    }
+    records
 }
 
 fn is_one_of(fingerprints: &[Fingerprint], certificate: &X509Ref) -> bool {
