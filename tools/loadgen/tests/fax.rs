@@ -177,7 +177,7 @@ fn media_plane(contexts: u32, peer: &Fingerprint, stop: std::sync::mpsc::Receive
             relay: None,
             gateway: Some(GatewayConfig {
                 interfaces: vec![side, side],
-                certificates_ready: 16,
+                certificates_ready: contexts as usize,
                 profile: GatewayProfile::default(),
             }),
         };
