@@ -129,7 +129,9 @@ impl Plane {
             && connection.life == Life::Draining
         {
             connection.deadline_ns = deadline_ns;
-            if let Some(point) = self.gateway.point_mut(key)
+            // Datagrams have no direction that could end.
+            if !connection.is_of_datagrams()
+                && let Some(point) = self.gateway.point_mut(key)
                 && point.end == SendingEnd::No
             {
                 point.end = SendingEnd::Due;
